@@ -1,0 +1,153 @@
+"""What every command line of the suite shares: the parser, the exit codes, one-line errors.
+
+Stands before everything else: a script makes its parser here, and its `main` runs inside
+`run_script`, which turns a `UserError` into one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+VERSION = "1.0.0"
+
+EXIT_OK = 0  # all wanted clips are on disk
+EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why
+EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
+
+
+class UserError(Exception):
+    """Something that the user can mend. Its text is one line: what is wrong, where, what to do."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples as written and ends every option's help with its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.required or "default" in text or action.nargs == 0:
+            return text
+        if action.default is argparse.SUPPRESS or action.default in (None, [], ()):
+            return f"{text} (default: none)"
+        if isinstance(action.default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, action.default))})"
+        return f"{text} (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser in which `--input-csv` is `--input_csv`, and nothing is abbreviated.
+
+    `text_options` take a value that may begin with `-` (`--ytdlp_args "--limit-rate 1M"`).
+    """
+
+    def __init__(self, *, text_options: Sequence[str] = (), **kwargs: Any) -> None:
+        self.text_options = frozenset(text_options)
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._spell(words), namespace)
+
+    def _spell(self, words: list[str]) -> list[str]:
+        spelled: list[str] = []
+        rest = iter(words)
+        for word in rest:
+            if word == "--":
+                return [*spelled, word, *rest]
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                name = "--" + name[2:].replace("-", "_")
+                if not equals and name in self.text_options:
+                    following = next(rest, None)
+                    if following is not None:
+                        equals, value = "=", following
+                word = name + equals + value
+            spelled.append(word)
+        return spelled
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
+    """A parser that shows the script's own docstring: the first paragraph, then the examples."""
+    summary, _, examples = doc.strip().partition("\n\n")
+    parser = Parser(description=summary, epilog=examples, text_options=text_options)
+    group = parser.add_argument_group("general")
+    group.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more about each clip")
+    return parser
+
+
+def add_num_jobs(parser: argparse.ArgumentParser) -> None:
+    """`--n`, `-n` and `--num_jobs` are one option in every script."""
+    parser.add_argument(
+        "-n",
+        "--n",
+        "--num_jobs",
+        dest="num_jobs",
+        metavar="N",
+        type=positive_int,
+        default=cpu_count(),
+        help="how many to work on at once (default: the number of cores, here %(default)s)",
+    )
+
+
+def cpu_count() -> int:
+    """The cores this process may use (a cluster job is often given fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """An argparse type: a finite number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return value
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    """`path`, made absolute, if it is a folder; else a `UserError` that names it."""
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise UserError(f"{what} {path} {problem}")
+    return path.absolute()
+
+
+def say(text: str = "") -> None:
+    """Human text goes to stderr; stdout carries data only."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run a script's `main` and exit with its code; never a traceback for what a user can mend."""
+    try:
+        code = main()
+    except UserError as error:
+        say(f"error: {error}")
+        code = EXIT_USAGE
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # `| head` closed stdout: not an error of ours. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
