@@ -283,7 +283,15 @@ def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
 
 def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
     """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
-    argv = [tool.path, "-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"]
+    argv = [
+        tool.path,
+        "-hide_banner",
+        "-nostdin",
+        "-nostats",
+        "-xerror",
+        "-loglevel",
+        "level+error",
+    ]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
     finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
     if finished.timed_out:
