@@ -66,7 +66,7 @@ def make_source(
     size: tuple[int, int] = (640, 360),
     gop: int = 50,
     audio: bool = True,
-    crf: int = 27,
+    crf: int = 26,
     complexity: float = 1.0,
     bframes: int = 2,
     open_gop: bool = False,
@@ -365,16 +365,18 @@ def beep_times(path: str | os.PathLike[str]) -> list[float]:
     stamps: list[np.ndarray] = []
     levels: list[np.ndarray] = []
     for begin, rate, samples in pieces:
-        # Packed formats come interleaved, in one row; only the first channel is looked at.
-        level = np.abs(samples[0].astype(np.float64))
-        levels.append(level / (np.iinfo(samples.dtype).max if samples.dtype.kind == "i" else 1))
+        # AAC decodes to planes of floats; one channel is enough.
+        levels.append(np.abs(samples[0].astype(np.float64)))
         stamps.append((begin or 0.0) + np.arange(samples.shape[1]) / rate)
     if not levels:
         return []
     level = np.concatenate(levels)
-    loud = np.concatenate(stamps)[level > max(0.05, 0.4 * float(level.max()))]
+    peak = float(level.max())
+    if peak < 0.05:  # of full scale: nothing but noise
+        return []
+    loud = np.concatenate(stamps)[level > 0.4 * peak]
     # A gap of 0.2 s between loud samples separates two beeps.
-    return [float(t) for t in loud[np.concatenate([[True], np.diff(loud) > 0.2])[: len(loud)]]]
+    return [float(t) for t in loud[np.concatenate([[True], np.diff(loud) > 0.2])]]
 
 
 # --- the way YouTube stores it -----------------------------------------------------------------
