@@ -268,9 +268,15 @@ def place_in_clips(
     """
     import pandas as pd
 
-    codes, pairs = pd.MultiIndex.from_frame(rows[["youtube_id", "second"]]).factorize()
-    names = [clip_name(youtube_id, second, AVA_TIME_END) for youtube_id, second in pairs]
-    starts = clip_start(np.array([second for _, second in pairs], np.int64))
+    # One whole number for each (id, second): a MultiIndex of both takes five times as long.
+    ids, youtube_ids = pd.factorize(rows["youtube_id"])
+    width = int(MAX_TIME) + 1
+    codes, keys = pd.factorize(ids * width + rows["second"].to_numpy())
+    names = [
+        clip_name(youtube_id, second, AVA_TIME_END)
+        for youtube_id, second in zip(youtube_ids[keys // width], keys % width, strict=True)
+    ]
+    starts = clip_start(keys % width)
     ends = np.full(len(names), np.iinfo(np.int64).max)
     if windows:
         for at, name in enumerate(names):
