@@ -291,17 +291,24 @@ def decode_ends(path: Path) -> None:
         raise BadClip("undecodable", f"does not decode: {error}") from error
 
 
-def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
-    """Check a finished clip: picture, duration, sound, and both ends decode. Raises BadClip.
+def check_length(found: Probe, expected: float) -> None:
+    """Whether a clip is as long as it should be, in seconds. Raises BadClip (truncated).
 
-    `expected`: the seconds that its source could give. At low frame rates the last frame may end
-    one frame interval early; that is no truncation.
+    At low frame rates the last frame may end one frame interval early; that is no truncation.
     """
-    found = probe(path)
     tolerance = max(DURATION_TOLERANCE, 1.5 / float(found.fps) if found.fps else 0.0)
     if found.end < expected - tolerance:
         raise BadClip("truncated", f"{found.end:.2f} s where {expected:.2f} s were to be had")
-    if found.end > expected + tolerance:
+
+
+def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
+    """Check a clip that was just cut: picture, duration, sound, both ends decode. Raises BadClip.
+
+    `expected`: the seconds that its source could give.
+    """
+    found = probe(path)
+    check_length(found, expected)
+    if found.end > expected + max(DURATION_TOLERANCE, 2 / float(found.fps or 1)):
         raise BadClip("undecodable", f"{found.end:.2f} s where {expected:.2f} s were asked for")
     if wants_audio and not found.has_audio:
         raise BadClip("truncated", "the sound is missing")
