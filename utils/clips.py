@@ -1,0 +1,340 @@
+"""Lists become clips: reading and checking rows, names of files, windows in time.
+
+First in the flow of data. Everything that a list says is text from a stranger: it is checked here
+once, whole, and nothing after this module sees an unchecked id or time.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.cli import UserError
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{11}")
+TIME_PATTERN = re.compile(r"-?([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})")
+TRIM_FORMAT_PATTERN = re.compile(r"%0?\d{0,2}(d|\.\d{1,3}f)")
+MAX_TIME = 999_999.0  # seconds; the six digits of a name. The longest video there is has 43,200
+AVA_TIME_END = -1.0  # marks a row of an AVA-Kinetics list
+AVA_LEAD = 3  # seconds of an AVA-Kinetics clip before its key frame's whole second
+AVA_DURATION = 6.0
+
+# Both spellings found in the published lists, and the columns that they name.
+COLUMNS = {
+    "youtube_id": "youtube_id",
+    "video-id": "youtube_id",
+    "time_start": "time_start",
+    "start-time": "time_start",
+    "time_end": "time_end",
+    "end-time": "time_end",
+    "label": "label",
+    "label-name": "label",
+    "split": "split",
+}
+REQUIRED = ("youtube_id", "time_start", "time_end")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of a list. `time_end` is -1 for an AVA-Kinetics key frame at `time_start`.
+
+    `name` is the file's name without `.mp4`; `extra` holds the list's other columns.
+    """
+
+    name: str
+    youtube_id: str
+    time_start: float
+    time_end: float
+    label: str = ""
+    split: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_ava(self) -> bool:
+        return self.time_end == AVA_TIME_END
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that is no clip: where it stands, what it says, why it was refused."""
+
+    path: Path
+    line: int
+    text: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.problem}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of the lists are wanted; the default is all of them."""
+
+    labels: frozenset[str] = frozenset()
+    splits: frozenset[str] = frozenset()
+    shard: tuple[int, int] = (1, 1)
+    limit: int | None = None
+
+    def wants(self, clip: Clip) -> bool:
+        if self.labels and clip.label not in self.labels:
+            return False
+        if self.splits and same_split(clip.split) not in self.splits:
+            return False
+        return self.shard[1] == 1 or shard_of(clip.youtube_id, self.shard[1]) == self.shard[0]
+
+
+@dataclass
+class ClipLists:
+    """What the lists hold: every wanted clip once, in the order of the lists."""
+
+    clips: dict[str, Clip] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+    rows: int = 0
+    not_wanted: int = 0
+    relabelled: int = 0  # clips that a later row names under another label
+    labels_seen: set[str] = field(default_factory=set)
+    splits_seen: set[str] = field(default_factory=set)
+
+
+def clip_name(
+    youtube_id: str, time_start: float, time_end: float, trim_format: str = "%06d"
+) -> str:
+    """The name of a clip's file, without its suffix.
+
+    `<id>_<start>_<end>`, or `<id>_<floor(ts)>` for an AVA-Kinetics row (`time_end` -1).
+    """
+    if time_end == AVA_TIME_END:
+        return f"{youtube_id}_{trim_format % math.floor(time_start)}"
+    return f"{youtube_id}_{trim_format % time_start}_{trim_format % time_end}"
+
+
+def clip_window(clip: Clip) -> tuple[float, float]:
+    """(start, duration) of a clip in its video, in seconds."""
+    if clip.is_ava:
+        return float(max(0, math.floor(clip.time_start) - AVA_LEAD)), AVA_DURATION
+    return clip.time_start, clip.time_end - clip.time_start
+
+
+def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
+    """(id, start, end) of `<id>_<start>_<end>`, or (id, ts, None) of `<id>_<ts>`; None if neither.
+
+    Any padding of the whole seconds is taken, for older tools wrote other ones.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_(\d{1,9})(?:_(\d{1,9}))?", name, re.ASCII)
+    if found is None:
+        return None
+    youtube_id, start, end = found.groups()
+    return youtube_id, int(start), None if end is None else int(end)
+
+
+def same_split(split: str) -> str:
+    """`val`, `validate` and `validation` are one split."""
+    split = split.strip().lower()
+    return "val" if split in ("validate", "validation") else split
+
+
+def shard_of(youtube_id: str, shards: int) -> int:
+    """The shard, from 1 to `shards`, of a video: CRC-32 of its id, the same on every machine."""
+    return zlib.crc32(youtube_id.encode()) % shards + 1
+
+
+def find_lists(paths: Sequence[Path]) -> list[Path]:
+    """The list files that `paths` name: files as they are, folders by their *.csv, sorted.
+
+    Raises UserError for a path that is not there and for a folder without lists.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.glob("*.csv") if p.is_file())
+            if not inside:
+                raise UserError(
+                    f"no list (*.csv) in the folder {path}: put the lists there,"
+                    " or name one with --input_csv"
+                )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"list {path} does not exist: name a .csv file or a folder of them")
+    return list(dict.fromkeys(found))
+
+
+def read_lists(
+    paths: Sequence[Path], selection: Selection = Selection(), trim_format: str = "%06d"
+) -> ClipLists:
+    """Every wanted clip of the lists, once. Raises UserError for a file that is no list.
+
+    At 650,000 rows this is what a run waits for first, hence `_Times`.
+    """
+    lists = ClipLists()
+    for path in paths:
+        _add_rows(lists, path, selection, trim_format)
+    if selection.limit is not None:
+        for name in list(lists.clips)[selection.limit :]:
+            del lists.clips[name]
+            lists.not_wanted += 1
+    return lists
+
+
+def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: str) -> None:
+    rows = _fields(path)
+    columns = _read_header(path, *next(rows, (1, [], "")))
+    at = {name: i for i, name in enumerate(columns)}
+    id_at, start_at, end_at = (at[name] for name in REQUIRED)
+    label_at, split_at = at.get("label", -1), at.get("split", -1)
+    other = [(i, name) for name, i in at.items() if name not in COLUMNS.values()]
+    # The same few thousand times, labels and splits repeat: each is checked and kept once.
+    times = _Times(trim_format)
+    kept: dict[object, Any] = {}
+
+    for line, row, problem in rows:
+        lists.rows += 1
+        if not problem and len(row) != len(columns):
+            problem = f"{len(row)} columns where the header has {len(columns)}"
+        if not problem:
+            youtube_id = row[id_at]
+            start, start_name = times[row[start_at]]
+            end, end_name = times[row[end_at]]
+            problem = _problem(youtube_id, start, end)
+        if problem:
+            lists.refused.append(Refused(path, line, printable(",".join(row)), problem))
+            continue
+        label = kept.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
+        split = kept.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
+        extra = tuple((name, row[i]) for i, name in other) if other else ()
+        extra = kept.setdefault(extra, extra)
+        if end == AVA_TIME_END:
+            name = clip_name(youtube_id, start, end, trim_format)
+        else:
+            name = f"{youtube_id}_{start_name}_{end_name}"
+        clip = Clip(name, youtube_id, start, end, label, split, extra)
+        lists.labels_seen.add(label)
+        lists.splits_seen.add(split)
+        if not selection.wants(clip):
+            lists.not_wanted += 1
+        elif problem := _add_clip(lists, clip):
+            lists.refused.append(Refused(path, line, printable(",".join(row)), problem))
+
+
+def _add_clip(lists: ClipLists, clip: Clip) -> str:
+    """Add a clip that is not there yet; why it cannot be, or nothing."""
+    known = lists.clips.setdefault(clip.name, clip)
+    if known is clip:
+        return ""
+    if (known.time_start, known.time_end) != (clip.time_start, clip.time_end) and (
+        clip_window(known) != clip_window(clip)
+    ):
+        return f"its file name {clip.name} is that of another window: give a finer --trim_format"
+    if clip.label and known.label and clip.label != known.label:
+        lists.relabelled += 1
+    return ""
+
+
+class _Times(dict[str, tuple[float, str]]):
+    """text of a time -> (seconds, its part of a file's name); (nan, "") for what is no time."""
+
+    def __init__(self, trim_format: str) -> None:
+        super().__init__()
+        self.trim_format = trim_format
+
+    def __missing__(self, text: str) -> tuple[float, str]:
+        # Exponents, `nan` and `inf` are no times: the pattern has none of them.
+        if TIME_PATTERN.fullmatch(text):
+            self[text] = (float(text), self.trim_format % float(text))
+        else:
+            self[text] = (math.nan, "")
+        return self[text]
+
+
+def _fields(path: Path) -> Iterator[tuple[int, list[str], str]]:
+    """(line number, fields, problem) of every line that is not blank.
+
+    Line by line, and not with one csv.reader over the file: a single stray quote would swallow
+    every row up to the next one, and the line numbers with them. No list has a field of two lines.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, raw in enumerate(file, 1):
+                text = raw.rstrip("\r\n")
+                if not text or text.isspace():
+                    continue
+                row, problem = [text], ""
+                if '"' in text:
+                    try:
+                        row = next(csv.reader([text], strict=True))
+                    except csv.Error as error:
+                        problem = f"not a CSV row ({error})"
+                else:
+                    row = text.split(",")
+                if " " in text or "\t" in text:
+                    row = [part.strip() for part in row]
+                yield number, row, problem
+    except UnicodeDecodeError as error:
+        raise UserError(f"list {path} is not UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"list {path} cannot be read: {error.strerror}") from error
+
+
+def _read_header(path: Path, line: int, header: list[str], problem: str) -> list[str]:
+    columns = [COLUMNS.get(name.lower(), name.lower()) for name in header]
+    missing = [name for name in REQUIRED if name not in columns]
+    if not header or problem:
+        raise UserError(f"list {path} is {problem or 'empty'}: it needs a header line and rows")
+    if missing and looks_like_annotations(header):
+        raise UserError(
+            f"{path}:{line}: this is an AVA-Kinetics annotation file, not a list: make the list"
+            " from it with make_ava_kin_download_csv.py, and give that one"
+        )
+    if missing:
+        raise UserError(
+            f"{path}:{line}: the header has no {', '.join(missing)}: it reads"
+            f" {printable(','.join(header))}; needed are youtube_id,time_start,time_end"
+        )
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        raise UserError(f"{path}:{line}: the header names {twice[0]} twice")
+    return columns
+
+
+def looks_like_annotations(row: Sequence[str]) -> bool:
+    """Whether a first line is data of the AVA-Kinetics annotations: `id,timestamp[,...]`."""
+    return (
+        len(row) in (2, 7)
+        and ID_PATTERN.fullmatch(row[0]) is not None
+        and TIME_PATTERN.fullmatch(row[1]) is not None
+    )
+
+
+def _problem(youtube_id: str, start: float, end: float) -> str:
+    """Why a row is no clip; empty if it is one."""
+    if ID_PATTERN.fullmatch(youtube_id) is None:
+        return "youtube_id is not 11 of A-Z a-z 0-9 _ -"
+    if 0 <= start <= MAX_TIME and (start < end <= MAX_TIME or end == AVA_TIME_END):
+        return ""
+    if math.isnan(start) or math.isnan(end):
+        return "time_start or time_end is not a number"
+    if start < 0 or start > MAX_TIME or end > MAX_TIME:
+        return f"a time is not within 0 and {MAX_TIME:.0f} seconds"
+    return "time_end is not after time_start"
+
+
+def printable(text: str, length: int = 120) -> str:
+    """Text from outside, safe to show: control characters escaped, and not too long."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def by_video(clips: Iterable[Clip]) -> list[tuple[Clip, ...]]:
+    """The clips, grouped by video, in the order in which the videos first occur."""
+    videos: dict[str, list[Clip]] = {}
+    for clip in clips:
+        videos.setdefault(clip.youtube_id, []).append(clip)
+    return [tuple(group) for group in videos.values()]

@@ -1,0 +1,146 @@
+"""Many clips at once: joblib, the progress line, the summary.
+
+A worker is a plain function of one task that returns a result and never raises. Scripts loop over
+`run_parallel` in their main thread; only that thread prints and writes the report.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from itertools import takewhile
+from typing import TypeVar
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from utils.cli import say
+from utils.process import STOP, Stopped
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+
+PLAIN_LINE_SECONDS = 60
+SAME_MESSAGE_SHOWN = 3
+
+
+def run_parallel(
+    worker: Callable[[Task], Outcome], tasks: Iterable[Task], num_jobs: int
+) -> Iterator[Outcome]:
+    """`worker` over `tasks` on threads, results as they come; ends early when the run is stopped.
+
+    Threads, for the work is in child processes. Tasks are drawn as workers become free.
+    """
+
+    def run(task: Task) -> Outcome | None:
+        try:
+            return worker(task)
+        except Stopped:
+            return None
+
+    parallel = Parallel(
+        n_jobs=num_jobs,
+        backend="threading",
+        return_as="generator_unordered",
+        pre_dispatch=num_jobs,
+        batch_size=1,
+    )
+    wanted = takewhile(lambda _: not STOP.is_set(), tasks)
+    for outcome in parallel(delayed(run)(task) for task in wanted):
+        if outcome is not None:
+            yield outcome
+
+
+class Progress:
+    """Counts by outcome, rate and time left: a bar on a terminal, else a plain line a minute.
+
+    `note` gives a text that is shown with the counts (a pause and its countdown).
+    """
+
+    def __init__(
+        self, total: int, unit: str, *, quiet: bool = False, note: Callable[[], str] = str
+    ) -> None:
+        self.total, self.unit, self.quiet, self.note = total, unit, quiet, note
+        self.counts: Counter[str] = Counter()
+        self._shown: Counter[str] = Counter()
+        self._started = time.monotonic()
+        self._done = threading.Event()
+        self._on_terminal = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(
+            total=total,
+            unit=unit,
+            file=sys.stderr,
+            disable=not self._on_terminal,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._done.set()
+        self._ticker.join()
+        self._bar.close()
+
+    def add(self, outcome: str) -> None:
+        """One more is finished, and came to `outcome`."""
+        self.counts[outcome] += 1
+        self._bar.set_postfix_str(self._outcomes(), refresh=False)
+        self._bar.update(1)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self._on_terminal:
+            tqdm.write(text, file=sys.stderr)
+        else:
+            say(text)
+
+    def failure(self, cause: str, what: str, message: str) -> None:
+        """Show a failure, cause first; one and the same message three times, then never again."""
+        key = f"{cause}: {message}"
+        self._shown[key] += 1
+        if self._shown[key] <= SAME_MESSAGE_SHOWN:
+            self.say(f"{cause}: {what}" + (f": {message}" if message else ""))
+        if self._shown[key] == SAME_MESSAGE_SHOWN:
+            self.say(f"{cause}: (more with this message are counted and reported, not shown)")
+
+    def line(self) -> str:
+        """The plain form: done of total, outcomes, rate an hour, time left."""
+        done = sum(self.counts.values())
+        elapsed = time.monotonic() - self._started
+        parts = [f"{done:,} of {self.total:,} {self.unit}s"]
+        if done:
+            left = timedelta(seconds=round(elapsed / done * max(0, self.total - done)))
+            parts += [self._outcomes(), f"{done / elapsed * 3600:,.0f} an hour", f"{left} left"]
+        if note := self.note():
+            parts.append(note)
+        return "; ".join(parts)
+
+    def _outcomes(self) -> str:
+        return ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.most_common())
+
+    def _tick(self) -> None:
+        seconds = 1 if self._on_terminal else PLAIN_LINE_SECONDS
+        while not self._done.wait(seconds):
+            if self._on_terminal:
+                note = self.note()
+                self._bar.set_postfix_str("; ".join(t for t in (self._outcomes(), note) if t))
+            elif not self.quiet:
+                say(f"{time.strftime('%H:%M:%S')} {self.line()}")
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 clip`, `2,000 clips`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def clock(seconds: float) -> str:
+    """Elapsed time as people read it: `0:01:40`, `2 days, 3:00:00`."""
+    return str(timedelta(seconds=round(seconds)))

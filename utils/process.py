@@ -1,0 +1,156 @@
+"""Child processes, and the one way to stop a run.
+
+yt-dlp and ffmpeg run here and nowhere else: argv lists, stdin closed, a session of their own that
+is killed as a group, for yt-dlp leaves its ffmpeg running when it alone is ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from utils.cli import UserError
+
+STOP = threading.Event()  # set once, by a signal or a full disk; every worker looks at it
+_signal_received = 0
+_POLL_SECONDS = 0.1
+
+
+class Stopped(Exception):
+    """The run is being stopped: drop what is half done, and say nothing of it."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A child process that ended, or was ended (`timed_out`)."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+
+
+def run_child(
+    argv: Sequence[str],
+    *,
+    timeout: float | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run `argv` to its end, or for `timeout` seconds, and take what it printed.
+
+    Whatever happens, no process of its group is left. Raises Stopped when the run is being
+    stopped, and UserError when there is no such program.
+    """
+    if STOP.is_set():
+        raise Stopped
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
+    try:
+        out, err, timed_out = _communicate(process, deadline)
+    finally:
+        kill_group(process)
+    return Finished(
+        process.returncode,
+        out.decode(errors="replace"),
+        err.decode(errors="replace"),
+        timed_out,
+    )
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], deadline: float | None
+) -> tuple[bytes, bytes, bool]:
+    while True:
+        try:
+            out, err = process.communicate(timeout=_POLL_SECONDS)
+            return out, err, False
+        except subprocess.TimeoutExpired:
+            if STOP.is_set():
+                raise Stopped from None
+            if deadline is not None and time.monotonic() > deadline:
+                kill_group(process)
+                out, err = process.communicate()
+                return out, err, True
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a child of `run_child` and all that it started; no harm when they have ended."""
+    if os.name == "posix":
+        # The group outlives its leader, so this also finds the ffmpeg of a yt-dlp that is gone.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        process.kill()
+    process.wait()
+
+
+def stop_run() -> None:
+    """Stop the run from within (a full disk)."""
+    STOP.set()
+
+
+def received_signal() -> int:
+    """The number of the signal that stopped the run; 0 if none did."""
+    return _signal_received
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """While this lasts, Ctrl-C, SIGTERM and a closed terminal stop the run in order.
+
+    A second signal is the default one: it ends the process at once.
+    """
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        global _signal_received
+        _signal_received = number
+        STOP.set()
+        # os.write and not print: print may be under way in the very thread that this interrupts.
+        with suppress(OSError):
+            os.write(2, b"\nstopping: what is half done is dropped, what is done stays\n")
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, but no longer than the run lasts. Raises Stopped."""
+    if STOP.wait(max(0.0, seconds)):
+        raise Stopped

@@ -1,0 +1,263 @@
+"""The report: one line for every clip that was finished, whatever became of it.
+
+Last in the flow. Holds the table of statuses and reasons, which is the only one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, UserError
+from utils.clips import Clip, Refused, printable
+from utils.files import DiskFull, is_disk_full
+
+REPORT_NAME = "download_report.csv"
+
+DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed", "invalid"
+
+# reason -> (status, what it means and what to do). README shows this table; a test compares them.
+REASONS: dict[str, tuple[str, str]] = {
+    "": (DOWNLOADED, "the clip is on disk, whole and checked"),
+    "short": (DOWNLOADED, "kept; the video ends before the clip does"),
+    "removed": (UNAVAILABLE, "taken down by its uploader or by YouTube"),
+    "private": (UNAVAILABLE, "private; only an account it is shared with sees it (--cookies)"),
+    "account_terminated": (UNAVAILABLE, "the uploader's account is closed"),
+    "copyright": (UNAVAILABLE, "blocked by a copyright claim"),
+    "members_only": (UNAVAILABLE, "for paying members; with --cookies of one: --retry unavailable"),
+    "age_restricted": (UNAVAILABLE, "needs an account of age: --cookies, --retry unavailable"),
+    "geo_blocked": (UNAVAILABLE, "not shown in your country: --proxy, --retry unavailable"),
+    "live": (UNAVAILABLE, "a live stream, or a premiere that has not been yet"),
+    "drm": (UNAVAILABLE, "protected by DRM"),
+    "bad_id": (UNAVAILABLE, "the id is not that of a video"),
+    "past_end": (UNAVAILABLE, "the clip starts after the video ends"),
+    "unavailable": (UNAVAILABLE, "gone; YouTube does not say why"),
+    "rate_limited": (FAILED, "too many requests: run again in an hour, or with --cookies"),
+    "bot_check": (FAILED, "taken for a bot: lower --videos_per_hour, give --cookies"),
+    "forbidden": (FAILED, "the server refused the video's data (403): run again; update yt-dlp"),
+    "cookies": (FAILED, "the cookies are no longer valid: export them anew"),
+    "js_runtime": (FAILED, "no JavaScript runtime: pip install -U -r requirements.txt"),
+    "no_format": (FAILED, "no format to download was offered: update yt-dlp and run again"),
+    "network": (FAILED, "the connection failed: run again"),
+    "timeout": (FAILED, "took longer than --timeout: run again, or give it more"),
+    "truncated": (FAILED, "came shorter than the video is: run again"),
+    "undecodable": (FAILED, "came unreadable: run again"),
+    "disk_full": (FAILED, "the disk is full: make room and run again"),
+    "unknown": (FAILED, "see the message: run again; -v says more"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one clip: one line of the report, in the order of its columns."""
+
+    clip: str
+    youtube_id: str
+    time_start: str
+    time_end: str
+    status: str
+    reason: str = ""
+    source: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    message: str = ""
+    finished_at: str = ""
+
+    @classmethod
+    def of(cls, clip: Clip, reason: str, source: str, **more: Any) -> Result:
+        """The result of `clip` with `reason` (empty: all is well), finished now."""
+        if "message" in more:
+            more["message"] = printable(more["message"], 500)
+        if "seconds" in more:
+            more["seconds"] = round(more["seconds"], 2)
+        return cls(
+            clip.name,
+            clip.youtube_id,
+            format_time(clip.time_start),
+            format_time(clip.time_end),
+            REASONS[reason][0],
+            reason,
+            source,
+            finished_at=now(),
+            **more,
+        )
+
+    @classmethod
+    def of_refused(cls, refused: Refused) -> Result:
+        return cls("", "", "", "", INVALID, "", message=str(refused), finished_at=now())
+
+    @property
+    def is_on_disk(self) -> bool:
+        return self.status == DOWNLOADED
+
+
+RESULT_COLUMNS = tuple(field.name for field in fields(Result))
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_time(seconds: float) -> str:
+    """417.0 -> `417`, 12.5 -> `12.5`: a time as a list writes it."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
+
+
+class ReportFile:
+    """A CSV file to which whole lines are appended, each with one write.
+
+    Survives a kill at any byte: a torn last line is closed with a field too many when the file is
+    next opened, so that it never reads as a row. Two runs may append to one file.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises UserError when the file is there with other columns, DiskFull."""
+        self.path = path
+        self.columns = tuple(columns)
+        _check_header(path, self.columns)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            end = _last_byte(path)
+            if not end:
+                self._write(_csv_line(self.columns))
+            elif end != b"\n":
+                self._write(",torn\n")
+        except OSError as error:
+            raise UserError(f"cannot write the report {path}: {error.strerror}") from error
+
+    def append(self, row: Iterable[object]) -> None:
+        self._write(_csv_line(row))
+
+    def append_result(self, result: Any) -> None:
+        """Append a dataclass whose fields are the columns."""
+        self.append(astuple(result))
+
+    def _write(self, line: str) -> None:
+        data = line.encode()
+        try:
+            written = os.write(self._file, data)
+        except OSError as error:
+            if is_disk_full(error):
+                raise DiskFull(self.path.parent) from error
+            raise UserError(f"cannot write the report {self.path}: {error.strerror}") from error
+        if written != len(data):
+            raise DiskFull(self.path.parent)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> ReportFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        return file.read(1)
+
+
+def _csv_line(row: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
+
+
+def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot read the report {path}: {error.strerror}") from error
+    header = _csv_line(columns)
+    if first.endswith("\n") and first != header:
+        raise UserError(f"{path} is not a report of this script: move it away")
+    if first and not first.endswith("\n") and header.startswith(first):
+        path.unlink()  # killed while it wrote its first line
+
+
+def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """The whole rows of a report, oldest first; torn and foreign lines are passed over.
+
+    Raises UserError when the file has other columns.
+    """
+    _check_header(path, tuple(columns))
+    if not path.exists():
+        return
+    width, header = len(columns), list(columns)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                continue
+            if '"' in line:
+                try:
+                    row = next(csv.reader([line], strict=True))
+                except (csv.Error, StopIteration):
+                    continue
+            else:
+                row = line.rstrip("\r\n").split(",")
+            if len(row) == width and row != header:
+                yield row
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the report knows of clips that are not on disk, and of rows that were refused."""
+
+    reasons: dict[str, tuple[str, str]]  # clip -> (status, reason)
+    refused: frozenset[str]
+
+
+def read_known(path: Path) -> Known:
+    """Read the download report: the last line for a clip counts."""
+    reasons: dict[str, tuple[str, str]] = {}
+    refused: set[str] = set()
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    for row in read_report(path, RESULT_COLUMNS):
+        clip, status = row[0], row[4]
+        if status == DOWNLOADED:
+            reasons.pop(clip, None)
+        elif status == INVALID:
+            refused.add(row[10])
+        elif status in (UNAVAILABLE, FAILED):
+            pair = (status, row[5])
+            reasons[clip] = pairs.setdefault(pair, pair)
+    return Known(reasons, frozenset(refused))
+
+
+@dataclass
+class Tally:
+    """Counts of outcomes, for the progress line, the summary and the exit code."""
+
+    statuses: Counter[str]
+    reasons: Counter[tuple[str, str]]
+    sources: Counter[str]
+
+    @classmethod
+    def empty(cls) -> Tally:
+        return cls(Counter(), Counter(), Counter())
+
+    def add(self, result: Result) -> None:
+        self.statuses[result.status] += 1
+        if result.reason:
+            self.reasons[(result.status, result.reason)] += 1
+        if result.is_on_disk:
+            self.sources[result.source] += 1
+
+    @property
+    def exit_code(self) -> int:
+        missing = sum(n for status, n in self.statuses.items() if status != DOWNLOADED)
+        return EXIT_INCOMPLETE if missing else EXIT_OK
