@@ -145,7 +145,7 @@ class FrameSource:
             packet_of=range(len(stamps)),
             starts=[number for number, (_, key) in enumerate(frames) if key],
             starts_pts=[],
-            promised=max(len(stamps), self.table.promised),
+            promised=len(stamps) + self.table.promised - len(self.table.pts),
         )
 
     def _fresh_codec(self) -> VideoCodecContext:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
 
-# ffmpeg's scaler notes the rounding of a size as an aspect: 640x360 made 454x256 has 2048:2043. Real
-# oblong pixels are 16:15 and more; those of rounding would cost a scaling of every frame.
+# ffmpeg's scaler notes the rounding of a size as an aspect: 640x360 made 454x256 has 2048:2043.
+# Real oblong pixels are 16:15 and more; those of rounding would cost a scaling of every frame.
 _ROUNDING = Fraction(1, 50)
 
 
