@@ -104,7 +104,10 @@ class FrameSource:
         try:
             decoded = codec.decode(packet)
         except av.error.FFmpegError as error:
-            raise CorruptClip(self.path, self._frame_of(at), str(error.strerror)) from None
+            broken = self._frame_of(at)
+            if packet is not None:
+                yield from self._whole_before(broken, codec, wanted)
+            raise CorruptClip(self.path, broken, str(error.strerror)) from None
         for frame in decoded:
             number = wanted.pop(frame.pts, None) if frame.pts is not None else None
             if frame.is_corrupt:
@@ -112,6 +115,14 @@ class FrameSource:
                 broken = number if number is not None else self._frame_at(frame.pts)
                 raise CorruptClip(self.path, broken, "damaged data")
             if number is not None:
+                yield number, frame
+
+    def _whole_before(
+        self, broken: int, codec: VideoCodecContext, wanted: dict[int, int]
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames before `broken` that the decoder still holds back for the sake of order."""
+        for number, frame in self._pick(codec, None, broken, wanted):
+            if number < broken:
                 yield number, frame
 
     def _decode_from_start(self, frames: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
