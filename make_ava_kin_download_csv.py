@@ -26,11 +26,11 @@ in seconds from the clip's start, and frame the picture that frame_extract.py wr
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +51,12 @@ from utils.clips import AVA_TIME_END, Refused
 from utils.files import DiskFull, is_disk_full, make_folder, names_in, publish, run_folder
 from utils.frame_times import parse_fps
 from utils.jobs import plural
-from utils.media import BadClip
 from utils.process import Stopped, received_signal, sleep, stop_on_signals
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.contact_sheet import KeyFrame
+    from utils.annotated import KeyFrame
 
 LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 CLIP_COLUMNS = ("clip", "youtube_id", "timestamp", "clip_time", "frame", *ava.COLUMNS[2:], "action")
@@ -230,7 +229,7 @@ def preview_frames(
     """`number` key frames that have boxes, spread evenly over the tables; fewer if there are."""
     import pandas as pd
 
-    from utils.contact_sheet import Box, KeyFrame
+    from utils.annotated import Box, KeyFrame
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables], ignore_index=True)
     keys = rows[["clip", "clip_time"]].drop_duplicates()
@@ -249,8 +248,8 @@ def preview_frames(
                 number=frame,
                 fps=fps,
                 boxes=tuple(
-                    Box((float(x1), float(y1), float(x2), float(y2)), tuple(names))
-                    for (x1, y1, x2, y2), names in boxes.items()
+                    Box(tuple(map(float, corners)), tuple(names))
+                    for corners, names in boxes.items()
                 ),
             )
         )
@@ -259,20 +258,19 @@ def preview_frames(
 
 def write_preview(key_frames: Sequence[KeyFrame], target: Path, folder: Path) -> int:
     """Draw the contact sheet; how many key frames are on it. Without one, no file is written."""
-    from utils.contact_sheet import contact_sheet, picture_of
+    from utils.annotated import draw_key_frame, save_key_frames
+    from utils.clip_errors import ClipError
 
-    tiles = []
+    drawn = []
     for each in key_frames:
         sleep(0)
         try:
-            tiles.append((each, picture_of(each.path, each.number, each.fps)))
-        except BadClip as error:
-            say(f"no preview of {each.path.name}: {error.message}")
-    if tiles:
-        data = io.BytesIO()
-        contact_sheet(tiles).save(data, format="PNG", optimize=True)
-        write_file(data.getvalue(), target, folder)
-    return len(tiles)
+            drawn.append((each, draw_key_frame(each)))
+        except ClipError as error:
+            say(f"no preview of this key frame: {error}")
+    if drawn:
+        write_file(partial(save_key_frames, drawn=drawn), target, folder)
+    return len(drawn)
 
 
 def check_targets(targets: Sequence[tuple[Path, Sequence[str]]]) -> None:
@@ -293,12 +291,15 @@ def check_targets(targets: Sequence[tuple[Path, Sequence[str]]]) -> None:
             raise UserError(f"{path} is not a file of this script: move it, or give --output")
 
 
-def write_file(data: bytes, target: Path, folder: Path) -> None:
-    """Write a file so that the whole of it appears at once. Raises DiskFull, UserError, Stopped."""
+def write_file(write: Callable[[Path], object], target: Path, folder: Path) -> None:
+    """`write` a file so that the whole of it appears at once. Raises DiskFull, UserError, Stopped.
+
+    folder: a temporary one on the same file system.
+    """
     sleep(0)
     temporary = folder / target.name
     try:
-        temporary.write_bytes(data)
+        write(temporary)
         publish(temporary, target)
     except OSError as error:
         if is_disk_full(error):
@@ -355,7 +356,8 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
     beside = make_folder(args.output.parent)
     with run_folder(beside) as folder:
         for path, lines, unit in files:
-            write_file(("\n".join(lines) + "\n").encode(), path, folder)
+            data = ("\n".join(lines) + "\n").encode()
+            write_file(partial(Path.write_bytes, data=data), path, folder)
             tell(f"wrote {path}: {plural(len(lines) - 1, unit)}")
         if clips and args.preview:
             wanted = preview_frames(tables, actions, clips.folder, args.fps, args.preview)
