@@ -42,7 +42,7 @@ TEST = "ddddddddddd,12.5\nddddddddddd,3.25\neeeeeeeeeee,12.5\n"
 
 
 @pytest.fixture
-def annotations(tmp_path: Path) -> Path:
+def ava_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "ava 100%"
     folder.mkdir()
     for split, text in (("train", TRAIN), ("val", VAL), ("test", TEST)):
@@ -70,9 +70,9 @@ def rows_of(folder: Path, split: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_list_holds_every_key_frame_once_and_download_reads_it(annotations: Path) -> None:
-    said = make(annotations)
-    assert (annotations / "out" / "list.csv").read_text() == (
+def test_the_list_holds_every_key_frame_once_and_download_reads_it(ava_folder: Path) -> None:
+    said = make(ava_folder)
+    assert (ava_folder / "out" / "list.csv").read_text() == (
         "youtube_id,time_start,time_end,split\n"
         "-aaaaaaaaaa,7,-1,train\n"
         "00000000012,902,-1,train\n"
@@ -84,14 +84,14 @@ def test_the_list_holds_every_key_frame_once_and_download_reads_it(annotations: 
     )
     assert "train: 4 rows, 3 key frames; 1 of them without boxes, left out" in said
     assert "action_id 2" in said  # not in the label map
-    lists = read_lists([annotations / "out" / "list.csv"])
+    lists = read_lists([ava_folder / "out" / "list.csv"])
     assert not lists.refused
     assert list(lists.clips)[:2] == ["-aaaaaaaaaa_000007", "00000000012_000902"]
 
 
-def test_annotations_are_in_terms_of_the_clips(annotations: Path) -> None:
-    make(annotations)
-    text = (annotations / "out" / "annotations_train.csv").read_text()
+def test_annotations_are_in_terms_of_the_clips(ava_folder: Path) -> None:
+    make(ava_folder)
+    text = (ava_folder / "out" / "annotations_train.csv").read_text()
     assert text == (
         "clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action\n"
         "-aaaaaaaaaa_000007,-aaaaaaaaaa,7.433,3.433,104,0.100,0.200,0.300,0.400,79,"
@@ -101,7 +101,7 @@ def test_annotations_are_in_terms_of_the_clips(annotations: Path) -> None:
         "00000000012_000902,00000000012,0902,3.0,91,0.1,0.2,0.3,0.4,79,"
         '"talk to (e.g., self, a person, a group)"\n'
     )
-    val = [(row["clip"], row["clip_time"], row["frame"]) for row in rows_of(annotations, "val")]
+    val = [(row["clip"], row["clip_time"], row["frame"]) for row in rows_of(ava_folder, "val")]
     assert val == [
         ("b_bbbbbbbbb_000003", "3.0", "91"),
         ("b_bbbbbbbbb_000003", "3.9", "118"),
@@ -109,25 +109,25 @@ def test_annotations_are_in_terms_of_the_clips(annotations: Path) -> None:
     ]
 
 
-def test_a_second_run_writes_the_same_bytes(annotations: Path) -> None:
-    make(annotations)
-    before = {path.name: path.read_bytes() for path in (annotations / "out").iterdir()}
-    make(annotations)
-    after = {path.name: path.read_bytes() for path in (annotations / "out").iterdir()}
+def test_a_second_run_writes_the_same_bytes(ava_folder: Path) -> None:
+    make(ava_folder)
+    before = {path.name: path.read_bytes() for path in (ava_folder / "out").iterdir()}
+    make(ava_folder)
+    after = {path.name: path.read_bytes() for path in (ava_folder / "out").iterdir()}
     assert before == after
     assert len(before) == 4  # and no temporary folder
 
 
-def test_unlabelled_train_frames_and_single_splits(annotations: Path) -> None:
-    make(annotations, "--include_unlabelled", "--splits", "train", "--fps", "25")
-    assert "123456e7890,2,-1,train" in (annotations / "out" / "list.csv").read_text()
-    last = rows_of(annotations, "train")[-1]
+def test_unlabelled_train_frames_and_single_splits(ava_folder: Path) -> None:
+    make(ava_folder, "--include_unlabelled", "--splits", "train", "--fps", "25")
+    assert "123456e7890,2,-1,train" in (ava_folder / "out" / "list.csv").read_text()
+    last = rows_of(ava_folder, "train")[-1]
     assert (last["clip_time"], last["frame"], last["action"]) == ("2.5", "63", "")
-    assert not (annotations / "out" / "annotations_val.csv").exists()
+    assert not (ava_folder / "out" / "annotations_val.csv").exists()
 
 
-def test_bad_rows_are_named_and_the_others_kept(annotations: Path) -> None:
-    path = annotations / "kinetics_val_v1.0.csv"
+def test_bad_rows_are_named_and_the_others_kept(ava_folder: Path) -> None:
+    path = ava_folder / "kinetics_val_v1.0.csv"
     bad = [
         "../../../etc,3",
         "abcdefghijk,3,0.1,0.2,0.3,0.4,12,9",
@@ -138,34 +138,34 @@ def test_bad_rows_are_named_and_the_others_kept(annotations: Path) -> None:
         "abcdefghijk,3,0.1,0.2,7,0.4,12",
     ]
     path.write_text("\ufeff" + VAL.replace("\n", "\r\n") + "\r\n" + "\r\n".join(bad))
-    said = make(annotations, code=1)
+    said = make(ava_folder, code=1)
     for number, line in enumerate(bad, 5):
         assert f"{path}:{number}: " in said, line
     assert "8 columns, not 2 or 7" in said
-    assert len(rows_of(annotations, "val")) == 3
-    assert "etc" not in (annotations / "out" / "list.csv").read_text()
+    assert len(rows_of(ava_folder, "val")) == 3
+    assert "etc" not in (ava_folder / "out" / "list.csv").read_text()
 
 
-def test_what_cannot_go_on_is_one_line(annotations: Path) -> None:
-    assert "--clips DIR" in make(annotations, "--preview", "3", code=2)
-    assert "above 0" in make(annotations, "--fps", "0", code=2)
-    (annotations / "kinetics_test_v1.0.csv").write_text("youtube_id,time_start,time_end\n")
-    assert "holds no annotations" in make(annotations, code=2)
-    (annotations / "kinetics_test_v1.0.csv").unlink()
-    said = make(annotations, code=2)
+def test_what_cannot_go_on_is_one_line(ava_folder: Path) -> None:
+    assert "--clips DIR" in make(ava_folder, "--preview", "3", code=2)
+    assert "above 0" in make(ava_folder, "--fps", "0", code=2)
+    (ava_folder / "kinetics_test_v1.0.csv").write_text("youtube_id,time_start,time_end\n")
+    assert "holds no annotations" in make(ava_folder, code=2)
+    (ava_folder / "kinetics_test_v1.0.csv").unlink()
+    said = make(ava_folder, code=2)
     assert "ava_kinetics_v1_0.tar.gz" in said and len(said.splitlines()) <= 4
-    assert not (annotations / "out").exists()
+    assert not (ava_folder / "out").exists()
 
 
-def test_no_file_of_another_kind_is_written_over(annotations: Path) -> None:
-    source = annotations / "kinetics_val_v1.0.csv"
-    assert "not a file of this script" in make(annotations, "--output", source, code=2)
+def test_no_file_of_another_kind_is_written_over(ava_folder: Path) -> None:
+    source = ava_folder / "kinetics_val_v1.0.csv"
+    assert "not a file of this script" in make(ava_folder, "--output", source, code=2)
     assert source.read_text() == VAL
-    make(annotations, "--dry_run")
-    assert not (annotations / "out").exists()
+    make(ava_folder, "--dry_run")
+    assert not (ava_folder / "out").exists()
 
 
-def test_clips_on_disk_and_partial_windows(annotations: Path, tmp_path: Path) -> None:
+def test_clips_on_disk_and_partial_windows(ava_folder: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
     for name in ("-aaaaaaaaaa_000007", "b_bbbbbbbbb_000003"):
@@ -178,17 +178,17 @@ def test_clips_on_disk_and_partial_windows(annotations: Path, tmp_path: Path) ->
             ("b_bbbbbbbbb_000003", "3", "-1", "downloaded"),
         ):
             report.append_result(Result(clip, clip[:11], start, end, status))
-    said = make(annotations, "--clips", clips)
+    said = make(ava_folder, "--clips", clips)
     assert "train: 1 of 2 clips on disk; 1 row of clips that are not, left out" in said
-    partial = rows_of(annotations, "train")
+    partial = rows_of(ava_folder, "train")
     assert {(row["clip_time"], row["frame"]) for row in partial} == {("2.433", "74")}
-    assert [row["frame"] for row in rows_of(annotations, "val")] == ["91", "118"]
-    assert rows_of(annotations, "test") == []
-    assert len((annotations / "out" / "list.csv").read_text().splitlines()) == 8  # the list is whole
+    assert [row["frame"] for row in rows_of(ava_folder, "val")] == ["91", "118"]
+    assert rows_of(ava_folder, "test") == []
+    assert len((ava_folder / "out" / "list.csv").read_text().splitlines()) == 8  # the list is whole
 
 
 def test_the_preview_shows_the_box_on_the_marked_frame(
-    annotations: Path, tmp_path: Path, source: Callable[..., Path]
+    ava_folder: Path, tmp_path: Path, source: Callable[..., Path]
 ) -> None:
     """The stand-in's frame 103, and no other, is marked red where the annotation has its box."""
     clips = tmp_path / "clips"
@@ -197,10 +197,10 @@ def test_the_preview_shows_the_box_on_the_marked_frame(
     shutil.copy(video, clips / "-aaaaaaaaaa_000007.mp4")
     (clips / "00000000012_000902.mp4").write_bytes(b"not a video")
     text = TRAIN.replace("0.100,0.200,0.300,0.400", "0.100,0.400,0.300,0.800")
-    (annotations / "kinetics_train_v1.0.csv").write_text(text)
-    said = make(annotations, "--clips", clips, "--preview", "5", code=1)
+    (ava_folder / "kinetics_train_v1.0.csv").write_text(text)
+    said = make(ava_folder, "--clips", clips, "--preview", "5", code=1)
     assert "00000000012_000902.mp4" in said and "drew 1 key frame:" in said
-    picture = Image.open(annotations / "out" / "annotations_preview.png").convert("RGB")
+    picture = Image.open(ava_folder / "out" / "annotations_preview.png").convert("RGB")
     pixels = np.asarray(picture).astype(int)
     red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
     yellow = (pixels[..., 0] > 240) & (abs(pixels[..., 1] - 212) < 8) & (pixels[..., 2] < 30)

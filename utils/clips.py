@@ -331,7 +331,8 @@ def _problem(youtube_id: str, start: float, end: float) -> str:
 
 def printable(text: str, length: int = 120) -> str:
     """Text from outside, safe to show: control characters escaped, and not too long."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -140,6 +140,10 @@ class ReportFile:
     def append(self, row: Iterable[object]) -> None:
         self._write(_csv_line(row))
 
+    def append_all(self, rows: Iterable[Iterable[object]]) -> None:
+        """Append many rows with one write."""
+        self._write("".join(map(_csv_line, rows)))
+
     def append_result(self, result: Any) -> None:
         """Append a dataclass whose fields are the columns."""
         self.append(astuple(result))
