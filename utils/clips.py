@@ -130,7 +130,7 @@ def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
 
     Any padding of the whole seconds is taken, for older tools wrote other ones.
     """
-    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_(\d{1,9})(?:_(\d{1,9}))?", name, re.ASCII)
+    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_0*(\d{1,9})(?:_0*(\d{1,9}))?", name, re.ASCII)
     if found is None:
         return None
     youtube_id, start, end = found.groups()
