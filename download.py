@@ -95,7 +95,7 @@ class Plan:
 
     lists: ClipLists
     num_lists: int
-    on_disk: frozenset[str]
+    on_disk: set[str]
     known: Known
     to_fetch: tuple[Clip, ...]
     not_again: int  # known to be unavailable, and not asked for again
@@ -342,9 +342,10 @@ def read_wanted(args: argparse.Namespace) -> ClipLists:
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     """One look at the folder, one at the report. Nothing is written."""
     there = names_in(out, ".mp4")
-    known = read_known(out / REPORT_NAME)
-    on_disk = frozenset(name for name in lists.clips if name in there)
+    on_disk = lists.clips.keys() & there
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
+    # With all there and nothing refused, the report has nothing to tell.
+    known = read_known(out / REPORT_NAME) if missing or lists.refused else Known()
     again = [
         clip
         for clip in missing
