@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -319,6 +320,35 @@ def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
         raise BadClip("truncated", "the sound is missing")
     decode_ends(path)
     return found
+
+
+def check_complete(path: Path) -> None:
+    """Whether the packets that a file promises are all there. Raises BadClip (truncated).
+
+    ffmpeg says nothing of a file that ends between two packets: it decodes what there is and exits
+    with 0. An mp4 lists its packets beforehand; other containers tell their duration.
+    """
+    import av
+
+    counts: Counter[int] = Counter()
+    end = 0.0
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            for packet in container.demux(streams):
+                counts[packet.stream_index] += packet.dts is not None
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if "mp4" in container.format.name:
+                for stream in streams:
+                    there, promised = counts[stream.index], len(stream.index_entries)
+                    if there < promised:
+                        raise BadClip("truncated", f"cut off: {there} of {promised} packets")
+            elif container.duration and end < container.duration / av.time_base - 0.5:
+                promised_end = container.duration / av.time_base
+                raise BadClip("truncated", f"cut off: {end:.2f} s of {promised_end:.2f}")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
 
 
 def rewrap_problem(path: Path) -> str:
