@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 from utils import ava
 from utils.clips import Clip, clip_window, read_lists
+from utils.frame_times import resample_indices
 from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +212,31 @@ def test_the_preview_shows_the_box_on_the_marked_frame(
     assert abs(red_x.min() - box_x.min()) <= 3
     assert abs(red_y.max() - box_y.max()) <= 3
     assert red_y.min() >= box_y.min() - 3
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, 60])
+def test_probed_numbers_are_exact_at_every_rate(
+    ava_folder: Path, tmp_path: Path, source: Callable[..., Path], rate: int
+) -> None:
+    """Frame 3.1 s into a clip of any rate: the picture that shows it, by utils/frame_times."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    frame = math.ceil(Fraction("3.1") * rate)
+    time = Fraction(frame, rate)
+    shutil.copy(
+        source(seconds=6, fps=rate, size=(160, 120), audio=False), clips / "rateratera__000010.mp4"
+    )
+    (ava_folder / "kinetics_val_v1.0.csv").write_text(
+        f"rateratera_,{float(7 + time):.3f},0.1,0.1,0.9,0.9,1\n"
+    )
+    make(ava_folder, "--clips", clips, "--splits", "val", "--probe")
+    (row,) = rows_of(ava_folder, "val")
+    pts = list(range(6 * rate))
+    shown = resample_indices(pts, Fraction(1, rate), Fraction(30))
+    expected = [n for n, index in enumerate(shown, 1) if index == frame]
+    # At 60 fps half of the frames are dropped: then the picture before.
+    before = [n for n, index in enumerate(shown, 1) if index < frame]
+    assert int(row["frame"]) == (expected[0] if expected else before[-1])
 
 
 @given(st.decimals(0, 40, places=3), st.sampled_from([24, 25, 30, 60, Fraction(30000, 1001)]))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
@@ -129,24 +130,31 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
     put(clip, src / "bad" / "other name.mp4", src / "bad" / "abcdefghijk_5_7.part")
     put(clip, src / ".tmp" / "run-1" / "halfhalfhal_000001_000003.mp4")
     put(clip, tmp_path / "outside" / "outsideXXXX_000001_000003.mp4")
+    with av.open(str(clip)) as container:  # cut between two packets: ffmpeg says nothing of it
+        ends = sorted(
+            (packet.pos or 0) + packet.size for packet in container.demux() if packet.size
+        )
+    cut = src / "bad" / "cutbetween__000001_000003.mp4"
+    cut.write_bytes(clip.read_bytes()[: ends[-8]])
     (src / "bad" / "loop").symlink_to(src)
     (src / "bad" / "out").symlink_to(tmp_path / "outside")
     (src / "linklinklin_000001_000003.mp4").symlink_to(clip)
     before = files_below(src)
 
     said = reorg(src, dst, "--dry_run")
-    assert "7 clips in 7 files (.mp4 7)" in said
+    assert "8 clips in 8 files (.mp4 8)" in said
     assert "others       5 files that are no clips: left (symlink 3, " in said
     assert files_below(src) == before and not dst.exists()
 
     said = reorg(src, dst, code=1)
-    assert "4 moved, 3 left" in said and "on disk now: 4 of 7 clips" in said
+    assert "4 moved, 4 left" in said and "on disk now: 4 of 8 clips" in said
     assert names(dst) == set(good.values())
     assert all((dst / name).read_bytes() == clip.read_bytes() for name in good.values())
     assert set(files_below(src)) == set(before) - set(good)
     report = report_of(dst)
     assert report["bad/emptyemptye_000001_000003.mp4"] == ("left", "the file is empty")
     assert report["bad/truncatedXX_000001_000003.mp4"][0] == "left"
+    assert "cut off" in report["bad/cutbetween__000001_000003.mp4"][1]
     assert report["b/c/-_-_-_-_-_-_3.MP4".partition("/")[2]] == ("moved", "")
     assert report["x/LMNOPQRSTUV_000000_000010.mp4"] == (
         "moved",

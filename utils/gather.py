@@ -27,7 +27,7 @@ from utils.media import (
 
 # What download.py puts into its output folder that are no clips: half-done files, and bad ones.
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
+CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def scan(folder: Path, passed_over: Sequence[Path]) -> Tree:
         if not entry.is_file(follow_symlinks=False):
             tree.others["no regular file"] += 1
             continue
-        name = canonical_name(stem) if suffix.lower() in VIDEO_SUFFIXES else None
+        name = canonical_name(stem) if suffix.lower() in CLIP_SUFFIXES else None
         if name is None:
             tree.others[suffix.lower() or "no suffix"] += 1
             continue
