@@ -27,6 +27,12 @@ DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what w
 MP4_VIDEO = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mpeg4"})
 MP4_AUDIO = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "alac", "flac"})
 
+# For reading a file that may be a stranger's: no file it names is opened, and an error is an end.
+_STRICT = (
+    *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
+    *("-protocol_whitelist", "file"),
+)
+
 
 class BadClip(Exception):
     """A file that is not the clip it should be. `reason` is one of the report's reasons."""
@@ -206,16 +212,8 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
 
     In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
     """
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
-    argv += ["-protocol_whitelist", "file", "-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
+    argv = [tool.path, *_STRICT]
+    argv += ["-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
     # Lines of framecrc: stream, dts, pts, duration, size, checksum.
@@ -371,15 +369,7 @@ def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
     The first picture and the first sound go over. Raises BadClip when the mp4 does not decode to
     the very pictures of `source`, at its length (an AVI without time stamps may not).
     """
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
+    argv = [tool.path, *_STRICT]
     argv += ["-i", file_url(source), "-map", "0:v:0", "-map", "0:a:0?", "-c", "copy"]
     argv += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", "-y", file_url(target)]
     finished = run_child(argv)
@@ -404,7 +394,7 @@ def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
 
 def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
     """The MD5 of every decoded picture, in the order shown. Raises BadClip (undecodable)."""
-    argv = [tool.path, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error"]
+    argv = [tool.path, *_STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
     finished = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
     if finished.returncode != 0:
@@ -415,15 +405,7 @@ def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
 
 def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
     """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
+    argv = [tool.path, *_STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
     finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
     if finished.timed_out:
