@@ -177,6 +177,7 @@ def test_clips_on_disk_and_partial_windows(ava_folder: Path, tmp_path: Path) -> 
             ("-aaaaaaaaaa_000007", "4", "9.5", "downloaded"),
             ("-aaaaaaaaaa_000007", "5", "9.5", "downloaded"),
             ("-aaaaaaaaaa_000007", "7", "-1", "failed"),
+            ("b_bbbbbbbbb_000003", "2", "8", "downloaded"),  # partial then, and whole since
             ("b_bbbbbbbbb_000003", "3", "-1", "downloaded"),
         ):
             report.append_result(Result(clip, clip[:11], start, end, status))
