@@ -7,11 +7,11 @@ examples:
 
 Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first one:
 
-  train: 1,008,456 rows, 142,000 key frames; 14,129 of them without boxes, left out
-  val: 94,139 rows, 31,272 key frames; 3,082 of them without boxes
+  train: 1,008,456 rows, 142,000 key frames; 14,311 of them without boxes, left out
+  val: 94,139 rows, 31,272 key frames; 3,137 of them without boxes
   test: 64,304 rows, 64,304 key frames; 64,304 of them without boxes
-  wrote ava_kinetics_csv/videos_to_download.csv: 223,447 clips
-  wrote ava_kinetics_csv/annotations_train.csv: 994,327 rows
+  wrote ava_kinetics_csv/videos_to_download.csv: 223,265 clips
+  wrote ava_kinetics_csv/annotations_train.csv: 994,145 rows
   wrote ava_kinetics_csv/annotations_val.csv: 94,139 rows
   wrote ava_kinetics_csv/annotations_test.csv: 64,304 rows
   next: python download.py OUT --input_csv ava_kinetics_csv/videos_to_download.csv

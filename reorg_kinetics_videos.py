@@ -9,13 +9,14 @@ examples:
 The second one says first what it will do, then does it:
 
   source       old_kinetics: 5 clips in 6 files (.mp4 5, .mkv 1)
-  others       2 files that are no clips are left (.txt 1, symlink 1)
-  twice        1 clip has more than one file; the lesser ones go to old_duplicates
-  to bring in  5 clips, to clips; 0 are there already
+  others       2 files that are no clips: left (symlink 1, .txt 1)
+  twice        1 of the clips have more than one file; the lesser go to old_duplicates
+  to bring in  5 clips, to clips; for 0 of them a file is there already
   how          each file is decoded whole, then moved; 2 jobs
   report       clips/reorg_report.csv
-  left: old_kinetics/jogging/d0_jogging-_000005_000015.mp4: the file is empty
-  done in 0:00:02: 3 moved, 1 rewrapped, 1 set_aside, 1 left
+  left: /data/old_kinetics/jogging/d0_jogging-_000005_000015.mp4: the file is empty
+  done in 0:00:01: 3 moved, 1 set_aside, 1 left, 1 rewrapped
+  removed      2 empty folders
   on disk now: 4 of 5 clips
 
 Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, of AVA-Kinetics, <id>_<ts>,
@@ -395,7 +396,10 @@ def say_plan(tree: Tree, groups: Sequence[Group], job: Job, args: argparse.Names
     for problem in tree.unreadable:
         say(f"unreadable   {problem}")
     say(f"twice        {several:,} of the clips have more than one file; the lesser {lesser}")
-    say(f"to bring in  {plural(len(groups), 'clip')}, to {args.dst}; of {there:,} a file is there")
+    say(
+        f"to bring in  {plural(len(groups), 'clip')}, to {args.dst}; for {there:,} of them a file"
+        " is there already"
+    )
     say(f"how          {check} {done}; {plural(args.num_jobs, 'job')}")
     say(f"report       {args.dst / REPORT_NAME}")
 
