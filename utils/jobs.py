@@ -6,11 +6,12 @@ A worker is a plain function of one task that returns a result and never raises.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from datetime import timedelta
 from itertools import takewhile
 from typing import TypeVar
@@ -30,7 +31,7 @@ SAME_MESSAGE_SHOWN = 3
 
 def run_parallel(
     worker: Callable[[Task], Outcome], tasks: Iterable[Task], num_jobs: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """`worker` over `tasks` on threads, results as they come; ends early when the run is stopped.
 
     Threads, for the work is in child processes. Tasks are drawn as workers become free.
@@ -50,9 +51,17 @@ def run_parallel(
         batch_size=1,
     )
     wanted = takewhile(lambda _: not STOP.is_set(), tasks)
-    for outcome in parallel(delayed(run)(task) for task in wanted):
-        if outcome is not None:
-            yield outcome
+    outcomes = parallel(delayed(run)(task) for task in wanted)
+    try:
+        for outcome in outcomes:
+            if outcome is not None:
+                yield outcome
+    except BaseException:
+        # Closed early (the report could not be written, say): let no worker go on alone.
+        STOP.set()
+        for _ in outcomes:
+            pass
+        raise
 
 
 class Progress:
@@ -69,7 +78,7 @@ class Progress:
         self._shown: Counter[str] = Counter()
         self._started = time.monotonic()
         self._done = threading.Event()
-        self._on_terminal = sys.stderr.isatty() and not quiet
+        self._on_terminal = is_terminal() and not quiet
         self._bar = tqdm(
             total=total,
             unit=unit,
@@ -134,6 +143,14 @@ class Progress:
                 self._bar.set_postfix_str("; ".join(t for t in (self._outcomes(), note) if t))
             elif not self.quiet:
                 say(f"{time.strftime('%H:%M:%S')} {self.line()}")
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal with a size; one of no lines (a bare pty) shows no bar."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).lines > 0
+    except (OSError, ValueError):
+        return False
 
 
 def plural(count: int, noun: str) -> str:
