@@ -20,8 +20,9 @@ EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for a
 
 def section(script: str) -> str:
     """README's text on a script, up to the next heading of that rank."""
+    heading = {"load_frames.py": "Loading into Python"}.get(script, script)
     found = re.search(
-        rf"^## {re.escape(script)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
     )
     assert found is not None, f"README has no section {script}"
     return found[1]

@@ -374,7 +374,7 @@ def _sums(reader: ClipReader, answers: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_reader_goes_into_another_process(plain: Path, method: str) -> None:
     reference, _ = decoded(plain)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with ClipReader(plain) as reader:
         reader[7]
         # A lock that another thread of the parent holds at the time of the fork.
@@ -485,8 +485,8 @@ def test_a_folder_a_short_clip_and_a_transform(clip: Callable[[str], Path], tmp_
     assert [Path(sample.path).name for sample in data.samples] == ["b.mp4", "a.mp4"]
     assert data.labels == ["archery", "yoga"]
     assert isinstance(data[0][0], float)
-    short, label = ClipDataset(tmp_path / "yoga", 4, 2)[0]
-    assert (short.shape, label) == ((4, 3, 72, 128), -1)
+    short, unlabelled = ClipDataset(tmp_path / "yoga", 4, 2)[0]
+    assert (short.shape, unlabelled) == ((4, 3, 72, 128), -1)
     assert (short == short[0]).all()
 
 
