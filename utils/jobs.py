@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from utils.cli import say
 from utils.process import STOP, Stopped
+from utils.workers import Crashed, WorkerProcess
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -53,6 +54,49 @@ def run_parallel(
     for outcome in parallel(delayed(run)(task) for task in wanted):
         if outcome is not None:
             yield outcome
+
+
+def run_in_processes(
+    worker: Callable[[Task], Outcome],
+    tasks: Iterable[Task],
+    num_jobs: int,
+    crashed: Callable[[Task, str], Outcome],
+) -> Iterator[Outcome]:
+    """`run_parallel` for work that Python does itself: each thread has a worker process.
+
+    A task whose process dies is tried once more in a fresh one (a process may also be killed for
+    want of memory); when that dies too, `crashed(task, how)` gives its outcome. Ends the processes
+    when the run is stopped, and when the caller is through.
+    """
+    all_processes: list[WorkerProcess[Task, Outcome]] = []
+    idle: list[WorkerProcess[Task, Outcome]] = []
+    over = threading.Event()
+
+    def run(task: Task) -> Outcome:
+        how = ""
+        for _ in range(2):
+            if over.is_set():
+                raise Stopped
+            try:
+                process = idle.pop()
+            except IndexError:
+                process = WorkerProcess(worker)
+                all_processes.append(process)
+            try:
+                outcome = process.call(task)
+            except Crashed as crash:
+                how = str(crash)
+                continue
+            idle.append(process)
+            return outcome
+        return crashed(task, how)
+
+    try:
+        yield from run_parallel(run, tasks, num_jobs)
+    finally:
+        over.set()
+        for process in all_processes:
+            process.end()
 
 
 class Progress:
