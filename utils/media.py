@@ -87,7 +87,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Source:
-    """What ffmpeg's log tells of its first input: seconds (None: not known), and if it has sound."""
+    """What ffmpeg's log tells of its inputs: the first one's seconds (None: unknown), and sound."""
 
     duration: float | None
     has_audio: bool
@@ -193,6 +193,34 @@ def read_source(log: str) -> Source:
     if found is not None:
         duration = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
     return Source(duration, re.search(r"Stream #\d+:\d+.*: Audio:", inputs) is not None)
+
+
+def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float:
+    """Where the picture of a file ends, in seconds, by its packets and not by its header.
+
+    In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
+    """
+    argv = [
+        tool.path,
+        "-hide_banner",
+        "-nostdin",
+        "-nostats",
+        "-xerror",
+        "-loglevel",
+        "level+error",
+    ]
+    argv += ["-protocol_whitelist", "file", "-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
+    done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
+    base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
+    # Lines of framecrc: stream, dts, pts, duration, size, checksum.
+    times = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
+    if done.timed_out:
+        raise BadClip("timeout", "reading it does not come to an end")
+    if done.returncode != 0 or base is None or not times:
+        broken = "partial file" in done.stderr or "truncat" in done.stderr
+        reason = "truncated" if broken else "undecodable"
+        raise BadClip(reason, last_line(done) or "no picture in it")
+    return max(int(pts) + int(length) for pts, length in times) * int(base[1]) / int(base[2])
 
 
 def last_line(finished: Finished) -> str:

@@ -413,13 +413,14 @@ class _Server(ThreadingHTTPServer):
         try:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             if self.tls is not None:
-                # Here and not in the accepting thread: a slow handshake holds nobody else up.
-                plain.settimeout(10)
-                connection = self.tls.wrap_socket(plain, server_side=True)
-                connection.settimeout(None)
+                # wrap_socket empties the plain socket: end() must find the new one in its place
+                # before the handshake, which may wait for a client that says nothing.
                 with self._guard:
-                    self._open.discard(plain)
+                    connection = self.tls.wrap_socket(
+                        plain, server_side=True, do_handshake_on_connect=False
+                    )
                     self._open.add(connection)
+                connection.do_handshake()
             self.finish_request(connection, client_address)
         except OSError:
             pass  # the client left, or we are stopping: no news

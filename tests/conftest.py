@@ -1,0 +1,59 @@
+"""Fixtures that the tests share: source videos made once per run, and a stand-in per test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.standin.server import StandIn
+from tests.standin.sources import cached_source, ffmpeg_path
+
+MakeSource = Callable[..., Path]
+RunYtdlp = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> MakeSource:
+    """`source(seconds=20, ...)`: as `make_source`, but every kind of video is made once per run."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent  # the one that the workers share
+
+    def make(**options: Any) -> Path:
+        return cached_source(folder / "sources", **options)
+
+    return make
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    with StandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def ytdlp(tmp_path: Path) -> RunYtdlp:
+    """Runs the real yt-dlp in a process of its own, in the test's folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--no-cache-dir"]
+        command += ["--ffmpeg-location", ffmpeg_path(), *arguments]
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
+            env=environment,
+            timeout=120,
+        )
+
+    return run
