@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from utils.cli import UserError
 
 TEMP_FOLDER = ".tmp"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -136,6 +137,41 @@ def names_in(folder: Path, suffix: str) -> set[str]:
     length = len(suffix)
     with os.scandir(folder) as entries:
         return {e.name[:-length] for e in entries if e.name.endswith(suffix) and e.is_file()}
+
+
+def folders_in(folder: Path) -> set[str]:
+    """The names of the folders in `folder`: one scandir and no stat."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_dir()}
+
+
+def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
+    """The videos in `folder`, flat or nested: clip -> file, both as paths below `folder`.
+
+    A clip is its file without the suffix (`abseiling/x_000001_000011`). The second part lists the
+    files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
+    output, if it lies in there), hidden names, and links to folders are passed over.
+    """
+    files: list[str] = []
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+                    if entry.is_file():
+                        files.append(below + name)
+                elif entry.is_dir(follow_symlinks=False) and folder / below / name != leave_out:
+                    folders.append(f"{below}{name}/")
+    clips: dict[str, str] = {}
+    files.sort(key=lambda file: (not file.endswith(".mp4"), file))
+    twice = [file for file in files if clips.setdefault(os.path.splitext(file)[0], file) != file]
+    return dict(sorted(clips.items())), twice
 
 
 def set_aside(path: Path, folder: Path) -> Path:

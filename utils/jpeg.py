@@ -1,6 +1,6 @@
 """One decoded frame becomes one JPEG: colours, shape and size as a player shows them.
 
-After `media`, in the worker processes of frame_extract.py. JPEG (JFIF) holds full-range BT.601;
+After the decoder (`utils/frames`), in the worker processes of frame_extract.py. JPEG (JFIF) holds full-range BT.601;
 video is mostly limited range, and from YouTube mostly BT.709. The planes are brought over by
 numpy in place, without the detour through RGB that costs 4 to 7 dB of luma; only scaling and
 uncommon pixel formats go through swscale.
@@ -16,6 +16,8 @@ import numpy as np
 import simplejpeg
 from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from utils.pictures import shown_size
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -63,30 +65,20 @@ class Orientation:
         return np.ascontiguousarray(plane[::-1] if self.mirrored_y else plane)
 
 
-def picture_size(
-    width: int, height: int, pixel_aspect: Fraction | None, look: Look
-) -> tuple[int, int]:
-    """The size, still unturned, of the picture of a stored frame: square pixels, then scaled.
-
-    Pixels are made square in width, as players do. The shorter side becomes `look.short_side`,
-    the other follows to the nearest even number, as in downscale_videos.py.
-    """
-    if pixel_aspect:
-        width = max(1, round(width * pixel_aspect))
-    side, short = look.short_side, min(width, height)
-    if side is None or side == short or (side > short and not look.upscale):
-        return width, height
-    if width <= height:
-        return side, max(2, 2 * round(height * side / width / 2))
-    return max(2, 2 * round(width * side / height / 2)), side
+def picture_size(width: int, height: int, aspect: Fraction | None, look: Look) -> tuple[int, int]:
+    """(width, height), still unturned, of the picture of a stored frame; aspect: of its pixels."""
+    size = shown_size(width, height, aspect)
+    if look.short_side is None or (look.short_side >= min(size) and not look.upscale):
+        return size
+    return shown_size(width, height, aspect, look.short_side)
 
 
 class PictureMaker:
     """JPEGs of the frames of one clip. All of them get the size of the first one's picture."""
 
-    def __init__(self, look: Look, pixel_aspect: Fraction | None) -> None:
+    def __init__(self, look: Look, aspect: Fraction | None) -> None:
         self.look = look
-        self.pixel_aspect = pixel_aspect
+        self._aspect = aspect
         self.size: tuple[int, int] | None = None
         self.shown_size = (0, 0)
         self._orientation = Orientation()
@@ -96,7 +88,7 @@ class PictureMaker:
     def jpeg(self, frame: VideoFrame) -> bytes:
         """The picture of `frame`. Raises ValueError for a frame that has no size or format."""
         if self.size is None:
-            self.size = picture_size(frame.width, frame.height, self.pixel_aspect, self.look)
+            self.size = picture_size(frame.width, frame.height, self._aspect, self.look)
             self._orientation = Orientation.of(frame)
             turned = self._orientation.transposed
             self.shown_size = self.size[::-1] if turned else self.size
