@@ -52,7 +52,7 @@ def make_clip(path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int
     part = path.with_suffix(".part")
     converter = VideoReformatter()
     with av.open(str(part), "w", format="mp4") as out:
-        options = {"preset": "medium", "crf": "24", "g": "250", "bf": "3"}
+        options = {"preset": "medium", "crf": "26", "g": "250", "bf": "3"}
         video = out.add_stream("libx264", rate=rate, options=options)
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.colorspace = Colorspace.ITU709
@@ -71,7 +71,7 @@ def make_clip(path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int
 
 def _pictures(size: tuple[int, int], count: int, seed: int) -> Iterator[np.ndarray]:
     noise = np.random.default_rng(seed)
-    grain = [noise.normal(0, 2.0, (size[1], size[0], 1)) for _ in range(8)]
+    grain = [noise.normal(0, 1.2, (size[1], size[0], 1)) for _ in range(8)]
     for number in range(count):
         within = number % math.ceil(count / SCENES)
         if within == 0:
@@ -117,11 +117,11 @@ class _Scene:
 
 
 def _photograph(size: tuple[int, int], noise: np.random.Generator) -> Image.Image:
-    """Noise with amplitude 1/f, as photographs have it (Field 1987), in related colours."""
+    """Noise with amplitude 1/f^1.5, as soft photographs have it, in related colours."""
     width, height = size
     fx = np.fft.rfftfreq(width)[None, :]
     fy = np.fft.fftfreq(height)[:, None]
-    falling = 1 / np.maximum(np.hypot(fx, fy), 1 / max(size)) ** 1.15
+    falling = 1 / np.maximum(np.hypot(fx, fy), 1 / max(size)) ** 1.5
     planes = []
     for _ in range(3):
         phase = np.exp(2j * np.pi * noise.random(falling.shape))

@@ -96,8 +96,8 @@ def test_frame_numbers_survive_scaling_and_crf_28(
 ) -> None:
     small = tmp_path / "small.mp4"
     scale = ["-vf", f"scale=-2:{short_side}", "-c:v", "libx264", "-crf", "28"]
-    ffmpeg("-i", source(), "-t", "8", *scale, "-preset", "veryfast", small)
-    assert frame_numbers(small) == list(range(200))
+    ffmpeg("-i", source(), "-t", "4", *scale, "-preset", "veryfast", small)
+    assert frame_numbers(small) == list(range(100))
 
 
 def test_other_pictures_carry_no_number() -> None:
@@ -221,18 +221,18 @@ def test_ytdlp_downloads_through_the_youtube_extractor(
 def test_a_section_is_frame_exact_and_cheap(
     standin: StandIn, ytdlp: RunYtdlp, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video(ID, source(complexity=3))
+    standin.add_video(ID, source(seconds=14, complexity=3))
     cut = ["--download-sections", "*8-10", "--force-keyframes-at-cuts", "-o", "cut.mp4"]
     run = ytdlp(*standin.ytdlp_arg_list, "-f", "134+140", *cut, "--", WATCH)
     assert run.returncode == 0, run.stderr
     assert frame_numbers(tmp_path / "cut.mp4") == list(range(200, 250))
     assert beep_times(tmp_path / "cut.mp4") == pytest.approx([0, 1], abs=0.005)
     assert {r.client for r in standin.requests(ID, target="media")} == {"ffmpeg"}
-    assert standin.bytes_served < 0.7 * source(complexity=3).stat().st_size
+    assert standin.bytes_served < 0.7 * source(seconds=14, complexity=3).stat().st_size
 
 
 def test_ffmpeg_seeks_by_the_index(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    path = source(complexity=3)
+    path = source(seconds=14, complexity=3)
     standin.add_video(ID, path)
     cut = tmp_path / "cut.mp4"
     ffmpeg("-ss", "8", "-t", "2", "-i", standin.media_url(ID, 134), cut)
@@ -360,13 +360,13 @@ def test_html_no_range_no_length_and_truncate(standin: StandIn, served: tuple[st
 
 
 def test_throttle_only_what_youtube_throttles(standin: StandIn, served: tuple[str, bytes]) -> None:
-    standin.knobs(ID, throttle=500_000, only="big", truncate=200_000)
+    standin.knobs(ID, throttle=200_000, only="big", truncate=200_000)
     began = time.monotonic()
     get(served[0], Range="bytes=0-199999")
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 0.5
     began = time.monotonic()
     get(served[0], Range="bytes=0-")
-    assert 0.35 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < 3
 
 
 def test_knobs_meet_only_whom_they_are_for(standin: StandIn, served: tuple[str, bytes]) -> None:
@@ -439,7 +439,7 @@ def test_stopping_is_quick_and_leaves_nothing(
         host, port = standin.api_host.split(":")
         silent = socket.create_connection((host, int(port)))
         began = time.monotonic()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2
     assert set(threading.enumerate()) == before
     for answer in answers:
         answer.close()

@@ -85,7 +85,7 @@ def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
     return parser
 
 
-def add_num_jobs(parser: argparse.ArgumentParser) -> None:
+def add_num_jobs(parser: argparse._ActionsContainer) -> None:
     """`--n`, `-n` and `--num_jobs` are one option in every script."""
     parser.add_argument(
         "-n",

@@ -75,7 +75,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of the lists are wanted; the default is all of them."""
+    """Which rows of the lists are wanted; the default is all of them.
+
+    `labels` are case-folded, for versions differ in case; `splits` went through `same_split`.
+    """
 
     labels: frozenset[str] = frozenset()
     splits: frozenset[str] = frozenset()
@@ -83,7 +86,7 @@ class Selection:
     limit: int | None = None
 
     def wants(self, clip: Clip) -> bool:
-        if self.labels and clip.label not in self.labels:
+        if self.labels and clip.label.casefold() not in self.labels:
             return False
         if self.splits and same_split(clip.split) not in self.splits:
             return False

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from datetime import timedelta
 from itertools import takewhile
 from typing import TypeVar
@@ -31,7 +31,7 @@ SAME_MESSAGE_SHOWN = 3
 
 def run_parallel(
     worker: Callable[[Task], Outcome], tasks: Iterable[Task], num_jobs: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """`worker` over `tasks` on threads, results as they come; ends early when the run is stopped.
 
     Threads, for the work is in child processes. Tasks are drawn as workers become free.
@@ -51,9 +51,17 @@ def run_parallel(
         batch_size=1,
     )
     wanted = takewhile(lambda _: not STOP.is_set(), tasks)
-    for outcome in parallel(delayed(run)(task) for task in wanted):
-        if outcome is not None:
-            yield outcome
+    outcomes = parallel(delayed(run)(task) for task in wanted)
+    try:
+        for outcome in outcomes:
+            if outcome is not None:
+                yield outcome
+    except BaseException:
+        # Closed early (the report could not be written, say): let no worker go on alone.
+        STOP.set()
+        for _ in outcomes:
+            pass
+        raise
 
 
 def run_in_processes(

@@ -216,10 +216,10 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
     times = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
     if done.timed_out:
         raise BadClip("timeout", "reading it does not come to an end")
-    if done.returncode != 0 or base is None or not times:
-        broken = "partial file" in done.stderr or "truncat" in done.stderr
-        reason = "truncated" if broken else "undecodable"
-        raise BadClip(reason, last_line(done) or "no picture in it")
+    if base is None or not times:
+        raise BadClip("undecodable", last_line(done) or "no picture in it")
+    if done.returncode != 0:
+        raise BadClip("truncated", f"breaks off: {last_line(done)}")
     return max(int(pts) + int(length) for pts, length in times) * int(base[1]) / int(base[2])
 
 
@@ -291,17 +291,24 @@ def decode_ends(path: Path) -> None:
         raise BadClip("undecodable", f"does not decode: {error}") from error
 
 
-def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
-    """Check a finished clip: picture, duration, sound, and both ends decode. Raises BadClip.
+def check_length(found: Probe, expected: float) -> None:
+    """Whether a clip is as long as it should be, in seconds. Raises BadClip (truncated).
 
-    `expected`: the seconds that its source could give. At low frame rates the last frame may end
-    one frame interval early; that is no truncation.
+    At low frame rates the last frame may end one frame interval early; that is no truncation.
     """
-    found = probe(path)
     tolerance = max(DURATION_TOLERANCE, 1.5 / float(found.fps) if found.fps else 0.0)
     if found.end < expected - tolerance:
         raise BadClip("truncated", f"{found.end:.2f} s where {expected:.2f} s were to be had")
-    if found.end > expected + tolerance:
+
+
+def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
+    """Check a clip that was just cut: picture, duration, sound, both ends decode. Raises BadClip.
+
+    `expected`: the seconds that its source could give.
+    """
+    found = probe(path)
+    check_length(found, expected)
+    if found.end > expected + max(DURATION_TOLERANCE, 2 / float(found.fps or 1)):
         raise BadClip("undecodable", f"{found.end:.2f} s where {expected:.2f} s were asked for")
     if wants_audio and not found.has_audio:
         raise BadClip("truncated", "the sound is missing")

@@ -10,12 +10,12 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, UserError
+from utils.cli import UserError
 from utils.clips import Clip, Refused, printable
 from utils.files import DiskFull, is_disk_full
 
@@ -64,6 +64,9 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "unknown": (FAILED, "see the message: run again; -v says more"),
 }
 
+# Reasons that every further clip would meet too: after so many in a row the run stops.
+HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
+
 
 @dataclass(frozen=True)
 class Result:
@@ -110,7 +113,7 @@ class Result:
         return self.status == DOWNLOADED
 
 
-RESULT_COLUMNS = tuple(field.name for field in fields(Result))
+RESULT_COLUMNS = tuple(column.name for column in fields(Result))
 
 
 def now() -> str:
@@ -249,17 +252,24 @@ def read_known(path: Path) -> Known:
     return Known(reasons, frozenset(refused))
 
 
+def read_shorts(path: Path) -> frozenset[str]:
+    """The clips that the report marks as `short`: their videos end before they do."""
+    shorts: set[str] = set()
+    for row in read_report(path, RESULT_COLUMNS):
+        if row[4] == DOWNLOADED:
+            (shorts.add if row[5] == "short" else shorts.discard)(row[0])
+    return frozenset(shorts)
+
+
 @dataclass
 class Tally:
-    """Counts of outcomes, for the progress line, the summary and the exit code."""
+    """Counts of outcomes, for the summary and the exit code."""
 
-    statuses: Counter[str]
-    reasons: Counter[tuple[str, str]]
-    sources: Counter[str]
-
-    @classmethod
-    def empty(cls) -> Tally:
-        return cls(Counter(), Counter(), Counter())
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    last_reason: str = ""
+    in_a_row: int = 0
 
     def add(self, result: Result) -> None:
         self.statuses[result.status] += 1
@@ -267,8 +277,25 @@ class Tally:
             self.reasons[(result.status, result.reason)] += 1
         if result.is_on_disk:
             self.sources[result.source] += 1
+        self.in_a_row = self.in_a_row + 1 if result.reason == self.last_reason else 1
+        self.last_reason = result.reason
 
     @property
-    def exit_code(self) -> int:
-        missing = sum(n for status, n in self.statuses.items() if status != DOWNLOADED)
-        return EXIT_INCOMPLETE if missing else EXIT_OK
+    def is_hopeless(self) -> bool:
+        """Whether clip after clip fails for a reason that no waiting mends."""
+        return self.in_a_row >= HOPELESS_AFTER and self.last_reason in HOPELESS
+
+    def lines(self) -> list[str]:
+        """Counts by status and reason, and what each reason means."""
+        lines = []
+        for status, count in self.statuses.most_common():
+            lines.append(f"{status} {count:,}{self._sources_of(status)}")
+            for (of, reason), number in self.reasons.most_common():
+                if of == status:
+                    lines.append(f"  {reason} {number:,}: {REASONS[reason][1]}")
+        return lines
+
+    def _sources_of(self, status: str) -> str:
+        if status != DOWNLOADED:
+            return ""
+        return " (" + ", ".join(f"{n:,} from {name}" for name, n in self.sources.items()) + ")"

@@ -70,7 +70,8 @@ ERRORS: tuple[tuple[str, str], ...] = (
     ("members_only", r"members-only|channel's members|requires payment"),
     (
         "account_terminated",
-        r"account associated with this video has been terminated|closed their YouTube account",
+        r"account associated with this video has been (terminated|closed)"
+        r"|closed their YouTube account",
     ),
     ("geo_blocked", r"in your country|geo restriction"),
     ("copyright", r"copyright (claim|grounds)"),
@@ -85,6 +86,7 @@ ERRORS: tuple[tuple[str, str], ...] = (
     ("unavailable", r"Video unavailable|video is (not available|unavailable)|does not exist"),
     ("no_format", r"Requested format is not available|No video formats found"),
     ("forbidden", r"HTTP error 403|403 Forbidden"),
+    ("undecodable", r"Invalid data found when processing input"),
     (
         "network",
         r"HTTP error (404|5\d\d)|Server returned (404|5XX)|timed out|Connection (refused|reset)"
@@ -175,16 +177,22 @@ def classify(text: str) -> str:
     return "unknown"
 
 
-def classify_ytdlp(stderr: str) -> str:
+def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     """The reason in yt-dlp's output: its errors count first, for not all it warns of is a cause.
 
-    A private video says so in an ERROR, even where a WARNING says that there is no JavaScript.
+    A private video says so in an ERROR, even where a WARNING says that there is no JavaScript. But
+    a 429 of YouTube's API stands in a WARNING alone; the ERROR is "Failed to extract any player
+    response".
     """
     errors = "\n".join(line for line in stderr.splitlines() if line.startswith("ERROR"))
     reason = classify(errors)
-    if reason in ("unknown", "no_format", "forbidden"):
+    if reason == "unknown":
+        reason = classify(stderr)
+    elif reason in ("no_format", "forbidden"):
         warned = classify(stderr)
-        return warned if warned in ("cookies", "js_runtime", *BLOCKS) else reason
+        reason = warned if warned in ("cookies", "js_runtime", *BLOCKS) else reason
+    if reason == "bad_id" and url_base != YOUTUBE and "Unsupported URL" in stderr:
+        return "network"  # a mirror's error page, for an id that may be a good one
     return reason
 
 
@@ -436,7 +444,7 @@ class _Video:
         argv = extract_command(self.pending[0].youtube_id, self.options, self.folder, proxy)
         done = run_child(argv, timeout=self.budget.require(), env=child_environment(proxy))
         try:
-            info = read_info(done)
+            info = read_info(done, self.options.url_base)
         except FetchError as error:
             error.at_extraction = True
             raise
@@ -483,7 +491,8 @@ class _Video:
             raise FetchError("timeout", "fetching the whole video took longer than --timeout")
         files = [p for p in self.folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
         if done.returncode != 0 or len(files) != 1:
-            raise FetchError(classify_ytdlp(done.stderr), ytdlp_message(done))
+            reason = classify_ytdlp(done.stderr, self.options.url_base)
+            raise FetchError(reason, ytdlp_message(done))
         return files[0]
 
     def _cut(
@@ -544,12 +553,12 @@ def survives_as_whole(error: FetchError | None) -> bool:
     return not is_for_good(error) and error.reason != "disk_full"
 
 
-def read_info(done: Finished) -> dict[str, Any]:
+def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
     """The JSON that yt-dlp printed. Raises FetchError with the reason where it did not."""
     if done.timed_out:
         raise FetchError("timeout", "yt-dlp took longer than --timeout")
     if done.returncode != 0:
-        raise FetchError(classify_ytdlp(done.stderr), ytdlp_message(done))
+        raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
     try:
         info = json.loads(done.stdout)
     except json.JSONDecodeError:

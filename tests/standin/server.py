@@ -395,8 +395,10 @@ class _Server(ThreadingHTTPServer):
         with self._guard:
             connections, threads = list(self._open), list(self._threads_of_requests)
         for connection in connections:
-            with contextlib.suppress(OSError):  # wakes a handler that waits on it
-                connection.shutdown(socket.SHUT_RDWR)
+            # Wakes a handler that waits on it. Not SSLSocket.shutdown, which would take the TLS
+            # state from under the handler's feet.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in threads:
             thread.join(5)
 
@@ -420,6 +422,8 @@ class _Server(ThreadingHTTPServer):
                         plain, server_side=True, do_handshake_on_connect=False
                     )
                     self._open.add(connection)
+                if self.standin.stopping.is_set():  # end() may have looked just before
+                    raise ConnectionAbortedError
                 connection.do_handshake()
             self.finish_request(connection, client_address)
         except OSError:

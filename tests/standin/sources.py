@@ -347,6 +347,8 @@ def frame_times(path: str | os.PathLike[str]) -> list[tuple[float, int]]:
     """(time on the clip's timeline, number) of all frames, turned upright as a player does."""
     found: list[tuple[float, int]] = []
     with av.open(str(path)) as clip:
+        if not clip.streams.video:
+            return []
         for frame in clip.decode(video=0):
             image = frame.to_ndarray(format="gray")
             if frame.rotation:
@@ -396,7 +398,7 @@ def make_dash(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
 
 def _dash_part(path: Path, kind: str, stream: str) -> Path:
     part = path.with_name(f"{path.stem}.dash_{kind}.mp4")
-    if part.exists():
+    if part.exists() and part.stat().st_mtime_ns >= path.stat().st_mtime_ns:
         return part
     # Made under a private name and renamed: a half-written file is never served.
     fresh = part.with_name(f".{part.stem}.{uuid.uuid4().hex[:8]}.mp4")

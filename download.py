@@ -1,0 +1,548 @@
+"""Download the clips of Kinetics lists into one flat folder, each clip once, checked and resumable.
+
+examples:
+  python download.py clips --input_csv examples/kinetics_sample.csv
+  python download.py clips --input_csv kinetics_csv --split val --n 8
+  python download.py clips --input_csv kinetics_csv --shard 1/4 --cookies cookies.txt
+  python download.py clips --dry_run
+
+The first one says what it will do, fetches, and ends like this:
+
+  done in 0:01:36, 8 clips asked for
+    downloaded    6
+    unavailable   2  (private 1, removed 1)
+  on disk now: 6 of 8 wanted clips
+  report: clips/download_report.csv
+  next: python download.py clips --input_csv examples/kinetics_sample.csv --retry unavailable
+        asks again for the 2 that were unavailable; nothing else is missing
+
+Lists: youtube_id,time_start,time_end[,label,split,...]. Clips: <id>_<start>_<end>.mp4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from utils.cli import (
+    EXIT_INCOMPLETE,
+    EXIT_OK,
+    UserError,
+    add_num_jobs,
+    make_parser,
+    non_negative_float,
+    positive_int,
+    run_script,
+    say,
+)
+from utils.clips import (
+    TRIM_FORMAT_PATTERN,
+    Clip,
+    ClipLists,
+    Selection,
+    by_video,
+    clip_window,
+    find_lists,
+    read_lists,
+    same_split,
+)
+from utils.files import (
+    DiskFull,
+    free_bytes,
+    make_folder,
+    names_in,
+    run_folder,
+    set_aside,
+)
+from utils.jobs import Progress, clock, plural, run_parallel
+from utils.media import BadClip, Encode, check_length, decode_whole, find_ffmpeg, probe
+from utils.pace import Pace
+from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.report import (
+    DOWNLOADED,
+    FAILED,
+    REASONS,
+    REPORT_NAME,
+    RESULT_COLUMNS,
+    UNAVAILABLE,
+    Known,
+    ReportFile,
+    Result,
+    Tally,
+    read_known,
+    read_shorts,
+)
+from utils.youtube import YOUTUBE, FetchOptions, SectionLuck, fetch_video, split_words
+
+BAD_FOLDER = ".bad"
+REFUSED_SHOWN = 10
+GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube lets through before it blocks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, decided before anything is done."""
+
+    lists: ClipLists
+    num_lists: int
+    on_disk: frozenset[str]
+    known: Known
+    to_fetch: tuple[Clip, ...]
+    not_again: int  # known to be unavailable, and not asked for again
+
+
+@dataclass
+class Run:
+    """What the sources share while a run lasts."""
+
+    options: FetchOptions
+    num_jobs: int
+    pace: Pace
+    luck: SectionLuck = field(default_factory=SectionLuck)
+
+
+# A source takes the clips that are still wanted, and yields a result for each, as they come.
+Source = Callable[[Sequence[Clip], Run], Generator[Result, None, None]]
+
+
+def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
+    """The source `youtube`: one task a video, on threads, for the work is in child processes."""
+
+    def fetch(task: tuple[int, tuple[Clip, ...]]) -> list[Result]:
+        number, group = task
+        return fetch_video(group, run.options, run.pace, run.luck, number)
+
+    for results in run_parallel(fetch, enumerate(by_video(clips)), run.num_jobs):
+        yield from results
+
+
+SOURCES: dict[str, Source] = {"youtube": from_youtube}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__ or "", text_options=["--ytdlp_args"])
+    parser.add_argument("out", type=Path, help="the flat folder that the clips go to")
+    add_list_options(parser)
+    add_fetch_options(parser)
+    add_picture_options(parser)
+    group = parser.add_argument_group("what to do")
+    add_num_jobs(group)
+    group.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
+    group.add_argument(
+        "--verify",
+        action="store_true",
+        help="first decode every wanted clip on disk whole; bad ones go to <out>/.bad/ and are"
+        " fetched anew",
+    )
+    group.add_argument(
+        "--retry",
+        choices=["unavailable", "all"],
+        help="ask again for clips that were unavailable, too; failed ones are always asked for"
+        " again, so `all` is the same (default: only failed ones)",
+    )
+    args = parser.parse_args(argv)
+    check_args(parser, args)
+    return args
+
+
+def add_list_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which clips")
+    group.add_argument(
+        "--input_csv",
+        nargs="+",
+        type=Path,
+        default=[Path("kinetics_csv")],
+        metavar="LIST",
+        help="lists, and folders of lists (*.csv)",
+    )
+    group.add_argument(
+        "--label", nargs="+", default=[], metavar="LABEL", help="only these labels, in any case"
+    )
+    group.add_argument(
+        "--split", nargs="+", default=[], metavar="SPLIT", help="only these splits; val is validate"
+    )
+    group.add_argument("--limit", type=positive_int, metavar="N", help="only the first N clips")
+    group.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="only part I of N, counted from 1, for machines that share the work (default: 1/1)",
+    )
+    group.add_argument(
+        "--trim_format",
+        type=trim_format,
+        default="%06d",
+        help="how times are written in file names (default: %%06d)",
+    )
+
+
+def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to fetch")
+    group.add_argument(
+        "--videos_per_hour",
+        type=non_negative_float,
+        metavar="N",
+        help=f"start at most N videos an hour, 0 for no limit (default: {GUEST_PER_HOUR} from"
+        f" YouTube as a guest, {ACCOUNT_PER_HOUR} with cookies, none from another --url_base)",
+    )
+    group.add_argument(
+        "--on_block",
+        choices=["wait", "stop"],
+        default="wait",
+        help="when YouTube blocks: wait and go on, or stop the run",
+    )
+    group.add_argument(
+        "--block_pause",
+        type=non_negative_float,
+        default=15.0,
+        metavar="MINUTES",
+        help="the first pause after a block; doubles up to four times that",
+    )
+    group.add_argument("--cookies", type=Path, metavar="FILE", help="cookies in Netscape format")
+    group.add_argument(
+        "--cookies_from_browser", metavar="BROWSER", help="cookies from a browser, as yt-dlp does"
+    )
+    group.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a proxy; give it again for more, workers take turns",
+    )
+    group.add_argument(
+        "--ytdlp_args", default="", metavar="ARGS", help='more arguments for yt-dlp, in one "..."'
+    )
+    group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    group.add_argument(
+        "--url_base", default=YOUTUBE, metavar="URL", help="the address to which an id is added"
+    )
+    group.add_argument(
+        "--timeout",
+        type=non_negative_float,
+        default=600.0,
+        metavar="SECONDS",
+        help="give up a clip after this long, all tries included, pauses not",
+    )
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("picture and sound")
+    group.add_argument(
+        "--max_height", type=int, default=480, metavar="N", help="at most N lines; 0 for no bound"
+    )
+    group.add_argument(
+        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
+    )
+    group.add_argument(
+        "--keyint", type=positive_int, metavar="N", help="a key frame every N frames"
+    )
+    group.add_argument("--no_audio", action="store_true", help="leave the sound out")
+    group.add_argument(
+        "--crf",
+        type=int,
+        default=Encode.crf,
+        metavar="N",
+        help="x264's quality, 0 (lossless) to 51",
+    )
+
+
+def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """What argparse cannot say by itself; ends with exit code 2."""
+    if args.cookies and not args.cookies.is_file():
+        parser.error(f"--cookies {args.cookies}: there is no such file")
+    if not re.match(r"https?://.", args.url_base):
+        parser.error(f"--url_base {args.url_base}: an address begins with http:// or https://")
+    for proxy in args.proxy:
+        if not re.match(r"(https?|socks\w*)://.", proxy):
+            parser.error(f"--proxy {proxy}: write http://HOST:PORT or socks5://HOST:PORT")
+    if args.max_height < 0 or args.timeout <= 0 or not 0 <= args.crf <= 51:
+        parser.error("--max_height is 0 or more, --timeout more than 0, --crf within 0 and 51")
+    if args.short_side is not None and args.short_side < 16:
+        parser.error("--short_side is 16 or more")
+    try:
+        args.ytdlp_args = split_words(args.ytdlp_args)
+    except ValueError as error:
+        parser.error(f"--ytdlp_args: {error}".lower())
+
+
+def shard(text: str) -> tuple[int, int]:
+    """An argparse type: `2/4` is the second of four parts."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(found[1]), int(found[2])
+
+
+def trim_format(text: str) -> str:
+    """An argparse type: one printf conversion of a number, and nothing else."""
+    if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    started = time.monotonic()
+    lists = read_wanted(args)
+    out = args.out.absolute()
+    tool = find_ffmpeg(args.ffmpeg)
+    with stop_on_signals():
+        if args.verify:
+            verify(lists, out, args)
+        plan = make_plan(lists, out, args)
+        if not args.quiet:
+            say_plan(plan, out, args, tool.version)
+        if args.dry_run:
+            return EXIT_OK
+        make_folder(out)
+        with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, RESULT_COLUMNS) as report:
+            run = make_run(args, out, workspace)
+            tally = fetch(plan, run, report, args)
+    return finish(plan, tally, run, args, out, time.monotonic() - started)
+
+
+def read_wanted(args: argparse.Namespace) -> ClipLists:
+    """The clips that lists and options ask for. Raises UserError when they ask for none."""
+    args.lists = find_lists(args.input_csv)
+    selection = Selection(
+        labels=frozenset(label.casefold() for label in args.label),
+        splits=frozenset(same_split(split) for split in args.split),
+        shard=args.shard,
+        limit=args.limit,
+    )
+    lists = read_lists(args.lists, selection, args.trim_format)
+    if lists.rows == 0:
+        raise UserError(f"no row in {', '.join(map(str, args.lists))}: nothing to download")
+    for option, asked, seen in (
+        ("--label", args.label, lists.labels_seen),
+        ("--split", args.split, lists.splits_seen),
+    ):
+        for word in asked:
+            known = {same_split(s) if option == "--split" else s.casefold() for s in seen}
+            wanted = same_split(word) if option == "--split" else word.casefold()
+            if wanted not in known:
+                near = difflib.get_close_matches(word, sorted(seen), n=3) or sorted(seen)[:5]
+                raise UserError(
+                    f"{option} {word!r} is in no list; there are {', '.join(near) or 'none'}"
+                )
+    return lists
+
+
+def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
+    """One look at the folder, one at the report. Nothing is written."""
+    there = names_in(out, ".mp4")
+    known = read_known(out / REPORT_NAME)
+    on_disk = frozenset(name for name in lists.clips if name in there)
+    missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
+    again = [
+        clip
+        for clip in missing
+        if args.retry or known.reasons.get(clip.name, ("", ""))[0] != UNAVAILABLE
+    ]
+    return Plan(lists, len(args.lists), on_disk, known, tuple(again), len(missing) - len(again))
+
+
+def videos_per_hour(args: argparse.Namespace) -> float:
+    if args.videos_per_hour is not None:
+        return float(args.videos_per_hour)
+    if args.url_base != YOUTUBE:
+        return 0.0
+    return ACCOUNT_PER_HOUR if args.cookies or args.cookies_from_browser else GUEST_PER_HOUR
+
+
+def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: str) -> None:
+    """The statement before any work."""
+    lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
+    repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
+    failed = sum(plan.known.reasons.get(c.name, ("", ""))[0] == FAILED for c in plan.to_fetch)
+    rate = videos_per_hour(args)
+    pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
+    if rate and videos:
+        pace += f", so {clock(videos / rate * 3600)} or more"
+    again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
+    unavailable = plan.not_again or sum(
+        plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
+    )
+    say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
+    say(f"clips        {len(lists.clips):,} wanted ({plural(repeats, 'repeat')} of a clip,")
+    say(f"             {plural(lists.not_wanted, 'row')} outside of the selection)")
+    say_refused(lists)
+    if lists.relabelled:
+        say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")
+    say(f"on disk      {len(plan.on_disk):,}")
+    say(f"unavailable  {unavailable:,} known, {again}")
+    say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
+    if failed:
+        say(f"             {failed:,} of them failed before")
+    say(f"pace         {plural(args.num_jobs, 'job')}, {pace}")
+    say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
+    say(f"tools        {tool_versions(ffmpeg_version)}")
+    say("stop         Ctrl-C; the same command goes on from there")
+
+
+def say_refused(lists: ClipLists) -> None:
+    say(f"refused      {plural(len(lists.refused), 'row')}")
+    for refused in lists.refused[:REFUSED_SHOWN]:
+        say(f"             {refused}")
+    if len(lists.refused) > REFUSED_SHOWN:
+        say(
+            f"             and {len(lists.refused) - REFUSED_SHOWN:,} more: see the report, invalid"
+        )
+
+
+def tool_versions(ffmpeg_version: str) -> str:
+    versions = [f"ffmpeg {ffmpeg_version}"]
+    for package in ("yt-dlp", "deno"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError as error:
+            if package == "yt-dlp":
+                raise UserError(
+                    "yt-dlp is not installed: pip install -r requirements.txt"
+                ) from error
+            other = shutil.which("deno")
+            versions.append(f"deno {other}" if other else "no deno: YouTube needs one (README)")
+    return ", ".join(versions)
+
+
+def make_run(args: argparse.Namespace, out: Path, workspace: Path) -> Run:
+    encode = Encode(
+        crf=args.crf,
+        keyint=args.keyint,
+        short_side=args.short_side,
+        max_height=args.max_height or None,
+        audio=not args.no_audio,
+    )
+    options = FetchOptions(
+        out=out,
+        workspace=workspace,
+        ffmpeg=find_ffmpeg(args.ffmpeg),
+        encode=encode,
+        max_height=args.max_height,
+        cookies=args.cookies.absolute() if args.cookies else None,
+        cookies_from_browser=args.cookies_from_browser,
+        proxies=tuple(args.proxy),
+        ytdlp_args=args.ytdlp_args,
+        url_base=args.url_base,
+        timeout=args.timeout,
+    )
+    pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
+    return Run(options, args.num_jobs, pace)
+
+
+def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) -> Tally:
+    """Ask the sources for what is missing, and write down what becomes of each clip."""
+    tally = Tally()
+    for refused in plan.lists.refused:
+        result = Result.of_refused(refused)
+        if result.message not in plan.known.refused:
+            report.append_result(result)
+    with (
+        Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=run.pace.note) as progress,
+        closing(SOURCES["youtube"](plan.to_fetch, run)) as results,
+    ):
+        for result in results:
+            tally.add(result)
+            progress.add(result.status)
+            if result.reason == "disk_full" or tally.is_hopeless:
+                stop_run()
+            report.append_result(result)
+            if not result.is_on_disk:
+                progress.failure(result.reason, result.clip, result.message)
+            elif args.verbose:
+                progress.say(f"{result.clip}: {result.seconds:.1f} s, {result.bytes:,} bytes")
+    return tally
+
+
+def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
+    """Decode the wanted clips on disk whole; move the bad ones aside (--dry_run: only say so)."""
+    tool = find_ffmpeg(args.ffmpeg)
+    there = names_in(out, ".mp4")
+    clips = [clip for name, clip in lists.clips.items() if name in there]
+    shorts = read_shorts(out / REPORT_NAME)
+
+    def check(clip: Clip) -> tuple[Clip, BadClip | None]:
+        path = out / f"{clip.name}.mp4"
+        try:
+            decode_whole(tool, path)
+            if clip.name not in shorts:
+                check_length(probe(path), clip_window(clip)[1])
+        except BadClip as error:
+            return clip, error
+        return clip, None
+
+    bad = 0
+    with Progress(len(clips), "clip", quiet=args.quiet) as progress:
+        for clip, error in run_parallel(check, clips, args.num_jobs):
+            progress.add("bad" if error else "good")
+            if error is None:
+                continue
+            bad += 1
+            place = "would be moved aside"
+            if not args.dry_run:
+                place = f"moved to {set_aside(out / f'{clip.name}.mp4', out / BAD_FOLDER)}"
+            progress.say(f"{error.reason}: {clip.name}: {error.message}; {place}")
+    if not args.quiet:
+        say(f"verified     {plural(len(clips), 'clip')}, {bad:,} bad")
+
+
+def finish(
+    plan: Plan, tally: Tally, run: Run, args: argparse.Namespace, out: Path, elapsed: float
+) -> int:
+    """The summary, what to type next, and the exit code."""
+    on_disk = len(plan.on_disk) + tally.statuses[DOWNLOADED]
+    wanted, refused = len(plan.lists.clips), len(plan.lists.refused)
+    asked = sum(tally.statuses.values())
+    if not args.quiet or on_disk < wanted or refused:
+        stopped = "stopped" if STOP.is_set() else "done"
+        say(f"{stopped} after {clock(elapsed)}, {plural(asked, 'clip')} finished")
+        for line in tally.lines():
+            say(f"  {line}")
+        say(f"on disk now: {on_disk:,} of {plural(wanted, 'wanted clip')}")
+        if refused:
+            say(f"refused: {plural(refused, 'row')} of the lists, see `invalid` in the report")
+        say(f"report: {out / REPORT_NAME}")
+        for line in next_steps(plan, tally, run, on_disk):
+            say(line)
+    if signal := received_signal():
+        return 128 + signal
+    if tally.reasons[(FAILED, "disk_full")]:
+        raise DiskFull(out)
+    return EXIT_OK if on_disk == wanted and not refused else EXIT_INCOMPLETE
+
+
+def next_steps(plan: Plan, tally: Tally, run: Run, on_disk: int) -> list[str]:
+    """What to type next, and what it will do."""
+    command = shlex.join(["python", *sys.argv])
+    missing = len(plan.lists.clips) - on_disk
+    gone = tally.statuses[UNAVAILABLE] + plan.not_again
+    steps = []
+    if run.pace.stop_on_block and run.pace.blocks:
+        steps.append("YouTube blocks: wait an hour, or give --cookies, before you go on")
+    if tally.is_hopeless:
+        steps.append(f"the last clips all failed for one reason: {REASONS[tally.last_reason][1]}")
+    if missing > gone:
+        steps.append(f"next: {command}")
+        steps.append(f"      fetches the {missing - gone:,} that are still to be had")
+    elif missing:
+        again = command if "--retry" in sys.argv else f"{command} --retry unavailable"
+        steps.append(f"next: {again}")
+        steps.append(
+            f"      asks again for the {gone:,} that are unavailable; nothing else is missing"
+        )
+    return steps
+
+
+if __name__ == "__main__":
+    run_script(main)
