@@ -49,7 +49,7 @@ class CorruptClip(ClipError):
     """The clip is damaged from frame `frame` on.
 
     `frames` holds those asked for that come before it, in the order asked, as an array of shape
-    (T, H, W, 3), uint8; None if the clip could not be opened at all.
+    (T, H, W, 3), uint8; None if there are none.
     """
 
     def __init__(self, path: Path, frame: int, problem: str, frames: Any = None) -> None:

@@ -10,9 +10,12 @@ Which frames there are: those that ffmpeg's decoder puts out. Frames that an edi
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import av
 from av import VideoFrame
@@ -28,6 +31,8 @@ from utils.packets import PacketTable, Run, plan_runs, read_table
 # anyhow, and decoding from them needs no seeking. A film's do not.
 KEEP_PACKETS_BELOW = 64 << 20
 
+SkipFrame = Literal["DEFAULT", "NONREF"]
+
 
 class FrameSource:
     """An open clip. Not safe for threads or forks by itself: `ClipReader` sees to that."""
@@ -38,6 +43,9 @@ class FrameSource:
         self._container = _open(path)
         try:
             self._stream = _only_video(self._container, path)
+            self._codec = self._stream.codec_context
+            self.size = self._codec.width, self._codec.height  # as stored, before any decoding
+            self.aspect = self._stream.sample_aspect_ratio
             self._keep = os.path.getsize(path) < KEEP_PACKETS_BELOW
             self.table, self._packets = read_table(self._container, self._stream, self._keep)
             if self.table.odd:
@@ -52,10 +60,6 @@ class FrameSource:
         """Close the file and drop the packets."""
         self._packets = []
         self._container.close()
-
-    @property
-    def stream(self) -> VideoStream:
-        return self._stream
 
     def decode(self, frames: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The frames of these numbers (rising, each once), each with its number.
@@ -75,12 +79,12 @@ class FrameSource:
         codec = self._fresh_codec()
         # H.264's non-reference frames need not be decoded on the way to the frames wanted, since
         # nothing refers to them. HEVC's may be referred to by a higher temporal layer.
-        skip = "NONREF" if codec.name == "h264" else "DEFAULT"
-        skipping = "DEFAULT"
+        skip: SkipFrame = "NONREF" if codec.name == "h264" else "DEFAULT"
+        skipping: SkipFrame = "DEFAULT"
         for at, packet in enumerate(self._packets_from(run.first), run.first):
             if at > run.last:
                 break
-            mode = "DEFAULT" if at in needed else skip
+            mode: SkipFrame = "DEFAULT" if at in needed else skip
             if mode != skipping:
                 codec.skip_frame = skipping = mode
             yield from self._pick(codec, packet, at, wanted)
@@ -100,7 +104,10 @@ class FrameSource:
         try:
             decoded = codec.decode(packet)
         except av.error.FFmpegError as error:
-            raise CorruptClip(self.path, self._frame_of(at), str(error.strerror)) from None
+            broken = self._frame_of(at)
+            if packet is not None:
+                yield from self._whole_before(broken, codec, wanted)
+            raise CorruptClip(self.path, broken, str(error.strerror)) from None
         for frame in decoded:
             number = wanted.pop(frame.pts, None) if frame.pts is not None else None
             if frame.is_corrupt:
@@ -108,6 +115,14 @@ class FrameSource:
                 broken = number if number is not None else self._frame_at(frame.pts)
                 raise CorruptClip(self.path, broken, "damaged data")
             if number is not None:
+                yield number, frame
+
+    def _whole_before(
+        self, broken: int, codec: VideoCodecContext, wanted: dict[int, int]
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames before `broken` that the decoder still holds back for the sake of order."""
+        for number, frame in self._pick(codec, None, broken, wanted):
+            if number < broken:
                 yield number, frame
 
     def _decode_from_start(self, frames: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
@@ -141,22 +156,39 @@ class FrameSource:
             packet_of=range(len(stamps)),
             starts=[number for number, (_, key) in enumerate(frames) if key],
             starts_pts=[],
-            promised=max(len(stamps), self.table.promised),
+            promised=len(stamps) + self.table.promised - len(self.table.pts),
         )
 
     def _fresh_codec(self) -> VideoCodecContext:
-        codec = self._stream.codec_context
-        if codec.is_open:
-            codec.flush_buffers()
-        return codec
+        if self._codec.is_open:
+            self._codec.flush_buffers()
+        self._codec.skip_frame = "DEFAULT"
+        return self._codec
 
     def _packets_from(self, position: int) -> Iterator[Packet[VideoStream]]:
         if self._keep:
-            return iter(self._packets[position:])
+            return islice(self._packets, position, None)
         return self._packets_from_file(position)
 
     def _packets_from_file(self, position: int) -> Iterator[Packet[VideoStream]]:
-        raise NotImplementedError
+        """As `_packets_from`, read from the file once more."""
+        with _open(self.path) as container:
+            stream = _only_video(container, self.path)
+            packets = (p for p in container.demux(stream) if p.size and not p.is_corrupt)
+            if position == 0:
+                yield from packets
+                return
+            # mp4 seeks by decoding time, others by the time of display: either way the packet
+            # stands at or behind the place found, unless key frames lie very close together.
+            stamp = self.table.starts_pts[bisect_left(self.table.starts, position)]
+            container.seek(stamp, stream=stream)
+            found = False
+            for packet in packets:
+                found = found or packet.pts == stamp
+                if found:
+                    yield packet
+        if not found:
+            yield from islice(self._packets_from_file(0), position, None)
 
     def _frame_of(self, packet: int) -> int:
         """The number of the frame that the packet at this position gives, or of the next."""

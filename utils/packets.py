@@ -119,25 +119,25 @@ class _Notes:
         self.durations: list[int | None] = []
         self.shown: list[int] = []
         self.starts: list[int] = []
-        self.late_hidden = False
+        self.hidden: list[int] = []  # pts of packets that an edit list cuts away
         self.new_headers = False
+        self.starts_with_headers = 0
 
     def add(self, packet: Packet[VideoStream], nal: _NalReader | None) -> None:
         at = len(self.pts)
         self.pts.append(packet.pts)
         self.durations.append(packet.duration)
-        if packet.is_discard:
-            self.late_hidden = self.late_hidden or bool(self.shown)
-        else:
-            # Packets hidden behind the end of an edit list are no trouble; between two shown ones
-            # they are a second edit, and its time stamps say nothing about the decoding order.
-            self.new_headers = self.new_headers or self.late_hidden
+        if not packet.is_discard:
             self.shown.append(at)
+        elif packet.pts is not None:
+            self.hidden.append(packet.pts)
         if packet.is_keyframe:
             if at and packet.has_sidedata("new_extradata"):
                 self.new_headers = True
-            if nal is None or nal.restartable(packet):
+            restartable, headers = nal.look(packet) if nal else (True, False)
+            if restartable:
                 self.starts.append(at)
+                self.starts_with_headers += headers
 
     def table(self, container: av.container.InputContainer, stream: VideoStream) -> PacketTable:
         base = stream.time_base or Fraction(1, 1000)
@@ -174,10 +174,14 @@ class _Notes:
             return "packets without time stamps"
         if len({pts for pts, _ in known}) != len(known):
             return "two packets with one time stamp"
-        if self.new_headers:
-            return "several edits or encodings in one track"
+        if self.new_headers or self.starts_with_headers not in (0, len(self.starts)):
+            return "several encodings in one track"
         if not known or not self.starts or self.starts[0] != 0:
             return "does not begin with a key frame"
+        # Frames hidden before the first shown or behind the last are no trouble. Those in between
+        # belong to a second edit, whose time stamps say nothing about the order of decoding.
+        if any(min(known)[0] < pts < max(known)[0] for pts in self.hidden):
+            return "several edits in one track"
         first = self.pts[0]
         if first is None or any(pts < first for pts, _ in known):
             return "begins with frames whose references are missing"
@@ -242,20 +246,20 @@ class _NalReader:
         configured = len(extra) > at and extra[0] == 1
         return cls(codec.name == "hevc", (extra[at] & 3) + 1 if configured else 0)
 
-    def restartable(self, packet: Packet[VideoStream]) -> bool:
+    def look(self, packet: Packet[VideoStream]) -> tuple[bool, bool]:
+        """(whether decoding may begin here, whether the packet brings headers of its own)."""
         data = memoryview(packet)
+        headers = False
         for nal in self._nals(data):
-            if self.hevc:
-                kind = data[nal] >> 1 & 63
-                if kind < 32:
-                    return 16 <= kind <= 21
-                continue
-            kind = data[nal] & 31
-            if kind == 6 and _is_exact_recovery_point(data[nal + 1 : nal + 64]):
-                return True
-            if 1 <= kind <= 5:
-                return kind == 5
-        return False
+            kind = data[nal] >> 1 & 63 if self.hevc else data[nal] & 31
+            headers = headers or kind in ((32, 33, 34) if self.hevc else (7, 8))
+            if self.hevc and kind < 32:
+                return 16 <= kind <= 21, headers
+            if not self.hevc and 1 <= kind <= 5:
+                return kind == 5, headers
+            if kind == 6 and not self.hevc and _is_exact_recovery_point(data[nal + 1 : nal + 64]):
+                return True, headers
+        return False, headers
 
     def _nals(self, data: memoryview) -> list[int]:
         return self._by_length(data) if self.length_size else _by_start_code(data)

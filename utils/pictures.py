@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
 
+# ffmpeg's scaler notes the rounding of a size as an aspect: 640x360 made 454x256 has 2048:2043.
+# Real oblong pixels are 16:15 and more; those of rounding would cost a scaling of every frame.
+_ROUNDING = Fraction(1, 50)
+
 
 def shown_size(
     width: int, height: int, aspect: Fraction | None, short_side: int | None = None
@@ -26,9 +30,9 @@ def shown_size(
     number. Rotation is not applied here.
     """
     exact_width, exact_height = Fraction(width), Fraction(height)
-    if aspect and aspect > 1:
+    if aspect and aspect > 1 + _ROUNDING:
         exact_width *= aspect
-    elif aspect and aspect > 0:
+    elif aspect and 0 < aspect < 1 - _ROUNDING:
         exact_height /= aspect
     if short_side is not None:
         scale = short_side / min(exact_width, exact_height)
@@ -68,6 +72,6 @@ class Painter:
         # threads=1: the default starts a thread a core for every clip.
         rgb = self._converter.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         pixels = rows[: self.height, : self.width * 3].reshape(self.height, self.width, 3)
         into[...] = np.rot90(pixels, self.turn) if self.turn else pixels
