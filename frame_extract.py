@@ -17,7 +17,6 @@ import functools
 import io
 import json
 import os
-import re
 import shutil
 import tarfile
 import time
@@ -34,22 +33,22 @@ from utils.batch import (
     add_batch_options,
     check_folders,
     finish,
+    frame_rate,
     plan_batch,
     run_batch,
     say_batch,
 )
 from utils.cli import EXIT_OK, UserError, make_parser, non_negative_int, positive_int, run_script
+from utils.clip_errors import ClipError, CorruptClip
 from utils.clips import printable
 from utils.files import folders_in, is_disk_full, make_folder, names_in, publish, run_folder
-from utils.frame_times import parse_fps, resample_indices
 from utils.jobs import run_in_processes
-from utils.media import DURATION_TOLERANCE, BadClip
+from utils.media import BadClip
 from utils.process import stop_on_signals
 from utils.report import MADE_REASONS, ReportFile, now
+from utils.videos import check_whole, pictures_of
 
 if TYPE_CHECKING:
-    from av.video.stream import VideoStream
-
     from utils.frames import FrameSource
 
 REPORT_NAME = "frames_report.csv"
@@ -131,7 +130,7 @@ class FolderStore:
                 raise OSError(28, "No space left on device")
 
     def publish(self, final: Path, overwrite: bool) -> None:
-        """One rename. A folder that is there is moved away first, for a rename cannot replace it."""
+        """One rename. What is there is moved away first, for a rename replaces no folder."""
         final.parent.mkdir(parents=True, exist_ok=True)
         old = self._folder.with_name(f"{self._folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -147,7 +146,7 @@ class TarStore:
     def __init__(self, temporary: Path) -> None:
         self._path = temporary
         temporary.unlink(missing_ok=True)
-        self._tar = tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT)
 
     def add(self, number: int, jpeg: bytes) -> None:
         # No times and owners: the same clip gives the same bytes.
@@ -163,15 +162,13 @@ class TarStore:
 
 def extract(job: Job, task: ClipTask) -> FramesResult:
     """The worker: one clip's pictures, whole and in place, or the reason why not."""
-    from utils.clip_errors import ClipError
-
     started = time.monotonic()
     try:
         result = extract_clip(job, task)
     except BadClip as error:
         result = FramesResult.failed(task.clip, error.reason, error.message)
     except ClipError as error:
-        result = FramesResult.failed(task.clip, "undecodable", str(error))
+        result = FramesResult.failed(task.clip, "undecodable", in_words(error))
     except OSError as error:
         reason = "disk_full" if is_disk_full(error) else "unknown"
         result = FramesResult.failed(task.clip, reason, str(error))
@@ -215,6 +212,13 @@ def replace_seconds(result: FramesResult, seconds: float) -> FramesResult:
     return FramesResult(**{**asdict(result), "seconds": round(seconds, 2)})
 
 
+def in_words(error: ClipError) -> str:
+    """Without the path, which the report has."""
+    if isinstance(error, CorruptClip):
+        return f"at frame {error.frame}: {error.problem}"
+    return error.problem
+
+
 def open_store(job: Job) -> Store:
     """A store of this process's own: a worker has one clip in hand."""
     temporary = job.workspace / f"{os.getpid()}"
@@ -223,48 +227,6 @@ def open_store(job: Job) -> Store:
 
 def target_path(out: Path, clip: str, archive: bool) -> Path:
     return out / f"{clip}.tar" if archive else out / clip
-
-
-def check_whole(source: FrameSource) -> None:
-    """Raises BadClip (truncated) when the file holds less than its head promises.
-
-    mp4 promises frames, the others a duration. That every frame which is there also decodes is
-    FrameSource's promise.
-    """
-    table, rate = source.table, float(source.stream.average_rate or 0)
-    if len(table.pts) < table.promised:
-        raise BadClip("truncated", f"{len(table.pts)} of {table.promised} frames are there")
-    promised = promised_seconds(source.stream)
-    have = float((table.end - table.origin) * table.time_base)
-    tolerance = max(DURATION_TOLERANCE, 1.5 / rate if rate else 0.0)
-    if promised is not None and have < promised - tolerance:
-        raise BadClip("truncated", f"{have:.2f} s of {promised:.2f} s are there")
-
-
-def promised_seconds(stream: VideoStream) -> float | None:
-    """When the picture ends by the container's head, from the file's beginning; None: unsaid.
-
-    A Matroska file has a tag for each stream, `00:00:10.010000000`; the container's own duration is
-    that of the longest stream, which may be the sound.
-    """
-    container = stream.container
-    if stream.duration is not None and stream.time_base is not None:
-        start = float((stream.start_time or 0) * stream.time_base)
-        return start - (container.start_time or 0) / 1e6 + float(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    if container.duration is None or len(container.streams) > 1:
-        return None
-    return container.duration / 1e6
-
-
-def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
-    """For each picture, from the first, the number of the frame that it shows."""
-    table = source.table
-    if not fps:
-        return range(len(table.pts))
-    return resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
 
 
 def wanted_numbers(
@@ -304,10 +266,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("pictures")
     group.add_argument(
         "--fps",
-        type=rate,
+        type=frame_rate,
         default=Fraction(30),
         metavar="F",
-        help="pictures a second: 30, 12.5, 30000/1001; 0 gives every frame, at the video's own rate",
+        help="pictures a second: 30, 12.5, 30000/1001; 0 gives every frame of the video",
     )
     group.add_argument(
         "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
@@ -339,14 +301,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.upscale and args.short_side is None:
         parser.error("--upscale needs --short_side N")
     return args
-
-
-def rate(text: str) -> Fraction:
-    """An argparse type: see utils.frame_times.parse_fps."""
-    try:
-        return parse_fps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def quality(text: str) -> int:
@@ -382,10 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, COLUMNS) as report:
             write_settings(out, workspace, settings)
             job = Job(settings, out, workspace, args.overwrite)
-            tasks = (
-                ClipTask(t.clip, t.path, key_times[t.path.stem] if key_times is not None else None)
-                for t in batch.tasks()
-            )
+            times = key_times or {}
+            tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             worker = functools.partial(extract, job)
             tally = run_batch(
                 batch, run_in_processes(worker, tasks, args.num_jobs, crashed), report, args
@@ -439,17 +391,11 @@ def check_settings(out: Path, settings: Settings, there: int) -> None:
         ) from None
     wanted = asdict(settings)
     if before != wanted:
-        names = [
-            name
-            for name in wanted
-            if not isinstance(before, dict) or before.get(name) != wanted[name]
-        ]
-        other = ", ".join(
-            f"--{n} {before.get(n) if isinstance(before, dict) else '?'}" for n in names
-        )
+        known = before if isinstance(before, dict) else {}
+        other = ", ".join(f"{n} {known.get(n)}" for n in wanted if known.get(n) != wanted[n])
         raise UserError(
-            f"{out} holds frames made with {other}: frames are not mixed; name another folder for"
-            f" these, or give the same options"
+            f"{out} holds frames made with {other}, and frames are not mixed: give the same"
+            " options, or name another folder for the output"
         )
 
 

@@ -92,7 +92,9 @@ class _Scene:
             y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
             mask = Image.fromarray((np.clip(1.05 - np.hypot(x, y), 0, 0.1) * 2550).astype(np.uint8))
             way = noise.uniform(-1, 1, 4) * size[1] / 60
-            self.things.append((_photograph((side, side), noise), mask, way, noise.uniform(0, 1, 2)))
+            self.things.append(
+                (_photograph((side, side), noise), mask, way, noise.uniform(0, 1, 2))
+            )
         self.pan = noise.uniform(-0.4, 0.4, 2)
         self.zoom = noise.uniform(-0.001, 0.001)
         self.shake = noise.normal(0, 0.4, (1000, 2)).cumsum(0)

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -98,16 +99,18 @@ def compare(
     ratios: dict[str, list[float]] = {}
     for _ in range(turns):
         for clip in clips:
-            mine = cpu(lambda clip=clip: ours(clip, work / "ours"))[0]
-            decoding = cpu(lambda clip=clip: decode_only(clip))[0]
+            mine = cpu(partial(ours, clip, work / "ours"))[0]
+            decoding = cpu(partial(decode_only, clip))[0]
             for number, ffmpeg in enumerate(ffmpegs):
-                theirs = cpu(lambda f=ffmpeg, clip=clip: plain(f, clip, work / "plain"))[0]
+                theirs = cpu(partial(plain, ffmpeg, clip, work / "plain"))[0]
                 ratios.setdefault(f"ours/plain{number}", []).append(mine / theirs)
                 ratios.setdefault(f"decoding/plain{number}", []).append(decoding / theirs)
     found = {name: median(values) for name, values in ratios.items()}
     tool, clip = find_ffmpeg().path, clips[0]
     with av.open(str(clip)) as container:
-        matrix = "bt709" if int(container.streams.video[0].codec_context.colorspace) == 1 else "bt601"
+        matrix = (
+            "bt709" if int(container.streams.video[0].codec_context.colorspace) == 1 else "bt601"
+        )
     found["ssim"], found["ssim_uv"] = quality(tool, clip, work / "ours" / clip.stem, "bt601")
     plain(ffmpegs[0], clip, work / "plain")
     found["ssim_plain"], found["ssim_uv_plain"] = quality(tool, clip, work / "plain", matrix)
@@ -144,7 +147,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ffmpeg", nargs="+", metavar="PATH", help="the plain way's (default: the wheel's)"
     )
-    parser.add_argument("--turns", type=positive_int, default=5, metavar="N", help="measure N times")
+    parser.add_argument(
+        "--turns", type=positive_int, default=5, metavar="N", help="measure N times"
+    )
     return parser.parse_args(argv)
 
 

@@ -12,11 +12,12 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from utils.cli import (
     EXIT_INCOMPLETE,
@@ -28,22 +29,10 @@ from utils.cli import (
 )
 from utils.clips import TRIM_FORMAT_PATTERN, find_lists, read_lists
 from utils.files import DiskFull, find_videos
+from utils.frame_times import parse_fps
 from utils.jobs import Progress, clock, plural
 from utils.process import STOP, received_signal, stop_run
 from utils.report import FAILED, MADE_REASONS, WRITTEN, ReportFile
-
-
-class Made(Protocol):
-    """What became of one video: a line of the script's report, in the order of its columns."""
-
-    @property
-    def clip(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def message(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +99,14 @@ def trim_format(text: str) -> str:
     return text
 
 
+def frame_rate(text: str) -> Fraction:
+    """An argparse type: `30`, `12.5`, `30000/1001`, or 0."""
+    try:
+        return parse_fps(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def check_folders(args: argparse.Namespace) -> None:
     """Make both folders absolute. Raises UserError when there are no videos, or both are one."""
     args.videos_dir = existing_folder(args.videos_dir, "the folder of videos")
@@ -162,13 +159,13 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: str) -> None:
 
 
 def run_batch(
-    batch: Batch, outcomes: Iterator[Any], report: ReportFile, args: argparse.Namespace
+    batch: Batch, outcomes: Generator[Any, None, None], report: ReportFile, args: argparse.Namespace
 ) -> Tally:
     """Write down what becomes of each clip, as it comes. A full disk stops the run."""
     tally = Tally()
     with (
         Progress(len(batch.to_do), "clip", quiet=args.quiet) as progress,
-        closing(outcomes),  # type: ignore[type-var]
+        closing(outcomes),
     ):
         for outcome in outcomes:
             tally.statuses[outcome.status] += 1

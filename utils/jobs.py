@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils.cli import say
 from utils.process import STOP, Stopped
-from utils.workers import Crashed, WorkerProcess
+from utils.workers import Crashed, WorkerPool
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -69,42 +69,21 @@ def run_in_processes(
     tasks: Iterable[Task],
     num_jobs: int,
     crashed: Callable[[Task, str], Outcome],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """`run_parallel` for work that Python does itself: each thread has a worker process.
 
-    A task whose process dies is tried once more in a fresh one (a process may also be killed for
-    want of memory); when that dies too, `crashed(task, how)` gives its outcome. Ends the processes
-    when the run is stopped, and when the caller is through.
+    `crashed(task, how)` gives the outcome of a task that kills its process, twice in a row. The
+    processes end when the run is stopped, and when the caller is through.
     """
-    all_processes: list[WorkerProcess[Task, Outcome]] = []
-    idle: list[WorkerProcess[Task, Outcome]] = []
-    over = threading.Event()
+    with WorkerPool(worker) as pool:
 
-    def run(task: Task) -> Outcome:
-        how = ""
-        for _ in range(2):
-            if over.is_set():
-                raise Stopped
+        def run(task: Task) -> Outcome:
             try:
-                process = idle.pop()
-            except IndexError:
-                process = WorkerProcess(worker)
-                all_processes.append(process)
-            try:
-                outcome = process.call(task)
+                return pool(task)
             except Crashed as crash:
-                how = str(crash)
-                continue
-            idle.append(process)
-            return outcome
-        return crashed(task, how)
+                return crashed(task, str(crash))
 
-    try:
         yield from run_parallel(run, tasks, num_jobs)
-    finally:
-        over.set()
-        for process in all_processes:
-            process.end()
 
 
 class Progress:

@@ -1,9 +1,9 @@
 """One decoded frame becomes one JPEG: colours, shape and size as a player shows them.
 
-After the decoder (`utils/frames`), in the worker processes of frame_extract.py. JPEG (JFIF) holds full-range BT.601;
-video is mostly limited range, and from YouTube mostly BT.709. The planes are brought over by
-numpy in place, without the detour through RGB that costs 4 to 7 dB of luma; only scaling and
-uncommon pixel formats go through swscale.
+After the decoder (`utils/frames`), in the worker processes of frame_extract.py. JPEG (JFIF) holds
+full-range BT.601; video is mostly limited range, and from YouTube mostly BT.709. The planes are
+brought over by numpy in place, without the detour through RGB that costs 4 to 7 dB of luma; only
+scaling and uncommon pixel formats go through swscale.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 import simplejpeg
 from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from utils.pictures import shown_size
 
-Plane = np.ndarray[Any, np.dtype[np.uint8]]
+Plane = NDArray[np.uint8]
 
 # 8-bit planar formats that go to the JPEG as they are stored, chroma subsampling included.
 PLANAR = frozenset(f"yuv{j}{chroma}p" for j in ("", "j") for chroma in ("420", "422", "444"))
@@ -49,7 +50,8 @@ class Orientation:
     @classmethod
     def of(cls, frame: VideoFrame) -> Orientation:
         """Read a frame's display matrix (ISO/IEC 14496-12, 6.2.2), for right angles and mirrors."""
-        for data in frame.side_data:
+        side_data: Any = frame.side_data  # PyAV's stubs take it for a mapping
+        for data in side_data:
             if data.type.name == "DISPLAYMATRIX":
                 a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
                 if abs(b) > abs(a):
@@ -102,7 +104,7 @@ class PictureMaker:
         if name not in PLANAR or (frame.width, frame.height) != self.size:
             frame, is_full = self._reformat(frame, name, is_full)
         planes = [
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
                 : plane.height, : plane.width
             ]
             for plane in frame.planes
@@ -151,14 +153,16 @@ class FullRange:
         luma, chroma = planes[0].shape, planes[1].shape
         self.same_matrix = weights == BT601
         self.steps = _Steps.of(weights, is_full)
-        self.wide = np.empty(luma, np.uint16)
+        self.wide: NDArray[Any] = np.empty(luma, np.uint16)
         self.wide_chroma = np.empty(chroma, np.uint16)
         self.out = [np.empty(plane.shape, np.uint8) for plane in planes]
         self.vertical = 2 if chroma[0] < luma[0] else 1
         self.horizontal = 2 if chroma[1] < luma[1] else 1
         self.u, self.v, self.sum, self.part = (np.empty(chroma, np.float32) for _ in range(4))
-        self.shift = np.empty(chroma, np.uint16)
-        self.wide_shift = np.empty((chroma[0], chroma[1] * self.horizontal), np.uint16)
+        self.shift: NDArray[Any] = np.empty(chroma, np.uint16)
+        self.wide_shift: NDArray[Any] = np.empty(
+            (chroma[0], chroma[1] * self.horizontal), np.uint16
+        )
 
     def convert(self, planes: list[Plane]) -> list[Plane]:
         """The converted planes; good until the next call."""
@@ -202,7 +206,7 @@ class FullRange:
         np.add(self.sum, self.part, out=self.sum)
         np.add(self.sum, steps.luma[2], out=self.sum)
         np.copyto(self.shift, self.sum, casting="unsafe")
-        shift = self.shift
+        shift: NDArray[Any] = self.shift
         if self.horizontal == 2:  # both halves of a 32-bit number are the two pixels of a pair
             pairs = self.wide_shift.view(np.uint32)
             np.multiply(shift, np.uint32(0x10001), out=pairs, dtype=np.uint32)

@@ -81,6 +81,53 @@ class WorkerProcess(Generic[Task, Outcome]):
         self._pipe.close()
 
 
+class WorkerPool(Generic[Task, Outcome]):
+    """As many worker processes as threads ask for at once; all are ended with the pool."""
+
+    def __init__(self, function: Callable[[Task], Outcome]) -> None:
+        self._function = function
+        self._idle: list[WorkerProcess[Task, Outcome]] = []
+        self._all: list[WorkerProcess[Task, Outcome]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, task: Task) -> Outcome:
+        """`function(task)`; when its process dies, once more in a fresh one.
+
+        A process may also be killed for want of memory, which is not the task's fault. Raises
+        Crashed when the second dies too, and Stopped.
+        """
+        process = self._take()
+        try:
+            outcome = process.call(task)
+        except Crashed:
+            process = self._take()
+            outcome = process.call(task)
+        with self._lock:
+            self._idle.append(process)
+        return outcome
+
+    def _take(self) -> WorkerProcess[Task, Outcome]:
+        with self._lock:
+            if self._closed:
+                raise Stopped
+            if self._idle:
+                return self._idle.pop()
+            # Within the lock, so that no process starts that `__exit__` does not see.
+            process = WorkerProcess(self._function)
+            self._all.append(process)
+            return process
+
+    def __enter__(self) -> WorkerPool[Task, Outcome]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._closed = True
+        for process in self._all:
+            process.end()
+
+
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         return f"its worker process was ended by {signal.Signals(-code).name}"
