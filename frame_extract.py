@@ -27,7 +27,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from utils.ava import GRACE, SECOND, picture_number, read_key_times
 from utils.batch import (
     Task,
     add_batch_options,
@@ -239,6 +238,8 @@ def wanted_numbers(
     """The numbers, from 1, of the pictures wanted. Raises BadClip (past_end)."""
     if key_times is None or window is None:
         return list(range(1, pictures + 1))
+    from utils.ava import picture_number
+
     numbers: set[int] = set()
     for key_time in key_times:
         number = picture_number(key_time, fps) if fps else frame_number_at(source, key_time)
@@ -250,6 +251,8 @@ def wanted_numbers(
 
 def frame_number_at(source: FrameSource, key_time: int) -> int:
     """The number, from 1, of the frame on the screen at a time (ns): for --fps 0."""
+    from utils.ava import GRACE, SECOND
+
     table = source.table
     tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
     return max(1, bisect_right(table.pts, tick)) if tick < table.end else len(table.pts) + 1
@@ -353,6 +356,8 @@ def read_all_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] |
     """Clip's name -> times of its key frames, from all of --key_frames; None without it."""
     if not args.key_frames:
         return None
+    from utils.ava import read_key_times  # numpy and pandas: half a second
+
     found: dict[str, tuple[int, ...]] = {}
     for path in args.key_frames:
         for clip, times in read_key_times(path, args.videos_dir).items():

@@ -22,7 +22,7 @@ THINGS = 4  # that move, in a scene
 
 
 def make_clips(
-    folder: Path, sizes: tuple[tuple[int, int], ...] = SIZES, each: int = 2, seconds: int = 10
+    folder: Path, sizes: tuple[tuple[int, int], ...] = SIZES, each: int = 2, seconds: int = 5
 ) -> dict[str, list[Path]]:
     """`each` clips of every size, made once: `640x360` -> their paths."""
     made: dict[str, list[Path]] = {}

@@ -134,13 +134,14 @@ def plan_batch(
     if only is not None:
         clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in only}
         twice = [file for file in twice if Path(file).stem in only]
-    folders = {posixpath.dirname(clip) for clip in clips}
-    made = {folder: made_in(args.output_dir / folder) for folder in folders}
-    there = [clip for clip in clips if posixpath.basename(clip) in made[posixpath.dirname(clip)]]
+    there: set[str] = set()
+    for folder in {clip.rpartition("/")[0] for clip in clips}:
+        made = made_in(args.output_dir / folder)
+        there |= {f"{folder}/{name}" for name in made} if folder else made
+    there &= clips.keys()
     to_do = clips
-    if not args.overwrite:
-        done = set(there)
-        to_do = {clip: file for clip, file in clips.items() if clip not in done}
+    if there and not args.overwrite:
+        to_do = {clip: file for clip, file in clips.items() if clip not in there}
     return Batch(args.videos_dir, len(clips), len(there), to_do, twice, without)
 
 

@@ -154,24 +154,27 @@ def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str
     files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
     output, if it lies in there), hidden names, and links to folders are passed over.
     """
-    files: list[str] = []
+    files: list[tuple[str, str]] = []
     folders = [""]
     while folders:
         below = folders.pop()
         with os.scandir(folder / below) as entries:
             for entry in entries:
-                name = entry.name
-                if name.startswith("."):
+                stem, dot, suffix = entry.name.rpartition(".")
+                if not stem and dot or entry.name.startswith("."):
                     continue
-                if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+                if dot + suffix.lower() in VIDEO_SUFFIXES:
                     if entry.is_file():
-                        files.append(below + name)
-                elif entry.is_dir(follow_symlinks=False) and folder / below / name != leave_out:
-                    folders.append(f"{below}{name}/")
-    clips: dict[str, str] = {}
-    files.sort(key=lambda file: (not file.endswith(".mp4"), file))
-    twice = [file for file in files if clips.setdefault(os.path.splitext(file)[0], file) != file]
-    return dict(sorted(clips.items())), twice
+                        files.append((below + stem, dot + suffix))
+                elif entry.is_dir(follow_symlinks=False) and Path(entry.path) != leave_out:
+                    folders.append(f"{below}{entry.name}/")
+    files.sort()
+    clips = {clip: clip + suffix for clip, suffix in reversed(files)}
+    clips |= {clip: clip + suffix for clip, suffix in files if suffix == ".mp4"}
+    twice = []
+    if len(clips) < len(files):
+        twice = [clip + suffix for clip, suffix in files if clips[clip] != clip + suffix]
+    return dict(reversed(clips.items())), twice
 
 
 def set_aside(path: Path, folder: Path) -> Path:
