@@ -334,6 +334,39 @@ def read_windows(clips: Path) -> dict[str, Window]:
     return windows
 
 
+def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
+    """Clip's name -> the times of its key frames in the clip, in nanoseconds, rising.
+
+    path: a raw annotation file (no header), or the `annotations_<split>.csv` that
+    make_ava_kin_download_csv.py writes. clips: their folder, whose report tells of partial clips.
+    Raises UserError for a file that is neither.
+    """
+    import pandas as pd
+
+    data = _read(path)
+    header = data[: data.find(b"\n")].decode("utf-8", errors="replace").split(",")
+    if "clip" not in header:
+        annotations = read_annotations(path)
+        placed = place_in_clips(annotations.rows, Fraction(1), read_windows(clips))
+        names, times = placed["clip"], placed["clip_time"].to_numpy()
+    elif "clip_time" not in header:
+        raise UserError(f"{path}:1: the header has no clip_time: it is no annotation file")
+    else:
+        table = pd.read_csv(
+            io.BytesIO(data), dtype=str, keep_default_na=False, usecols=["clip", "clip_time"]
+        )
+        names = table["clip"]
+        bad = ~_by_value(table["clip_time"], _is_timestamp).astype(bool)
+        if bad.any():
+            line = int(bad.argmax()) + 2
+            raise UserError(f"{path}:{line}: clip_time is not a time in seconds")
+        times = _by_value(table["clip_time"], nanoseconds)
+    found: dict[str, set[int]] = {}
+    for name, time in zip(names, times.tolist(), strict=True):
+        found.setdefault(name, set()).add(time)
+    return {name: tuple(sorted(each)) for name, each in found.items()}
+
+
 def find_label_map(folder: Path) -> Path | None:
     """The label map beside the annotations: the one of 80 actions before that of 60."""
     return next(iter(sorted(folder.glob(LABEL_MAPS))), None)

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from utils.cli import UserError
 
 TEMP_FOLDER = ".tmp"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -208,6 +209,44 @@ def move_across(path: Path, final: Path) -> None:
         with run_folder(final.parent) as workspace:
             copy_new(path, final, workspace / final.name)
         path.unlink()
+
+
+def folders_in(folder: Path) -> set[str]:
+    """The names of the folders in `folder`: one scandir and no stat."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_dir()}
+
+
+def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
+    """The videos in `folder`, flat or nested: clip -> file, both as paths below `folder`.
+
+    A clip is its file without the suffix (`abseiling/x_000001_000011`). The second part lists the
+    files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
+    output, if it lies in there), hidden names, and links to folders are passed over.
+    """
+    files: list[tuple[str, str]] = []
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                stem, dot, suffix = entry.name.rpartition(".")
+                if not stem and dot or entry.name.startswith("."):
+                    continue
+                if dot + suffix.lower() in VIDEO_SUFFIXES:
+                    if entry.is_file():
+                        files.append((below + stem, dot + suffix))
+                elif entry.is_dir(follow_symlinks=False) and Path(entry.path) != leave_out:
+                    folders.append(f"{below}{entry.name}/")
+    files.sort()
+    clips = {clip: clip + suffix for clip, suffix in reversed(files)}
+    clips |= {clip: clip + suffix for clip, suffix in files if suffix == ".mp4"}
+    twice = []
+    if len(clips) < len(files):
+        twice = [clip + suffix for clip, suffix in files if clips[clip] != clip + suffix]
+    return dict(reversed(clips.items())), twice
 
 
 def set_aside(path: Path, folder: Path) -> Path:

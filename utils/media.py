@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 
@@ -38,9 +39,12 @@ class BadClip(Exception):
     """A file that is not the clip it should be. `reason` is one of the report's reasons."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(reason, message)  # both, or it would not come through a pipe
         self.reason = reason
         self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,11 @@ class Encode:
     comparison behind CRF 18.
     """
 
-    crf: int = 18
+    crf: float = 18
     preset: str = "veryfast"
+    codec: str = "libx264"
+    tune: str | None = None
+    x264_params: str | None = None
     keyint: int | None = None
     short_side: int | None = None
     upscale: bool = False
@@ -151,27 +158,86 @@ def cut_command(
         for each in inputs
     ]
     streams = [sources[0]["v:0"]]
+    options = encode_options(encode) | {"vf": scale_filter(encode), **MP4_OPTIONS}
+    if encode.audio:
+        streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
+        options |= AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+
+
+MP4_OPTIONS: dict[str, object] = {"movflags": "+faststart", "map_metadata": -1, "f": "mp4"}
+AAC_OPTIONS: dict[str, object] = {"c:a": "aac", "b:a": "128k"}
+
+
+def encode_options(encode: Encode) -> dict[str, object]:
+    """The encoder's part of a command line: codec, quality, GOP."""
     options: dict[str, object] = {
-        "c:v": "libx264",
+        "c:v": encode.codec,
         "preset": encode.preset,
         "crf": encode.crf,
         "threads": encode.threads,
         "pix_fmt": "yuv420p",
-        "vf": scale_filter(encode),
-        "movflags": "+faststart",
-        "map_metadata": -1,
-        "f": "mp4",
     }
+    if encode.codec == "libx265":
+        options |= {"tag:v": "hvc1", "x265-params": "log-level=error:pools=none:frame-threads=1"}
+    elif encode.x264_params:
+        options["x264-params"] = encode.x264_params
+    if encode.tune:
+        options["tune"] = encode.tune
     if encode.keyint:
         # No scene-cut key frames: they would come on top, and a regular GOP is what was asked for.
         options |= {"g": encode.keyint, "keyint_min": encode.keyint, "sc_threshold": 0}
-    if encode.audio:
-        streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
-        options |= {"c:a": "aac", "b:a": "128k"}
-    output = ffmpeg.output(*streams, file_url(target), **options).overwrite_output()
+    return options
+
+
+def _command(tool: Ffmpeg, output: Any) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
     flags = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
-    return [tool.path, *flags, *output.compile()[1:]]
+    return [tool.path, *flags, *output.overwrite_output().compile()[1:]]
+
+
+def downscale_command(
+    tool: Ffmpeg,
+    source: Path,
+    size: tuple[int, int],
+    encode: Encode,
+    target: Path,
+    *,
+    fps: Fraction = Fraction(0),
+    time_base: Fraction = Fraction(1, 90_000),
+    copy_audio: bool = False,
+) -> list[str]:
+    """The command line that encodes a whole file anew at `size` (as shown, even sides).
+
+    ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time: `passthrough`
+    neither doubles nor drops, and the encoder counts in the source's own `time_base`, or ffmpeg
+    would round variable rates to 1/rate.
+    """
+    given = ffmpeg.input(file_url(source), threads=encode.threads)
+    filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
+    options = encode_options(encode) | MP4_OPTIONS
+    if fps:
+        filters.insert(0, f"fps={fps}")
+    else:
+        options |= {"fps_mode": "passthrough", "enc_time_base": str(time_base)}
+    options["vf"] = ",".join(filters)
+    streams = [given["V:0"]]
+    if encode.audio:
+        streams.append(given["a:0?"])
+        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+
+
+def rewrap_command(
+    tool: Ffmpeg, source: Path, target: Path, *, audio: bool, copy_audio: bool
+) -> list[str]:
+    """The command line that puts a file's picture, untouched, into a faststart mp4."""
+    given = ffmpeg.input(file_url(source))
+    streams, options = [given["V:0"]], {"c:v": "copy", **MP4_OPTIONS}
+    if audio:
+        streams.append(given["a:0?"])
+        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
 
 
 def scale_filter(encode: Encode) -> str:
