@@ -221,10 +221,10 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
     times = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
     if done.timed_out:
         raise BadClip("timeout", "reading it does not come to an end")
-    if done.returncode != 0 or base is None or not times:
-        broken = "partial file" in done.stderr or "truncat" in done.stderr
-        reason = "truncated" if broken else "undecodable"
-        raise BadClip(reason, last_line(done) or "no picture in it")
+    if base is None or not times:
+        raise BadClip("undecodable", last_line(done) or "no picture in it")
+    if done.returncode != 0:
+        raise BadClip("truncated", f"breaks off: {last_line(done)}")
     return max(int(pts) + int(length) for pts, length in times) * int(base[1]) / int(base[2])
 
 

@@ -1,0 +1,83 @@
+"""Runs the suite's scripts as a user does: in a child process, in a folder of the test's own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """No caches outside of the test's folder, and no terminal's width in the help."""
+    return os.environ | {"XDG_CACHE_HOME": str(folder / ".cache"), "COLUMNS": "100"}
+
+
+def start(script: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start a script and do not wait for it."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env=environment(cwd),
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 150) -> Done:
+    """Wait for a script; its children must have ended with it."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {timeout} s:\n{err}") from None
+    assert "Traceback" not in err, err
+    return Done(process.returncode, out, err)
+
+
+def run(script: str, *arguments: object, cwd: Path, timeout: float = 150) -> Done:
+    """Run a script to its end."""
+    return finish(start(script, *arguments, cwd=cwd), timeout)
+
+
+def write_list(
+    path: Path, rows: Iterable[str], header: str = "youtube_id,time_start,time_end"
+) -> Path:
+    """A download list with these rows."""
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def report_rows(path: Path) -> dict[str, dict[str, str]]:
+    """The report by clip: the last line for a clip counts."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["clip"]: row for row in csv.DictReader(file)}
+
+
+def children_with(word: str) -> list[psutil.Process]:
+    """The processes of this machine that have `word` on their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word in part for part in process.info["cmdline"] or []):
+            found.append(process)
+    return found
