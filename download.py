@@ -69,6 +69,8 @@ from utils.files import (
 )
 from utils.jobs import Progress, clock, plural, run_parallel
 from utils.media import BadClip, Encode, check_length, decode_whole, find_ffmpeg, probe
+from utils.mirror import MirrorOptions, fetch_from_mirror
+from utils.official import CVDF, ListServers
 from utils.pace import Pace
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.report import (
@@ -85,6 +87,7 @@ from utils.report import (
     read_known,
     read_shorts,
 )
+from utils.web import Web
 from utils.youtube import (
     YOUTUBE,
     YOUTUBE_NAMES,
@@ -106,7 +109,7 @@ class Plan:
 
     lists: ClipLists
     num_lists: int
-    on_disk: frozenset[str]
+    on_disk: set[str]
     known: Known
     to_fetch: tuple[Clip, ...]
     not_again: int  # known to be unavailable, and not asked for again
@@ -121,7 +124,9 @@ class Run:
     pace: Pace
     known: Known  # what the report says of clips that are not on disk
     ask_again: bool = False  # --retry
+    mirror: MirrorOptions | None = None
     allow_partial: bool = False
+    tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
     luck: SectionLuck = field(default_factory=SectionLuck)
 
 
@@ -157,6 +162,12 @@ def from_disk(
         return get_clip(clip, index, run.options, name, run.allow_partial)
 
     yield from run_parallel(get, clips, run.num_jobs)
+
+
+def from_mirror(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
+    """The source `cvdf`."""
+    assert run.mirror is not None
+    yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
 
 
 def ask_sources(
@@ -202,7 +213,7 @@ def is_gone(clip: Clip, known: Known, source: str) -> bool:
     return status == UNAVAILABLE and said_by == source
 
 
-SOURCES: dict[str, Source] = {"youtube": from_youtube}
+SOURCES: dict[str, Source] = {"youtube": from_youtube, "cvdf": from_mirror}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -223,8 +234,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--retry",
         choices=["unavailable", "all"],
-        help="ask again for clips that were unavailable, too; failed ones are always asked for"
-        " again, so `all` is the same (default: only failed ones)",
+        help="ask again for clips that were unavailable, too; with `all` also read archives again"
+        " that had nothing more to give (default: only failed ones, which are always asked for)",
     )
     args = parser.parse_args(argv)
     check_args(parser, args)
@@ -277,6 +288,17 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         "--allow_partial",
         action="store_true",
         help="with clips:DIR: keep what is there of an AVA-Kinetics clip, if its key frame is",
+    )
+    group.add_argument(
+        "--mirror_base",
+        default=CVDF,
+        metavar="URL",
+        help="where the mirror is; another one needs the same layout",
+    )
+    group.add_argument(
+        "--lists_base",
+        metavar="URL",
+        help="a server of the official lists (default: DeepMind's, then CVDF's)",
     )
     group = parser.add_argument_group("how to fetch")
     group.add_argument(
@@ -351,8 +373,10 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
     """What argparse cannot say by itself; ends with exit code 2."""
     if args.cookies and not args.cookies.is_file():
         parser.error(f"--cookies {args.cookies}: there is no such file")
-    if not re.match(r"https?://.", args.url_base):
-        parser.error(f"--url_base {args.url_base}: an address begins with http:// or https://")
+    for option in ("url_base", "mirror_base", "lists_base"):
+        address = getattr(args, option)
+        if address is not None and not re.match(r"https?://.", address):
+            parser.error(f"--{option} {address}: an address begins with http:// or https://")
     for proxy in args.proxy:
         if not re.match(r"(https?|socks\w*)://.", proxy):
             parser.error(f"--proxy {proxy}: write http://HOST:PORT or socks5://HOST:PORT")
@@ -454,9 +478,10 @@ def read_wanted(args: argparse.Namespace) -> ClipLists:
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     """One look at the folder, one at the report. Nothing is written."""
     there = names_in(out, ".mp4")
-    known = read_known(out / REPORT_NAME)
-    on_disk = frozenset(name for name in lists.clips if name in there)
+    on_disk = lists.clips.keys() & there
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
+    # With all there and nothing refused, the report has nothing to tell.
+    known = read_known(out / REPORT_NAME) if missing or lists.refused else Known()
     again = missing
     if not args.retry and [name for name, _ in args.source] == ["youtube"]:
         again = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
@@ -556,7 +581,14 @@ def make_run(args: argparse.Namespace, out: Path, workspace: Path, known: Known)
         timeout=args.timeout,
     )
     pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
-    return Run(options, args.num_jobs, pace, known, bool(args.retry), args.allow_partial)
+    mirror = MirrorOptions(
+        web=(web := Web(options.proxies)),
+        base=args.mirror_base,
+        lists=ListServers(web, args.lists_base),
+        num_jobs=args.num_jobs,
+        forget=args.retry == "all",
+    )
+    return Run(options, args.num_jobs, pace, known, bool(args.retry), mirror, args.allow_partial)
 
 
 def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) -> Tally:
@@ -570,6 +602,8 @@ def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) ->
         Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, args.source)) as results,
     ):
+        if not args.quiet:
+            run.tell = progress.say
         for result in results:
             tally.add(result)
             progress.add(result.status)

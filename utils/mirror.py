@@ -1,4 +1,4 @@
-"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation, as they stream by.
+"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation, as they stream.
 
 Between the lists and the disk. The official lists say which archives can hold a wanted clip; each
 is read from the socket, and its wanted clips go through `foreign` into the flat folder. No archive
@@ -146,15 +146,30 @@ def fetch_from_mirror(
             for archive in find_archives(OfficialList(dataset, split), wanted, mirror, failed, tell)
         ]
         yield from read_stage(dataset, archives, wanted, options, mirror, failed, tell)
-        if dataset == "400" and (left := frozenset().union(*(a.keys for a in archives))):
-            spare = Archive(with_slash(mirror.base) + REPLACEMENTS, left & wanted.keys)
-            yield from read_stage(dataset, [spare], wanted, options, mirror, failed, tell)
+        if dataset == "400":
+            spares = replacements(archives, wanted, mirror)
+            yield from read_stage(dataset, spares, wanted, options, mirror, failed, tell)
     for clip in clips:
         if STOP.is_set():
             return
         key = key_of(clip)
         if key is None or key in wanted.keys:
             yield answer(clip, wanted.problems.get(clip.name), failed.get(key) if key else None)
+
+
+def replacements(
+    archives: Sequence[Archive], wanted: Wanted, mirror: MirrorOptions
+) -> list[Archive]:
+    """The archive of clips that are corrupt in K400's own, if there is one and it is of use."""
+    listed = frozenset[Key]().union(*(archive.keys for archive in archives))
+    keys = wanted.keys & listed
+    spare = Archive(with_slash(mirror.base) + REPLACEMENTS, keys)
+    try:
+        if keys:
+            mirror.web.size(spare.url)
+    except WebError as error:
+        return [] if error.for_good else [spare]
+    return [spare]
 
 
 def answer(clip: Clip, problem: Result | None, failure: str | None) -> Result:
@@ -424,8 +439,20 @@ class _ArchiveReaders:
             if self._is_over:
                 raise Stopped
 
-    def release_room(self) -> None:
+    def drop(self, clip: Clip, key: Key, error: BaseException) -> None:
+        """Give up a clip that did not come whole out of its archive. Raises Stopped, UserError."""
         self._room.release()
+        reason = "network"
+        if isinstance(error, OSError):
+            reason = "disk_full" if is_disk_full(error) else "unknown"
+        result = Result.of(clip, reason, NAME, attempts=1, message=str(error))
+        self.wanted.give_back(key, result)
+        if reason == "disk_full":
+            self._events.put(result)
+            raise Stopped from error
+        if reason == "unknown":
+            folder = self.options.workspace
+            raise UserError(f"cannot write into {folder}: {error}") from error
 
     def check(self) -> None:
         if self._is_over:
@@ -443,6 +470,7 @@ class _Reading:
         self.place = 0  # where a plain tar can be taken up again
         self.furthest = 0
         self.etag = ""
+        self.came_whole = False  # the server sent all that it has
 
     def run(self) -> Ending:
         tries = waits()
@@ -455,7 +483,7 @@ class _Reading:
                 if not error.ends_early:
                     self.ending.error = str(error)
                     break
-                failure = WebError(str(error))
+                failure = WebError(str(error), for_good=self.came_whole)
             except WebError as error:
                 failure = error
             if self.furthest > before:
@@ -469,12 +497,14 @@ class _Reading:
         self.ending.taken = len(good)
         if not self.ending.error:
             self.held -= self.finishing.keys() - good
-            remember(self.archive.url, self.held, self.readers.options)
+            with suppress(OSError):  # it only saves time
+                remember(self.archive.url, self.held, self.readers.options)
         return self.ending
 
     def _read(self) -> None:
         with self.readers.mirror.web.open(self.archive.url, self.place, self.etag) as download:
             self.etag = download.etag
+            self.came_whole = download.length is not None
             if not download.start:
                 self.ending.odd.clear()
             tar = TarStream(download.read, download.start)
@@ -512,12 +542,7 @@ class _Reading:
                 tar.copy(file)
         except BaseException as error:
             path.unlink(missing_ok=True)
-            reason = "network"
-            if isinstance(error, OSError):
-                reason = "disk_full" if is_disk_full(error) else "unknown"
-            problem = Result.of(clip, reason, NAME, attempts=1, message=str(error))
-            readers.wanted.give_back(key, problem)
-            readers.release_room()
+            readers.drop(clip, key, error)
             raise
         return readers.finish(clip, key, path)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from utils.cli import UserError
 from utils.clips import COLUMNS, ID_PATTERN, REQUIRED, list_rows, parse_clip_name, printable
 from utils.files import make_folder, publish, run_folder
 from utils.process import sleep
 from utils.tar import BadTar, TarStream
-from utils.web import Web, WebError, waits
+from utils.web import LIST_TRIES, Web, WebError, waits
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -118,6 +120,20 @@ class ListServers:
 
     web: Web
     base: str | None = None
+    down: dict[str, WebError] = field(default_factory=dict)  # servers that could not be reached
+
+    @contextmanager
+    def reaching(self, url: str) -> Iterator[None]:
+        """Asks a server that is down only once in a run. Raises WebError."""
+        host = urlsplit(url).netloc
+        if host in self.down:
+            raise self.down[host]
+        try:
+            yield
+        except WebError as error:
+            if not error.for_good:
+                self.down[host] = error
+            raise
 
     @property
     def deepmind(self) -> str:
@@ -164,7 +180,8 @@ def _from_archive(
 
     problems = {each.name: f"{url} does not hold it" for each in lists}
     try:
-        take_files(servers.web, url, target)
+        with servers.reaching(url):
+            take_files(servers.web, url, target)
     except WebError as error:
         problems = {each.name: f"{url}: {error}" for each in lists}
     for each in lists:
@@ -184,7 +201,8 @@ def _from_cvdf(
     if wanted.file is not None:
         url = servers.cvdf + wanted.file
         try:
-            text = servers.web.text(url)
+            with servers.reaching(url):
+                text = servers.web.text(url)
             if wanted.file.endswith(".txt"):
                 rows = txt_rows(text, wanted.split)
             else:
@@ -209,7 +227,7 @@ def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None
 
     Only regular ones, each whole. Raises WebError.
     """
-    for wait in waits():
+    for wait in waits(LIST_TRIES):
         try:
             with web.open(url) as download:
                 tar = TarStream(download.read)

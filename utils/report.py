@@ -9,7 +9,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,8 +121,8 @@ def format_time(seconds: float) -> str:
 class ReportFile:
     """A CSV file to which whole lines are appended, each with one write.
 
-    Survives a kill at any byte: a torn last line is closed with a field too many when the file is
-    next opened, so that it never reads as a row. Two runs may append to one file.
+    Survives a kill at any byte: a torn last line is closed with an open quote when the file is next
+    opened, so that it never reads as a row. Two runs may append to one file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class ReportFile:
             if not end:
                 self._write(_csv_line(self.columns))
             elif end != b"\n":
-                self._write(",torn\n")
+                self._write(',"torn\n')
         except OSError as error:
             raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
@@ -223,8 +223,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
 class Known:
     """What the report knows of clips that are not on disk, and of rows that were refused."""
 
-    reasons: dict[str, tuple[str, str, str]]  # clip -> (status, reason, source)
-    refused: frozenset[str]
+    # clip: (status, reason, source that said so)
+    reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
 
 def read_known(path: Path) -> Known:
@@ -235,7 +236,8 @@ def read_known(path: Path) -> Known:
     for row in read_report(path, RESULT_COLUMNS):
         clip, status = row[0], row[4]
         if status == DOWNLOADED:
-            reasons.pop(clip, None)
+            if clip in reasons:
+                del reasons[clip]
         elif status == INVALID:
             refused.add(row[10])
         elif status in (UNAVAILABLE, FAILED):

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from utils.process import sleep
 
-TRIES = 4  # in a row, without a byte of progress between them
+TRIES = 6  # in a row, without a byte of progress between them
+LIST_TRIES = 3
 TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
 TEXT_LIMIT = 64 * 2**20  # bytes; the largest list has 25 MB
 
@@ -95,7 +96,7 @@ class Web:
 
     def text(self, url: str) -> str:
         """A small text file, with tries. Raises WebError, Stopped."""
-        for wait in waits():
+        for wait in waits(LIST_TRIES):
             try:
                 with self.open(url) as download:
                     data = b"".join(iter(lambda: download.read(2**20), b""))
@@ -143,9 +144,9 @@ def check_status(response: Any) -> None:
         raise WebError(f"HTTP {code} {response.reason}", for_good=not passing)
 
 
-def waits() -> Iterator[float | None]:
+def waits(tries: int = TRIES) -> Iterator[float | None]:
     """The seconds to wait after each try, growing and never the same; None after the last."""
-    for number in range(TRIES - 1):
+    for number in range(tries - 1):
         yield 2.0**number * random.uniform(0.4, 0.8)
     yield None
 
