@@ -10,6 +10,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -50,6 +51,7 @@ class TarStream:
     def __init__(self, read: Callable[[int], bytes], start: int = 0) -> None:
         self._read = read
         self._inflate: zlib._Decompress | None = None
+        self._damage = ""
         self._rest = b""  # read, and not yet used
         self._began = start > 0  # in the middle of a plain tar
         self.whole = self._place = start
@@ -157,6 +159,8 @@ class TarStream:
         """The next bytes of a gzipped tar, which may be of several gzip members."""
         assert self._inflate is not None
         while True:
+            if self._damage:
+                raise BadTar(self._damage)
             # No more than a piece at a time: a few bytes may inflate to gigabytes.
             data = self._inflate.unconsumed_tail + data
             if self._inflate.eof:
@@ -166,13 +170,24 @@ class TarStream:
                 self._inflate = zlib.decompressobj(wbits=31)
             elif not data and not (data := self._read(PIECE)):
                 raise BadTar(f"breaks off after {self._place:,} bytes", ends_early=True)
+            before = self._inflate.copy()
             try:
                 plain = self._inflate.decompress(data, 4 * PIECE)
             except zlib.error as error:
-                raise BadTar(f"damaged after {self._place:,} bytes ({error})") from error
+                self._damage = f"damaged after {self._place:,} bytes ({error})"
+                plain = inflate_to_damage(before, data)
             if plain:
                 return plain
             data = b""
+
+
+def inflate_to_damage(inflate: zlib._Decompress, data: bytes) -> bytes:
+    """What `data` inflates to before it is damaged: zlib itself drops all of a piece that is."""
+    plain = b""
+    with suppress(zlib.error):
+        for at in range(0, len(data), 64):
+            plain += inflate.decompress(data[at : at + 64])
+    return plain
 
 
 def read_pax(data: bytes) -> dict[str, str]:

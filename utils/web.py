@@ -44,8 +44,9 @@ class Download:
         import urllib3
 
         try:
+            # read1: `read` holds back what has come until it is `size`, and a clip with it.
             # Not decoded: some servers call a .tar.gz a gzipped answer.
-            data: bytes = self.response.raw.read(size, decode_content=False)
+            data: bytes = self.response.raw.read1(size, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise WebError(f"the connection was lost ({type(error).__name__})") from error
         return data
@@ -132,7 +133,7 @@ class _Empty:
 
     class raw:
         @staticmethod
-        def read(size: int, decode_content: bool) -> bytes:
+        def read1(size: int, decode_content: bool) -> bytes:
             return b""
 
 
