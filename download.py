@@ -30,7 +30,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -70,9 +70,9 @@ from utils.files import (
 from utils.jobs import Progress, clock, plural, run_parallel
 from utils.media import BadClip, Encode, check_length, decode_whole, find_ffmpeg, probe
 from utils.mirror import MirrorOptions, fetch_from_mirror
-from utils.official import CVDF, ListServers
+from utils.official import CVDF, ListServers, fetch_needed, needed_lists
 from utils.pace import Pace
-from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -250,7 +250,7 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[Path("kinetics_csv")],
         metavar="LIST",
-        help="lists, and folders of lists (*.csv)",
+        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
     )
     group.add_argument(
         "--label", nargs="+", default=[], metavar="LABEL", help="only these labels, in any case"
@@ -430,6 +430,8 @@ def trim_format(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     started = time.monotonic()
+    if not ensure_lists(args):
+        return 128 + received_signal() if STOP.is_set() else EXIT_OK
     lists = read_wanted(args)
     out = args.out.absolute()
     tool = find_ffmpeg(args.ffmpeg)
@@ -446,6 +448,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = make_run(args, out, workspace, plan.known)
             tally = fetch(plan, run, report, args)
     return finish(plan, tally, run, args, out, time.monotonic() - started)
+
+
+def ensure_lists(args: argparse.Namespace) -> bool:
+    """Fetch official lists that are wanted and not there; whether the run can go on.
+
+    Raises UserError where one could not be had.
+    """
+    needed = needed_lists(args.input_csv)
+    args.input_csv = needed.paths
+    if needed.missing and args.dry_run:
+        for each, folder in needed.missing:
+            say(f"would fetch the list {each.name} into {folder}")
+        return False
+    if needed.missing:
+        with stop_on_signals(), suppress(Stopped):
+            fetch_needed(needed, list_servers(args), quiet_say(args))
+    return not STOP.is_set()
+
+
+def list_servers(args: argparse.Namespace) -> ListServers:
+    return ListServers(Web(tuple(args.proxy)), args.lists_base)
+
+
+def quiet_say(args: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda text: None) if args.quiet else say
 
 
 def read_wanted(args: argparse.Namespace) -> ClipLists:
@@ -582,9 +609,9 @@ def make_run(args: argparse.Namespace, out: Path, workspace: Path, known: Known)
     )
     pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
     mirror = MirrorOptions(
-        web=(web := Web(options.proxies)),
+        web=Web(options.proxies),
         base=args.mirror_base,
-        lists=ListServers(web, args.lists_base),
+        lists=list_servers(args),
         num_jobs=args.num_jobs,
         forget=args.retry == "all",
     )

@@ -25,6 +25,7 @@ DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
 LISTS_FOLDER = Path("kinetics_csv")
 AVA_ARCHIVE = "ava_kinetics_v1_0.tar.gz"
+UNFINISHED = ".unfinished"
 LIST_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 LARGEST_FILE = 512 * 2**20  # bytes of one file in an archive; the largest is AVA's train, 60 MB
 
@@ -87,6 +88,7 @@ class Needed:
 
     paths: tuple[Path, ...]
     missing: tuple[tuple[OfficialList, Path], ...]  # with the folder that each goes to
+    whole: tuple[Path, ...]  # folders that get all lists
 
 
 def needed_lists(given: Sequence[Path]) -> Needed:
@@ -97,10 +99,12 @@ def needed_lists(given: Sequence[Path]) -> Needed:
     """
     paths: list[Path] = []
     missing: list[tuple[OfficialList, Path]] = []
+    whole: list[Path] = []
     for path in given:
         if path.name == LISTS_FOLDER.name and (path.is_dir() or not path.exists()):
-            if not any(path.glob("*.csv")):
-                missing += [(each, path) for each in ALL_LISTS]
+            if (path / UNFINISHED).exists() or not any(path.glob("*.csv")):
+                missing += [(each, path) for each in ALL_LISTS if not each.path(path).exists()]
+                whole.append(path)
             paths.append(path)
             continue
         wanted = BY_NAME.get(path.name.removesuffix(".csv"))
@@ -111,7 +115,17 @@ def needed_lists(given: Sequence[Path]) -> Needed:
         paths.append(wanted.path(folder))
         if not wanted.path(folder).exists():
             missing.append((wanted, folder))
-    return Needed(tuple(paths), tuple(dict.fromkeys(missing)))
+    return Needed(tuple(paths), tuple(dict.fromkeys(missing)), tuple(whole))
+
+
+def fetch_needed(needed: Needed, servers: ListServers, tell: Callable[[str], None]) -> None:
+    """Fetch what is missing. Raises UserError that says what to fetch by hand, Stopped."""
+    # A run that gets no further than some of all lists must not pass for one that got them.
+    for folder in needed.whole:
+        (make_folder(folder) / UNFINISHED).touch()
+    fetch_lists(needed.missing, servers, tell)
+    for folder in needed.whole:
+        (folder / UNFINISHED).unlink()
 
 
 @dataclass(frozen=True)
