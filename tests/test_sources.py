@@ -25,8 +25,8 @@ def fetch(folder: Path, rows: list[str], *more: object) -> Done:
     return run("download.py", *command, cwd=folder)
 
 
-def put(folder: Path, name: str, video: Path, seconds: float | None = None) -> Path:
-    """A clip on disk; `seconds` cuts its file so that it is shorter than its name says."""
+def put(folder: Path, name: str, video: Path) -> Path:
+    """A clip on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.mp4"
     shutil.copyfile(video, path)
@@ -121,38 +121,38 @@ def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
 
 
 @pytest.mark.parametrize(
-    ("clip", "window"), [((98, 108), (98, 103)), ((102, 112), (102, 106)), ((95, 102), None)]
+    ("held", "ts", "window"),
+    [
+        ((98, 108), 103, (100, 106)),
+        ((98, 103), 102, (99, 103)),
+        ((102, 112), 103, (102, 106)),
+        ((95, 103), 103, None),  # ends where the key frame begins
+    ],
 )
-def test_partial_ava_windows(
-    source: MakeSource, tmp_path: Path, clip: tuple[int, int], window: tuple[int, int] | None
+def test_ava_clips_out_of_kinetics_clips(
+    source: MakeSource,
+    tmp_path: Path,
+    held: tuple[int, int],
+    ts: int,
+    window: tuple[int, int] | None,
 ) -> None:
-    """The window of key frame 103 is 100 to 106; 98-103 ends on it, 95-102 does not hold it."""
-    start, end = clip
+    start, end = held
     put(tmp_path / "k700", f"{ID}_{start:06d}_{end:06d}", source(seconds=end - start))
-    ts = 102 if window == (98, 103) else 103
-    given = ["--source", f"clips:{tmp_path / 'k700'}"]
-    name = f"{ID}_{ts:06d}"
+    rows, given = [f"{ID},{ts},-1"], ["--source", f"clips:{tmp_path / 'k700'}"]
+    is_whole = window == (ts - 3, ts + 3)
+    assert fetch(tmp_path, rows, *given).code == (0 if is_whole else 1)
+    assert fetch(tmp_path, rows, *given, "--allow_partial").code == (0 if window else 1)
+    row = report_rows(tmp_path / "out" / REPORT)[f"{ID}_{ts:06d}"]
     if window is None:
-        assert fetch(tmp_path, [f"{ID},{ts},-1"], *given, "--allow_partial").code == 1
+        assert row["reason"] == "unavailable"
         return
-    partial = not (start <= ts - 3 and ts + 3 <= end)
-    if partial:
-        assert fetch(tmp_path, [f"{ID},{ts},-1"], *given).code == 1
-        assert fetch(tmp_path, [f"{ID},{ts},-1"], *given, "--allow_partial").code == 0
-    else:
-        assert fetch(tmp_path, [f"{ID},{ts},-1"], *given).code == 0
-    row = report_rows(tmp_path / "out" / REPORT)[name]
-    if not partial:
-        assert (row["time_start"], row["time_end"], row["reason"]) == (str(ts), "-1", "")
-        begin = ts - 3.0
-    else:
-        assert row["reason"] == "short"
-        begin = float(row["time_start"])
-        assert (begin, float(row["time_end"])) == (max(start, ts - 3), min(end, ts + 3))
-    # The key frame, found again by the report's window, is the frame that was marked.
-    times = dict(frame_times(tmp_path / "out" / f"{name}.mp4"))
-    assert times[ts - begin] == (ts - start) * 25
-    assert fetch(tmp_path, [f"{ID},{ts},-1"], "--verify", *given).code == 0
+    told = (str(ts), "-1", "") if is_whole else (str(window[0]), str(window[1]), "short")
+    assert (row["time_start"], row["time_end"], row["reason"]) == told
+    # The key frame, found by the window that the report tells, is the frame that it should be.
+    times = dict(frame_times(tmp_path / "out" / f"{ID}_{ts:06d}.mp4"))
+    assert len(times) == (window[1] - window[0]) * 25
+    assert times[ts - window[0]] == (ts - start) * 25
+    assert fetch(tmp_path, rows, "--verify", *given).code == 0
 
 
 def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Path) -> None:
