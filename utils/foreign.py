@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.clips import Clip, clip_window
@@ -32,37 +32,40 @@ from utils.youtube import FetchOptions
 
 @dataclass(frozen=True)
 class Taken:
-    """A clip that is now on disk: `reason` is empty or `short`; size in bytes."""
+    """A good clip: `reason` is empty or `short`; size in bytes; its length, where it is known."""
 
     reason: str
     size: int
+    seconds: float = 0.0
 
 
-def take_moved(clip: Clip, path: Path, options: FetchOptions) -> Taken:
-    """Make the temporary file `path` the clip. Raises BadClip, OSError."""
-    return _take(clip, path, options, publish)
+def examine(clip: Clip, path: Path, options: FetchOptions) -> Taken:
+    """Whether the file `path` can be the clip as it is; raises BadClip if not."""
+    length = measure_clip(options.ffmpeg, path, options.timeout)
+    if length.seconds < DURATION_TOLERANCE:
+        raise BadClip("truncated", f"{length.seconds:.2f} s long")
+    reason = "" if length.covers(clip_window(clip)[1]) else "short"
+    return Taken(reason, path.stat().st_size, length.seconds)
 
 
 def take_linked(clip: Clip, path: Path, options: FetchOptions) -> Taken:
     """Make the clip of `path`, which stays: a hard link, or a copy across file systems.
 
-    Raises BadClip, OSError.
+    Or anew, where the encoding options ask for that. Raises BadClip, OSError.
     """
-    return _take(clip, path, options, lambda source, final: _link(source, final, options.workspace))
-
-
-def _take(
-    clip: Clip, path: Path, options: FetchOptions, place: Callable[[Path, Path], None]
-) -> Taken:
-    length = measure_clip(options.ffmpeg, path, options.timeout)
-    if length.seconds < DURATION_TOLERANCE:
-        raise BadClip("truncated", f"{length.seconds:.2f} s long")
-    reason = "" if length.covers(clip_window(clip)[1]) else "short"
+    taken = examine(clip, path, options)
     if options.encode.changes_clips:
-        return Taken(reason, cut_from(clip, path, 0.0, length.seconds, options))
-    size = path.stat().st_size
-    place(path, options.out / f"{clip.name}.mp4")
-    return Taken(reason, size)
+        return encode_anew(clip, path, taken, options)
+    _link(path, options.out / f"{clip.name}.mp4", options.workspace)
+    return taken
+
+
+def encode_anew(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
+    """Make the clip of `path` as --short_side, --keyint and --no_audio want it.
+
+    Raises BadClip, OSError, Stopped.
+    """
+    return replace(taken, size=cut_from(clip, path, 0.0, taken.seconds, options))
 
 
 def _link(source: Path, final: Path, workspace: Path) -> None:

@@ -15,15 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils.cli import UserError
 from utils.clips import Clip, list_rows, parse_clip_name
-from utils.files import is_disk_full, publish
-from utils.foreign import result_of, take_moved
+from utils.files import is_disk_full, publish, publish_many, start_writing
+from utils.foreign import Taken, encode_anew, examine, result_of
 from utils.jobs import plural, run_parallel
 from utils.official import (
     CVDF,
@@ -35,7 +34,7 @@ from utils.official import (
     with_slash,
 )
 from utils.process import STOP, Stopped, sleep
-from utils.report import Result
+from utils.report import FAILED, Result
 from utils.tar import BadTar, Member, TarStream
 from utils.web import Web, WebError, waits
 from utils.youtube import FetchOptions
@@ -48,6 +47,7 @@ PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
 LARGEST_CLIP = 500 * 2**20  # bytes
 MEMORY_FOLDER = ".cvdf"
+LARGEST_BATCH = 64  # clips that are published at once
 HEADS_AT_ONCE = 8
 STOP_SECONDS = 2.0  # what a thread that waits for a server gets before it is left behind
 
@@ -348,8 +348,22 @@ def size_line(dataset: str, archives: Sequence[Archive], mirror: MirrorOptions) 
     return f"reading {plural(len(archives), 'archive')} of Kinetics-{dataset}, {total}{more}"
 
 
+@dataclass(frozen=True)
+class _Good:
+    """A clip that was found good, and waits to be published."""
+
+    result: Result
+    key: Key
+    path: Path
+    done: Future[bool]
+
+
 class _ArchiveReaders:
-    """Threads that read archives, and others that check and publish what they take out."""
+    """Threads that read archives, threads that check what they take out, and one that publishes.
+
+    Clips are published in batches: as many as were found good while the last batch was written to
+    the disk. One by one, waiting for the disk takes longer than all the rest.
+    """
 
     def __init__(
         self,
@@ -364,19 +378,21 @@ class _ArchiveReaders:
         self._events: queue.SimpleQueue[Result | Ending | BaseException | None] = (
             queue.SimpleQueue()
         )
+        self._good: queue.SimpleQueue[_Good | None] = queue.SimpleQueue()
         # Clips between archive and folder: so many, and no more, wait in the temporary folder.
-        self._room = threading.Semaphore(4 * mirror.num_jobs)
-        self._finishers = ThreadPoolExecutor(mirror.num_jobs)
+        self._room = threading.Semaphore(LARGEST_BATCH + 4 * mirror.num_jobs)
+        self._checkers = ThreadPoolExecutor(mirror.num_jobs)
+        self._publisher = threading.Thread(target=self._publish, daemon=True)
         self._over = False
         # Daemons: one that waits for a silent server must not hold up the end of a stopped run.
         count = min(mirror.num_jobs, len(archives))
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        self._readers = [threading.Thread(target=self._read, daemon=True) for _ in range(count)]
 
     def events(self) -> Iterator[Result | Ending]:
         """Results and endings as they come. Raises what a thread raised."""
-        for thread in self._threads:
+        for thread in (self._publisher, *self._readers):
             thread.start()
-        running = len(self._threads)
+        running = len(self._readers)
         try:
             while running and not STOP.is_set():
                 with suppress(queue.Empty):
@@ -388,12 +404,21 @@ class _ArchiveReaders:
                     else:
                         yield event
         finally:
-            self._over = True
-            self._finishers.shutdown(wait=True, cancel_futures=True)
-            for thread in self._threads:
-                thread.join(STOP_SECONDS / len(self._threads))
+            self._end_threads()
+        while not self._events.empty():  # published while the run was being stopped
+            event = self._events.get()
+            if isinstance(event, Result) and event.is_on_disk:
+                yield event
 
-    def _work(self) -> None:
+    def _end_threads(self) -> None:
+        self._over = True
+        self._checkers.shutdown(wait=True, cancel_futures=True)
+        self._good.put(None)
+        self._publisher.join()
+        for thread in self._readers:
+            thread.join(STOP_SECONDS / len(self._readers))
+
+    def _read(self) -> None:
         try:
             while not self._is_over:
                 with self._lock:
@@ -415,24 +440,71 @@ class _ArchiveReaders:
 
     def finish(self, clip: Clip, key: Key, path: Path) -> Future[bool]:
         """Have a clip checked and published; whether it was good."""
-        return self._finishers.submit(self._finish, clip, key, path)
+        done: Future[bool] = Future()
+        checking = self._checkers.submit(self._check, clip, key, path, done)
+        checking.add_done_callback(lambda each: self._settle(each, done))
+        return done
 
-    def _finish(self, clip: Clip, key: Key, path: Path) -> bool:
+    def _settle(self, checking: Future[None], done: Future[bool]) -> None:
+        """Pass on to `done` that a check was called off, or what it raised."""
+        if checking.cancelled():
+            done.set_exception(Stopped())
+        elif error := checking.exception():
+            done.set_exception(error)
+
+    def _check(self, clip: Clip, key: Key, path: Path, done: Future[bool]) -> None:
+        def take() -> Taken:
+            taken = examine(clip, path, self.options)
+            if self.options.encode.changes_clips:
+                return encode_anew(clip, path, taken, self.options)
+            start_writing(path)
+            return taken
+
+        result = result_of(clip, NAME, take, self.options)
+        good = _Good(result, key, path, done)
+        if result.is_on_disk and not self.options.encode.changes_clips:
+            self._good.put(good)
+        else:
+            self._end(good)
+
+    def _publish(self) -> None:
         try:
-            result = result_of(
-                clip, NAME, partial(take_moved, clip, path, self.options), self.options
-            )
-            if result.is_on_disk:
-                self.wanted.done(key)
-                self._events.put(result)
-            else:
-                self.wanted.give_back(key, result)
-                if result.reason == "disk_full":
-                    self._events.put(result)
-            return result.is_on_disk
-        finally:
-            path.unlink(missing_ok=True)
-            self._room.release()
+            while (first := self._good.get()) is not None:
+                batch = [first]
+                while len(batch) < LARGEST_BATCH and not self._good.empty():
+                    if (more := self._good.get()) is None:
+                        self._good.put(None)
+                        break
+                    batch.append(more)
+                self._publish_batch(batch)
+        except BaseException as error:
+            self._events.put(error)
+
+    def _publish_batch(self, batch: list[_Good]) -> None:
+        if self._is_over:
+            for good in batch:
+                good.done.set_exception(Stopped())
+            return
+        try:
+            publish_many([(g.path, self.options.out / g.path.name) for g in batch])
+        except OSError as error:
+            reason = "disk_full" if is_disk_full(error) else "unknown"
+            batch = [replace(g, result=failed_result(g.result, reason, error)) for g in batch]
+        for good in batch:
+            self._end(good)
+
+    def _end(self, good: _Good) -> None:
+        """Say what has become of a clip, and make room for another."""
+        result = good.result
+        good.path.unlink(missing_ok=True)
+        if result.is_on_disk:
+            self.wanted.done(good.key)
+        else:
+            self.wanted.give_back(good.key, result)
+        if result.is_on_disk or result.reason == "disk_full":
+            self._events.put(result)
+        self._room.release()
+        good.done.set_result(result.is_on_disk)
 
     def wait_for_room(self) -> None:
         while not self._room.acquire(timeout=0.1):
@@ -554,6 +626,12 @@ def member_key(name: str) -> Key | None:
         return None
     found = parse_clip_name(base[:-4])
     return None if found is None or found[2] is None else (found[0], found[1], found[2])
+
+
+def failed_result(result: Result, reason: str, error: OSError) -> Result:
+    """The result of a clip that was good, and could not be published."""
+    message = f"{error.strerror}: {error.filename or ''}"
+    return replace(result, status=FAILED, reason=reason, bytes=0, message=message)
 
 
 def oddity(member: Member) -> str:

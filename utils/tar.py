@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 512
-PIECE = 2**18  # bytes that are read at once
+PIECE = 2**16  # bytes that are read at once; larger ones cost a page fault every 4096 bytes
 GZIP = b"\x1f\x8b"
 LONGEST_NAME = 2**16  # bytes; an extended header that is longer is no name
 FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
