@@ -53,8 +53,8 @@ def test_the_last_line_for_a_clip_counts(tmp_path: Path) -> None:
         report.append_result(Result.of(CLIPS[1], "", "youtube"))
         report.append_result(Result.of(CLIPS[2], "forbidden", "youtube"))
     assert read_known(path).reasons == {
-        CLIPS[0].name: ("unavailable", "removed"),
-        CLIPS[2].name: ("failed", "forbidden"),
+        CLIPS[0].name: ("unavailable", "removed", "youtube"),
+        CLIPS[2].name: ("failed", "forbidden", "youtube"),
     }
 
 

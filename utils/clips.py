@@ -265,6 +265,21 @@ def _add_clip(lists: ClipLists, clip: Clip) -> str:
     return ""
 
 
+def list_rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """(youtube_id, time_start, time_end, label) of every row, as text and unchecked.
+
+    Raises UserError for a file that is no list.
+    """
+    rows = _fields(path)
+    columns = _read_header(path, *next(rows, (1, [], "")))
+    places = [columns.index(name) for name in REQUIRED]
+    label_at = columns.index("label") if "label" in columns else -1
+    for _, row, problem in rows:
+        if not problem and len(row) == len(columns):
+            youtube_id, start, end = (row[at] for at in places)
+            yield youtube_id, start, end, row[label_at] if label_at >= 0 else ""
+
+
 class _Times(dict[str, tuple[float, str]]):
     """text of a time -> (seconds, its part of a file's name); (nan, "") for what is no time."""
 

@@ -85,6 +85,11 @@ class Encode:
     audio: bool = True
     threads: int = 1
 
+    @property
+    def changes_clips(self) -> bool:
+        """Whether a clip that somebody else cut has to be encoded anew to be as asked for."""
+        return bool(self.short_side or self.keyint or not self.audio)
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.standin.answers import DEAD, Dead, Media, dead_answer, describe, play_answer
 from tests.standin.knobs import Knob, Request, combined
@@ -504,8 +504,8 @@ class _Handler(BaseHTTPRequestHandler):
         itag = None
         if self.command == "POST":
             target = "player" if parts.path == "/youtubei/v1/player" else "other"
-        elif self.standin.is_file(parts.path):
-            target, youtube_id = "file", parts.path
+        elif self.standin.is_file(unquote(parts.path)):
+            target, youtube_id = "file", unquote(parts.path)
         elif parts.path == "/watch":
             target, youtube_id = "watch", query.get("v", "")
         elif parts.path == "/videoplayback":
