@@ -5,16 +5,21 @@ examples:
   python download.py clips --input_csv kinetics_csv --split val --n 8
   python download.py clips --input_csv kinetics_csv --shard 1/4 --cookies cookies.txt
   python download.py clips --dry_run
+  python download.py clips --source clips:/data/k700,cvdf,youtube
 
 The first one says what it will do, fetches, and ends like this:
 
-  done in 0:01:36, 8 clips asked for
-    downloaded    6
-    unavailable   2  (private 1, removed 1)
-  on disk now: 6 of 8 wanted clips
+  done after 0:00:13, 7 clips finished
+    downloaded 4 (4 from youtube)
+      short 1: kept; the video ends before the clip does
+    unavailable 3
+      past_end 1: the clip starts after the video ends
+      private 1: private; only an account it is shared with sees it (--cookies)
+      removed 1: taken down by its uploader or by YouTube
+  on disk now: 4 of 7 wanted clips
   report: clips/download_report.csv
   next: python download.py clips --input_csv examples/kinetics_sample.csv --retry unavailable
-        asks again for the 2 that were unavailable; nothing else is missing
+        asks again for the 3 that are unavailable; nothing else is missing
 
 Lists: youtube_id,time_start,time_end[,label,split,...]. Clips: <id>_<start>_<end>.mp4.
 """
@@ -29,8 +34,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -56,6 +62,7 @@ from utils.clips import (
     read_lists,
     same_split,
 )
+from utils.disk_clips import get_clip, index_clips
 from utils.files import (
     DiskFull,
     free_bytes,
@@ -66,8 +73,10 @@ from utils.files import (
 )
 from utils.jobs import Progress, clock, plural, run_parallel
 from utils.media import BadClip, Encode, check_length, decode_whole, find_ffmpeg, probe
+from utils.mirror import MirrorOptions, fetch_from_mirror
+from utils.official import CVDF, ListServers, fetch_needed, needed_lists
 from utils.pace import Pace
-from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -82,9 +91,18 @@ from utils.report import (
     read_known,
     read_shorts,
 )
-from utils.youtube import YOUTUBE, FetchOptions, SectionLuck, fetch_video, split_words
+from utils.web import Web
+from utils.youtube import (
+    YOUTUBE,
+    YOUTUBE_NAMES,
+    FetchOptions,
+    SectionLuck,
+    fetch_video,
+    split_words,
+)
 
 BAD_FOLDER = ".bad"
+NOT_ASKED = "known from an earlier run"
 REFUSED_SHOWN = 10
 GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube lets through before it blocks
 
@@ -95,7 +113,7 @@ class Plan:
 
     lists: ClipLists
     num_lists: int
-    on_disk: frozenset[str]
+    on_disk: set[str]
     known: Known
     to_fetch: tuple[Clip, ...]
     not_again: int  # known to be unavailable, and not asked for again
@@ -108,6 +126,11 @@ class Run:
     options: FetchOptions
     num_jobs: int
     pace: Pace
+    known: Known  # what the report says of clips that are not on disk
+    ask_again: bool = False  # --retry
+    mirror: MirrorOptions | None = None
+    allow_partial: bool = False
+    tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
     luck: SectionLuck = field(default_factory=SectionLuck)
 
 
@@ -122,11 +145,79 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
         number, group = task
         return fetch_video(group, run.options, run.pace, run.luck, number)
 
-    for results in run_parallel(fetch, enumerate(by_video(clips)), run.num_jobs):
+    asked = []
+    for clip in clips:
+        if run.ask_again or not is_gone(clip, run.known, run.options.source_name):
+            asked.append(clip)
+        else:
+            reason = run.known.reasons[clip.name][1]
+            yield Result.of(clip, reason, run.options.source_name, message=NOT_ASKED)
+    for results in run_parallel(fetch, enumerate(by_video(asked)), run.num_jobs):
         yield from results
 
 
-SOURCES: dict[str, Source] = {"youtube": from_youtube}
+def from_disk(
+    clips: Sequence[Clip], run: Run, folders: tuple[Path, ...], name: str
+) -> Generator[Result, None, None]:
+    """The source `clips:DIR[:DIR...]`."""
+    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips))
+
+    def get(clip: Clip) -> Result:
+        return get_clip(clip, index, run.options, name, run.allow_partial)
+
+    yield from run_parallel(get, clips, run.num_jobs)
+
+
+def from_mirror(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
+    """The source `cvdf`."""
+    assert run.mirror is not None
+    yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
+
+
+def ask_sources(
+    clips: Sequence[Clip], run: Run, sources: Sequence[tuple[str, Source]]
+) -> Generator[Result, None, None]:
+    """Every clip from the first source that has it; one result for each, the most telling one."""
+    answers: dict[str, Result] = {}
+    for number, (_, source) in enumerate(sources, 1):
+        left = [c for c in clips if number == 1 or c.name in answers]
+        if not left or STOP.is_set():
+            return
+        with closing(source(left, run)) as results:
+            for result in results:
+                before = answers.pop(result.clip, None)
+                if before is not None and not result.is_on_disk:
+                    result = more_telling(before, result)
+                if result.is_on_disk or number == len(sources) or result.reason == "disk_full":
+                    yield result
+                else:
+                    answers[result.clip] = result
+
+
+def more_telling(earlier: Result, later: Result) -> Result:
+    """Which of two sources' answers for a clip that neither gave goes into the report.
+
+    First what another try may mend, then YouTube's own reason, then a copy that is damaged, and
+    only then that a source does not hold the clip.
+    """
+
+    def weight(result: Result) -> int:
+        if result.reason in ("truncated", "undecodable"):
+            return 1
+        if result.status == UNAVAILABLE:
+            return 2 if result.source in YOUTUBE_NAMES else 0
+        return 3
+
+    return earlier if weight(earlier) > weight(later) else later
+
+
+def is_gone(clip: Clip, known: Known, source: str) -> bool:
+    """Whether `source` once said that it will never have the clip."""
+    status, _, said_by = known.reasons.get(clip.name, ("", "", ""))
+    return status == UNAVAILABLE and said_by == source
+
+
+SOURCES: dict[str, Source] = {"youtube": from_youtube, "cvdf": from_mirror}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -147,8 +238,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--retry",
         choices=["unavailable", "all"],
-        help="ask again for clips that were unavailable, too; failed ones are always asked for"
-        " again, so `all` is the same (default: only failed ones)",
+        help="ask again for clips that were unavailable, too; with `all` also read archives again"
+        " that had nothing more to give (default: only failed ones, which are always asked for)",
     )
     args = parser.parse_args(argv)
     check_args(parser, args)
@@ -163,7 +254,7 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[Path("kinetics_csv")],
         metavar="LIST",
-        help="lists, and folders of lists (*.csv)",
+        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
     )
     group.add_argument(
         "--label", nargs="+", default=[], metavar="LABEL", help="only these labels, in any case"
@@ -188,6 +279,31 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where from")
+    group.add_argument(
+        "--source",
+        type=parse_sources,
+        default="youtube",
+        metavar="LIST",
+        help="where clips come from, in this order: youtube, cvdf (the archives of the CVDF"
+        " mirror), clips:DIR[:DIR...] (clips on disk), separated by commas",
+    )
+    group.add_argument(
+        "--allow_partial",
+        action="store_true",
+        help="with clips:DIR: keep what is there of an AVA-Kinetics clip, if its key frame is",
+    )
+    group.add_argument(
+        "--mirror_base",
+        default=CVDF,
+        metavar="URL",
+        help="where the mirror is; another one needs the same layout",
+    )
+    group.add_argument(
+        "--lists_base",
+        metavar="URL",
+        help="a server of the official lists (default: DeepMind's, then CVDF's)",
+    )
     group = parser.add_argument_group("how to fetch")
     group.add_argument(
         "--videos_per_hour",
@@ -261,8 +377,10 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
     """What argparse cannot say by itself; ends with exit code 2."""
     if args.cookies and not args.cookies.is_file():
         parser.error(f"--cookies {args.cookies}: there is no such file")
-    if not re.match(r"https?://.", args.url_base):
-        parser.error(f"--url_base {args.url_base}: an address begins with http:// or https://")
+    for option in ("url_base", "mirror_base", "lists_base"):
+        address = getattr(args, option)
+        if address is not None and not re.match(r"https?://.", address):
+            parser.error(f"--{option} {address}: an address begins with http:// or https://")
     for proxy in args.proxy:
         if not re.match(r"(https?|socks\w*)://.", proxy):
             parser.error(f"--proxy {proxy}: write http://HOST:PORT or socks5://HOST:PORT")
@@ -284,6 +402,28 @@ def shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def parse_sources(text: str) -> list[tuple[str, Source]]:
+    """An argparse type: `clips:/a:/b,cvdf,youtube` as names and sources, in that order."""
+    sources: list[tuple[str, Source]] = []
+    # Only a comma before another source separates: a folder's name may hold one.
+    for name in re.split(r",(?=clips:|cvdf(?:,|$)|youtube(?:,|$))", text):
+        if name.startswith("clips:"):
+            folders = tuple(Path(folder) for folder in name[len("clips:") :].split(":"))
+            for folder in folders:
+                if not folder.is_dir():
+                    raise argparse.ArgumentTypeError(f"{name}: {folder} is not a folder")
+            sources.append((name, partial(from_disk, folders=folders, name="clips")))
+        elif name in SOURCES:
+            sources.append((name, SOURCES[name]))
+        else:
+            known = ", ".join([*SOURCES, "clips:DIR"])
+            raise argparse.ArgumentTypeError(f"{name!r} is no source; there are {known}")
+    names = [name for name, _ in sources]
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} names a source twice")
+    return sources
+
+
 def trim_format(text: str) -> str:
     """An argparse type: one printf conversion of a number, and nothing else."""
     if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
@@ -294,6 +434,8 @@ def trim_format(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     started = time.monotonic()
+    if not ensure_lists(args):
+        return 128 + received_signal() if STOP.is_set() else EXIT_OK
     lists = read_wanted(args)
     out = args.out.absolute()
     tool = find_ffmpeg(args.ffmpeg)
@@ -307,9 +449,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_OK
         make_folder(out)
         with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, RESULT_COLUMNS) as report:
-            run = make_run(args, out, workspace)
+            run = make_run(args, out, workspace, plan.known)
             tally = fetch(plan, run, report, args)
     return finish(plan, tally, run, args, out, time.monotonic() - started)
+
+
+def ensure_lists(args: argparse.Namespace) -> bool:
+    """Fetch official lists that are wanted and not there; whether the run can go on.
+
+    Raises UserError where one could not be had.
+    """
+    needed = needed_lists(args.input_csv)
+    args.input_csv = needed.paths
+    if needed.missing and args.dry_run:
+        for each, folder in needed.missing:
+            say(f"would fetch the list {each.name} into {folder}")
+        return False
+    if needed.missing:
+        with stop_on_signals(), suppress(Stopped):
+            fetch_needed(needed, list_servers(args), quiet_say(args))
+    return not STOP.is_set()
+
+
+def list_servers(args: argparse.Namespace) -> ListServers:
+    return ListServers(Web(tuple(args.proxy)), args.lists_base)
+
+
+def quiet_say(args: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda text: None) if args.quiet else say
 
 
 def read_wanted(args: argparse.Namespace) -> ClipLists:
@@ -342,15 +509,18 @@ def read_wanted(args: argparse.Namespace) -> ClipLists:
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     """One look at the folder, one at the report. Nothing is written."""
     there = names_in(out, ".mp4")
-    known = read_known(out / REPORT_NAME)
-    on_disk = frozenset(name for name in lists.clips if name in there)
+    on_disk = lists.clips.keys() & there
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
-    again = [
-        clip
-        for clip in missing
-        if args.retry or known.reasons.get(clip.name, ("", ""))[0] != UNAVAILABLE
-    ]
+    # With all there and nothing refused, the report has nothing to tell.
+    known = read_known(out / REPORT_NAME) if missing or lists.refused else Known()
+    again = missing
+    if not args.retry and [name for name, _ in args.source] == ["youtube"]:
+        again = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
     return Plan(lists, len(args.lists), on_disk, known, tuple(again), len(missing) - len(again))
+
+
+def youtube_name(args: argparse.Namespace) -> str:
+    return YOUTUBE_NAMES[args.url_base != YOUTUBE]
 
 
 def videos_per_hour(args: argparse.Namespace) -> float:
@@ -366,17 +536,21 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: st
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
     failed = sum(plan.known.reasons.get(c.name, ("", ""))[0] == FAILED for c in plan.to_fetch)
+    sources = [name for name, _ in args.source]
     rate = videos_per_hour(args)
     pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
-    if rate and videos:
+    if rate and videos and sources == ["youtube"]:
         pace += f", so {clock(videos / rate * 3600)} or more"
     again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
+    if not args.retry and sources != ["youtube"]:
+        again = "asked for again; at YouTube only with --retry unavailable"
     unavailable = plan.not_again or sum(
         plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
     )
     say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
-    say(f"clips        {len(lists.clips):,} wanted ({plural(repeats, 'repeat')} of a clip,")
-    say(f"             {plural(lists.not_wanted, 'row')} outside of the selection)")
+    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} of them left out")
+    if lists.not_wanted:
+        say(f"             {plural(lists.not_wanted, 'row')} not selected")
     say_refused(lists)
     if lists.relabelled:
         say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")
@@ -385,7 +559,8 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: st
     say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
     if failed:
         say(f"             {failed:,} of them failed before")
-    say(f"pace         {plural(args.num_jobs, 'job')}, {pace}")
+    say(f"sources      {', '.join(sources)}")
+    say(f"pace         {plural(args.num_jobs, 'job')}{', ' + pace if 'youtube' in sources else ''}")
     say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
     say(f"tools        {tool_versions(ffmpeg_version)}")
     say("stop         Ctrl-C; the same command goes on from there")
@@ -416,7 +591,7 @@ def tool_versions(ffmpeg_version: str) -> str:
     return ", ".join(versions)
 
 
-def make_run(args: argparse.Namespace, out: Path, workspace: Path) -> Run:
+def make_run(args: argparse.Namespace, out: Path, workspace: Path, known: Known) -> Run:
     encode = Encode(
         crf=args.crf,
         keyint=args.keyint,
@@ -438,7 +613,14 @@ def make_run(args: argparse.Namespace, out: Path, workspace: Path) -> Run:
         timeout=args.timeout,
     )
     pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
-    return Run(options, args.num_jobs, pace)
+    mirror = MirrorOptions(
+        web=Web(options.proxies),
+        base=args.mirror_base,
+        lists=list_servers(args),
+        num_jobs=args.num_jobs,
+        forget=args.retry == "all",
+    )
+    return Run(options, args.num_jobs, pace, known, bool(args.retry), mirror, args.allow_partial)
 
 
 def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) -> Tally:
@@ -450,13 +632,17 @@ def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) ->
             report.append_result(result)
     with (
         Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=run.pace.note) as progress,
-        closing(SOURCES["youtube"](plan.to_fetch, run)) as results,
+        closing(ask_sources(plan.to_fetch, run, args.source)) as results,
     ):
+        if not args.quiet:
+            run.tell = progress.say
         for result in results:
             tally.add(result)
             progress.add(result.status)
             if result.reason == "disk_full" or tally.is_hopeless:
                 stop_run()
+            if result.message == NOT_ASKED:
+                continue  # the report has it
             report.append_result(result)
             if not result.is_on_disk:
                 progress.failure(result.reason, result.clip, result.message)

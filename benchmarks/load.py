@@ -50,7 +50,10 @@ ENCODES: dict[str, list[str]] = {
     "256_lines_gop_250": [*_SMALL, "-preset", "medium", "-crf", "23", "-g", "250"],
     "256_lines_gop_30": [*_SMALL, *_FAST, "-g", "30"],
     "256_lines_gop_16": [*_SMALL, *_FAST, "-g", "16"],
-    "256_lines_for_loading": [*_SMALL, *_FAST, "-g", "30", "-tune", "fastdecode"],
+    "256_lines_for_loading": [
+        *[*_SMALL, *_FAST, "-g", "30", "-tune", "fastdecode"],
+        *["-bf", "3", "-x264-params", "b-pyramid=none"],
+    ],
 }
 
 

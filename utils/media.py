@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +22,17 @@ from utils.cli import UserError
 from utils.process import Finished, run_child
 
 DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what was asked for
+
+
+# What may stand in an mp4 that common players and decoders read. By names of decoders.
+MP4_VIDEO = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mpeg4"})
+MP4_AUDIO = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "alac", "flac"})
+
+# For reading a file that may be a stranger's: no file it names is opened, and an error is an end.
+_STRICT = (
+    *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
+    *("-protocol_whitelist", "file"),
+)
 
 
 class BadClip(Exception):
@@ -72,6 +84,11 @@ class Encode:
     max_height: int | None = None
     audio: bool = True
     threads: int = 1
+
+    @property
+    def changes_clips(self) -> bool:
+        """Whether a clip that somebody else cut has to be encoded anew to be as asked for."""
+        return bool(self.short_side or self.keyint or not self.audio)
 
 
 @dataclass(frozen=True)
@@ -266,16 +283,8 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
 
     In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
     """
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
-    argv += ["-protocol_whitelist", "file", "-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
+    argv = [tool.path, *_STRICT]
+    argv += ["-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
     # Lines of framecrc: stream, dts, pts, duration, size, checksum.
@@ -382,17 +391,92 @@ def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
     return found
 
 
+def check_complete(path: Path) -> None:
+    """Whether the packets that a file promises are all there. Raises BadClip (truncated).
+
+    ffmpeg says nothing of a file that ends between two packets: it decodes what there is and exits
+    with 0. An mp4 lists its packets beforehand; other containers tell their duration.
+    """
+    import av
+
+    counts: Counter[int] = Counter()
+    end = 0.0
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            for packet in container.demux(streams):
+                counts[packet.stream_index] += packet.dts is not None
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if "mp4" in container.format.name:
+                for stream in streams:
+                    there, promised = counts[stream.index], len(stream.index_entries)
+                    if there < promised:
+                        raise BadClip("truncated", f"cut off: {there} of {promised} packets")
+            elif container.duration and end < container.duration / av.time_base - 0.5:
+                promised_end = container.duration / av.time_base
+                raise BadClip("truncated", f"cut off: {end:.2f} s of {promised_end:.2f}")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+
+
+def rewrap_problem(path: Path) -> str:
+    """Why a file's streams do not go into an mp4 as they are; "" when they do. Raises BadClip."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            names = [stream.codec_context.name for stream in streams]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+    wrong = [name for name in names if name not in MP4_VIDEO | MP4_AUDIO]
+    return f"{' and '.join(wrong)} cannot go into an mp4 without encoding anew" if wrong else ""
+
+
+def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
+    """Put the streams of a file into an mp4, packet by packet, and check that nothing is changed.
+
+    The first picture and the first sound go over. Raises BadClip when the mp4 does not decode to
+    the very pictures of `source`, at its length (an AVI without time stamps may not).
+    """
+    argv = [tool.path, *_STRICT]
+    argv += ["-i", file_url(source), "-map", "0:v:0", "-map", "0:a:0?", "-c", "copy"]
+    argv += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", "-y", file_url(target)]
+    finished = run_child(argv)
+    if finished.returncode != 0:
+        raise BadClip("undecodable", f"cannot be re-wrapped: {last_line(finished)}")
+    check_same_pictures(tool, source, target)
+
+
+def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
+    """Whether two files decode whole, to the same pictures in the same time. Raises BadClip."""
+    decode_whole(tool, target)
+    if picture_hashes(tool, source) != picture_hashes(tool, target):
+        raise BadClip("undecodable", "re-wrapped, it shows other pictures")
+    before, after = probe(source), probe(target)
+    if abs((before.end - before.start) - (after.end - after.start)) > DURATION_TOLERANCE:
+        raise BadClip(
+            "undecodable", f"re-wrapped, it lasts {after.end:.2f} s, not {before.end:.2f}"
+        )
+    if before.has_audio and not after.has_audio:
+        raise BadClip("undecodable", "re-wrapped, it has lost its sound")
+
+
+def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
+    """The MD5 of every decoded picture, in the order shown. Raises BadClip (undecodable)."""
+    argv = [tool.path, *_STRICT]
+    argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    finished = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
+    if finished.returncode != 0:
+        raise BadClip("undecodable", f"does not decode: {last_line(finished) or 'ffmpeg failed'}")
+    lines = finished.stdout.splitlines()
+    return [line.rpartition(",")[2].strip() for line in lines if not line.startswith("#")]
+
+
 def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
     """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
+    argv = [tool.path, *_STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
     finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
     if finished.timed_out:

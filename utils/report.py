@@ -9,7 +9,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,10 @@ DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed"
 # reason -> (status, what it means and what to do). README shows this table; a test compares them.
 REASONS: dict[str, tuple[str, str]] = {
     "": (DOWNLOADED, "the clip is on disk, whole and checked"),
-    "short": (DOWNLOADED, "kept; the video ends before the clip does"),
+    "short": (
+        DOWNLOADED,
+        "kept; the video, or the clip it was cut from, ends before the clip does",
+    ),
     "removed": (UNAVAILABLE, "taken down by its uploader or by YouTube"),
     "private": (UNAVAILABLE, "private; only an account it is shared with sees it (--cookies)"),
     "account_terminated": (UNAVAILABLE, "the uploader's account is closed"),
@@ -38,7 +41,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "drm": (UNAVAILABLE, "protected by DRM"),
     "bad_id": (UNAVAILABLE, "the id is not that of a video"),
     "past_end": (UNAVAILABLE, "the clip starts after the video ends"),
-    "unavailable": (UNAVAILABLE, "gone; YouTube does not say why"),
+    "unavailable": (UNAVAILABLE, "gone; YouTube does not say why, or no source holds it"),
     "rate_limited": (FAILED, "too many requests: run again in an hour, or with --cookies"),
     "bot_check": (FAILED, "taken for a bot: lower --videos_per_hour, give --cookies"),
     "forbidden": (FAILED, "the server refused the video's data (403): run again; update yt-dlp"),
@@ -129,8 +132,8 @@ def format_time(seconds: float) -> str:
 class ReportFile:
     """A CSV file to which whole lines are appended, each with one write.
 
-    Survives a kill at any byte: a torn last line is closed with a field too many when the file is
-    next opened, so that it never reads as a row. Two runs may append to one file.
+    Survives a kill at any byte: a torn last line is closed with an open quote when the file is next
+    opened, so that it never reads as a row. Two runs may append to one file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -144,12 +147,16 @@ class ReportFile:
             if not end:
                 self._write(_csv_line(self.columns))
             elif end != b"\n":
-                self._write(",torn\n")
+                self._write(',"torn\n')
         except OSError as error:
             raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
     def append(self, row: Iterable[object]) -> None:
         self._write(_csv_line(row))
+
+    def append_all(self, rows: Iterable[Iterable[object]]) -> None:
+        """Append many rows with one write."""
+        self._write("".join(map(_csv_line, rows)))
 
     def append_result(self, result: Any) -> None:
         """Append a dataclass whose fields are the columns."""
@@ -231,24 +238,26 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
 class Known:
     """What the report knows of clips that are not on disk, and of rows that were refused."""
 
-    reasons: dict[str, tuple[str, str]]  # clip -> (status, reason)
-    refused: frozenset[str]
+    # clip: (status, reason, source that said so)
+    reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
 
 def read_known(path: Path) -> Known:
     """Read the download report: the last line for a clip counts."""
-    reasons: dict[str, tuple[str, str]] = {}
+    reasons: dict[str, tuple[str, str, str]] = {}
     refused: set[str] = set()
-    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    kept: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for row in read_report(path, RESULT_COLUMNS):
         clip, status = row[0], row[4]
         if status == DOWNLOADED:
-            reasons.pop(clip, None)
+            if clip in reasons:
+                del reasons[clip]
         elif status == INVALID:
             refused.add(row[10])
         elif status in (UNAVAILABLE, FAILED):
-            pair = (status, row[5])
-            reasons[clip] = pairs.setdefault(pair, pair)
+            why = (status, row[5], row[6])
+            reasons[clip] = kept.setdefault(why, why)
     return Known(reasons, frozenset(refused))
 
 

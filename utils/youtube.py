@@ -46,6 +46,7 @@ from utils.process import Finished, run_child, sleep
 from utils.report import FAILED, REASONS, Result
 
 YOUTUBE = "https://www.youtube.com/watch?v="
+YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
 BLOCKS = ("rate_limited", "bot_check")
 TRIES = 3  # extractions for one video in one run, blocks not counted
 STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
@@ -125,7 +126,7 @@ class FetchOptions:
 
     @property
     def source_name(self) -> str:
-        return "youtube" if self.url_base == YOUTUBE else "url_base"
+        return YOUTUBE_NAMES[self.url_base != YOUTUBE]
 
 
 class SectionLuck:

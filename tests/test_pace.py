@@ -1,0 +1,80 @@
+"""The limiter between the workers, with real threads and a real clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from utils.pace import Pace, Turn
+
+
+def test_starts_are_spread_over_all_workers() -> None:
+    pace = Pace(videos_per_hour=36_000)  # one every 0.1 s
+    starts: list[float] = []
+
+    def work() -> None:
+        for _ in range(5):
+            pace.passed(pace.wait_turn())
+            starts.append(time.monotonic())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(starts) - min(starts) == pytest.approx(1.9, abs=0.6)
+
+
+def test_nothing_starts_in_a_block_but_one_scout() -> None:
+    pace = Pace(pause_seconds=0.5)
+    turn = pace.wait_turn()
+    pace.blocked(turn, "bot_check")
+    assert "bot_check" in pace.note()
+    turns: list[tuple[float, Turn]] = []
+
+    def work() -> None:
+        turn = pace.wait_turn()
+        turns.append((time.monotonic(), turn))
+        time.sleep(0.5)
+        pace.passed(turn)
+
+    started = time.monotonic()
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times = [at - started for at, _ in turns]
+    assert [turn.is_scout for _, turn in turns] == [True, False, False, False]
+    assert times[0] > 0.4
+    assert times[1] > times[0] + 0.4
+    assert pace.note() == ""
+
+
+def test_workers_under_way_count_as_one_block_and_scouts_double_it() -> None:
+    pace = Pace(pause_seconds=0.2)
+    turns = [pace.wait_turn() for _ in range(3)]
+    for turn in turns:
+        pace.blocked(turn, "rate_limited")
+    assert pace.blocks == 1
+    lengths = []
+    for _ in range(4):
+        before = time.monotonic()
+        scout = pace.wait_turn()
+        lengths.append(time.monotonic() - before)
+        pace.blocked(scout, "rate_limited")
+    assert lengths == pytest.approx([0.2, 0.4, 0.8, 0.8], abs=0.3)
+    assert lengths[2] > lengths[0] + 0.3
+
+
+def test_a_scout_without_an_answer_is_replaced() -> None:
+    pace = Pace(pause_seconds=0.1)
+    pace.blocked(pace.wait_turn(), "bot_check")
+    first = pace.wait_turn()
+    pace.unclear(first)
+    second = pace.wait_turn()
+    assert first.is_scout and second.is_scout
+    pace.passed(second)
+    assert not pace.wait_turn().is_scout

@@ -1,0 +1,80 @@
+"""The report survives what kills a run, and says nothing that was not written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from utils.cli import UserError
+from utils.clips import Clip
+from utils.report import (
+    REASONS,
+    RESULT_COLUMNS,
+    ReportFile,
+    Result,
+    format_time,
+    read_known,
+    read_report,
+)
+
+CLIPS = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(3)]
+
+
+def write_three(path: Path) -> None:
+    with ReportFile(path, RESULT_COLUMNS) as report:
+        for clip, reason in zip(CLIPS, ("removed", "network", ""), strict=True):
+            result = Result.of(clip, reason, "youtube", message='said "no", twice\nover', seconds=1)
+            report.append_result(result)
+
+
+def test_torn_at_any_byte(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.csv"
+    write_three(whole)
+    data = whole.read_bytes()
+    lines = data.count(b"\n")
+    assert lines == 4
+    for length in range(len(data)):
+        path = tmp_path / "torn.csv"
+        path.write_bytes(data[:length])
+        before = list(read_report(path, RESULT_COLUMNS))
+        assert len(before) == max(0, data[:length].count(b"\n") - 1)
+        with ReportFile(path, RESULT_COLUMNS) as report:
+            report.append_result(Result.of(CLIPS[0], "private", "youtube"))
+        after = list(read_report(path, RESULT_COLUMNS))
+        assert after[:-1] == before
+        assert after[-1][5] == "private"
+
+
+def test_the_last_line_for_a_clip_counts(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    write_three(path)
+    with ReportFile(path, RESULT_COLUMNS) as report:
+        report.append_result(Result.of(CLIPS[1], "", "youtube"))
+        report.append_result(Result.of(CLIPS[2], "forbidden", "youtube"))
+    assert read_known(path).reasons == {
+        CLIPS[0].name: ("unavailable", "removed", "youtube"),
+        CLIPS[2].name: ("failed", "forbidden", "youtube"),
+    }
+
+
+def test_another_file_under_that_name_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    path.write_text("my,notes\n1,2\n")
+    with pytest.raises(UserError, match="not a report"):
+        ReportFile(path, RESULT_COLUMNS)
+    assert path.read_text() == "my,notes\n1,2\n"
+
+
+def test_times_read_as_the_list_has_them() -> None:
+    assert [format_time(t) for t in (417.0, 12.5, 0.0, -1.0)] == ["417", "12.5", "0", "-1"]
+
+
+def test_reasons_are_those_of_the_contract() -> None:
+    gone = "removed private account_terminated copyright members_only age_restricted geo_blocked"
+    gone += " live drm bad_id past_end unavailable"
+    again = "rate_limited bot_check forbidden cookies js_runtime no_format network timeout"
+    again += " truncated undecodable disk_full unknown"
+    assert {r for r, (status, _) in REASONS.items() if status == "unavailable"} == set(gone.split())
+    assert {r for r, (status, _) in REASONS.items() if status == "failed"} == set(again.split())
+    assert {r for r, (status, _) in REASONS.items() if status == "downloaded"} == {"", "short"}

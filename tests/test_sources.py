@@ -1,0 +1,192 @@
+"""--source: clips from the disk, and the chain; download.py runs as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeSource
+from tests.scripts import Done, report_rows, run, write_list
+from tests.standin.server import StandIn
+from tests.standin.sources import beep_times, frame_numbers, frame_times
+from utils.media import decode_whole, find_ffmpeg, probe
+from utils.mp4 import read_length
+
+ID = "-bcdefghijk"
+REPORT = "download_report.csv"
+
+
+def fetch(folder: Path, rows: list[str], *more: object) -> Done:
+    listing = write_list(folder / "list.csv", rows)
+    command = [folder / "out", "--input_csv", listing, "--videos_per_hour", "0", *more]
+    return run("download.py", *command, cwd=folder)
+
+
+def put(folder: Path, name: str, video: Path) -> Path:
+    """A clip on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.mp4"
+    shutil.copyfile(video, path)
+    return path
+
+
+def test_the_same_clip_is_linked_and_a_longer_one_is_cut(
+    source: MakeSource, tmp_path: Path
+) -> None:
+    held = put(tmp_path / "k%700 a,b" / "some label", f"{ID}_000100_000110", source(seconds=10))
+    rows = [f"{ID},100,110", f"{ID},102,105", f"{ID},108,112", "notondisk__,0,10"]
+    done = fetch(tmp_path, rows, "--source", f"clips:{tmp_path / 'k%700 a,b'}")
+    assert done.code == 1
+    out = tmp_path / "out"
+    assert os.path.samefile(held, out / held.name)
+    cut = out / f"{ID}_000102_000105.mp4"
+    assert frame_numbers(cut) == list(range(50, 125))
+    assert beep_times(cut) == pytest.approx(range(3), abs=0.040)
+    found = report_rows(out / REPORT)
+    assert found[held.stem]["source"] == found[cut.stem]["source"] == "clips"
+    for name in (f"{ID}_000108_000112", "notondisk___000000_000010"):
+        assert (found[name]["status"], found[name]["reason"]) == ("unavailable", "unavailable")
+    assert "downloaded 2 (2 from clips)" in done.err
+    assert sorted(path.name for path in out.iterdir()) == [held.name, cut.name, REPORT]
+    assert "2 unavailable" not in fetch(tmp_path, rows, "--dry_run").err  # YouTube never said so
+
+
+def test_encoding_options_apply_to_clips_from_the_disk(source: MakeSource, tmp_path: Path) -> None:
+    held = put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10))
+    given = ["--source", f"clips:{held.parent}", "--short_side", "128", "--no_audio"]
+    assert fetch(tmp_path, [f"{ID},100,110"], *given).code == 0
+    found = probe(tmp_path / "out" / held.name)
+    assert (found.height, found.frames, found.has_audio) == (128, 250, False)
+    assert probe(held).height == 360
+
+
+def test_a_clip_shorter_than_its_name_goes_to_the_next_source(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    put(tmp_path / "short", f"{ID}_000002_000012", source(seconds=6))
+    broken = put(tmp_path / "broken", f"{ID}_000003_000013", source(seconds=10))
+    broken.write_bytes(broken.read_bytes()[:-1000])
+    rows = [f"{ID},2,12", f"{ID},4,6", f"{ID},9,11", f"{ID},3,13"]
+    chain = f"clips:{tmp_path / 'short'}:{tmp_path / 'broken'},youtube"
+    done = fetch(tmp_path, rows, "--source", chain, "--ytdlp_args", standin.ytdlp_args)
+    assert done.code == 0, done.err
+    found = report_rows(tmp_path / "out" / REPORT)
+    sources = [found[f"{ID}_{s:06d}_{e:06d}"]["source"] for s, e in ((2, 12), (4, 6), (9, 11))]
+    assert sources == ["youtube", "clips", "youtube"]
+    assert found[broken.stem]["source"] == "youtube"
+    assert frame_numbers(tmp_path / "out" / f"{ID}_000002_000012.mp4") == list(range(50, 300))
+    assert frame_numbers(tmp_path / "out" / f"{ID}_000004_000006.mp4") == list(range(50, 100))
+    assert "downloaded 4 (" in done.err
+
+
+def test_a_short_clip_is_taken_where_its_own_report_says_so(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    rows = [f"{ID},15,25"]
+    assert fetch(tmp_path, rows, "--ytdlp_args", standin.ytdlp_args).code == 0
+    os.rename(tmp_path / "out", tmp_path / "first")
+    assert fetch(tmp_path, rows, "--source", f"clips:{tmp_path / 'first'}").code == 0
+    found = report_rows(tmp_path / "out" / REPORT)[f"{ID}_000015_000025"]
+    assert (found["status"], found["reason"]) == ("downloaded", "short")
+
+
+def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_dead(ID, "private")
+    given = ["--ytdlp_args", standin.ytdlp_args]
+    rows = [f"{ID},3,5", f"{ID},13,15"]
+    empty = tmp_path / "k700"
+    empty.mkdir()
+    done = fetch(tmp_path, rows, "--source", f"youtube,clips:{empty}", *given)
+    assert done.code == 1
+    found = report_rows(tmp_path / "out" / REPORT)
+    # That a source does not hold a clip says less than that its video is private.
+    assert {(r["reason"], r["source"]) for r in found.values()} == {("private", "youtube")}
+    standin.clear_log()
+    size = (tmp_path / "out" / REPORT).stat().st_size
+    put(empty, f"{ID}_000000_000010", source(seconds=10))
+    done = fetch(tmp_path, rows, "--source", f"clips:{empty},youtube", *given)
+    assert done.code == 1
+    assert standin.requests() == []
+    added = (tmp_path / "out" / REPORT).read_text()[size:].splitlines()
+    assert [line.split(",")[0] for line in added] == [f"{ID}_000003_000005"]
+    assert "private 1" in done.err
+    assert "on disk now: 1 of 2 wanted clips" in done.err
+
+
+@pytest.mark.parametrize(
+    ("held", "ts", "window"),
+    [
+        ((98, 108), 103, (100, 106)),
+        ((98, 103), 102, (99, 103)),
+        ((102, 112), 103, (102, 106)),
+        ((95, 103), 103, None),  # ends where the key frame begins
+    ],
+)
+def test_ava_clips_out_of_kinetics_clips(
+    source: MakeSource,
+    tmp_path: Path,
+    held: tuple[int, int],
+    ts: int,
+    window: tuple[int, int] | None,
+) -> None:
+    start, end = held
+    put(tmp_path / "k700", f"{ID}_{start:06d}_{end:06d}", source(seconds=end - start))
+    rows, given = [f"{ID},{ts},-1"], ["--source", f"clips:{tmp_path / 'k700'}"]
+    is_whole = window == (ts - 3, ts + 3)
+    assert fetch(tmp_path, rows, *given).code == (0 if is_whole else 1)
+    assert fetch(tmp_path, rows, *given, "--allow_partial").code == (0 if window else 1)
+    row = report_rows(tmp_path / "out" / REPORT)[f"{ID}_{ts:06d}"]
+    if window is None:
+        assert row["reason"] == "unavailable"
+        return
+    told = (str(ts), "-1", "") if is_whole else (str(window[0]), str(window[1]), "short")
+    assert (row["time_start"], row["time_end"], row["reason"]) == told
+    # The key frame, found by the window that the report tells, is the frame that it should be.
+    times = dict(frame_times(tmp_path / "out" / f"{ID}_{ts:06d}.mp4"))
+    assert len(times) == (window[1] - window[0]) * 25
+    assert times[ts - window[0]] == (ts - start) * 25
+    assert fetch(tmp_path, rows, "--verify", *given).code == 0
+
+
+def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Path) -> None:
+    put(tmp_path / "k700", f"{ID}_000102_000112", source(seconds=10))
+    put(tmp_path / "k700", f"{ID}_000101_000111", source(seconds=10))
+    given = ["--source", f"clips:{tmp_path / 'k700'}", "--allow_partial"]
+    assert fetch(tmp_path, [f"{ID},103,-1"], *given).code == 0
+    row = report_rows(tmp_path / "out" / REPORT)[f"{ID}_000103"]
+    assert (row["time_start"], row["time_end"]) == ("101", "106")
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ("clips:/nowhere", "is not a folder"),
+        ("youtub", "is no source"),
+        ("youtube,youtube", "names a source twice"),
+        ("", "is no source"),
+    ],
+)
+def test_a_wrong_chain_is_refused(tmp_path: Path, chain: str, said: str) -> None:
+    done = fetch(tmp_path, [f"{ID},0,10"], f"--source={chain}")
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_breaks_off_anywhere_is_found(source: MakeSource, tmp_path: Path) -> None:
+    """And the length read from the boxes is the one that the packets give."""
+    whole = source(seconds=4, fps="30000/1001")
+    assert read_length(whole).seconds == pytest.approx(probe(whole).end, abs=0.02)
+    decode_whole(find_ffmpeg(), whole)
+    data, part = whole.read_bytes(), tmp_path / "part.mp4"
+    for size in [*range(0, len(data), len(data) // 97), len(data) - 1]:
+        part.write_bytes(data[:size])
+        with pytest.raises(Exception, match="break|empty|no index"):
+            read_length(part)

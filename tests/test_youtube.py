@@ -1,0 +1,122 @@
+"""What yt-dlp says, and the command lines it gets: pure functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from utils.media import Encode, Ffmpeg, Input, cut_command, file_url
+from utils.report import REASONS
+from utils.youtube import (
+    ERRORS,
+    FetchOptions,
+    classify_ytdlp,
+    cookie_header,
+    extract_command,
+    section_inputs,
+    whole_command,
+)
+
+OPTIONS = FetchOptions(Path("/o"), Path("/o/.tmp"), Ffmpeg("ffmpeg", "9", frozenset({"headers"})))
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        ("ERROR: [youtube] x: Sign in to confirm you’re not a bot. Use --cookies", "bot_check"),
+        ("ERROR: [youtube] x: This content isn’t available, try again later.", "rate_limited"),
+        (
+            "WARNING: [youtube] Unable to download API page: HTTP Error 429: Too Many Requests\n"
+            "ERROR: [youtube] x: Failed to extract any player response",
+            "rate_limited",
+        ),
+        (
+            "WARNING: [youtube] No supported JavaScript runtime could be found\n"
+            "ERROR: [youtube] x: Private video. Sign in if you've been granted access",
+            "private",
+        ),
+        (
+            "WARNING: [youtube] No supported JavaScript runtime could be found\n"
+            "ERROR: [youtube] x: Requested format is not available",
+            "js_runtime",
+        ),
+        (
+            "WARNING: The provided YouTube account cookies are no longer valid.\n"
+            "ERROR: [youtube] x: No video formats found!",
+            "cookies",
+        ),
+        ("ERROR: unable to write data: [Errno 28] No space left on device", "disk_full"),
+        (
+            "ERROR: [youtube:truncated_id] x: Incomplete YouTube ID x. URL looks truncated.",
+            "bad_id",
+        ),
+        ("ERROR: unable to download video data: HTTP Error 403: Forbidden", "forbidden"),
+        ("ERROR: unable to download video data: HTTP Error 503: x", "network"),
+        ("ERROR: Got error: 500 bytes read, 5500 more expected", "network"),
+        ("ERROR: something with a 512 in it", "unknown"),
+    ],
+)
+def test_what_ytdlp_says(stderr: str, reason: str) -> None:
+    assert classify_ytdlp(stderr) == reason
+
+
+def test_a_mirrors_error_page_is_not_for_good() -> None:
+    stderr = "ERROR: Unsupported URL: http://lab/watch?v=x"
+    assert classify_ytdlp(stderr) == "bad_id"
+    assert classify_ytdlp(stderr, "http://lab/watch?v=") == "network"
+
+
+def test_every_row_of_the_table_is_a_reason() -> None:
+    assert {reason for reason, _ in ERRORS} < set(REASONS)
+
+
+def test_an_id_is_never_an_option() -> None:
+    argv = extract_command("--version__", OPTIONS, Path("/o/.tmp/x"))
+    assert argv[-2:] == ["--", "https://www.youtube.com/watch?v=--version__"]
+    assert "--ignore-config" in argv
+
+
+def test_percent_signs_of_a_folder_are_no_template(tmp_path: Path) -> None:
+    argv = whole_command(Path("info.json"), OPTIONS, Path("/o/%(id)s/x"))
+    assert argv[argv.index("-o") + 1] == "/o/%%(id)s/x/whole.%(ext)s"
+
+
+def test_only_http_reaches_ffmpeg() -> None:
+    good = {"url": "http://h/v", "protocol": "https", "vcodec": "avc1"}
+    assert [i.url for i in section_inputs(good, OPTIONS)] == ["http://h/v"]
+    for url in ("file:///etc/passwd", "concat:/etc/passwd|x", "/etc/passwd", None):
+        assert section_inputs(good | {"url": url}, OPTIONS) == []
+    sound = {"url": "http://h/a", "protocol": "https", "vcodec": "none"}
+    both = section_inputs({"requested_formats": [sound, good]}, OPTIONS)
+    assert [i.url for i in both] == ["http://h/v", "http://h/a"]
+
+
+def test_old_ffmpegs_get_no_option_that_they_lack() -> None:
+    (found,) = section_inputs({"url": "https://h/v", "protocol": "https"}, OPTIONS)
+    assert "request_size" not in found.options
+    assert found.options["rw_timeout"] == "15000000"
+    assert "ca_file" in found.options
+
+
+def test_cookies_of_a_format() -> None:
+    assert cookie_header('a=b; Domain=.h; Path=/; c="d e"; Secure') == 'a=b; c="d e"'
+    assert cookie_header(None) == ""
+
+
+def test_one_encode_for_cut_scale_and_gop() -> None:
+    argv = cut_command(
+        Ffmpeg("/bin/ff", "9"),
+        [Input("http://h/v", {"headers": "A: b\r\n"}), Input("http://h/a")],
+        417,
+        10,
+        Encode(short_side=256, keyint=16),
+        Path("/o/a b.mp4"),
+    )
+    assert argv[0] == "/bin/ff"
+    assert argv[-2 if argv[-1] == "-y" else -1] == "file:/o/a b.mp4"
+    text = " ".join(argv)
+    assert "-ss 417 -t 10 -i http://h/v" in text.replace("-headers A: b\r\n ", "")
+    assert text.count("-i ") == 2
+    assert "-g 16" in text and "scale=" in text and "-movflags +faststart" in text
+    assert file_url(Path("/a:b")) == "file:/a:b"

@@ -1,0 +1,167 @@
+"""Plain HTTP for lists and archives: streams that can be taken up again, sizes, small texts.
+
+Under `official` and `mirror`. requests does the talking; every error of it becomes a WebError.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from utils.process import sleep
+
+TRIES = 6  # in a row, without a byte of progress between them
+LIST_TRIES = 3
+TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
+TEXT_LIMIT = 64 * 2**20  # bytes; the largest list has 25 MB
+
+
+class WebError(Exception):
+    """An address did not give what it should. `for_good`: asking again will not help."""
+
+    def __init__(self, message: str, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.for_good = for_good
+
+
+@dataclass
+class Download:
+    """An answer that is being read. `start`: its first byte's place in the file."""
+
+    response: Any
+    start: int
+    length: int | None  # bytes still to come; None if the server does not say
+    etag: str
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end. Raises WebError where it breaks off."""
+        import urllib3
+
+        try:
+            # read1: `read` holds back what has come until it is `size`, and a clip with it.
+            # Not decoded: some servers call a .tar.gz a gzipped answer.
+            data: bytes = self.response.raw.read1(size, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise WebError(f"the connection was lost ({type(error).__name__})") from error
+        return data
+
+
+@dataclass(frozen=True)
+class Web:
+    """Requests through the given proxies, which take turns."""
+
+    proxies: tuple[str, ...] = ()
+    _turns: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    @contextmanager
+    def open(self, url: str, start: int = 0, etag: str = "") -> Iterator[Download]:
+        """The bytes of `url` from `start` on, or, where the server cannot, from 0.
+
+        With `etag`, from 0 as well where the file is no longer the one that had it. Raises
+        WebError. Where `start` is the file's end, the answer is empty.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if etag and not etag.startswith("W/"):
+                headers["If-Range"] = etag
+        response = self._ask("GET", url, headers, stream=True)
+        try:
+            if response.status_code == 416 and start:
+                yield Download(_Empty, start, 0, etag)
+                return
+            check_status(response)
+            begin = start if response.status_code == 206 else 0
+            told = response.headers.get("Content-Range", f"bytes {start}-")
+            if begin and not told.startswith(f"bytes {start}-"):
+                raise WebError(f"asked for byte {start:,} and was given {told!r}")
+            length = response.headers.get("Content-Length", "")
+            given = int(length) if length.isdigit() else None
+            yield Download(response, begin, given, response.headers.get("ETag", ""))
+        finally:
+            response.close()
+
+    def size(self, url: str) -> int | None:
+        """The size of a file by HEAD; None if the server does not say. Raises WebError."""
+        response = self._ask("HEAD", url, {"Accept-Encoding": "identity"}, allow_redirects=True)
+        with response:
+            check_status(response)
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdigit() else None
+
+    def text(self, url: str) -> str:
+        """A small text file, with tries. Raises WebError, Stopped."""
+        for wait in waits(LIST_TRIES):
+            try:
+                with self.open(url) as download:
+                    data = b"".join(iter(lambda: download.read(2**20), b""))
+                    if len(data) > TEXT_LIMIT:
+                        raise WebError("is too large for a list", for_good=True)
+                    return data.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise WebError("is not UTF-8 text", for_good=True) from error
+            except WebError as error:
+                if error.for_good or wait is None:
+                    raise
+            sleep(wait)
+        raise AssertionError("waits() ends with None")
+
+    def _ask(self, method: str, url: str, headers: dict[str, str], **more: Any) -> Any:
+        import requests
+
+        proxies = None
+        if self.proxies:
+            proxy = self.proxies[next(self._turns) % len(self.proxies)]
+            proxies = {"http": proxy, "https": proxy}
+        try:
+            return requests.request(
+                method, quoted(url), headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
+            )
+        except requests.exceptions.RequestException as error:
+            bad = isinstance(error, ValueError) or "SOCKS" in str(error)
+            raise WebError(_cause(error), for_good=bad) from error
+
+
+class _Empty:
+    """An answer without a byte, as `Download.response`."""
+
+    class raw:
+        @staticmethod
+        def read1(size: int, decode_content: bool) -> bytes:
+            return b""
+
+
+def check_status(response: Any) -> None:
+    """Raises WebError for an answer that is an error."""
+    code = response.status_code
+    if code not in (200, 206):
+        passing = code in (408, 425, 429) or code >= 500
+        raise WebError(f"HTTP {code} {response.reason}", for_good=not passing)
+
+
+def waits(tries: int = TRIES) -> Iterator[float | None]:
+    """The seconds to wait after each try, growing and never the same; None after the last."""
+    for number in range(tries - 1):
+        yield 2.0**number * random.uniform(0.4, 0.8)
+    yield None
+
+
+def quoted(url: str) -> str:
+    """An address with its path quoted: class names hold spaces and parentheses."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=quote(unquote(parts.path))))
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a requests error, in a few words."""
+    text = str(error)
+    for words in ("Connection refused", "timed out", "Name or service not known", "SOCKS"):
+        if words in text:
+            return words if words != "SOCKS" else "SOCKS proxies need: pip install pysocks"
+    return f"{type(error).__name__}: {text}"[:200]
