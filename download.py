@@ -9,13 +9,17 @@ examples:
 
 The first one says what it will do, fetches, and ends like this:
 
-  done in 0:01:36, 8 clips asked for
-    downloaded    6
-    unavailable   2  (private 1, removed 1)
-  on disk now: 6 of 8 wanted clips
+  done after 0:00:13, 7 clips finished
+    downloaded 4 (4 from youtube)
+      short 1: kept; the video ends before the clip does
+    unavailable 3
+      past_end 1: the clip starts after the video ends
+      private 1: private; only an account it is shared with sees it (--cookies)
+      removed 1: taken down by its uploader or by YouTube
+  on disk now: 4 of 7 wanted clips
   report: clips/download_report.csv
   next: python download.py clips --input_csv examples/kinetics_sample.csv --retry unavailable
-        asks again for the 2 that were unavailable; nothing else is missing
+        asks again for the 3 that are unavailable; nothing else is missing
 
 Lists: youtube_id,time_start,time_end[,label,split,...]. Clips: <id>_<start>_<end>.mp4.
 """
@@ -544,8 +548,9 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: st
         plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
     )
     say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
-    say(f"clips        {len(lists.clips):,} wanted ({plural(repeats, 'repeat')} of a clip,")
-    say(f"             {plural(lists.not_wanted, 'row')} outside of the selection)")
+    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} of them left out")
+    if lists.not_wanted:
+        say(f"             {plural(lists.not_wanted, 'row')} not selected")
     say_refused(lists)
     if lists.relabelled:
         say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import Done, children_with, finish, report_rows, run, start, write_list
+from tests.scripts import ROOT, Done, children_with, finish, report_rows, run, start, write_list
+from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
-from utils.media import find_ffmpeg, probe
+from utils.media import Encode, Input, cut_command, find_ffmpeg, probe
+from utils.process import run_child
+from utils.youtube import FetchOptions, section_inputs
 
 FAST = ("--videos_per_hour", "0")
 
@@ -620,3 +627,57 @@ def test_the_report_says_what_the_files_are(
 
 def test_make_source_is_what_the_tests_think(tmp_path: Path) -> None:
     assert frame_numbers(make_source(tmp_path / "a.mp4", seconds=1)) == list(range(25))
+
+
+def test_proxies_take_turns_and_carry_all(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    names = [f"proxied{number:04d}" for number in range(2)]
+    for name in names:
+        standin.add_video(name, source(seconds=20))
+    with Proxy() as first, Proxy() as second:
+        proxies = ["--proxy", first.address, "--proxy", second.address]
+        done = download(standin, tmp_path, [f"{name},8,10" for name in names], "--n", "1", *proxies)
+        assert done.code == 0, done.err
+        for proxy in (first, second):
+            assert [asked for asked in proxy.asked if asked.startswith("CONNECT")]
+            assert [asked for asked in proxy.asked if asked.startswith("GET")]
+
+
+def test_sections_come_over_https_too(
+    standin: StandIn, source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ffmpeg 9 checks certificates by default; it has to be told which authorities to trust."""
+    video = source(seconds=20)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ROOT / "tests" / "standin" / "standin.pem")
+    handler = functools.partial(QuietHandler, directory=str(video.parent))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"https://127.0.0.1:{server.server_port}/{video.name}"
+    tool = find_ffmpeg()
+    codes = {}
+    for trusted in (True, False):
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(ROOT / "tests" / "standin" / "standin.pem"))
+        else:
+            monkeypatch.delenv("SSL_CERT_FILE")
+        options = FetchOptions(tmp_path, tmp_path, tool)
+        (given,) = section_inputs({"url": url, "protocol": "https"}, options)
+        kept = {k: v for k, v in given.options.items() if not k.startswith("reconnect")}
+        given = Input(url, kept)  # a reconnect would try for minutes
+        target = tmp_path / f"{trusted}.mp4"
+        codes[trusted] = run_child(
+            cut_command(tool, [given], 8, 2, Encode(), target), timeout=60
+        ).returncode
+    server.shutdown()
+    server.server_close()
+    assert codes[True] == 0
+    assert codes[False] != 0
+    assert frame_numbers(tmp_path / "True.mp4") == list(range(200, 250))
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -71,11 +71,10 @@ def run_folder(out: Path) -> Iterator[Path]:
     """
     base = out / TEMP_FOLDER
     try:
-        base.mkdir(exist_ok=True)
-        _clear_dead_runs(base)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=base))
+        folder = _make_run_folder(base)
         lock = FileLock(base / f"{folder.name}.lock")
-        lock.acquire()
+        with suppress(NotImplementedError):  # a file system without locks: nobody clears it
+            lock.acquire()
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(out) from error
@@ -91,16 +90,25 @@ def run_folder(out: Path) -> Iterator[Path]:
             base.rmdir()  # only when no other run uses it
 
 
+def _make_run_folder(base: Path) -> Path:
+    while True:
+        base.mkdir(exist_ok=True)
+        _clear_dead_runs(base)
+        with suppress(FileNotFoundError):  # another run ended just now, and removed the base
+            return Path(tempfile.mkdtemp(prefix="run-", dir=base))
+
+
 def _clear_dead_runs(base: Path) -> None:
     for folder in base.glob("run-*"):
         if not folder.is_dir() or folder.is_symlink():
             continue
         lock_path = base / f"{folder.name}.lock"
-        if not lock_path.exists() and time.time() - folder.stat().st_mtime < 60:
-            continue  # another run is between making its folder and locking it
-        with suppress(Timeout, OSError), FileLock(lock_path, timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
+        with suppress(Timeout, OSError, NotImplementedError):
+            if not lock_path.exists() and time.time() - folder.stat().st_mtime < 60:
+                continue  # another run is between making its folder and locking it
+            with FileLock(lock_path, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                lock_path.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, final: Path) -> None:

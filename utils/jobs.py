@@ -6,6 +6,7 @@ A worker is a plain function of one task that returns a result and never raises.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -77,7 +78,7 @@ class Progress:
         self._shown: Counter[str] = Counter()
         self._started = time.monotonic()
         self._done = threading.Event()
-        self._on_terminal = sys.stderr.isatty() and not quiet
+        self._on_terminal = is_terminal() and not quiet
         self._bar = tqdm(
             total=total,
             unit=unit,
@@ -142,6 +143,14 @@ class Progress:
                 self._bar.set_postfix_str("; ".join(t for t in (self._outcomes(), note) if t))
             elif not self.quiet:
                 say(f"{time.strftime('%H:%M:%S')} {self.line()}")
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal with a size; one of no lines (a bare pty) shows no bar."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).lines > 0
+    except (OSError, ValueError):
+        return False
 
 
 def plural(count: int, noun: str) -> str:

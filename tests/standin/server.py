@@ -20,7 +20,6 @@ import select
 import shlex
 import socket
 import ssl
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -67,7 +66,7 @@ class StandIn:
     """YouTube and a mirror on loopback. A context manager; all methods work from any thread."""
 
     def __init__(self, *, https: bool = True, host: str = "127.0.0.1", port: int = 0) -> None:
-        """`https=False` leaves the player API out, for which `cryptography` is needed."""
+        """`https=False` leaves the player API out."""
         self.host = host
         self.errors: list[BaseException] = []  # of handlers: none is ever expected
         self.stopping = threading.Event()
@@ -84,7 +83,7 @@ class StandIn:
         self._block: Block | None = None
         self._block_began: float | None = None
         self._plain = _Server((host, port), self, "http", None)
-        self._secure = _Server((host, 0), self, "https", _certificate(host)) if https else None
+        self._secure = _Server((host, 0), self, "https", _certificate()) if https else None
 
     # --- starting, stopping, addresses ---
 
@@ -638,34 +637,12 @@ def _content_type(request: Request, content: Path | bytes) -> str:
     return TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
 
 
-def _certificate(host: str) -> ssl.SSLContext:
-    """TLS with a certificate of our own, made on the spot; no key is left on disk."""
-    import datetime
-    import ipaddress
+def _certificate() -> ssl.SSLContext:
+    """TLS with a certificate of our own for 127.0.0.1, good until 2126.
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - day).not_valid_after(now + day)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    certificate = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    Its key is in the repository and guards nothing. Making one on the spot would take a package
+    that demo.py's users have no other need of.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # ssl reads certificates from files only.
-    with tempfile.TemporaryDirectory(prefix="standin_") as folder:
-        file = Path(folder) / "standin.pem"
-        file.touch(mode=0o600)
-        file.write_bytes(private + certificate.public_bytes(pem))
-        context.load_cert_chain(file)
+    context.load_cert_chain(Path(__file__).with_name("standin.pem"))
     return context

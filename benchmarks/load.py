@@ -1,0 +1,271 @@
+"""Compare load_frames with every other loader installed: time, exactness, two workers.
+
+    python benchmarks/load.py                        # on clips that it makes
+    python benchmarks/load.py --videos my_clips      # on some of yours
+    pip install -r benchmarks/requirements.txt       # the other loaders
+
+The loaders take turns, on the same frames, in one run: machines are noisy, and a ratio of
+neighbours says more than milliseconds do. For each loader it prints the median of wall time in ms,
+of CPU time in ms (child processes included), the median of the ratio to load_frames (CPU, turn by
+turn), and the largest difference of any value from the reference, which is plain decoding from the
+start. Each table is a clip and a way of loading: the whole clip, 32 frames in a row at a random
+place, 8 frames evenly over the clip. The last is chunks a second with 1 and 2 worker processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import av
+import imageio_ffmpeg
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from benchmarks.loaders import Load, dump, installed
+from load_frames import ClipError, ClipReader
+from utils.cli import EXIT_OK, UserError, make_parser, positive_int, run_script, say
+
+CHUNK, UNIFORM = 32, 8
+
+# name: what x264 is told. 640x360 is what YouTube has; the others are downscaled files.
+_SMALL = ["-vf", "scale=454:256"]
+_FAST = ["-preset", "veryfast", "-crf", "22"]
+ENCODES: dict[str, list[str]] = {
+    "360_lines_gop_250": ["-preset", "medium", "-crf", "24", "-g", "250"],
+    "256_lines_gop_250": [*_SMALL, "-preset", "medium", "-crf", "23", "-g", "250"],
+    "256_lines_gop_30": [*_SMALL, *_FAST, "-g", "30"],
+    "256_lines_gop_16": [*_SMALL, *_FAST, "-g", "16"],
+    "256_lines_for_loading": [
+        *[*_SMALL, *_FAST, "-g", "30", "-tune", "fastdecode"],
+        *["-bf", "3", "-x264-params", "b-pyramid=none"],
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one loader did in one kind of load. Times in ms, medians; `ratio` to load_frames."""
+
+    loader: str
+    wall: float
+    cpu: float
+    ratio: float
+    difference: int | None
+
+
+def make_clips(folder: Path) -> list[Path]:
+    """Five clips of 10 s with sound: one moving, grainy picture, encoded in five ways."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
+    source = str(folder / "source.mkv")
+    fractal = "mandelbrot=s=1280x720:r=30:end_scale=0.05:maxiter=200"
+    picture = ["-f", "lavfi", "-i", f"{fractal},scale=640:360,noise=alls=6:allf=t"]
+    sound = ["-f", "lavfi", "-i", "sine=d=10"]
+    lossy = ["-t", "10", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "ultrafast"]
+    subprocess.run([*ffmpeg, *picture, *sound, *lossy, "-crf", "8", source], check=True)
+    paths = []
+    for name, options in ENCODES.items():
+        path = folder / f"{name}.mp4"
+        arguments = ["-i", source, "-c:v", "libx264", *options, "-c:a", "aac"]
+        subprocess.run([*ffmpeg, *arguments, "-movflags", "+faststart", str(path)], check=True)
+        paths.append(path)
+    return paths
+
+
+@lru_cache(maxsize=1)
+def reference(path: Path) -> np.ndarray[Any, Any]:
+    converter = VideoReformatter()
+    with av.open(str(path)) as container:
+        frames = container.decode(video=0)
+        return np.stack([converter.reformat(f, format="rgb24").to_ndarray() for f in frames])
+
+
+def ways(count: int, seed: int) -> dict[str, Sequence[int]]:
+    """The frames of each way of loading, for a clip of `count` frames, at this turn."""
+    start = random.Random(seed).randint(0, max(0, count - CHUNK))
+    return {
+        "whole clip": range(count),
+        "random chunk": range(start, min(count, start + CHUNK)),
+        "8 uniform": [int(at) for at in np.linspace(0, count - 1, UNIFORM)],
+    }
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def measure(path: Path, way: str, loaders: dict[str, Load], turns: int) -> list[Row]:
+    """Every loader in turn, `turns` times over, after one turn to warm up that also compares."""
+    with ClipReader(path) as reader:
+        count = len(reader)
+    differences = {name: difference(load, path, way, count) for name, load in loaders.items()}
+    wall: dict[str, list[float]] = {name: [] for name in loaders}
+    cpu: dict[str, list[float]] = {name: [] for name in loaders}
+    for turn in range(turns):
+        frames = ways(count, turn)[way]
+        for name, load in loaders.items():
+            if differences[name] is None:
+                continue
+            began, spent = time.perf_counter(), cpu_seconds()
+            load(path, frames)
+            cpu[name].append((cpu_seconds() - spent) * 1e3)
+            wall[name].append((time.perf_counter() - began) * 1e3)
+    ours = cpu["load_frames"]
+    return [
+        Row(
+            name,
+            median(wall[name] or [0]),
+            median(cpu[name] or [0]),
+            median(a / max(b, 1e-9) for a, b in zip(cpu[name] or [0] * turns, ours, strict=True)),
+            differences[name],
+        )
+        for name in loaders
+    ]
+
+
+def difference(load: Load, path: Path, way: str, count: int) -> int | None:
+    """The largest difference from the reference; None if the loader fails on this clip."""
+    frames = ways(count, 0)[way]
+    try:
+        got = np.asarray(load(path, frames))
+    except Exception as error:
+        say(f"{path.name}: {str(error).strip().splitlines()[-1:]}")
+        return None
+    expected = reference(path)[list(frames)]
+    if got.shape != expected.shape:
+        return 255
+    return max(
+        int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(got, expected, strict=True)
+    )
+
+
+def _work(name: str, path: Path, count: int, chunks: int, gate: Any, answers: Any) -> None:
+    load = installed()[0][name]
+    load(path, ways(count, 0)["random chunk"])
+    gate.wait()
+    began = time.perf_counter()
+    for turn in range(chunks):
+        load(path, ways(count, turn)["random chunk"])
+    answers.put(time.perf_counter() - began)
+
+
+def throughput(name: str, path: Path, workers: int, chunks: int) -> float:
+    """Random chunks a second of `workers` processes together."""
+    with ClipReader(path) as reader:
+        count = len(reader)
+    context = multiprocessing.get_context("spawn")
+    gate, answers = context.Barrier(workers), context.Queue()
+    arguments = (name, path, count, chunks, gate, answers)
+    processes = [context.Process(target=_work, args=arguments) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    slowest = max(answers.get(timeout=300) for _ in processes)
+    for process in processes:
+        process.join()
+    return workers * chunks / slowest
+
+
+def print_table(title: str, rows: Sequence[Row]) -> None:
+    print(f"\n{title}\n")
+    print(f"| {'loader':12} |  wall ms |   CPU ms | CPU, load_frames = 1 | largest difference |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        if row.difference is None:
+            print(f"| {row.loader:12} | fails | | | |")
+            continue
+        print(
+            f"| {row.loader:12} | {row.wall:8.1f} | {row.cpu:8.1f} | {row.ratio:20.2f} "
+            f"| {row.difference:18} |"
+        )
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="use clips of this folder")
+    parser.add_argument("--clips", type=positive_int, default=3, help="how many of them")
+    parser.add_argument("--turns", type=positive_int, default=9, help="times each loader loads")
+    parser.add_argument("--only", metavar="NAME,...", help="these loaders (and load_frames)")
+    parser.add_argument("--no_workers", action="store_true", help="leave out the last table")
+    return parser.parse_args(argv)
+
+
+def chosen_loaders(only: str | None) -> dict[str, Load]:
+    loaders, missing = installed()
+    for name, why in missing.items():
+        say(f"without {name}: {why}")
+    if only is None:
+        return loaders
+    wanted = {"load_frames", *only.split(",")}
+    return {name: load for name, load in loaders.items() if name in wanted}
+
+
+def find_clips(folder: Path, limit: int) -> list[Path]:
+    """Some clips of the folder that can be loaded, evenly over their names."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix in (".mp4", ".mkv", ".webm"))
+    if not found:
+        raise UserError(f"there are no clips (.mp4, .mkv, .webm) in {folder}")
+    return found[:: max(1, len(found) // limit)][:limit]
+
+
+def run(paths: Sequence[Path], folder: Path, args: argparse.Namespace) -> None:
+    loaders = chosen_loaders(args.only)
+    clips = []
+    for original in paths:
+        # The dump lies beside the clip, and nothing is written into the user's folder.
+        path = folder / original.name
+        if path != original:
+            path.symlink_to(original.absolute())
+        try:
+            size = dump(path) if "JPEG dump" in loaders else 0
+        except ClipError as error:
+            say(str(error))
+            continue
+        clips.append(path)
+        note = f", {size / 1e6:.1f} MB as JPEG" if size else ""
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB{note}")
+    for path in clips:
+        for way in ("random chunk", "8 uniform", "whole clip"):
+            turns = max(3, args.turns // 2) if way == "whole clip" else args.turns
+            print_table(f"{path.name}, {way}", measure(path, way, loaders, turns))
+    if not args.no_workers and clips:
+        print_workers(clips[0], loaders)
+
+
+def print_workers(path: Path, loaders: dict[str, Load]) -> None:
+    print(f"\n{path.name}, random chunks a second\n\n| loader       | 1 worker | 2 workers |")
+    print("|---|---|---|")
+    for name in loaders:
+        chunks = 4 if name == "ffmpeg pipe" else 30
+        rates = [throughput(name, path, workers, chunks) for workers in (1, 2)]
+        print(f"| {name:12} | {rates[0]:8.1f} | {rates[1]:9.1f} |")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="load_bench_") as name:
+        folder = Path(name)
+        if args.videos is not None and not args.videos.is_dir():
+            raise UserError(f"{args.videos} is not a folder")
+        paths = make_clips(folder) if args.videos is None else find_clips(args.videos, args.clips)
+        run(paths, folder, args)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

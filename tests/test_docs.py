@@ -1,0 +1,93 @@
+"""README, --help and behaviour agree, and the demo runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import ROOT, run
+from utils.cli import VERSION
+from utils.report import REASONS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for all scripts
+
+
+def section(script: str) -> str:
+    """README's text on a script, up to the next heading of that rank."""
+    heading = {"load_frames.py": "Loading into Python"}.get(script, script)
+    found = re.search(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None, f"README has no section {script}"
+    return found[1]
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "demo.py"])
+def test_documented_options_are_the_real_ones(script: str, tmp_path: Path) -> None:
+    done = run(script, "--help", cwd=tmp_path)
+    assert done.code == 0
+    # The first long name of each option line is the documented one, but --num_jobs for --n.
+    real = {
+        "--num_jobs" if "--num_jobs" in line else re.findall(r"--\w+", line)[0]
+        for line in done.out.splitlines()
+        if re.match(r"  -", line)
+    }
+    rows = re.findall(r"^\| `(--\w+)` \|", section(script), re.MULTILINE)
+    assert sorted(rows) == sorted(real - EVERYWHERE)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_has_examples_and_defaults_and_version_is_said(script: str, tmp_path: Path) -> None:
+    done = run(script, "--help", cwd=tmp_path)
+    assert f"python {script}" in done.out
+    assert run(script, "--version", cwd=tmp_path).out == f"{script} {VERSION}\n"
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {VERSION} " in changelog
+    assert script in changelog
+
+
+def test_readme_shows_the_table_of_reasons() -> None:
+    shown = re.search(r"<!-- reasons -->\n(.*?)<!-- end of reasons -->", README, re.DOTALL)
+    assert shown is not None
+    rows = [tuple(c.strip(" `") for c in row.split("|")[1:4]) for row in shown[1].splitlines()[2:]]
+    assert rows == [(status, reason, text) for reason, (status, text) in REASONS.items()]
+
+
+def test_demo(tmp_path: Path) -> None:
+    done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=200)
+    assert done.code == 0, done.err
+    assert "all as it should be" in done.err
+    assert list((tmp_path / "shown" / "clips").glob("*.mp4"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_imports_are_those_that_requirements_name() -> None:
+    """A package that a script imports and no requirement names fails on a fresh machine only."""
+    names = {
+        re.split(r"[\[>=<]", line)[0].strip().lower()
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    }
+    modules = {"ffmpeg-python": "ffmpeg", "pillow": "pil", "imageio-ffmpeg": "imageio_ffmpeg"}
+    known = {modules.get(name, name.replace("-", "_")) for name in names}
+    optional = {"torch", "decord", "cv2", "torchcodec", "deno"}
+    for path in [*ROOT.glob("*.py"), *(ROOT / "utils").glob("*.py")]:
+        for module in imported_modules(path):
+            own = (ROOT / f"{module}.py").exists() or module in ("utils", "tests", "benchmarks")
+            if not own and module not in sys.stdlib_module_names and module not in optional:
+                assert module.lower() in known, f"{path.name} imports {module}"

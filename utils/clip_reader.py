@@ -1,0 +1,296 @@
+"""`ClipReader`: a clip as a sequence of pictures. `load_frames.py` shows it to the world.
+
+Above `utils/frames`, which decodes, and `utils/pictures`, which paints. Here stand the questions
+that have nothing to do with video: which frames were asked for, where in the array each belongs,
+threads, forks, pickling, memory that is there already.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from av import VideoFrame
+
+from utils.clip_errors import CorruptClip, FrameIndexError
+from utils.frame_times import parse_fps, resample_indices
+from utils.frames import FrameSource
+from utils.pictures import Array, Painter, shown_size
+
+Unit = Literal["frame", "s"]
+Layout = Literal["THWC", "TCHW"]
+Rate = float | Fraction | str
+
+_CLOSE = 1e-6  # seconds; 0.1 as a float lies a little behind the frame at 1/10
+
+
+class ClipReader:
+    """A clip as a sequence of frames: `len(r)`, `r[7]`, `r[10:20]`, `r.read(...)`.
+
+    Frames are numbered from 0 in the order of display, RGB, upright, uint8. Use it from any number
+    of threads (they take turns), after a fork, or pickled: a copy opens the file anew when it is
+    first used. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, short_side: int | None = None) -> None:
+        """short_side: scale the shorter side to this many pixels, up or down.
+
+        Raises ClipNotFound, NoVideo or CorruptClip.
+        """
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side is {short_side}: 1 or more is needed")
+        self.path = Path(path)
+        self.short_side = short_side
+        self._closed = False
+        self._renew()
+        self._opened()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._source: FrameSource | None = None
+        self._painter: Painter | None = None
+
+    def _opened(self) -> FrameSource:
+        if self._closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        if self._pid != os.getpid():
+            # After a fork the file's position is shared with the parent, and the lock may be held
+            # by a thread that does not exist here.
+            self._renew()
+        with self._lock:
+            if self._source is None:
+                self._source = FrameSource(self.path)
+            return self._source
+
+    def close(self) -> None:
+        """Close the file. Closing twice is no error."""
+        if self._pid != os.getpid():
+            self._renew()
+        with self._lock:
+            if self._source is not None:
+                self._source.close()
+            self._source = None
+            self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "short_side": self.short_side, "_closed": self._closed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
+
+    def __len__(self) -> int:
+        return self._opened().table.promised
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames a second, on the average over the clip."""
+        table = self._opened().table
+        return len(table.pts) / ((table.end - table.pts[0]) * table.time_base)
+
+    @property
+    def times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(T,) float64: when each frame is shown, in seconds after the first."""
+        table = self._opened().table
+        return (np.asarray(table.pts) - table.pts[0]) * float(table.time_base)
+
+    @property
+    def key_frames(self) -> list[int]:
+        """The frames at which decoding may begin: loading is fastest just behind them."""
+        table = self._opened().table
+        if table.odd:
+            return list(table.starts)
+        at = set(table.starts)
+        return [frame for frame, packet in enumerate(table.packet_of) if packet in at]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of each frame."""
+        with self._lock:
+            source = self._opened()
+            if self._painter is None:
+                self._painter_for(source, next(source.decode([0]))[1])
+            assert self._painter is not None
+            return self._painter.shape
+
+    def __getitem__(self, key: int | slice) -> Array:
+        """`r[7]`: (H, W, 3); `r[10:20]`, `r[::2]`: (T, H, W, 3). As in a list, -1 is the last."""
+        if isinstance(key, slice):
+            return self.read(indices=range(*key.indices(len(self))))
+        return self.read(indices=[key])[0]
+
+    def read(
+        self,
+        start: float | None = None,
+        stop: float | None = None,
+        *,
+        indices: Sequence[float] | None = None,
+        unit: Unit = "frame",
+        fps: Rate | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """(T, H, W, 3) uint8: the frames from `start` to before `stop`, or those of `indices`.
+
+        See `load_frames.load_frames` for the arguments and the errors raised.
+        """
+        frames = self.frame_numbers(start, stop, indices=indices, unit=unit, fps=fps)
+        with self._lock:
+            return self._load(self._opened(), frames, out)
+
+    def frame_numbers(
+        self,
+        start: float | None = None,
+        stop: float | None = None,
+        *,
+        indices: Sequence[float] | None = None,
+        unit: Unit = "frame",
+        fps: Rate | None = None,
+    ) -> Sequence[int]:
+        """The numbers of the clip's own frames that `read` with these arguments gives."""
+        if unit not in ("frame", "s"):
+            raise ValueError(f"unit is {unit!r}: 'frame' or 's' is needed")
+        if indices is not None and (start is not None or stop is not None):
+            raise ValueError("give either indices, or start and stop")
+        shown, times = self._shown_at(fps)
+        chosen: Sequence[int]
+        if indices is not None:
+            chosen = [
+                self._one(index, len(shown), times if unit == "s" else None) for index in indices
+            ]
+        elif unit == "s":
+            chosen = self._seconds(start, stop, times)
+        else:
+            chosen = self._span(start, stop, len(shown))
+        return chosen if isinstance(shown, range) else [shown[n] for n in chosen]
+
+    def _shown_at(self, fps: Rate | None) -> tuple[Sequence[int], Sequence[float]]:
+        """For each picture at `fps` the frame that it shows, and its time in seconds."""
+        table = self._opened().table
+        rate = parse_fps(str(fps)) if fps is not None else Fraction(0)
+        if not rate:
+            return range(table.promised), self.times.tolist()
+        shown = resample_indices(
+            table.pts, table.time_base, rate, end=table.end, origin=table.origin
+        )
+        if table.promised > len(table.pts):
+            shown.append(len(table.pts))  # a lost frame: whoever asks for it is told
+        return shown, [float(n / rate) for n in range(len(shown))]
+
+    def _one(self, index: float, count: int, times: Sequence[float] | None) -> int:
+        if times is not None:
+            number = bisect_right(times, index + _CLOSE) - 1
+            ended = index >= float(self._duration()) + _CLOSE
+            if number < 0 or ended:
+                raise FrameIndexError(self.path, count if ended else -1, count)
+            return number
+        number = _whole(index)
+        if not -count <= number < count:
+            raise FrameIndexError(self.path, number, count)
+        return number % count
+
+    def _span(self, start: float | None, stop: float | None, count: int) -> range:
+        first = 0 if start is None else _whole(start)
+        last = count if stop is None else _whole(stop)
+        if first < 0 or first > count:
+            raise FrameIndexError(self.path, first, count)
+        if last < 0 or last > count:
+            raise FrameIndexError(self.path, last - 1, count)
+        if last < first:
+            raise ValueError(f"stop is {stop}, before start, {start}")
+        return range(first, last)
+
+    def _seconds(self, start: float | None, stop: float | None, times: Sequence[float]) -> range:
+        if start is not None and not 0 <= start < float(self._duration()) + _CLOSE:
+            raise FrameIndexError(self.path, -1 if start < 0 else len(times), len(times))
+        if start is not None and stop is not None and stop < start:
+            raise ValueError(f"stop is {stop} s, before start, {start} s")
+        first = 0 if start is None else bisect_left(times, start - _CLOSE)
+        last = len(times) if stop is None else bisect_left(times, stop - _CLOSE)
+        table = self._opened().table
+        if stop is None and isinstance(times, list) and table.promised > len(times):
+            last = table.promised
+        return range(first, max(first, last))
+
+    def _duration(self) -> Fraction:
+        table = self._opened().table
+        return (table.end - table.pts[0]) * table.time_base
+
+    def _load(self, source: FrameSource, frames: Sequence[int], out: Array | None) -> Array:
+        rows: dict[int, list[int]] = {}
+        for row, frame in enumerate(frames):
+            rows.setdefault(frame, []).append(row)
+        have = len(source.table.pts)
+        array: Array | None = None
+        last = -1
+        try:
+            for number, picture in source.decode(sorted(n for n in rows if n < have)):
+                painter = self._painter or self._painter_for(source, picture)
+                if array is None:
+                    array = _room(out, (len(frames), *painter.shape))
+                first, *others = rows[number]
+                painter.paint(picture, array[first])
+                for row in others:
+                    array[row] = array[first]
+                last = number
+            if any(number >= have for number in rows):
+                raise CorruptClip(self.path, have, "the rest of the file is missing")
+        except CorruptClip as error:
+            before = [row for row, number in enumerate(frames) if number <= last]
+            error.frames = array[before] if array is not None else None
+            raise
+        return array if array is not None else _room(out, (0, *self.shape))
+
+    def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:
+        # A frame tells how it is turned; the container, through PyAV, does not.
+        width, height = shown_size(*source.size, source.aspect, self.short_side)
+        self._painter = Painter(width, height, frame.rotation // 90)
+        return self._painter
+
+
+def finish(array: Array, layout: Layout, as_torch: bool) -> Any:
+    """`array` in the layout asked for, as a tensor if asked for; the memory stays the same."""
+    if layout not in ("THWC", "TCHW"):
+        raise ValueError(f"layout is {layout!r}: 'THWC' or 'TCHW' is needed")
+    view = array if layout == "THWC" else array.transpose(0, 3, 1, 2)
+    if not as_torch:
+        return view
+    import torch
+
+    return torch.from_numpy(view)
+
+
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise TypeError(f"{number} is not the number of a frame; for seconds give unit='s'")
+    return int(number)
+
+
+def _room(out: Array | None, shape: tuple[int, ...]) -> Array:
+    """`out`, if it fits, or a new array."""
+    if out is None:
+        return np.empty(shape, np.uint8)
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != shape:
+        found = f"{getattr(out, 'shape', type(out).__name__)} {getattr(out, 'dtype', '')}"
+        raise ValueError(f"out is {found.strip()}, and {shape} uint8 is needed")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out
