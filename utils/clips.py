@@ -136,7 +136,7 @@ def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
 
     Any padding of the whole seconds is taken, for older tools wrote other ones.
     """
-    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_(\d{1,9})(?:_(\d{1,9}))?", name, re.ASCII)
+    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_0*(\d{1,9})(?:_0*(\d{1,9}))?", name, re.ASCII)
     if found is None:
         return None
     youtube_id, start, end = found.groups()
@@ -370,7 +370,8 @@ def _problem(youtube_id: str, start: float, end: float) -> str:
 
 def printable(text: str, length: int = 120) -> str:
     """Text from outside, safe to show: control characters escaped, and not too long."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -6,6 +6,8 @@ Every script writes into `<out>/.tmp/<run>/` and renames from there into its pla
 from __future__ import annotations
 
 import errno
+import filecmp
+import itertools
 import os
 import shutil
 import tempfile
@@ -19,8 +21,10 @@ from filelock import FileLock, Timeout
 from utils.cli import UserError
 
 TEMP_FOLDER = ".tmp"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class DiskFull(UserError):
@@ -167,11 +171,113 @@ def names_in(folder: Path, suffix: str) -> set[str]:
         return {e.name[:-length] for e in entries if e.name.endswith(suffix) and e.is_file()}
 
 
+def move_new(path: str | Path, final: str | Path) -> None:
+    """Rename within a file system, never over a file. Raises FileExistsError, OSError (EXDEV...).
+
+    A hard link and then the removal of the old name, for `os.rename` replaces what is there
+    without a word. Killed in between, the file has both names, and none is lost.
+    """
+    try:
+        os.link(path, final, follow_symlinks=False)
+    except OSError as error:
+        # Some file systems have no hard links; some systems refuse them for another user's files.
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        os.rename(path, final)
+        return
+    try:
+        os.unlink(path)
+    except OSError:
+        os.unlink(final)  # the folder of `path` is read-only: as it was
+        raise
+
+
+def publish_new(temporary: Path, final: Path) -> None:
+    """`publish`, but never over a file. Raises FileExistsError, OSError."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    move_new(temporary, final)
+    sync_folder(final.parent)
+
+
+def copy_new(path: Path, final: Path, temporary: Path) -> None:
+    """Copy a file with its times, read it back, and give it its name; never over a file.
+
+    temporary: a path that is free, on the file system of `final`. Raises FileExistsError, and
+    OSError also where the copy does not hold the same bytes.
+    """
+    try:
+        shutil.copyfile(path, temporary, follow_symlinks=False)
+        shutil.copystat(path, temporary, follow_symlinks=False)
+        if not filecmp.cmp(path, temporary, shallow=False):
+            raise OSError(errno.EIO, "the copy does not hold the same bytes", str(path))
+        publish_new(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def move_across(path: Path, final: Path) -> None:
+    """`move_new`, also to another file system. Raises FileExistsError, OSError."""
+    try:
+        move_new(path, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        with run_folder(final.parent) as workspace:
+            copy_new(path, final, workspace / final.name)
+        path.unlink()
+
+
+def folders_in(folder: Path) -> set[str]:
+    """The names of the folders in `folder`: one scandir and no stat."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_dir()}
+
+
+def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
+    """The videos in `folder`, flat or nested: clip -> file, both as paths below `folder`.
+
+    A clip is its file without the suffix (`abseiling/x_000001_000011`). The second part lists the
+    files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
+    output, if it lies in there), hidden names, and links to folders are passed over.
+    """
+    files: list[tuple[str, str]] = []
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                stem, dot, suffix = entry.name.rpartition(".")
+                if not stem and dot or entry.name.startswith("."):
+                    continue
+                if dot + suffix.lower() in VIDEO_SUFFIXES:
+                    if entry.is_file():
+                        files.append((below + stem, dot + suffix))
+                elif entry.is_dir(follow_symlinks=False) and Path(entry.path) != leave_out:
+                    folders.append(f"{below}{entry.name}/")
+    files.sort()
+    clips = {clip: clip + suffix for clip, suffix in reversed(files)}
+    clips |= {clip: clip + suffix for clip, suffix in files if suffix == ".mp4"}
+    twice = []
+    if len(clips) < len(files):
+        twice = [clip + suffix for clip, suffix in files if clips[clip] != clip + suffix]
+    return dict(reversed(clips.items())), twice
+
+
 def set_aside(path: Path, folder: Path) -> Path:
-    """Move a bad file into `folder` under its own name, or the next free one; never over a file."""
+    """Move a file into `folder` under its own name, or the next free one; never over a file."""
     folder.mkdir(exist_ok=True)
-    target, number = folder / path.name, 1
-    while target.exists():
-        target, number = folder / f"{path.stem}.{number}{path.suffix}", number + 1
-    os.replace(path, target)
+    target = folder / path.name
+    for number in itertools.count(1):
+        try:
+            move_across(path, target)
+            break
+        except FileExistsError:
+            target = folder / f"{path.stem}.{number}{path.suffix}"
     return target

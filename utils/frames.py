@@ -56,6 +56,11 @@ class FrameSource:
             self.close()
             raise
 
+    @property
+    def stream(self) -> VideoStream:
+        """The video stream, for what its head says of it."""
+        return self._stream
+
     def close(self) -> None:
         """Close the file and drop the packets."""
         self._packets = []

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from utils.cli import say
 from utils.process import STOP, Stopped
+from utils.workers import Crashed, WorkerPool
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -62,6 +63,28 @@ def run_parallel(
         for _ in outcomes:
             pass
         raise
+
+
+def run_in_processes(
+    worker: Callable[[Task], Outcome],
+    tasks: Iterable[Task],
+    num_jobs: int,
+    crashed: Callable[[Task, str], Outcome],
+) -> Generator[Outcome, None, None]:
+    """`run_parallel` for work that Python does itself: each thread has a worker process.
+
+    `crashed(task, how)` gives the outcome of a task that kills its process, twice in a row. The
+    processes end when the run is stopped, and when the caller is through.
+    """
+    with WorkerPool(worker) as pool:
+
+        def run(task: Task) -> Outcome:
+            try:
+                return pool(task)
+            except Crashed as crash:
+                return crashed(task, str(crash))
+
+        yield from run_parallel(run, tasks, num_jobs)
 
 
 class Progress:

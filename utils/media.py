@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 
@@ -22,13 +24,27 @@ from utils.process import Finished, run_child
 DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what was asked for
 
 
+# What may stand in an mp4 that common players and decoders read. By names of decoders.
+MP4_VIDEO = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mpeg4"})
+MP4_AUDIO = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "alac", "flac"})
+
+# For reading a file that may be a stranger's: no file it names is opened, and an error is an end.
+_STRICT = (
+    *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
+    *("-protocol_whitelist", "file"),
+)
+
+
 class BadClip(Exception):
     """A file that is not the clip it should be. `reason` is one of the report's reasons."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(reason, message)  # both, or it would not come through a pipe
         self.reason = reason
         self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,11 @@ class Encode:
     comparison behind CRF 18.
     """
 
-    crf: int = 18
+    crf: float = 18
     preset: str = "veryfast"
+    codec: str = "libx264"
+    tune: str | None = None
+    x264_params: str | None = None
     keyint: int | None = None
     short_side: int | None = None
     upscale: bool = False
@@ -144,27 +163,86 @@ def cut_command(
         for each in inputs
     ]
     streams = [sources[0]["v:0"]]
+    options = encode_options(encode) | {"vf": scale_filter(encode), **MP4_OPTIONS}
+    if encode.audio:
+        streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
+        options |= AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+
+
+MP4_OPTIONS: dict[str, object] = {"movflags": "+faststart", "map_metadata": -1, "f": "mp4"}
+AAC_OPTIONS: dict[str, object] = {"c:a": "aac", "b:a": "128k"}
+
+
+def encode_options(encode: Encode) -> dict[str, object]:
+    """The encoder's part of a command line: codec, quality, GOP."""
     options: dict[str, object] = {
-        "c:v": "libx264",
+        "c:v": encode.codec,
         "preset": encode.preset,
         "crf": encode.crf,
         "threads": encode.threads,
         "pix_fmt": "yuv420p",
-        "vf": scale_filter(encode),
-        "movflags": "+faststart",
-        "map_metadata": -1,
-        "f": "mp4",
     }
+    if encode.codec == "libx265":
+        options |= {"tag:v": "hvc1", "x265-params": "log-level=error:pools=none:frame-threads=1"}
+    elif encode.x264_params:
+        options["x264-params"] = encode.x264_params
+    if encode.tune:
+        options["tune"] = encode.tune
     if encode.keyint:
         # No scene-cut key frames: they would come on top, and a regular GOP is what was asked for.
         options |= {"g": encode.keyint, "keyint_min": encode.keyint, "sc_threshold": 0}
-    if encode.audio:
-        streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
-        options |= {"c:a": "aac", "b:a": "128k"}
-    output = ffmpeg.output(*streams, file_url(target), **options).overwrite_output()
+    return options
+
+
+def _command(tool: Ffmpeg, output: Any) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
     flags = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
-    return [tool.path, *flags, *output.compile()[1:]]
+    return [tool.path, *flags, *output.overwrite_output().compile()[1:]]
+
+
+def downscale_command(
+    tool: Ffmpeg,
+    source: Path,
+    size: tuple[int, int],
+    encode: Encode,
+    target: Path,
+    *,
+    fps: Fraction = Fraction(0),
+    time_base: Fraction = Fraction(1, 90_000),
+    copy_audio: bool = False,
+) -> list[str]:
+    """The command line that encodes a whole file anew at `size` (as shown, even sides).
+
+    ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time: `passthrough`
+    neither doubles nor drops, and the encoder counts in the source's own `time_base`, or ffmpeg
+    would round variable rates to 1/rate.
+    """
+    given = ffmpeg.input(file_url(source), threads=encode.threads)
+    filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
+    options = encode_options(encode) | MP4_OPTIONS
+    if fps:
+        filters.insert(0, f"fps={fps}")
+    else:
+        options |= {"fps_mode": "passthrough", "enc_time_base": str(time_base)}
+    options["vf"] = ",".join(filters)
+    streams = [given["V:0"]]
+    if encode.audio:
+        streams.append(given["a:0?"])
+        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+
+
+def rewrap_command(
+    tool: Ffmpeg, source: Path, target: Path, *, audio: bool, copy_audio: bool
+) -> list[str]:
+    """The command line that puts a file's picture, untouched, into a faststart mp4."""
+    given = ffmpeg.input(file_url(source))
+    streams, options = [given["V:0"]], {"c:v": "copy", **MP4_OPTIONS}
+    if audio:
+        streams.append(given["a:0?"])
+        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
+    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
 
 
 def scale_filter(encode: Encode) -> str:
@@ -205,16 +283,8 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
 
     In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
     """
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
-    argv += ["-protocol_whitelist", "file", "-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
+    argv = [tool.path, *_STRICT]
+    argv += ["-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
     # Lines of framecrc: stream, dts, pts, duration, size, checksum.
@@ -321,17 +391,92 @@ def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
     return found
 
 
+def check_complete(path: Path) -> None:
+    """Whether the packets that a file promises are all there. Raises BadClip (truncated).
+
+    ffmpeg says nothing of a file that ends between two packets: it decodes what there is and exits
+    with 0. An mp4 lists its packets beforehand; other containers tell their duration.
+    """
+    import av
+
+    counts: Counter[int] = Counter()
+    end = 0.0
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            for packet in container.demux(streams):
+                counts[packet.stream_index] += packet.dts is not None
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if "mp4" in container.format.name:
+                for stream in streams:
+                    there, promised = counts[stream.index], len(stream.index_entries)
+                    if there < promised:
+                        raise BadClip("truncated", f"cut off: {there} of {promised} packets")
+            elif container.duration and end < container.duration / av.time_base - 0.5:
+                promised_end = container.duration / av.time_base
+                raise BadClip("truncated", f"cut off: {end:.2f} s of {promised_end:.2f}")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+
+
+def rewrap_problem(path: Path) -> str:
+    """Why a file's streams do not go into an mp4 as they are; "" when they do. Raises BadClip."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            names = [stream.codec_context.name for stream in streams]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+    wrong = [name for name in names if name not in MP4_VIDEO | MP4_AUDIO]
+    return f"{' and '.join(wrong)} cannot go into an mp4 without encoding anew" if wrong else ""
+
+
+def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
+    """Put the streams of a file into an mp4, packet by packet, and check that nothing is changed.
+
+    The first picture and the first sound go over. Raises BadClip when the mp4 does not decode to
+    the very pictures of `source`, at its length (an AVI without time stamps may not).
+    """
+    argv = [tool.path, *_STRICT]
+    argv += ["-i", file_url(source), "-map", "0:v:0", "-map", "0:a:0?", "-c", "copy"]
+    argv += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", "-y", file_url(target)]
+    finished = run_child(argv)
+    if finished.returncode != 0:
+        raise BadClip("undecodable", f"cannot be re-wrapped: {last_line(finished)}")
+    check_same_pictures(tool, source, target)
+
+
+def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
+    """Whether two files decode whole, to the same pictures in the same time. Raises BadClip."""
+    decode_whole(tool, target)
+    if picture_hashes(tool, source) != picture_hashes(tool, target):
+        raise BadClip("undecodable", "re-wrapped, it shows other pictures")
+    before, after = probe(source), probe(target)
+    if abs((before.end - before.start) - (after.end - after.start)) > DURATION_TOLERANCE:
+        raise BadClip(
+            "undecodable", f"re-wrapped, it lasts {after.end:.2f} s, not {before.end:.2f}"
+        )
+    if before.has_audio and not after.has_audio:
+        raise BadClip("undecodable", "re-wrapped, it has lost its sound")
+
+
+def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
+    """The MD5 of every decoded picture, in the order shown. Raises BadClip (undecodable)."""
+    argv = [tool.path, *_STRICT]
+    argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    finished = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
+    if finished.returncode != 0:
+        raise BadClip("undecodable", f"does not decode: {last_line(finished) or 'ffmpeg failed'}")
+    lines = finished.stdout.splitlines()
+    return [line.rpartition(",")[2].strip() for line in lines if not line.startswith("#")]
+
+
 def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
     """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
-    argv = [
-        tool.path,
-        "-hide_banner",
-        "-nostdin",
-        "-nostats",
-        "-xerror",
-        "-loglevel",
-        "level+error",
-    ]
+    argv = [tool.path, *_STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
     finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
     if finished.timed_out:

@@ -56,6 +56,17 @@ REASONS: dict[str, tuple[str, str]] = {
     "unknown": (FAILED, "see the message: run again; -v says more"),
 }
 
+# The same for what frame_extract.py and downscale_videos.py make of a clip that is on disk.
+WRITTEN = "written"
+MADE_REASONS: dict[str, tuple[str, str]] = {
+    "": (WRITTEN, "made, whole and checked"),
+    "truncated": (FAILED, "the video ends before it says it does: fetch it again"),
+    "undecodable": (FAILED, "the video is damaged: fetch it again"),
+    "past_end": (FAILED, "the key frame lies past the end of the clip"),
+    "disk_full": (FAILED, "the disk is full: make room and run again"),
+    "unknown": (FAILED, "see the message: run again; -v says more"),
+}
+
 # Reasons that every further clip would meet too: after so many in a row the run stops.
 HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 
@@ -142,6 +153,10 @@ class ReportFile:
 
     def append(self, row: Iterable[object]) -> None:
         self._write(_csv_line(row))
+
+    def append_all(self, rows: Iterable[Iterable[object]]) -> None:
+        """Append many rows with one write."""
+        self._write("".join(map(_csv_line, rows)))
 
     def append_result(self, result: Any) -> None:
         """Append a dataclass whose fields are the columns."""

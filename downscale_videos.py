@@ -1,0 +1,366 @@
+"""Scale clips down to a short side of 256: same names, same times, checked before they count.
+
+examples:
+  python downscale_videos.py clips clips_256
+  python downscale_videos.py clips clips_256 --for_loading
+  python downscale_videos.py clips clips_30fps --short_side 320 --fps 30 --no_audio
+
+Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. A clip that is small already is taken as it
+is, in a fresh mp4. A file that is in its place is whole: it was checked against its source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from utils.batch import (
+    Task,
+    add_batch_options,
+    check_folders,
+    finish,
+    frame_rate,
+    plan_batch,
+    run_batch,
+    say_batch,
+)
+from utils.cli import EXIT_OK, make_parser, non_negative_float, positive_int, run_script
+from utils.clips import printable
+from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.jobs import run_parallel
+from utils.media import (
+    BadClip,
+    Encode,
+    Ffmpeg,
+    downscale_command,
+    find_ffmpeg,
+    last_line,
+    rewrap_command,
+)
+from utils.process import run_child, stop_on_signals
+from utils.report import MADE_REASONS, ReportFile, now
+from utils.videos import Question, Video, inspect, tolerance
+from utils.workers import Crashed, WorkerPool
+
+REPORT_NAME = "downscale_report.csv"
+CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
+COPIED_AUDIO = frozenset({"aac", "mp3"})  # what every player takes from an mp4
+
+# benchmarks/README.md, "downscale", has the comparison: 0.55 of the CPU of x264's defaults at SSIM
+# within 0.0015 and 1.06 times the bytes. `veryfast` alone loses 0.004 to 0.006 of SSIM; the longer
+# look-ahead, trellis and variance-based quantisation give it back for next to no CPU. Key frames
+# are x264's own (at most 250 frames apart, and at cuts): a GOP of 30 costs 9 to 30 % in bytes, and
+# is for those who load random chunks.
+DEFAULT = Encode(
+    crf=22.5,
+    preset="veryfast",
+    x264_params="trellis=1:aq-mode=2:rc-lookahead=30",
+    short_side=256,
+)
+# What loads fastest (benchmarks/README.md, "load"): --for_loading.
+FOR_LOADING: dict[str, Any] = {"keyint": 30, "tune": "fastdecode"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the workers share. `as_it_is`: a small video is only re-wrapped."""
+
+    tool: Ffmpeg
+    encode: Encode
+    fps: Fraction
+    as_it_is: bool
+    out: Path
+    workspace: Path
+    ask: Callable[[Question], Video | BadClip]
+
+
+@dataclass(frozen=True)
+class DownscaleResult:
+    """A line of downscale_report.csv. `seconds` is the time it took; sizes are the output's."""
+
+    clip: str
+    status: str
+    reason: str = ""
+    action: str = ""  # encoded, rewrapped
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    source_bytes: int = 0
+    message: str = ""
+    finished_at: str = field(default_factory=now)
+
+    @classmethod
+    def failed(cls, clip: str, reason: str, message: str) -> DownscaleResult:
+        return cls(clip, MADE_REASONS[reason][0], reason, message=printable(message, 500))
+
+
+def downscale(job: Job, task: Task) -> DownscaleResult:
+    """The worker: one clip scaled, checked and in its place, or the reason why not."""
+    started = time.monotonic()
+    try:
+        result = downscale_clip(job, task)
+    except BadClip as error:
+        full = disk_is_full(job.out)
+        result = DownscaleResult.failed(
+            task.clip, "disk_full" if full else error.reason, error.message
+        )
+    except OSError as error:
+        reason = "disk_full" if is_disk_full(error) else "unknown"
+        result = DownscaleResult.failed(task.clip, reason, str(error))
+    return replace(result, seconds=round(time.monotonic() - started, 2))
+
+
+def downscale_clip(job: Job, task: Task) -> DownscaleResult:
+    """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
+    source = look_at(job, Question(task.path, job.fps))
+    temporary = job.workspace / f"{task.clip.replace('/', '%')}.mp4"
+    final = job.out / f"{task.clip}.mp4"
+    try:
+        action, made = make(job, task.path, source, temporary)
+        size = temporary.stat().st_size
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return DownscaleResult(
+        clip=task.clip,
+        status=MADE_REASONS[""][0],
+        action=action,
+        frames=made.frames,
+        fps=round(float(made.rate), 5),
+        width=made.width,
+        height=made.height,
+        bytes=size,
+        source_bytes=task.path.stat().st_size,
+    )
+
+
+def make(job: Job, path: Path, source: Video, target: Path) -> tuple[str, Video]:
+    """Write `target`; (`rewrapped` or `encoded`, what came out). Raises BadClip."""
+    copy_audio = source.audio_codec in COPIED_AUDIO
+    if job.as_it_is and is_small(source, job.encode):
+        audio = job.encode.audio
+        command = rewrap_command(job.tool, path, target, audio=audio, copy_audio=copy_audio)
+        try:
+            return "rewrapped", run_and_check(job, command, source, source.frames, target)
+        except BadClip:
+            pass  # an edit list that a copy does not keep, or the like: encoding does
+    command = downscale_command(
+        job.tool,
+        path,
+        small_size(source.width, source.height, job.encode),
+        job.encode,
+        target,
+        fps=job.fps,
+        time_base=source.time_base,
+        copy_audio=copy_audio,
+    )
+    return "encoded", run_and_check(job, command, source, source.resampled, target)
+
+
+def run_and_check(
+    job: Job, command: Sequence[str], source: Video, frames: int, target: Path
+) -> Video:
+    """Run ffmpeg, then compare what it wrote with the source. Raises BadClip."""
+    done = run_child(command)
+    if done.returncode != 0 or "[error]" in done.stderr or "[fatal]" in done.stderr:
+        raise BadClip("undecodable", last_line(done))
+    made = look_at(job, Question(target, decode=True))
+    # ffmpeg's fps filter may give one picture more or less at the very end.
+    if abs(made.frames - frames) > (1 if job.fps else 0):
+        raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
+    if abs(made.end - source.end) > tolerance(min(made.rate, source.rate)):
+        raise BadClip("truncated", f"{made.end:.2f} s written where there are {source.end:.2f} s")
+    if job.encode.audio and source.audio_codec and not made.audio_codec:
+        raise BadClip("truncated", "the sound is missing")
+    return made
+
+
+def look_at(job: Job, question: Question) -> Video:
+    """`inspect` in a worker process. Raises BadClip."""
+    try:
+        found = job.ask(question)
+    except Crashed as crash:
+        raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
+    if isinstance(found, BadClip):
+        raise found
+    return found
+
+
+def is_small(video: Video, encode: Encode) -> bool:
+    """Whether a video can be taken as it is."""
+    assert encode.short_side is not None
+    return (
+        min(video.width, video.height) <= encode.short_side
+        and video.codec == CODECS[encode.codec]
+        and video.pixel_format == "yuv420p"
+    )
+
+
+def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
+    """The size to scale to, even on both sides: the shorter one `short_side`, the aspect kept.
+
+    A video that is smaller keeps its size, but for odd sides, unless `encode.upscale`.
+    """
+    assert encode.short_side is not None
+    side, short = encode.short_side, min(width, height)
+    if side > short and not encode.upscale:
+        side = short
+    side = max(2, side // 2 * 2)
+    if width <= height:
+        return side, max(2, 2 * round(height * side / width / 2))
+    return max(2, 2 * round(width * side / height / 2)), side
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument(
+        "videos_dir", metavar="input_dir", type=Path, help="the folder of videos, flat or nested"
+    )
+    parser.add_argument("output_dir", type=Path, help="the folder that the small ones go to")
+    add_encode_options(parser)
+    add_batch_options(parser)
+    parser.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    args = parser.parse_args(argv)
+    if args.crf is not None and args.crf > 51:
+        parser.error("--crf is within 0 and 51")
+    if args.short_side < 16:
+        parser.error("--short_side is 16 or more")
+    return args
+
+
+def add_encode_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("picture and sound")
+    group.add_argument(
+        "--short_side",
+        type=positive_int,
+        default=DEFAULT.short_side,
+        metavar="N",
+        help="the shorter side, in pixels; the other follows",
+    )
+    group.add_argument("--upscale", action="store_true", help="scale smaller videos up")
+    group.add_argument(
+        "--fps",
+        type=frame_rate,
+        default=Fraction(0),
+        metavar="F",
+        help="frames a second; 0 keeps rate, times and frames as they are",
+    )
+    group.add_argument(
+        "--keyint",
+        type=positive_int,
+        metavar="N",
+        help="a key frame every N frames: smaller loads random chunks faster and costs bytes"
+        " (default: x264's own, at scene cuts and at most 250 apart)",
+    )
+    group.add_argument(
+        "--crf",
+        type=non_negative_float,
+        metavar="Q",
+        help=f"the encoder's quality, 0 (lossless) to 51 (default: {DEFAULT.crf:g})",
+    )
+    group.add_argument(
+        "--preset",
+        choices=[
+            "ultrafast",
+            "superfast",
+            "veryfast",
+            "faster",
+            "fast",
+            "medium",
+            "slow",
+            "slower",
+        ],
+        help=f"the encoder's effort (default: {DEFAULT.preset})",
+    )
+    group.add_argument(
+        "--codec", choices=list(CODECS), help=f"the encoder (default: {DEFAULT.codec})"
+    )
+    group.add_argument(
+        "--for_loading",
+        action="store_true",
+        help="made for load_frames.py: a key frame every"
+        f" {FOR_LOADING['keyint']} frames, -tune {FOR_LOADING['tune']}; larger, and faster to load",
+    )
+    group.add_argument("--no_audio", action="store_true", help="leave the sound out")
+
+
+def choose_encode(args: argparse.Namespace) -> Encode:
+    """What the options ask for; each one given goes before --for_loading."""
+    chosen: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in ("keyint", "crf", "preset", "codec")
+        if getattr(args, name) is not None
+    }
+    base = replace(DEFAULT, **FOR_LOADING) if args.for_loading else DEFAULT
+    if chosen.get("preset", base.preset) != base.preset:
+        base = replace(base, x264_params=None)
+    shape: dict[str, Any] = {
+        "short_side": args.short_side,
+        "upscale": args.upscale,
+        "audio": not args.no_audio,
+    }
+    return replace(base, **chosen, **shape)
+
+
+def wants_encoding(args: argparse.Namespace) -> bool:
+    """Whether an option asks for more of a small video than a fresh mp4."""
+    given = (args.keyint, args.crf, args.preset, args.codec)
+    return bool(args.for_loading or args.upscale or args.fps or any(v is not None for v in given))
+
+
+def encode_line(encode: Encode, fps: Fraction, as_it_is: bool) -> str:
+    """The script's line of the plan."""
+    rate = f"{fps} frames a second" if fps else "rate and times kept"
+    parts = [
+        f"shorter side {encode.short_side}",
+        rate,
+        f"{encode.codec} {encode.preset} CRF {encode.crf:g}",
+        f"a key frame every {encode.keyint} frames" if encode.keyint else "key frames at cuts",
+        "sound kept" if encode.audio else "no sound",
+    ]
+    small = "taken as they are" if as_it_is else "encoded, too"
+    return f"output       {', '.join(parts)}\nsmall ones   {small}"
+
+
+COLUMNS = tuple(each.name for each in fields(DownscaleResult))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    check_folders(args)
+    encode, as_it_is = choose_encode(args), not wants_encoding(args)
+    tool = find_ffmpeg(args.ffmpeg)
+    out: Path = args.output_dir
+    with stop_on_signals():
+        batch = plan_batch(args, lambda folder: names_in(folder, ".mp4"))
+        if not args.quiet:
+            say_batch(batch, args, encode_line(encode, args.fps, as_it_is))
+        if args.dry_run:
+            return EXIT_OK
+        make_folder(out)
+        with (
+            run_folder(out) as workspace,
+            WorkerPool(inspect) as ask,
+            ReportFile(out / REPORT_NAME, COLUMNS) as report,
+        ):
+            job = Job(tool, encode, args.fps, as_it_is, out, workspace, ask)
+            worker = functools.partial(downscale, job)
+            tally = run_batch(
+                batch, run_parallel(worker, batch.tasks(), args.num_jobs), report, args
+            )
+    written = f"{tally.totals['bytes'] / 1e6:,.1f} MB"
+    return finish(batch, tally, args, out / REPORT_NAME, [f"size: {written} written"])
+
+
+if __name__ == "__main__":
+    run_script(main)

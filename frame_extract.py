@@ -1,0 +1,415 @@
+"""Extract the frames of clips as JPEGs: each picture the frame it should be, each clip whole.
+
+examples:
+  python frame_extract.py clips frames
+  python frame_extract.py clips frames_12fps --fps 12.5 --short_side 256
+  python frame_extract.py clips frames_tar --archive
+  python frame_extract.py clips key_frames --key_frames ava_kinetics_csv/kinetics_val_v1.0.csv
+
+Writes frames/<clip>/000001.jpg and on. Picture n at --fps f is the frame shown at (n-1)/f
+seconds, as ffmpeg's fps filter gives it. A clip's folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import os
+import shutil
+import tarfile
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from utils.batch import (
+    Task,
+    add_batch_options,
+    check_folders,
+    finish,
+    frame_rate,
+    plan_batch,
+    run_batch,
+    say_batch,
+)
+from utils.cli import EXIT_OK, UserError, make_parser, non_negative_int, positive_int, run_script
+from utils.clip_errors import ClipError, CorruptClip
+from utils.clips import printable
+from utils.files import folders_in, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.jobs import run_in_processes
+from utils.media import BadClip
+from utils.process import stop_on_signals
+from utils.report import MADE_REASONS, ReportFile, now
+from utils.videos import check_whole, pictures_of
+
+if TYPE_CHECKING:
+    from utils.frames import FrameSource
+
+REPORT_NAME = "frames_report.csv"
+SETTINGS_NAME = ".frames_settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes two dumps of a clip different; kept in the output as `.frames_settings.json`.
+
+    fps: as an exact fraction in text, "0" for the clip's own. window: pictures on either side of a
+    key frame; None for all pictures of a clip.
+    """
+
+    fps: str = "30"
+    short_side: int | None = None
+    upscale: bool = False
+    quality: int = 90
+    archive: bool = False
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the workers share. `key_times`: clip's name -> its key frames, in ns of the clip."""
+
+    settings: Settings
+    out: Path
+    workspace: Path
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class ClipTask(Task):
+    """A clip, and the key frames wanted of it in nanoseconds (None: every picture)."""
+
+    key_times: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FramesResult:
+    """A line of frames_report.csv. `seconds` is the time it took; sizes are those of the JPEGs."""
+
+    clip: str
+    status: str
+    reason: str = ""
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    finished_at: str = field(default_factory=now)
+
+    @classmethod
+    def failed(cls, clip: str, reason: str, message: str) -> FramesResult:
+        status = MADE_REASONS[reason][0]
+        return cls(clip, status, reason, message=printable(message, 500))
+
+
+class Store(Protocol):
+    """Where the pictures of a clip gather before they get their name."""
+
+    def add(self, number: int, jpeg: bytes) -> None: ...
+    def publish(self, final: Path, overwrite: bool) -> None: ...
+
+
+class FolderStore:
+    """`<clip>/000001.jpg` and on."""
+
+    def __init__(self, temporary: Path) -> None:
+        self._folder = temporary
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+
+    def add(self, number: int, jpeg: bytes) -> None:
+        with open(self._folder / f"{number:06d}.jpg", "wb", buffering=0) as file:
+            if file.write(jpeg) != len(jpeg):
+                raise OSError(28, "No space left on device")
+
+    def publish(self, final: Path, overwrite: bool) -> None:
+        """One rename. What is there is moved away first, for a rename replaces no folder."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        old = self._folder.with_name(f"{self._folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if overwrite and final.exists():
+            os.rename(final, old)
+        os.rename(self._folder, final)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class TarStore:
+    """`<clip>.tar`, uncompressed: JPEGs do not compress, and a reader can seek to any member."""
+
+    def __init__(self, temporary: Path) -> None:
+        self._path = temporary
+        temporary.unlink(missing_ok=True)
+        self._tar = tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, number: int, jpeg: bytes) -> None:
+        # No times and owners: the same clip gives the same bytes.
+        member = tarfile.TarInfo(f"{number:06d}.jpg")
+        member.size = len(jpeg)
+        self._tar.addfile(member, io.BytesIO(jpeg))
+
+    def publish(self, final: Path, overwrite: bool) -> None:
+        self._tar.close()
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(self._path, final)
+
+
+def extract(job: Job, task: ClipTask) -> FramesResult:
+    """The worker: one clip's pictures, whole and in place, or the reason why not."""
+    started = time.monotonic()
+    try:
+        result = extract_clip(job, task)
+    except BadClip as error:
+        result = FramesResult.failed(task.clip, error.reason, error.message)
+    except ClipError as error:
+        result = FramesResult.failed(task.clip, "undecodable", in_words(error))
+    except OSError as error:
+        reason = "disk_full" if is_disk_full(error) else "unknown"
+        result = FramesResult.failed(task.clip, reason, str(error))
+    except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
+        result = FramesResult.failed(task.clip, "unknown", f"{type(error).__name__}: {error}")
+    return replace_seconds(result, time.monotonic() - started)
+
+
+def extract_clip(job: Job, task: ClipTask) -> FramesResult:
+    """Decode, write and publish one clip. Raises BadClip, ClipError, OSError."""
+    from utils.frames import FrameSource
+    from utils.jpeg import Look, PictureMaker
+
+    settings = job.settings
+    look = Look(settings.quality, settings.short_side, settings.upscale)
+    source = FrameSource(task.path)
+    try:
+        check_whole(source)
+        fps = Fraction(settings.fps)
+        shown = pictures_of(source, fps)
+        numbers = wanted_numbers(source, fps, len(shown), task.key_times, settings.window)
+        of_frame: dict[int, list[int]] = {}
+        for number in numbers:
+            of_frame.setdefault(shown[number - 1], []).append(number)
+        maker = PictureMaker(look, source.stream.sample_aspect_ratio)
+        store = open_store(job)
+        for index, frame in source.decode(list(of_frame)):
+            jpeg = maker.jpeg(frame)
+            for number in of_frame[index]:
+                store.add(number, jpeg)
+        store.publish(target_path(job.out, task.clip, settings.archive), job.overwrite)
+        rate = float(fps or source.stream.average_rate or 0)
+        width, height = maker.shown_size
+        made = MADE_REASONS[""][0]
+        return FramesResult(task.clip, made, "", len(numbers), round(rate, 5), width, height)
+    finally:
+        source.close()
+
+
+def replace_seconds(result: FramesResult, seconds: float) -> FramesResult:
+    return FramesResult(**{**asdict(result), "seconds": round(seconds, 2)})
+
+
+def in_words(error: ClipError) -> str:
+    """Without the path, which the report has."""
+    if isinstance(error, CorruptClip):
+        return f"at frame {error.frame}: {error.problem}"
+    return error.problem
+
+
+def open_store(job: Job) -> Store:
+    """A store of this process's own: a worker has one clip in hand."""
+    temporary = job.workspace / f"{os.getpid()}"
+    return TarStore(temporary) if job.settings.archive else FolderStore(temporary)
+
+
+def target_path(out: Path, clip: str, archive: bool) -> Path:
+    return out / f"{clip}.tar" if archive else out / clip
+
+
+def wanted_numbers(
+    source: FrameSource,
+    fps: Fraction,
+    pictures: int,
+    key_times: Sequence[int] | None,
+    window: int | None,
+) -> list[int]:
+    """The numbers, from 1, of the pictures wanted. Raises BadClip (past_end)."""
+    if key_times is None or window is None:
+        return list(range(1, pictures + 1))
+    from utils.ava import picture_number
+
+    numbers: set[int] = set()
+    for key_time in key_times:
+        number = picture_number(key_time, fps) if fps else frame_number_at(source, key_time)
+        if number > pictures:
+            raise BadClip("past_end", f"key frame {number} of {pictures} pictures")
+        numbers |= set(range(max(1, number - window), min(pictures, number + window) + 1))
+    return sorted(numbers)
+
+
+def frame_number_at(source: FrameSource, key_time: int) -> int:
+    """The number, from 1, of the frame on the screen at a time (ns): for --fps 0."""
+    from utils.ava import GRACE, SECOND
+
+    table = source.table
+    tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
+    return max(1, bisect_right(table.pts, tick)) if tick < table.end else len(table.pts) + 1
+
+
+def crashed(task: ClipTask, how: str) -> FramesResult:
+    return FramesResult.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("videos_dir", type=Path, help="the folder of videos, flat or nested")
+    parser.add_argument("output_dir", type=Path, help="the folder that the frames go to")
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--fps",
+        type=frame_rate,
+        default=Fraction(30),
+        metavar="F",
+        help="pictures a second: 30, 12.5, 30000/1001; 0 gives every frame of the video",
+    )
+    group.add_argument(
+        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
+    )
+    group.add_argument("--upscale", action="store_true", help="with --short_side, also scale up")
+    group.add_argument(
+        "--quality", type=quality, default=Settings.quality, metavar="Q", help="of the JPEGs, 1-100"
+    )
+    group.add_argument(
+        "--archive", action="store_true", help="write one <clip>.tar instead of a folder of files"
+    )
+    group.add_argument(
+        "--key_frames",
+        nargs="+",
+        type=Path,
+        metavar="ANNOTATIONS",
+        help="only the pictures about the key frames of these AVA-Kinetics annotations: the raw"
+        " files, or annotations_<split>.csv",
+    )
+    group.add_argument(
+        "--window",
+        type=non_negative_int,
+        default=2,
+        metavar="W",
+        help="with --key_frames, this many pictures on either side",
+    )
+    add_batch_options(parser)
+    args = parser.parse_args(argv)
+    if args.upscale and args.short_side is None:
+        parser.error("--upscale needs --short_side N")
+    return args
+
+
+def quality(text: str) -> int:
+    """An argparse type: JPEG's quality."""
+    if (value := positive_int(text)) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a quality from 1 to 100")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    check_folders(args)
+    settings = Settings(
+        str(args.fps),
+        args.short_side,
+        args.upscale,
+        args.quality,
+        args.archive,
+        args.window if args.key_frames else None,
+    )
+    key_times = read_all_key_times(args)
+    only = None if key_times is None else frozenset(key_times)
+    made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else folders_in
+    out: Path = args.output_dir
+    with stop_on_signals():
+        batch = plan_batch(args, made_in, only)
+        check_settings(out, settings, batch.there)
+        if not args.quiet:
+            say_batch(batch, args, settings_line(settings))
+        if args.dry_run:
+            return EXIT_OK
+        make_folder(out)
+        with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, COLUMNS) as report:
+            write_settings(out, workspace, settings)
+            job = Job(settings, out, workspace, args.overwrite)
+            times = key_times or {}
+            tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
+            worker = functools.partial(extract, job)
+            tally = run_batch(
+                batch, run_in_processes(worker, tasks, args.num_jobs, crashed), report, args
+            )
+    pictures = tally.totals["frames"]
+    return finish(batch, tally, args, out / REPORT_NAME, [f"pictures: {pictures:,}"])
+
+
+COLUMNS = tuple(each.name for each in fields(FramesResult))
+
+
+def read_all_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    """Clip's name -> times of its key frames, from all of --key_frames; None without it."""
+    if not args.key_frames:
+        return None
+    from utils.ava import read_key_times  # numpy and pandas: half a second
+
+    found: dict[str, tuple[int, ...]] = {}
+    for path in args.key_frames:
+        for clip, times in read_key_times(path, args.videos_dir).items():
+            found[clip] = (*found.get(clip, ()), *times)
+    return found
+
+
+def settings_line(settings: Settings) -> str:
+    """`pictures     30 a second, JPEG quality 90, size as it is`"""
+    rates = "every frame" if settings.fps == "0" else f"{settings.fps} a second"
+    size = "size as it is"
+    if settings.short_side:
+        way = "scaled up or down" if settings.upscale else "scaled down"
+        size = f"shorter side {way} to {settings.short_side}"
+    parts = [rates, f"JPEG quality {settings.quality}", size]
+    if settings.window is not None:
+        parts.append(f"key frames and {settings.window} on either side")
+    return f"pictures     {', '.join(parts)}" + (", in tars" if settings.archive else "")
+
+
+def check_settings(out: Path, settings: Settings, there: int) -> None:
+    """Raises UserError when the output holds frames of other settings: they are never mixed."""
+    path = out / SETTINGS_NAME
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if there:
+            raise UserError(
+                f"{out} holds {there:,} of these clips, with settings that nobody knows"
+                f" ({SETTINGS_NAME} is missing): name another folder for the output"
+            ) from None
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): name another folder for the output"
+        ) from None
+    wanted = asdict(settings)
+    if before != wanted:
+        known = before if isinstance(before, dict) else {}
+        other = ", ".join(f"{n} {known.get(n)}" for n in wanted if known.get(n) != wanted[n])
+        raise UserError(
+            f"{out} holds frames made with {other}, and frames are not mixed: give the same"
+            " options, or name another folder for the output"
+        )
+
+
+def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
+    """Before the first frame, so that no frame is ever there without them."""
+    temporary = workspace / SETTINGS_NAME
+    temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
+    publish(temporary, out / SETTINGS_NAME)
+
+
+if __name__ == "__main__":
+    run_script(main)

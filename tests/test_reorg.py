@@ -1,0 +1,366 @@
+"""reorg_kinetics_videos.py on trees made for it, run as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.standin.sources import ffmpeg_path, frame_numbers
+from utils.gather import canonical_name
+from utils.report import ReportFile
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "reorg_kinetics_videos.py"
+REPORT = "reorg_report.csv"
+COLUMNS = ("source", "clip", "action", "reason")
+Source = Callable[..., Path]
+
+
+def command(src: Path, dst: Path, *options: str | Path) -> list[str]:
+    return [sys.executable, str(SCRIPT), str(src), str(dst), *map(str, options), "--n", "2"]
+
+
+def reorg(src: Path, dst: Path, *options: str | Path, code: int = 0, bound: bool = False) -> str:
+    """Run the script; what it said. bound: without root's right to write anywhere."""
+    done = subprocess.run(
+        command(src, dst, *options),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=_drop_rights if bound else None,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert not (dst / ".tmp").exists()
+    return done.stderr
+
+
+def _drop_rights() -> None:
+    for right in (1, 2, 3):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+        ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP; no harm for another user
+
+
+def report_of(dst: Path) -> dict[str, tuple[str, str]]:
+    """Source's last parts -> (action, reason), the last line counting."""
+    with (dst / REPORT).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {"/".join(Path(r["source"]).parts[-2:]): (r["action"], r["reason"]) for r in rows}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix != ".csv"}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@pytest.fixture
+def clip(source: Source) -> Path:
+    return source(seconds=2, fps=25, size=(160, 120))
+
+
+@pytest.fixture
+def longer(source: Source) -> Path:
+    return source(seconds=3, fps=25, size=(160, 120))
+
+
+def put(source: Path, *to: Path) -> None:
+    for path in to:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
+
+
+def cut_off(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = source.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("-bcdefghij-_5_15", "-bcdefghij-_000005_000015"),
+        ("a_c_1_2_fgh_000005_000015", "a_c_1_2_fgh_000005_000015"),
+        ("abcdefghijk_0000000005_0000000015", "abcdefghijk_000005_000015"),
+        ("abcdefghijk_12", "abcdefghijk_000012"),
+        ("abcdefghijk_000015_000005", None),
+        ("abcdefghijk", None),
+        ("abcdefghij_000005_000015", None),
+        ("abcdefghijk_000005_000015.temp", None),
+        ("abcdefghijk_٥_١٥", None),
+    ],
+)
+def test_names(stem: str, name: str | None) -> None:
+    assert canonical_name(stem) == name
+
+
+def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "old 100%", tmp_path / "new"
+    good = {
+        "jogging/-bcdefghij-_000005_000007.mp4": "-bcdefghij-_000005_000007.mp4",
+        "train/passing american football (not in-game)/abcdefghijk_5_7.mp4": (
+            "abcdefghijk_000005_000007.mp4"
+        ),
+        "it's/a/b/c/-_-_-_-_-_-_3.MP4": "-_-_-_-_-_-_000003.mp4",
+        "x/LMNOPQRSTUV_000000_000010.mp4": "LMNOPQRSTUV_000000_000010.mp4",
+    }
+    put(clip, *(src / path for path in good))
+    (src / "bad").mkdir()
+    (src / "bad" / "emptyemptye_000001_000003.mp4").touch()
+    (src / "bad" / "textXXtextX_000001_000003.mp4").write_text("not a video")
+    cut_off(clip, src / "bad" / "truncatedXX_000001_000003.mp4")
+    put(clip, src / "bad" / "other name.mp4", src / "bad" / "abcdefghijk_5_7.part")
+    put(clip, src / ".tmp" / "run-1" / "halfhalfhal_000001_000003.mp4")
+    put(clip, tmp_path / "outside" / "outsideXXXX_000001_000003.mp4")
+    with av.open(str(clip)) as container:  # cut between two packets: ffmpeg says nothing of it
+        ends = sorted(
+            (packet.pos or 0) + packet.size for packet in container.demux() if packet.size
+        )
+    cut = src / "bad" / "cutbetween__000001_000003.mp4"
+    cut.write_bytes(clip.read_bytes()[: ends[-8]])
+    (src / "bad" / "loop").symlink_to(src)
+    (src / "bad" / "out").symlink_to(tmp_path / "outside")
+    (src / "linklinklin_000001_000003.mp4").symlink_to(clip)
+    before = files_below(src)
+
+    said = reorg(src, dst, "--dry_run")
+    assert "8 clips in 8 files (.mp4 8)" in said
+    assert "others       5 files that are no clips: left (symlink 3, " in said
+    assert files_below(src) == before and not dst.exists()
+
+    said = reorg(src, dst, code=1)
+    assert "4 moved, 4 left" in said and "on disk now: 4 of 8 clips" in said
+    assert names(dst) == set(good.values())
+    assert all((dst / name).read_bytes() == clip.read_bytes() for name in good.values())
+    assert set(files_below(src)) == set(before) - set(good)
+    report = report_of(dst)
+    assert report["bad/emptyemptye_000001_000003.mp4"] == ("left", "the file is empty")
+    assert report["bad/truncatedXX_000001_000003.mp4"][0] == "left"
+    assert "cut off" in report["bad/cutbetween__000001_000003.mp4"][1]
+    assert report["b/c/-_-_-_-_-_-_3.MP4".partition("/")[2]] == ("moved", "")
+    assert report["x/LMNOPQRSTUV_000000_000010.mp4"] == (
+        "moved",
+        "lasts 2.00 s, where its name says 10",
+    )
+    assert (src / "jogging").is_dir()
+
+    reorg(src, dst, "--remove_empty", code=1)
+    assert not (src / "jogging").exists() and not (src / "it's").exists()
+    assert (src / "bad" / "other name.mp4").exists()
+    assert (tmp_path / "outside" / "outsideXXXX_000001_000003.mp4").exists()
+
+
+def test_two_files_for_one_clip(tmp_path: Path, clip: Path, longer: Path) -> None:
+    src, dst, aside = tmp_path / "src", tmp_path / "dst", tmp_path / "aside"
+    put(clip, src / "a" / "identicalXX_1_3.mp4", src / "b" / "identicalXX_000001_000003.mp4")
+    put(clip, src / "b" / "truncatedXX_000001_000003.mp4")
+    cut_off(longer, src / "a" / "truncatedXX_000001_000003.mp4")
+    put(clip, src / "a" / "longerXXXXX_1_4.mp4")
+    put(longer, src / "b" / "longerXXXXX_1_4.mp4")
+    before = sorted(files_below(src).values())
+    reorg(src, dst)
+    assert (dst / "truncatedXX_000001_000003.mp4").read_bytes() == clip.read_bytes()
+    assert (dst / "longerXXXXX_000001_000004.mp4").read_bytes() == longer.read_bytes()
+    report = report_of(dst)
+    assert report["a/longerXXXXX_1_4.mp4"] == ("duplicate", "shorter: 2.00 s, not 3.00")
+    assert report["a/truncatedXX_000001_000003.mp4"][0] == "duplicate"
+    assert len(files_below(src)) == 3
+
+    reorg(src, dst, "--duplicates", aside)
+    assert files_below(src) == {}
+    assert len(names(aside)) == 3
+    assert (
+        sorted([*files_below(aside).values(), *map(Path.read_bytes, dst.glob("*.mp4"))]) == before
+    )
+
+
+def test_a_file_in_place_is_never_written_over(tmp_path: Path, clip: Path, longer: Path) -> None:
+    src, dst, aside = tmp_path / "src", tmp_path / "dst", tmp_path / "aside"
+    name = "abcdefghijk_000001_000004.mp4"
+    put(longer, src / "a" / name)
+    put(clip, dst / name)
+    said = reorg(src, dst, code=1)
+    assert "better than the file in place (shorter: 2.00 s, not 3.00)" in said
+    assert (dst / name).read_bytes() == clip.read_bytes() and (src / "a" / name).exists()
+    reorg(src, dst, "--duplicates", aside)
+    assert (dst / name).read_bytes() == longer.read_bytes()
+    assert (aside / name).read_bytes() == clip.read_bytes()
+    # The other way round, the newcomer is the duplicate; and a second file finds a free name.
+    put(clip, src / "a" / name)
+    reorg(src, dst, "--duplicates", aside)
+    assert (dst / name).read_bytes() == longer.read_bytes()
+    assert names(aside) == {name, name.replace(".mp4", ".1.mp4")}
+
+
+@pytest.mark.parametrize("how", ["--copy", "--link"])
+def test_copy_and_link_leave_the_source(tmp_path: Path, clip: Path, how: str) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    put(clip, src / "a" / "abcdefghijk_1_3.mp4", src / "b" / "abcdefghijk_1_3.mp4")
+    os.utime(src / "a" / "abcdefghijk_1_3.mp4", (1e9, 1e9))
+    before = files_below(src)
+    for _ in range(2):
+        reorg(src, dst, how)
+        assert files_below(src) == before
+        assert names(dst) == {"abcdefghijk_000001_000003.mp4"}
+    same = os.path.samefile(src / "b" / "abcdefghijk_1_3.mp4", next(dst.glob("*.mp4")))
+    assert same == (how == "--link")
+    # A move after --link takes the second name away, and no data.
+    reorg(src, dst)
+    assert (dst / "abcdefghijk_000001_000003.mp4").read_bytes() == clip.read_bytes()
+    assert (src / "a" / "abcdefghijk_1_3.mp4").exists()
+    assert (src / "b" / "abcdefghijk_1_3.mp4").exists() == (how == "--copy")
+
+
+def test_other_containers_are_rewrapped(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    codecs = {
+        "matroskaXXX_1_3.mkv": ["-c", "copy"],
+        "mpegfourXXX_1_3.avi": ["-c:v", "mpeg4", "-bf", "0", "-c:a", "libmp3lame"],
+        "vpnineXXXXX_1_3.webm": ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-c:a", "libopus"],
+        "vpeightXXXX_1_3.webm": ["-c:v", "libvpx", "-deadline", "realtime", "-an"],
+    }
+    for name, options in codecs.items():
+        argv = [ffmpeg_path(), "-v", "error", "-i", str(clip), *options, str(src / name)]
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    reorg(src, dst, code=1)
+    assert names(src) == {"vpeightXXXX_1_3.webm"}
+    action, reason = report_of(dst)["src/vpeightXXXX_1_3.webm"]
+    assert action == "left" and "vp8 cannot go into an mp4" in reason
+    for name in ("matroskaXXX", "mpegfourXXX", "vpnineXXXXX"):
+        assert frame_numbers(dst / f"{name}_000001_000003.mp4") == list(range(50)), name
+
+
+def test_without_check_a_broken_file_counts_as_done(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    cut_off(clip, src / "abcdefghijk_1_3.mp4")
+    (src / "emptyemptye_1_3.mp4").touch()
+    assert "no file is decoded" in reorg(src, dst, "--no_check", code=1)
+    assert names(dst) == {"abcdefghijk_000001_000003.mp4"}
+
+
+def test_in_place_and_inside_each_other(tmp_path: Path, clip: Path) -> None:
+    folder = tmp_path / "clips"
+    put(clip, folder / "a" / "abcdefghijk_1_3.mp4", folder / "flatflatfla_000001_000003.mp4")
+    put(clip, folder / "unpaddedXXX_1_3.mp4")
+    reorg(folder, folder, "--remove_empty")
+    expected = {f"{n}_000001_000003.mp4" for n in ("abcdefghijk", "flatflatfla", "unpaddedXXX")}
+    assert names(folder) == expected
+    reorg(folder, folder / "flat")  # dst inside src
+    assert names(folder / "flat") == expected
+    assert "0 clips in 0 files" in reorg(folder, folder / "flat")
+    reorg(folder / "flat", folder)  # src inside dst
+    assert names(folder) - {"flat"} == expected
+    assert "give another" in reorg(folder, folder, "--duplicates", folder, code=2)
+
+
+def test_a_read_only_source(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    put(clip, src / "a" / "abcdefghijk_1_3.mp4")
+    (src / "a").chmod(0o555)
+    try:
+        said = reorg(src, dst, code=1, bound=True)
+        assert "use --copy or --link" in said
+        assert names(dst) == set() and (src / "a" / "abcdefghijk_1_3.mp4").exists()
+        reorg(src, dst, "--copy", bound=True)
+        assert names(dst) == {"abcdefghijk_000001_000003.mp4"}
+    finally:
+        (src / "a").chmod(0o755)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system."""
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK) or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to move to")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+def test_between_file_systems(tmp_path: Path, elsewhere: Path, clip: Path) -> None:
+    src = tmp_path / "src"
+    put(clip, src / "a" / "abcdefghijk_1_3.mp4")
+    os.utime(src / "a" / "abcdefghijk_1_3.mp4", (1e9, 1e9))
+    assert "use --copy" in reorg(src, elsewhere, "--link", code=1)
+    reorg(src, elsewhere, "--remove_empty")
+    final = elsewhere / "abcdefghijk_000001_000003.mp4"
+    assert final.read_bytes() == clip.read_bytes() and final.stat().st_mtime == 1e9
+    assert names(src) == set()
+    put(clip, src / "b" / "abcdefghijk_1_3.mp4")
+    reorg(src, tmp_path / "dst", "--duplicates", elsewhere)
+    put(clip, src / "b" / "abcdefghijk_1_3.mp4")
+    reorg(src, tmp_path / "dst", "--duplicates", elsewhere)
+    assert names(elsewhere) == {final.name, "abcdefghijk_1_3.mp4"}
+
+
+def test_a_move_killed_between_copy_and_removal_is_finished(tmp_path: Path, clip: Path) -> None:
+    """The state that such a kill leaves; a duplicate that was never being moved stays."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    put(clip, src / "a" / "abcdefghijk_1_3.mp4", dst / "abcdefghijk_000001_000003.mp4")
+    put(clip, src / "b" / "abcdefghijk_1_3.mp4")
+    with ReportFile(dst / REPORT, COLUMNS) as report:
+        name = "abcdefghijk_000001_000003"
+        report.append((src / "a" / "abcdefghijk_1_3.mp4", name, "moving", ""))
+    reorg(src, dst)
+    assert list(files_below(src)) == ["b/abcdefghijk_1_3.mp4"]
+    assert report_of(dst)["a/abcdefghijk_1_3.mp4"] == ("moved", "was copied before")
+    assert (dst / "abcdefghijk_000001_000003.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    contents = {f"{n:011d}_{n % 50:06d}_000090.mp4": f"clip {n}".encode() for n in range(6000)}
+    for number, (name, data) in enumerate(contents.items()):
+        path = src / str(number % 40) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    running = subprocess.Popen(command(src, dst, "--no_check", "-q"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(dst.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    after = {**{p.name: p.read_bytes() for p in src.rglob("*.mp4")}}
+    after |= {p.name: p.read_bytes() for p in dst.glob("*.mp4")}
+    assert after == contents  # nothing is lost
+    assert any(src.rglob("*.mp4")), "killed too late to say anything"
+    reorg(src, dst, "--no_check", "--remove_empty")
+    assert {p.name: p.read_bytes() for p in dst.glob("*.mp4")} == contents
+    assert not any(src.rglob("*.mp4"))
+
+
+def test_sigterm_stops_in_order(tmp_path: Path, source: Source) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video = source(seconds=20, fps=25)
+    put(video, *(src / f"{n:011d}_000000_000020.mp4" for n in range(40)))
+    running = subprocess.Popen(command(src, dst), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(dst.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=30)
+    assert time.monotonic() - started < 5
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "stopping" in said and "stopped in" in said
+    assert not (dst / ".tmp").exists()
+    assert len(list(src.glob("*.mp4"))) + len(list(dst.glob("*.mp4"))) == 40

@@ -1,0 +1,188 @@
+"""Clips in folders of any shape: finding them, and choosing between two files for one clip.
+
+First half of reorg_kinetics_videos.py; its second half brings the chosen file home.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.cli import UserError
+from utils.clips import AVA_TIME_END, clip_name, parse_clip_name
+from utils.files import TEMP_FOLDER
+from utils.media import (
+    DURATION_TOLERANCE,
+    BadClip,
+    Ffmpeg,
+    check_complete,
+    decode_whole,
+    probe,
+    rewrap_problem,
+)
+
+# What download.py puts into its output folder that are no clips: half-done files, and bad ones.
+OWN_FOLDERS = (TEMP_FOLDER, ".bad")
+CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file whose name says that it is a clip. A str: a Path costs ten times as much, 100,000
+    times."""
+
+    path: str
+    size: int  # bytes
+    mtime_ns: int
+    device: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: str, stat: os.stat_result) -> Found:
+        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_dev, stat.st_ino)
+
+    @property
+    def is_mp4(self) -> bool:
+        return self.path[-4:].lower() == ".mp4"
+
+    def is_same_file(self, other: Found) -> bool:
+        return (self.device, self.inode) == (other.device, other.inode)
+
+    def has_same_bytes(self, other: Found) -> bool:
+        return self.size == other.size and filecmp.cmp(self.path, other.path, shallow=False)
+
+
+@dataclass
+class Tree:
+    """What lies under a folder: the files of each clip by its name, and the rest by kind."""
+
+    clips: dict[str, list[Found]] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a file is worth. `problem`: why it cannot be brought in at all, or ""."""
+
+    problem: str = ""
+    duration: float = 0.0  # seconds
+    pixels: int = 0
+
+
+def scan(folder: Path, passed_over: Sequence[Path]) -> Tree:
+    """Find the clips under `folder`, at any depth. Symlinks are counted and never followed.
+
+    passed_over: folders that are not entered (the output, when it lies inside).
+    """
+    tree = Tree()
+    skipped = {(stat.st_dev, stat.st_ino) for stat in _stats(passed_over)}
+    for entry in _files(folder, skipped, tree):
+        stem, suffix = os.path.splitext(entry.name)
+        if entry.is_symlink():
+            tree.others["symlink"] += 1
+            continue
+        if not entry.is_file(follow_symlinks=False):
+            tree.others["no regular file"] += 1
+            continue
+        name = canonical_name(stem) if suffix.lower() in CLIP_SUFFIXES else None
+        if name is None:
+            tree.others[suffix.lower() or "no suffix"] += 1
+            continue
+        found = Found.at(entry.path, entry.stat(follow_symlinks=False))
+        tree.clips.setdefault(name, []).append(found)
+    for files in tree.clips.values():
+        files.sort(key=lambda found: found.path)
+    return tree
+
+
+def _stats(folders: Sequence[Path]) -> Iterator[os.stat_result]:
+    for folder in folders:
+        if folder.exists():
+            yield folder.stat()
+
+
+def _files(folder: Path, skipped: set[tuple[int, int]], tree: Tree) -> Iterator[os.DirEntry[str]]:
+    waiting = [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield entry
+                        continue
+                    stat = entry.stat(follow_symlinks=False)
+                    is_skipped = (stat.st_dev, stat.st_ino) in skipped
+                    if not is_skipped and entry.name not in OWN_FOLDERS:
+                        waiting.append(entry.path)
+        except OSError as error:
+            tree.unreadable.append(f"{here}: {error.strerror}")
+
+
+def canonical_name(stem: str) -> str | None:
+    """The suite's name for a file named `stem`, six digits whatever its padding; None for no clip.
+
+    `<id>_<start>_<end>`, or `<id>_<ts>` of an AVA-Kinetics clip.
+    """
+    parsed = parse_clip_name(stem)
+    if parsed is None:
+        return None
+    youtube_id, start, end = parsed
+    if end is not None and end <= start:
+        return None
+    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end)
+
+
+def examine(found: Found, tool: Ffmpeg | None) -> Quality:
+    """What a file is worth; `tool`: decode it whole with this, too. Raises nothing but Stopped."""
+    if not found.size:
+        return Quality("the file is empty")
+    path = Path(found.path)
+    try:
+        if not found.is_mp4 and (problem := rewrap_problem(path)):
+            return Quality(problem)
+        seen = probe(path)
+        if tool is not None:
+            check_complete(path)
+            decode_whole(tool, path)
+    except BadClip as error:
+        return Quality(error.message)
+    except UserError as error:  # ffmpeg has gone in the middle of the run
+        return Quality(str(error))
+    return Quality(duration=seen.end - seen.start, pixels=seen.width * seen.height)
+
+
+def choose(files: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
+    """Which of these good files is the clip: the longer, then the larger picture, then the newer.
+
+    there: the one that has its place already, if it is among them. It gives way to a longer one or
+    a larger picture, but not to a newer date. Lengths that differ by less than 0.1 s are one.
+    """
+    longest = max(worth[found.path].duration for found in files)
+    best = [f for f in files if worth[f.path].duration >= longest - DURATION_TOLERANCE]
+    largest = max(worth[found.path].pixels for found in best)
+    best = [found for found in best if worth[found.path].pixels == largest]
+    if there in best:
+        return there
+    newest = max(found.mtime_ns for found in best)
+    best = [found for found in best if found.mtime_ns == newest]
+    return next((found for found in best if found.is_mp4), best[0])
+
+
+def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
+    """Why `chosen` is the clip and `found` is not, in words."""
+    mine, its = worth[found.path], worth[chosen.path]
+    if mine.problem:
+        return mine.problem
+    if mine.duration < its.duration - DURATION_TOLERANCE:
+        return f"shorter: {mine.duration:.2f} s, not {its.duration:.2f}"
+    if mine.pixels < its.pixels:
+        return "a smaller picture"
+    if found.mtime_ns < chosen.mtime_ns:
+        return "as good, and older"
+    return "as good"

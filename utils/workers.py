@@ -1,0 +1,158 @@
+"""Worker processes for work that is done in Python itself (decoding): one that dies costs one task.
+
+Beside `process`, which runs ffmpeg and yt-dlp. Each thread of `jobs.run_parallel` has a process of
+its own and speaks to it through a pipe, so that it is known which task killed a worker: joblib's
+own processes share a queue, and one that is killed aborts the whole run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+from utils.process import STOP, Stopped
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+
+_POLL_SECONDS = 0.1
+
+
+class Crashed(Exception):
+    """The worker process died over its task. The text says how."""
+
+
+class WorkerProcess(Generic[Task, Outcome]):
+    """A process that applies `function` to one task after another.
+
+    Started afresh and not forked: a fork of a process with threads may inherit a lock that is
+    held. `function` and tasks must be picklable, and a script needs its `__main__` guard.
+    """
+
+    def __init__(self, function: Callable[[Task], Outcome]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(function, other_end), daemon=True)
+        # Ctrl-C goes to the whole group; the mask is inherited, so that no worker ever sees it.
+        masked = hasattr(signal, "pthread_sigmask")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
+        try:
+            self._process.start()
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            other_end.close()  # or the pipe would not close when the process dies
+
+    def call(self, task: Task) -> Outcome:
+        """`function(task)` in the process. Raises Crashed, and Stopped when the run is stopped.
+
+        After either the process is gone. Raises RuntimeError where `function` raised.
+        """
+        try:
+            self._pipe.send(task)
+            while not self._pipe.poll(_POLL_SECONDS):
+                if STOP.is_set():
+                    raise Stopped
+            worked, outcome = self._pipe.recv()
+        except (EOFError, OSError):
+            self.end()
+            # Who ends a job step (a cluster, a closed terminal) often ends the workers first.
+            if STOP.wait(_POLL_SECONDS):
+                raise Stopped from None
+            raise Crashed(_how_it_ended(self._process.exitcode)) from None
+        except Stopped:
+            self.end()
+            raise
+        if not worked:
+            raise RuntimeError(outcome)
+        result: Outcome = outcome
+        return result
+
+    def end(self) -> None:
+        """End the process, whatever it is at."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+class WorkerPool(Generic[Task, Outcome]):
+    """As many worker processes as threads ask for at once; all are ended with the pool."""
+
+    def __init__(self, function: Callable[[Task], Outcome]) -> None:
+        self._function = function
+        self._idle: list[WorkerProcess[Task, Outcome]] = []
+        self._all: list[WorkerProcess[Task, Outcome]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, task: Task) -> Outcome:
+        """`function(task)`; when its process dies, once more in a fresh one.
+
+        A process may also be killed for want of memory, which is not the task's fault. Raises
+        Crashed when the second dies too, and Stopped.
+        """
+        process = self._take()
+        try:
+            outcome = process.call(task)
+        except Crashed:
+            process = self._take()
+            outcome = process.call(task)
+        with self._lock:
+            self._idle.append(process)
+        return outcome
+
+    def _take(self) -> WorkerProcess[Task, Outcome]:
+        with self._lock:
+            if self._closed:
+                raise Stopped
+            if self._idle:
+                return self._idle.pop()
+            # Within the lock, so that no process starts that `__exit__` does not see.
+            process = WorkerProcess(self._function)
+            self._all.append(process)
+            return process
+
+    def __enter__(self) -> WorkerPool[Task, Outcome]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._closed = True
+        for process in self._all:
+            process.end()
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its worker process was ended by {signal.Signals(-code).name}"
+    return f"its worker process ended with exit code {code}"
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    """The worker's side: tasks in, outcomes out, until the other side closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, function(task))
+        except Exception:
+            answer = (False, traceback.format_exc())
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """A run that is killed outright must not leave its workers at work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
