@@ -432,6 +432,8 @@ def test_a_signal_stops_the_run_in_order(
     wait_for(lambda: clips_in(out) and children_with(str(out)) and busy(standin))
     process.send_signal(number)
     before = time.monotonic()
+    time.sleep(0.05)
+    process.send_signal(number)  # as `timeout` does, and people do
     done = finish(process, 20)
     assert time.monotonic() - before < 5
     assert done.code == 128 + number
@@ -443,6 +445,53 @@ def test_a_signal_stops_the_run_in_order(
     standin.clear_knobs()
     assert run("download.py", *arguments(standin, out, listing), cwd=tmp_path).code == 0
     assert len(clips_in(out)) == 3
+
+
+def test_a_stop_loses_no_line_of_a_video_with_more_clips(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_video("abcdefghijk", source(seconds=20))
+    rows = [f"abcdefghijk,{start},{start + 5}" for start in range(12)]
+    listing, out = write_list(tmp_path / "list.csv", rows), tmp_path / "out"
+    process = start("download.py", *arguments(standin, out, listing), cwd=tmp_path)
+    report = out / "download_report.csv"
+    # The line is there while the video is still being worked on, and not at its end.
+    wait_for(lambda: clips_in(out) and len(report_rows(report)) >= 1)
+    standin.knobs(stall_after=1000)
+    process.send_signal(signal.SIGINT)
+    done = finish(process, 20)
+    assert done.code == 128 + signal.SIGINT
+    there = clips_in(out)
+    assert 1 <= len(there) < 12
+    assert sorted(f"{clip}.mp4" for clip in report_rows(report)) == there
+    assert f"on disk now: {len(there)} of 12" in done.err
+
+
+def test_a_scout_that_fails_by_itself_is_replaced(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    """Its cookie file is gone while all others wait for it: they must not wait for ever."""
+    names = [f"blocked{number:04d}" for number in range(3)]
+    for name in names:
+        standin.add_video(name, source(seconds=20))
+    standin.block("bot_check")
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n")
+    cookies.chmod(0o400)
+    listing = write_list(tmp_path / "list.csv", [f"{name},8,10" for name in names])
+    more = ("--n", "2", "--block_pause", "0.05", "--cookies", cookies)
+    process = start(
+        "download.py", *arguments(standin, tmp_path / "out", listing, *more), cwd=tmp_path
+    )
+    wait_for(lambda: len(standin.requests(target="player")) >= 2)
+    cookies.unlink()
+    standin.unblock()
+    done = finish(process, 60)
+    assert done.code == 1
+    reasons = {
+        row["reason"] for row in report_rows(tmp_path / "out" / "download_report.csv").values()
+    }
+    assert reasons <= {"unknown", ""}
 
 
 def test_sigkill_leaves_no_bad_clip_and_the_next_start_cleans_up(
