@@ -63,8 +63,8 @@ DEFAULT = Encode(
     x264_params="trellis=1:aq-mode=2:rc-lookahead=30",
     short_side=256,
 )
-# What loads fastest (benchmarks/README.md, "load"): --for_loading. Nothing refers to a B-frame without
-# a pyramid, so a reader skips three frames of four on its way to a chunk.
+# What loads fastest (benchmarks/README.md, "load"): --for_loading. Nothing refers to a B-frame
+# without a pyramid, so a reader skips three frames of four on its way to a chunk.
 FOR_LOADING = replace(
     DEFAULT,
     keyint=30,
