@@ -707,10 +707,8 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
                 place = move_bad(out / f"{clip.name}.mp4", out / BAD_FOLDER)
             progress.say(f"{error.reason}: {clip.name}: {error.message}; {place}")
     if not args.quiet:
-        done = sum(progress.counts.values())
-        say(
-            f"verified     {done:,} of {plural(len(clips), 'clip')}, {progress.counts['bad']:,} bad"
-        )
+        done, bad = sum(progress.counts.values()), progress.counts["bad"]
+        say(f"verified     {done:,} of {plural(len(clips), 'clip')}, {bad:,} bad")
 
 
 def move_bad(path: Path, folder: Path) -> str:
