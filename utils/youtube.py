@@ -52,7 +52,9 @@ BLOCKS = ("rate_limited", "bot_check")
 TRIES = 3  # extractions for one video in one run, blocks not counted
 SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
 STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
-CHUNK = 1 * 2**20  # bytes; YouTube slows down requests for more than 10 MiB
+CHUNK = (
+    2**20
+)  # bytes a request: the rest of one is sent for nothing; over 10 MiB YouTube slows down
 
 # What yt-dlp and ffmpeg print when they fail, and what it means: the first row that matches counts.
 ERRORS: tuple[tuple[str, str], ...] = (
