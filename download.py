@@ -181,7 +181,8 @@ def from_disk(
 def from_mirror(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
     """The source `cvdf`."""
     assert run.mirror is not None
-    yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
+    with suppress(Stopped):
+        yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
 
 
 def ask_sources(
