@@ -53,7 +53,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "truncated": (FAILED, "came shorter than the video is: run again"),
     "undecodable": (FAILED, "came unreadable: run again"),
     "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "unknown": (FAILED, "see the message: run again; -v says more"),
+    "unknown": (FAILED, "see the message, and run again"),
 }
 
 # The same for what frame_extract.py and downscale_videos.py make of a clip that is on disk.
@@ -64,7 +64,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "undecodable": (FAILED, "the video is damaged: fetch it again"),
     "past_end": (FAILED, "the key frame lies past the end of the clip"),
     "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "unknown": (FAILED, "see the message: run again; -v says more"),
+    "unknown": (FAILED, "see the message, and run again"),
 }
 
 # Reasons that every further video would meet too: after so many in a row the run stops.
