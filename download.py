@@ -72,7 +72,15 @@ from utils.files import (
     set_aside,
 )
 from utils.jobs import Progress, clock, plural, run_parallel
-from utils.media import BadClip, Encode, check_length, decode_whole, find_ffmpeg, probe
+from utils.media import (
+    BadClip,
+    Encode,
+    check_complete,
+    check_length,
+    decode_whole,
+    find_ffmpeg,
+    probe,
+)
 from utils.mirror import MirrorOptions, fetch_from_mirror
 from utils.official import CVDF, ListServers, fetch_needed, needed_lists
 from utils.pace import Pace
@@ -98,6 +106,7 @@ from utils.youtube import (
     FetchOptions,
     SectionLuck,
     fetch_video,
+    is_youtube,
     split_words,
 )
 
@@ -131,6 +140,7 @@ class Run:
     mirror: MirrorOptions | None = None
     allow_partial: bool = False
     tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
+    record: Callable[[Result], None] | None = None  # a clip that is on disk, at once
     luck: SectionLuck = field(default_factory=SectionLuck)
 
 
@@ -143,7 +153,7 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
 
     def fetch(task: tuple[int, tuple[Clip, ...]]) -> list[Result]:
         number, group = task
-        return fetch_video(group, run.options, run.pace, run.luck, number)
+        return fetch_video(group, run.options, run.pace, run.luck, number, run.record)
 
     asked = []
     for clip in clips:
@@ -375,8 +385,11 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
 
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
-    if args.cookies and not args.cookies.is_file():
-        parser.error(f"--cookies {args.cookies}: there is no such file")
+    if args.cookies:
+        try:
+            args.cookies.open("rb").close()
+        except OSError as error:
+            parser.error(f"--cookies {args.cookies}: {error.strerror}")
     for option in ("url_base", "mirror_base", "lists_base"):
         address = getattr(args, option)
         if address is not None and not re.match(r"https?://.", address):
@@ -386,6 +399,8 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
             parser.error(f"--proxy {proxy}: write http://HOST:PORT or socks5://HOST:PORT")
     if args.max_height < 0 or args.timeout <= 0 or not 0 <= args.crf <= 51:
         parser.error("--max_height is 0 or more, --timeout more than 0, --crf within 0 and 51")
+    if args.block_pause <= 0:
+        parser.error("--block_pause is more than 0")
     if args.short_side is not None and args.short_side < 16:
         parser.error("--short_side is 16 or more")
     try:
@@ -438,16 +453,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + received_signal() if STOP.is_set() else EXIT_OK
     lists = read_wanted(args)
     out = args.out.absolute()
-    tool = find_ffmpeg(args.ffmpeg)
+    tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
+    if not args.dry_run:
+        make_folder(out)
     with stop_on_signals():
         if args.verify:
             verify(lists, out, args)
         plan = make_plan(lists, out, args)
+        if STOP.is_set():
+            return 128 + received_signal()
         if not args.quiet:
-            say_plan(plan, out, args, tool.version)
+            say_plan(plan, out, args, tools)
         if args.dry_run:
             return EXIT_OK
-        make_folder(out)
         with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, RESULT_COLUMNS) as report:
             run = make_run(args, out, workspace, plan.known)
             tally = fetch(plan, run, report, args)
@@ -520,18 +538,18 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
 
 
 def youtube_name(args: argparse.Namespace) -> str:
-    return YOUTUBE_NAMES[args.url_base != YOUTUBE]
+    return YOUTUBE_NAMES[not is_youtube(args.url_base)]
 
 
 def videos_per_hour(args: argparse.Namespace) -> float:
     if args.videos_per_hour is not None:
         return float(args.videos_per_hour)
-    if args.url_base != YOUTUBE:
+    if not is_youtube(args.url_base):
         return 0.0
     return ACCOUNT_PER_HOUR if args.cookies or args.cookies_from_browser else GUEST_PER_HOUR
 
 
-def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: str) -> None:
+def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
     """The statement before any work."""
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
@@ -548,7 +566,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: st
         plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
     )
     say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
-    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} of them left out")
+    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out")
     if lists.not_wanted:
         say(f"             {plural(lists.not_wanted, 'row')} not selected")
     say_refused(lists)
@@ -562,7 +580,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, ffmpeg_version: st
     say(f"sources      {', '.join(sources)}")
     say(f"pace         {plural(args.num_jobs, 'job')}{', ' + pace if 'youtube' in sources else ''}")
     say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
-    say(f"tools        {tool_versions(ffmpeg_version)}")
+    say(f"tools        {tools}")
     say("stop         Ctrl-C; the same command goes on from there")
 
 
@@ -577,6 +595,7 @@ def say_refused(lists: ClipLists) -> None:
 
 
 def tool_versions(ffmpeg_version: str) -> str:
+    """What does the work, by version. Raises UserError when yt-dlp is not installed."""
     versions = [f"ffmpeg {ffmpeg_version}"]
     for package in ("yt-dlp", "deno"):
         try:
@@ -626,6 +645,13 @@ def make_run(args: argparse.Namespace, out: Path, workspace: Path, known: Known)
 def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) -> Tally:
     """Ask the sources for what is missing, and write down what becomes of each clip."""
     tally = Tally()
+    recorded: set[str] = set()
+
+    def record(result: Result) -> None:
+        # From the workers' threads: a line is one write, and whole whoever writes it.
+        report.append_result(result)
+        recorded.add(result.clip)
+
     for refused in plan.lists.refused:
         result = Result.of_refused(refused)
         if result.message not in plan.known.refused:
@@ -636,14 +662,16 @@ def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) ->
     ):
         if not args.quiet:
             run.tell = progress.say
+        run.record = record
         for result in results:
             tally.add(result)
             progress.add(result.status)
-            if result.reason == "disk_full" or tally.is_hopeless:
+            if result.reason == "disk_full" or tally.hopeless:
                 stop_run()
             if result.message == NOT_ASKED:
                 continue  # the report has it
-            report.append_result(result)
+            if result.clip not in recorded:
+                report.append_result(result)
             if not result.is_on_disk:
                 progress.failure(result.reason, result.clip, result.message)
             elif args.verbose:
@@ -661,26 +689,36 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     def check(clip: Clip) -> tuple[Clip, BadClip | None]:
         path = out / f"{clip.name}.mp4"
         try:
-            decode_whole(tool, path)
+            decode_whole(tool, path, args.timeout)
+            check_complete(path)
             if clip.name not in shorts:
                 check_length(probe(path), clip_window(clip)[1])
         except BadClip as error:
             return clip, error
         return clip, None
 
-    bad = 0
     with Progress(len(clips), "clip", quiet=args.quiet) as progress:
         for clip, error in run_parallel(check, clips, args.num_jobs):
             progress.add("bad" if error else "good")
             if error is None:
                 continue
-            bad += 1
             place = "would be moved aside"
             if not args.dry_run:
-                place = f"moved to {set_aside(out / f'{clip.name}.mp4', out / BAD_FOLDER)}"
+                place = move_bad(out / f"{clip.name}.mp4", out / BAD_FOLDER)
             progress.say(f"{error.reason}: {clip.name}: {error.message}; {place}")
     if not args.quiet:
-        say(f"verified     {plural(len(clips), 'clip')}, {bad:,} bad")
+        done, bad = sum(progress.counts.values()), progress.counts["bad"]
+        say(f"verified     {done:,} of {plural(len(clips), 'clip')}, {bad:,} bad")
+
+
+def move_bad(path: Path, folder: Path) -> str:
+    """Move a bad clip aside; what was done. Raises UserError."""
+    try:
+        return f"moved to {set_aside(path, folder)}"
+    except FileNotFoundError:
+        return "gone already"  # another run, or the user, was quicker
+    except OSError as error:
+        raise UserError(f"cannot move {path} to {folder}: {error.strerror}") from error
 
 
 def finish(
@@ -716,14 +754,13 @@ def next_steps(plan: Plan, tally: Tally, run: Run, on_disk: int) -> list[str]:
     steps = []
     if run.pace.stop_on_block and run.pace.blocks:
         steps.append("YouTube blocks: wait an hour, or give --cookies, before you go on")
-    if tally.is_hopeless:
-        steps.append(f"the last clips all failed for one reason: {REASONS[tally.last_reason][1]}")
+    if tally.hopeless:
+        steps.append(f"the last videos all failed for one reason: {REASONS[tally.hopeless][1]}")
     if missing > gone:
         steps.append(f"next: {command}")
         steps.append(f"      fetches the {missing - gone:,} that are still to be had")
     elif missing:
-        again = command if "--retry" in sys.argv else f"{command} --retry unavailable"
-        steps.append(f"next: {again}")
+        steps.append(f"next: {command}" + ("" if run.ask_again else " --retry unavailable"))
         steps.append(
             f"      asks again for the {gone:,} that are unavailable; nothing else is missing"
         )

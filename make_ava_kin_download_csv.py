@@ -52,6 +52,7 @@ from utils.clips import AVA_TIME_END, Refused
 from utils.files import DiskFull, is_disk_full, make_folder, names_in, publish, run_folder
 from utils.frame_times import parse_fps
 from utils.jobs import Progress, plural, run_parallel
+from utils.official import ensure_ava_annotations, missing_annotations
 from utils.process import Stopped, received_signal, sleep, stop_on_signals
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from utils.annotated import KeyFrame
 
+DEFAULT_FOLDER = Path("ava_kinetics_csv")
 LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 CLIP_COLUMNS = ("clip", "youtube_id", "timestamp", "clip_time", "frame", *ava.COLUMNS[2:], "action")
 PREVIEW_NAME = "annotations_preview.png"
@@ -91,9 +93,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--annotations",
         type=Path,
-        default=Path("ava_kinetics_csv"),
+        default=DEFAULT_FOLDER,
         metavar="DIR",
-        help="the folder of kinetics_{train,val,test}_v1.0.csv and of the label map",
+        help="the folder of kinetics_{train,val,test}_v1.0.csv and of the label map, which are"
+        " fetched if it has none",
+    )
+    parser.add_argument(
+        "--lists_base",
+        metavar="URL",
+        help="a server of the annotations (default: DeepMind's, then CVDF's)",
     )
     parser.add_argument(
         "--output",
@@ -375,6 +383,13 @@ def read_actions(folder: Path, tell: Tell) -> dict[str, str]:
 
 def run(args: argparse.Namespace, tell: Tell) -> int:
     """Read all, then write all; the exit code. Raises UserError, Stopped."""
+    # Not into a folder that is not there, but for the default: its name may be a slip.
+    may_fetch = args.annotations.is_dir() or args.annotations == DEFAULT_FOLDER
+    if may_fetch and missing_annotations(args.annotations):
+        if args.dry_run:
+            tell(f"would fetch the AVA-Kinetics annotations into {args.annotations}")
+            return EXIT_OK
+        ensure_ava_annotations(args.annotations, args.lists_base, tell)
     annotations = existing_folder(args.annotations, "--annotations")
     names = [name for name in ava.SPLITS if name in args.splits]
     targets = [args.output.parent / f"annotations_{name}.csv" for name in names]

@@ -1,6 +1,6 @@
 """download.py against the plain way, side by side: bytes, requests, CPU and wall seconds a clip.
 
-  python -m benchmarks.download [--videos 4] [--rounds 3] [--seconds 300]
+  python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300]
 
 The plain way is what most tools of this kind do: yt-dlp fetches the whole video, then
 `ffmpeg -ss S -t 10` cuts it and encodes with its defaults. Both ways fetch the same clips from the
@@ -41,7 +41,7 @@ class Cost:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.download", description=__doc__)
-    parser.add_argument("--videos", type=int, default=4, help="clips a round (default: 4)")
+    parser.add_argument("--videos", type=int, default=8, help="clips a round (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
         "--seconds", type=float, default=300, help="length of a video (default: 300)"

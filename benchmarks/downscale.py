@@ -42,7 +42,7 @@ WAYS: dict[str, Encode] = {
     "keyint 30": replace(DEFAULT, keyint=30),
     "keyint 16": replace(DEFAULT, keyint=16),
     "keyint 12": replace(DEFAULT, keyint=12),
-    "for_loading": replace(DEFAULT, **FOR_LOADING),
+    "for_loading": FOR_LOADING,
 }
 
 

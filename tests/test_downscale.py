@@ -23,7 +23,9 @@ VARIABLE = [0, 0.04, 0.1, 0.3, 0.32, 0.36, 0.5, 0.9, 1.0, 1.2, 1.5]
 
 
 def run(*arguments: object) -> scripts.Done:
-    return scripts.run("downscale_videos.py", *arguments, cwd=Path(tempfile.gettempdir()))
+    """One worker unless told otherwise: most of a short run is starting them."""
+    folder = Path(tempfile.gettempdir())
+    return scripts.run("downscale_videos.py", "--n", 1, *arguments, cwd=folder)
 
 
 def put(folder: Path, **clips: Path) -> Path:
@@ -116,7 +118,7 @@ def test_a_small_video_is_taken_as_it_is(tmp_path: Path, source: MakeSource) -> 
     assert pictures(tmp_path / "out/a.mp4") == pictures(clip)
     assert frame_times(tmp_path / "out/a.mp4") == frame_times(clip)
     assert rows(tmp_path / "out")["a"]["action"] == "rewrapped"
-    for number, options in enumerate((["--keyint", "5"], ["--fps", "10"], ["--crf", "30"])):
+    for number, options in enumerate((["--keyint", "5"], ["--fps", "10"])):
         out = tmp_path / f"other{number}"
         assert run(folder, out, *options).code == 0
         assert rows(out)["a"]["action"] == "encoded"
@@ -129,7 +131,7 @@ def test_a_small_video_is_taken_as_it_is(tmp_path: Path, source: MakeSource) -> 
 
 
 def test_options_reach_the_file(tmp_path: Path, source: MakeSource) -> None:
-    clip = source(seconds=2, fps=30, size=(320, 180))
+    clip = source(seconds=2, fps=30, size=(160, 90))
     folder = put(tmp_path / "in", a=clip)
     done = run(folder, tmp_path / "a", "--keyint", "12", "--no_audio", "--codec", "libx265")
     assert done.code == 0, done.err
@@ -141,7 +143,8 @@ def test_options_reach_the_file(tmp_path: Path, source: MakeSource) -> None:
     assert run(folder, tmp_path / "b", "--for_loading").code == 0
     with av.open(str(tmp_path / "b/a.mp4")) as file:
         assert [n for n, frame in enumerate(file.decode(video=0)) if frame.key_frame] == [0, 30]
-        assert b"cabac=0" in (tmp_path / "b/a.mp4").read_bytes()
+        encoder = (tmp_path / "b/a.mp4").read_bytes()
+        assert b"cabac=0" in encoder and b"b_pyramid=0" in encoder
 
 
 def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSource) -> None:
@@ -167,7 +170,7 @@ def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSour
 def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     tmp_path: Path, source: MakeSource, number: signal.Signals
 ) -> None:
-    clip = source(seconds=6, fps=30, size=(640, 360), complexity=0)
+    clip = source(seconds=4, fps=30, size=(480, 270), complexity=0)
     folder, out = put(tmp_path / "in", **{f"clip{n}": clip for n in range(6)}), tmp_path / "out"
     process = scripts.start("downscale_videos.py", folder, out, "--n", "2", cwd=tmp_path)
     deadline = time.monotonic() + 60
@@ -176,16 +179,17 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     children = psutil.Process(process.pid).children(recursive=True)
     began = time.monotonic()
     os.kill(process.pid, number)
-    done = scripts.finish(process)
+    _, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     if number == signal.SIGINT:
-        assert done.code == 128 + number
+        assert process.returncode == 128 + number
+        assert "Traceback" not in errors
         assert not psutil.wait_procs(children, timeout=5)[1]
         assert not (out / ".tmp").exists()
     psutil.wait_procs(children, timeout=30)
     made = sorted(out.glob("*.mp4"))
     assert 0 < len(made) < 6
-    assert all(len(pictures(path)) == 180 for path in made)
+    assert all(len(pictures(path)) == 120 for path in made)
     inodes = {path: path.stat().st_ino for path in made}
     assert run(folder, out).code == 0
     assert len(list(out.glob("*.mp4"))) == 6

@@ -11,7 +11,7 @@ from tests.scripts import Done, run
 from tests.standin.mirror import make_tar
 from tests.standin.server import StandIn
 from utils.clips import list_rows
-from utils.official import ALL_LISTS, ROWS, UNFINISHED, ensure_ava_annotations
+from utils.official import ALL_LISTS, ROWS, UNFINISHED
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
 SPLITS = ("train", "val", "test")
@@ -129,15 +129,25 @@ def test_ava_annotations_and_their_label_map(standin: StandIn, tmp_path: Path) -
         (f"ava_kinetics_v1_0/kinetics_{split}_v1.0.csv", b"-bcdefghijk,903,0.1,0.2,0.3,0.4,12\n")
         for split in SPLITS
     ]
-    label_map = ("ava_kinetics_v1_0/ava_action_list_v2.2_for_activitynet_2019.pbtxt", b"label {}\n")
-    said: list[str] = []
+    label_map = (
+        "ava_kinetics_v1_0/ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+        b'label {\n  name: "stand"\n  label_id: 12\n}\n',
+    )
     folder = tmp_path / "ava_kinetics_csv"
     path = "/700_2020/annotations/ava_kinetics_v1_0.tar.gz"
     standin.add_file("/ava_kinetics_v1_0.tar.gz", make_tar(files))  # without the label map
     standin.add_file(path, make_tar([*files, label_map, ("ava_v2/other.csv", b"")]))
-    ensure_ava_annotations(folder, standin.root, said.append)
-    assert len(list(folder.iterdir())) == 4
+    script, given = "make_ava_kin_download_csv.py", ["--lists_base", standin.root]
+    done = run(script, *given, "--dry_run", cwd=tmp_path)
+    assert (done.code, standin.requests(), folder.exists()) == (0, [], False)
+    assert "would fetch the AVA-Kinetics annotations into ava_kinetics_csv" in done.err
+    done = run(script, *given, cwd=tmp_path)
+    assert done.code == 0, done.err
+    fetched = {name.rsplit("/", 1)[-1] for name, _ in [*files, label_map]}
+    made = {"videos_to_download.csv", *(f"annotations_{split}.csv" for split in SPLITS)}
+    assert {path.name for path in folder.iterdir()} == fetched | made
     assert [request.youtube_id for request in standin.requests()][-1] == path
-    assert len(said) == 2
-    ensure_ava_annotations(folder, standin.root, said.append)
+    assert run(script, *given, cwd=tmp_path).code == 0
+    assert len(standin.requests()) == 2
+    assert run(script, "--annotations", "nowhere", *given, cwd=tmp_path).code == 2
     assert len(standin.requests()) == 2

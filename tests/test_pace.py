@@ -74,7 +74,9 @@ def test_a_scout_without_an_answer_is_replaced() -> None:
     pace.blocked(pace.wait_turn(), "bot_check")
     first = pace.wait_turn()
     pace.unclear(first)
+    before = time.monotonic()
     second = pace.wait_turn()
+    assert time.monotonic() - before > 0.8  # not at once
     assert first.is_scout and second.is_scout
     pace.passed(second)
     assert not pace.wait_turn().is_scout

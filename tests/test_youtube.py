@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from utils.media import Encode, Ffmpeg, Input, cut_command, file_url
+from utils.media import (
+    Encode,
+    Ffmpeg,
+    Input,
+    Source,
+    complaints,
+    cut_command,
+    file_url,
+    read_source,
+)
 from utils.report import REASONS
 from utils.youtube import (
     ERRORS,
     FetchOptions,
+    classify,
     classify_ytdlp,
     cookie_header,
     extract_command,
+    is_youtube,
     section_inputs,
     whole_command,
 )
@@ -102,6 +113,42 @@ def test_old_ffmpegs_get_no_option_that_they_lack() -> None:
 def test_cookies_of_a_format() -> None:
     assert cookie_header('a=b; Domain=.h; Path=/; c="d e"; Secure') == 'a=b; c="d e"'
     assert cookie_header(None) == ""
+
+
+LOG = """\
+[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'http://h/v':
+[info]   Metadata:
+[info]     title           : Duration: 00:00:04.00
+[info]     comment         : [error] you are not a bot, this video is not available in your country
+                    : Stream #0:7: Audio: none
+[info]   Duration: 01:00:20.50, start: 0.000000, bitrate: 463 kb/s
+[info]   Stream #0:0[0x1](und): Video: h264 (High), yuv420p, 640x360
+[http @ 0x55d0] [warning] HTTP error 403 Forbidden
+[error] Error opening input: Server returned 403 Forbidden (access denied)
+[info] Output #0, mp4, to 'x':
+[info]   Stream #0:1: Audio: aac
+"""
+
+
+def test_what_a_video_says_of_itself_is_not_what_ffmpeg_says() -> None:
+    assert read_source(LOG) == Source(3620.5, has_audio=False)
+    assert [line[:8] for line in complaints(LOG)] == ["[http @ ", "[error] "]
+    assert classify("\n".join(complaints(LOG))) == "forbidden"
+    assert read_source(LOG.replace("Video: h264", "Audio: aac")).has_audio
+
+
+@pytest.mark.parametrize(
+    ("address", "is_it"),
+    [
+        ("https://www.youtube.com/watch?v=", True),
+        ("http://youtube.com/watch?v=", True),
+        ("https://youtu.be/", True),
+        ("https://notyoutube.com/watch?v=", False),
+        ("http://127.0.0.1:8000/watch?v=", False),
+    ],
+)
+def test_youtube_under_any_spelling(address: str, is_it: bool) -> None:
+    assert is_youtube(address) is is_it
 
 
 def test_one_encode_for_cut_scale_and_gop() -> None:

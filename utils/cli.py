@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +73,8 @@ class Parser(argparse.ArgumentParser):
         return spelled
 
     def error(self, message: str) -> NoReturn:
+        if "arguments are required" in message:
+            message += ": put them before the options"
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -107,8 +111,8 @@ def cpu_count() -> int:
 
 
 def positive_int(text: str) -> int:
-    """An argparse type: a whole number from 1 on."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    """An argparse type: a whole number from 1 on, that ffmpeg too can hold."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
@@ -140,8 +144,9 @@ def existing_folder(path: Path, what: str) -> Path:
 
 
 def say(text: str = "") -> None:
-    """Human text goes to stderr; stdout carries data only."""
-    print(text, file=sys.stderr, flush=True)
+    """Human text goes to stderr; stdout carries data only. A terminal that is gone is no error."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
@@ -157,4 +162,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
+    except OSError as error:  # a working directory that is gone, a disk that fails
+        say(f"error: {error.strerror or error}: {error.filename or 'no file named'}")
+        code = EXIT_USAGE
     sys.exit(code)

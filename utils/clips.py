@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gc
 import math
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -161,15 +162,18 @@ def find_lists(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.glob("*.csv") if p.is_file())
+        if os.path.isdir(path):
+            try:
+                inside = sorted(path / e.name for e in os.scandir(path) if e.name.endswith(".csv"))
+            except OSError as error:
+                raise UserError(f"the folder {path} cannot be read: {error.strerror}") from error
             if not inside:
                 raise UserError(
                     f"no list (*.csv) in the folder {path}: put the lists there,"
                     " or name one with --input_csv"
                 )
             found += inside
-        elif path.exists():
+        elif os.path.exists(path):
             found.append(path)
         else:
             raise UserError(f"list {path} does not exist: name a .csv file or a folder of them")

@@ -43,8 +43,17 @@ class DiskClip:
 class DiskIndex:
     """The clips on disk, by video, and those of them that are short because their videos end."""
 
-    videos: dict[str, list[DiskClip]]
+    videos: dict[str, list[tuple[str, str]]]  # (folder, file)
     shorts: frozenset[str]
+
+    def clips_of(self, youtube_id: str) -> list[DiskClip]:
+        """The clips of a video. Names are read here, for most are never looked at."""
+        clips = []
+        for folder, file in self.videos.get(youtube_id, []):
+            if found := CLIP_FILE.fullmatch(file):
+                end = None if found[3] is None else float(found[3])
+                clips.append(DiskClip(folder, file, float(found[2]), end))
+        return clips
 
 
 @dataclass(frozen=True)
@@ -62,19 +71,14 @@ def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskInde
 
     One walk and no stat: 650,000 files take a few seconds.
     """
-    videos: dict[str, list[DiskClip]] = {}
+    videos: dict[str, list[tuple[str, str]]] = {}
     shorts: set[str] = set()
     for top in folders:
         for folder, inner, files in os.walk(top):
             inner[:] = [name for name in inner if not name.startswith(".")]
             for file in files:
-                if file[:11] not in wanted_ids:
-                    continue
-                found = CLIP_FILE.fullmatch(file)
-                if found is not None:
-                    end = None if found[3] is None else float(found[3])
-                    held = DiskClip(folder, file, float(found[2]), end)
-                    videos.setdefault(found[1], []).append(held)
+                if file[:11] in wanted_ids and file.endswith(".mp4"):
+                    videos.setdefault(file[:11], []).append((folder, file))
         shorts |= read_shorts(Path(top) / REPORT_NAME)
     return DiskIndex(videos, frozenset(shorts))
 
@@ -87,7 +91,7 @@ def get_clip(
     Raises Stopped, and nothing else. The result of a partial AVA-Kinetics clip gives the window
     that it really has.
     """
-    held = index.videos.get(clip.youtube_id, [])
+    held = index.clips_of(clip.youtube_id)
     problems: list[str] = []
     for same in (each for each in held if _is_same(each, clip)):
         result = result_of(clip, source, partial(_link, clip, same, index, options), options)

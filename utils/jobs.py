@@ -16,7 +16,6 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import TypeVar
 
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from utils.cli import say
@@ -37,6 +36,8 @@ def run_parallel(
 
     Threads, for the work is in child processes. Tasks are drawn as workers become free.
     """
+
+    from joblib import Parallel, delayed  # 0.1 s, which worker processes need not wait for
 
     def run(task: Task) -> Outcome | None:
         try:

@@ -270,12 +270,15 @@ def _seconds(value: float) -> str:
 
 def read_source(log: str) -> Source:
     """The first input's duration, and whether any input has sound, from ffmpeg's log."""
-    inputs = log.split("\nOutput #")[0].split("[info] Output #")[0]
-    found = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", inputs)
+    # Anchored, for a title or a comment of the source is in the log too, and may hold such words.
+    inputs = re.split(r"^(?:\[info\] *)?Output #", log, maxsplit=1, flags=re.MULTILINE)[0]
+    time = r"^(?:\[info\])? *Duration: (\d+):(\d\d):(\d\d\.\d+)"
+    found = re.search(time, inputs, re.MULTILINE)
     duration = None
     if found is not None:
         duration = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-    return Source(duration, re.search(r"Stream #\d+:\d+.*: Audio:", inputs) is not None)
+    sound = r"^(?:\[info\])? *Stream #\d+:\d+\S*: Audio:"
+    return Source(duration, re.search(sound, inputs, re.MULTILINE) is not None)
 
 
 def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float:
@@ -288,21 +291,28 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
     # Lines of framecrc: stream, dts, pts, duration, size, checksum.
-    times = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
+    lines = re.finditer(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
+    end = max((int(line[1]) + int(line[2]) for line in lines), default=None)
     if done.timed_out:
         raise BadClip("timeout", "reading it does not come to an end")
-    if base is None or not times:
+    if base is None or end is None:
         raise BadClip("undecodable", last_line(done) or "no picture in it")
     if done.returncode != 0:
         raise BadClip("truncated", f"breaks off: {last_line(done)}")
-    return max(int(pts) + int(length) for pts, length in times) * int(base[1]) / int(base[2])
+    return end * int(base[1]) / int(base[2])
 
 
 def last_line(finished: Finished) -> str:
     """What a child that failed said last on stderr, without ffmpeg's level marks."""
     lines = [line for line in finished.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if "[error]" in line or "[fatal]" in line]
+    errors = [line for line in complaints(finished.stderr) if "[warning]" not in line]
     return re.sub(r"\[(error|fatal|info|warning)\] ?", "", (errors or lines or [""])[-1]).strip()
+
+
+def complaints(log: str) -> list[str]:
+    """The lines of ffmpeg's log that are its own warnings and errors, by their level marks."""
+    own = re.compile(r"(\[[^\]]* @ 0x[0-9a-f]+\] )*\[(warning|error|fatal|panic)\]")
+    return [line for line in log.splitlines() if own.match(line)]
 
 
 def probe(path: Path) -> Probe:

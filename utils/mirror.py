@@ -380,7 +380,7 @@ class _ArchiveReaders:
         )
         self._good: queue.SimpleQueue[_Good | None] = queue.SimpleQueue()
         # Clips between archive and folder: so many, and no more, wait in the temporary folder.
-        self._room = threading.Semaphore(LARGEST_BATCH + 4 * mirror.num_jobs)
+        self._room = threading.Semaphore(2 * LARGEST_BATCH + 4 * mirror.num_jobs)
         self._checkers = ThreadPoolExecutor(mirror.num_jobs)
         self._publisher = threading.Thread(target=self._publish, daemon=True)
         self._over = False

@@ -324,17 +324,14 @@ AVA_SPLITS = ("train", "val", "test")
 
 
 def missing_annotations(folder: Path) -> bool:
-    """Whether a folder has none of the AVA-Kinetics annotations, or not their label map."""
-    split_files = (folder / f"kinetics_{split}_v1.0.csv" for split in AVA_SPLITS)
-    return not any(path.exists() for path in split_files) or not any(
-        folder.glob("ava_action_list_v2.2*.pbtxt")
-    )
+    """Whether a folder has none of the AVA-Kinetics annotations."""
+    return not any((folder / f"kinetics_{split}_v1.0.csv").exists() for split in AVA_SPLITS)
 
 
 def ensure_ava_annotations(
     folder: Path, lists_base: str | None, tell: Callable[[str], None], web: Web | None = None
 ) -> None:
-    """Fetch the AVA-Kinetics annotations and their label map into `folder` if they are missing.
+    """Fetch the AVA-Kinetics annotations and their label map into `folder` if it has none.
 
     Files that are there are left as they are. Raises UserError that says what to fetch by hand.
     """

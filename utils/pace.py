@@ -16,6 +16,7 @@ from datetime import timedelta
 from utils.process import sleep, stop_run
 
 MOST_PAUSES = 4  # the pause doubles up to this many times its first length: 15, 30, 60 minutes
+SCOUT_SECONDS = 1.0  # at least so long between two scouts
 _POLL_SECONDS = 0.2
 
 
@@ -79,6 +80,8 @@ class Pace:
         with self._lock:
             if turn.is_scout and turn.period == self._period:
                 self._scout_is_out = False
+                # Scouts keep to the pace too, whatever it is that they meet.
+                self._blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
 
     def blocked(self, turn: Turn, reason: str) -> None:
         """The video met a block. Those that were under way when it began count as one block."""

@@ -6,6 +6,7 @@ is killed as a group, for yt-dlp leaves its ffmpeg running when it alone is ende
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,8 +23,12 @@ import psutil
 from utils.cli import UserError
 
 STOP = threading.Event()  # set once, by a signal or a full disk; every worker looks at it
+PATIENCE = 5.0  # seconds in which a stopped run ends by itself
 _signal_received = 0
+_signal_at = 0.0
+_running: set[subprocess.Popen[bytes]] = set()
 _POLL_SECONDS = 0.1
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
 class Stopped(Exception):
@@ -65,12 +70,16 @@ def run_child(
             env=env,
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
+        if error.errno not in _NO_PROGRAM:
+            raise
         raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
+    _running.add(process)
     try:
         out, err, timed_out = _communicate(process, deadline)
     finally:
         kill_group(process)
+        _running.discard(process)
     return Finished(
         process.returncode,
         out.decode(errors="replace"),
@@ -124,21 +133,27 @@ def received_signal() -> int:
 def stop_on_signals() -> Iterator[None]:
     """While this lasts, Ctrl-C, SIGTERM and a closed terminal stop the run in order.
 
-    A second signal is the default one: it ends the process at once.
+    More signals change nothing for PATIENCE seconds: `timeout` and shells send a second one at
+    once. After that one more ends the process, and its children with it.
     """
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [getattr(signal, name) for name in names]
     before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        global _signal_received
-        _signal_received = number
+        global _signal_received, _signal_at
+        if _signal_received:
+            if time.monotonic() - _signal_at > PATIENCE:
+                for process in list(_running):
+                    kill_group(process)
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        _signal_received, _signal_at = number, time.monotonic()
         STOP.set()
         # os.write and not print: print may be under way in the very thread that this interrupts.
         with suppress(OSError):
             os.write(2, b"\nstopping: what is half done is dropped, what is done stays\n")
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)
 
     for number in numbers:
         if before[number] is not signal.SIG_IGN:  # nohup stays nohup

@@ -67,7 +67,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "unknown": (FAILED, "see the message: run again; -v says more"),
 }
 
-# Reasons that every further clip would meet too: after so many in a row the run stops.
+# Reasons that every further video would meet too: after so many in a row the run stops.
 HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 
 
@@ -109,13 +109,15 @@ class Result:
 
     @classmethod
     def of_refused(cls, refused: Refused) -> Result:
-        return cls("", "", "", "", INVALID, "", message=str(refused), finished_at=now())
+        message = printable(str(refused), 500)
+        return cls("", "", "", "", INVALID, "", message=message, finished_at=now())
 
     @property
     def is_on_disk(self) -> bool:
         return self.status == DOWNLOADED
 
 
+LONGEST_LINE = 8192  # bytes; more than any line of a report
 RESULT_COLUMNS = tuple(column.name for column in fields(Result))
 
 
@@ -132,22 +134,26 @@ def format_time(seconds: float) -> str:
 class ReportFile:
     """A CSV file to which whole lines are appended, each with one write.
 
-    Survives a kill at any byte: a torn last line is closed with an open quote when the file is next
-    opened, so that it never reads as a row. Two runs may append to one file.
+    Survives a kill at any byte: a torn last line is closed when the file is next opened, and reads
+    as a row of too few columns or of a torn time. Two runs may append to one file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         """Raises UserError when the file is there with other columns, DiskFull."""
         self.path = path
         self.columns = tuple(columns)
-        _check_header(path, self.columns)
+        header = _csv_line(self.columns)
+        torn = _torn_end(path) if _check_header(path, self.columns) else ""
         try:
+            if torn and header.startswith(torn):
+                path.unlink()  # killed while it wrote its first line
+                torn = ""
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            end = _last_byte(path)
-            if not end:
-                self._write(_csv_line(self.columns))
-            elif end != b"\n":
-                self._write(',"torn\n')
+            if os.fstat(self._file).st_size == 0:
+                self._write(header)
+            elif torn:
+                # A quote left open would swallow the rest for every other reader of CSV.
+                self._write('"\n' if torn.count('"') % 2 else "\n")
         except OSError as error:
             raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
@@ -183,10 +189,11 @@ class ReportFile:
         self.close()
 
 
-def _last_byte(path: Path) -> bytes:
+def _torn_end(path: Path) -> str:
+    """What stands behind the last end of a line: empty, unless a run was killed as it wrote."""
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-        return file.read(1)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+        return file.read().rpartition(b"\n")[2].decode(errors="replace")
 
 
 def _csv_line(row: Iterable[object]) -> str:
@@ -195,19 +202,19 @@ def _csv_line(row: Iterable[object]) -> str:
     return text.getvalue()
 
 
-def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
+    """Whether the report is there. Raises UserError when the file is another one."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline()
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise UserError(f"cannot read the report {path}: {error.strerror}") from error
     header = _csv_line(columns)
-    if first.endswith("\n") and first != header:
+    if not header.startswith(first):
         raise UserError(f"{path} is not a report of this script: move it away")
-    if first and not first.endswith("\n") and header.startswith(first):
-        path.unlink()  # killed while it wrote its first line
+    return True
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -215,8 +222,7 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
 
     Raises UserError when the file has other columns.
     """
-    _check_header(path, tuple(columns))
-    if not path.exists():
+    if not _check_header(path, tuple(columns)):
         return
     width, header = len(columns), list(columns)
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -230,8 +236,11 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
                     continue
             else:
                 row = line.rstrip("\r\n").split(",")
-            if len(row) == width and row != header:
-                yield row
+            if len(row) != width or row == header:
+                continue
+            if columns[-1] == "finished_at" and not row[-1].endswith("Z"):
+                continue  # torn in its last column, and closed since
+            yield row
 
 
 @dataclass(frozen=True)
@@ -277,8 +286,9 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    last_reason: str = ""
-    in_a_row: int = 0
+    hopeless: str = ""  # a reason that no waiting mends and that video after video has met
+    _reason: str = ""
+    _videos: set[str] = field(default_factory=set)
 
     def add(self, result: Result) -> None:
         self.statuses[result.status] += 1
@@ -286,13 +296,12 @@ class Tally:
             self.reasons[(result.status, result.reason)] += 1
         if result.is_on_disk:
             self.sources[result.source] += 1
-        self.in_a_row = self.in_a_row + 1 if result.reason == self.last_reason else 1
-        self.last_reason = result.reason
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether clip after clip fails for a reason that no waiting mends."""
-        return self.in_a_row >= HOPELESS_AFTER and self.last_reason in HOPELESS
+        if result.reason != self._reason:
+            self._reason, self._videos = result.reason, set()
+        if result.reason in HOPELESS:
+            self._videos.add(result.youtube_id)
+            if len(self._videos) >= HOPELESS_AFTER:
+                self.hopeless = result.reason
 
     def lines(self) -> list[str]:
         """Counts by status and reason, and what each reason means."""

@@ -164,7 +164,9 @@ class TarStream:
             # No more than a piece at a time: a few bytes may inflate to gigabytes.
             data = self._inflate.unconsumed_tail + data
             if self._inflate.eof:
-                data = self._inflate.unused_data or self._read(PIECE)
+                data = self._inflate.unused_data
+                while len(data) < len(GZIP) and (more := self._read(PIECE)):
+                    data += more
                 if not data.startswith(GZIP):
                     return b""  # the end, or the padding of a tape
                 self._inflate = zlib.decompressobj(wbits=31)

@@ -13,6 +13,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -138,16 +139,14 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """The worker's side: tasks in, outcomes out, until the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the other side is gone: nobody waits for an answer
+        while True:
             task = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = (True, function(task))
-        except Exception:
-            answer = (False, traceback.format_exc())
-        pipe.send(answer)
+            try:
+                answer = (True, function(task))
+            except Exception:
+                answer = (False, traceback.format_exc())
+            pipe.send(answer)
 
 
 def _end_with_parent() -> None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -35,6 +35,7 @@ from utils.media import (
     Ffmpeg,
     Input,
     check_clip,
+    complaints,
     cut_command,
     file_url,
     last_line,
@@ -42,15 +43,18 @@ from utils.media import (
     read_source,
 )
 from utils.pace import Pace, Turn
-from utils.process import Finished, run_child, sleep
+from utils.process import Finished, Stopped, run_child, sleep
 from utils.report import FAILED, REASONS, Result
 
 YOUTUBE = "https://www.youtube.com/watch?v="
 YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
 BLOCKS = ("rate_limited", "bot_check")
 TRIES = 3  # extractions for one video in one run, blocks not counted
+SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
 STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
-CHUNK = 10 * 2**20  # bytes; YouTube slows down requests for more than this
+CHUNK = (
+    2**20
+)  # bytes a request: the rest of one is sent for nothing; over 10 MiB YouTube slows down
 
 # What yt-dlp and ffmpeg print when they fail, and what it means: the first row that matches counts.
 ERRORS: tuple[tuple[str, str], ...] = (
@@ -95,6 +99,7 @@ ERRORS: tuple[tuple[str, str], ...] = (
         r"|file is empty|Stream ends prematurely|Input/output error|SSL:",
     ),
 )
+FFMPEG_REASONS = ("rate_limited", "disk_full", "forbidden", "undecodable", "network")
 _ERRORS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in ERRORS)
 
 
@@ -126,24 +131,32 @@ class FetchOptions:
 
     @property
     def source_name(self) -> str:
-        return YOUTUBE_NAMES[self.url_base != YOUTUBE]
+        return YOUTUBE_NAMES[not is_youtube(self.url_base)]
 
 
 class SectionLuck:
-    """Counts the sections that failed where the whole video came; shared by the workers."""
+    """Counts the sections that failed where the whole video came; shared by the workers.
+
+    After STICKY_AFTER in a row the whole video comes first; every SECTION_AGAIN videos a section
+    is tried again, or a fault that has passed would cost a run of weeks ten times the bytes.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
+        self._whole_first = 0
 
-    @property
     def whole_first(self) -> bool:
-        return self._failed_in_a_row >= STICKY_AFTER
+        """Whether the next video should come whole; counts that it is asked."""
+        with self._lock:
+            if self._failed_in_a_row < STICKY_AFTER:
+                return False
+            self._whole_first += 1
+            return self._whole_first % SECTION_AGAIN != 0
 
     def section_came(self) -> None:
         with self._lock:
-            if not self.whole_first:
-                self._failed_in_a_row = 0
+            self._failed_in_a_row = 0
 
     def only_whole_came(self) -> None:
         with self._lock:
@@ -170,6 +183,12 @@ class Budget:
         return max(1.0, self.left)
 
 
+def is_youtube(url_base: str) -> bool:
+    """Whether an address is YouTube's, however it is spelled: there its pace and blocks hold."""
+    host = urlsplit(url_base).hostname or ""
+    return host == "youtu.be" or f".{host}".endswith((".youtube.com", ".youtube-nocookie.com"))
+
+
 def classify(text: str) -> str:
     """The reason that an error output states; `unknown` if none that is known."""
     for reason, pattern in _ERRORS:
@@ -192,7 +211,7 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     elif reason in ("no_format", "forbidden"):
         warned = classify(stderr)
         reason = warned if warned in ("cookies", "js_runtime", *BLOCKS) else reason
-    if reason == "bad_id" and url_base != YOUTUBE and "Unsupported URL" in stderr:
+    if reason == "bad_id" and not is_youtube(url_base) and "Unsupported URL" in stderr:
         return "network"  # a mirror's error page, for an id that may be a good one
     return reason
 
@@ -218,7 +237,9 @@ def common_arguments(options: FetchOptions, folder: Path, proxy: str | None) -> 
     if options.cookies:
         # A copy for each call: yt-dlp writes its cookie file anew at its end, and workers that
         # shared one would tear it.
-        argv += ["--cookies", str(shutil.copy(options.cookies, folder / "cookies.txt"))]
+        copy = folder / "cookies.txt"
+        copy.unlink(missing_ok=True)
+        argv += ["--cookies", str(shutil.copyfile(options.cookies, copy))]
     if options.cookies_from_browser:
         argv += ["--cookies-from-browser", options.cookies_from_browser]
     return argv
@@ -301,7 +322,7 @@ def child_environment(proxy: str | None) -> dict[str, str]:
     """The environment of a child: UTF-8, and the proxy, which ffmpeg takes from there."""
     environment = {**os.environ, "PYTHONUTF8": "1"}
     if proxy:
-        environment |= {"http_proxy": proxy, "HTTP_PROXY": proxy}
+        environment |= {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
     return environment
 
 
@@ -314,12 +335,16 @@ def fetch_video(
     pace: Pace | None = None,
     luck: SectionLuck | None = None,
     turn_number: int = 0,
+    record: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Fetch all `clips` of one video; one result for each. Raises Stopped, and nothing else.
+    """Fetch all `clips` of one video; one result for each, fewer when the run is stopped.
 
-    `turn_number` says which of the proxies takes the first try.
+    `turn_number` says which of the proxies takes the first try. `record` is given the result of a
+    clip as soon as its file is in place, for its video may have more that take their time. Raises
+    Stopped when nothing was finished.
     """
     video = _Video(clips, options, pace or Pace(), luck or SectionLuck(), turn_number)
+    video.record = record
     try:
         video.folder = Path(
             tempfile.mkdtemp(prefix=f"{clips[0].youtube_id}-", dir=options.workspace)
@@ -327,9 +352,12 @@ def fetch_video(
         video.fetch()
     except OSError as error:
         full = is_disk_full(error) or disk_is_full(options.out)
-        message = f"{error.strerror}: {error.filename or options.out}"
+        message = f"{error.strerror or error}: {error.filename or options.out}"
         for clip in list(video.pending):
             video.finish(clip, "disk_full" if full else "unknown", message)
+    except Stopped:
+        if not video.results:
+            raise
     finally:
         shutil.rmtree(video.folder, ignore_errors=True)
     return video.results
@@ -353,6 +381,7 @@ class _Video:
         self.results: list[Result] = []
         self.attempts = 0
         self.media_blocks = 0
+        self.record: Callable[[Result], None] | None = None
         self.started = time.monotonic()
         self.waited = 0.0
         self.budget = Budget(options.timeout * len(clips))
@@ -367,6 +396,9 @@ class _Video:
                 errors = self._attempt()
             except FetchError as error:
                 errors = {clip.name: error for clip in self.pending}
+            except BaseException:
+                self.pace.unclear(turn)  # or a scout that is gone would be waited for, for ever
+                raise
             if (block := self._met_block(errors)) and self.media_blocks <= TRIES:
                 self.pace.blocked(turn, block)
                 self.attempts -= 1  # nobody's clip fails for a block
@@ -419,6 +451,8 @@ class _Video:
             message=message,
         )
         self.results.append(result)
+        if result.is_on_disk and self.record is not None:
+            self.record(result)
 
     def _attempt(self) -> dict[str, FetchError]:
         """One extraction, and from it sections or the whole video; the errors of what is left."""
@@ -428,14 +462,20 @@ class _Video:
         info, info_file = self._extract(proxy)
         errors: dict[str, FetchError] = {}
         inputs = section_inputs(info, self.options)
-        socks = proxy is not None and proxy.startswith("socks")  # ffmpeg has no such proxies
-        if inputs and not socks and not self.luck.whole_first:
+        # ffmpeg knows http:// proxies only, and goes past any other one without a word.
+        reachable = proxy is None or proxy.startswith("http://")
+        if inputs and reachable and not self.luck.whole_first():
             errors = self._cut_sections(info, inputs, proxy)
         if not any(survives_as_whole(errors.get(clip.name)) for clip in self.pending):
             return errors
         tried_sections = bool(errors)
         came = len(self.pending)
-        errors |= self._cut_whole(info_file, proxy)
+        try:
+            errors |= self._cut_whole(info_file, proxy)
+        except FetchError as error:
+            # What a section told for good (past_end) stays told.
+            lasting = {name: each for name, each in errors.items() if is_for_good(each)}
+            return {clip.name: error for clip in self.pending} | lasting
         if tried_sections and len(self.pending) < came:
             self.luck.only_whole_came()
         return errors
@@ -539,7 +579,12 @@ class _Video:
         self.finish(clip, "short" if expected < wanted - DURATION_TOLERANCE else "", size=size)
 
     def _reason_of(self, done: Finished) -> str:
-        return "disk_full" if disk_is_full(self.options.out) else classify(done.stderr)
+        if disk_is_full(self.options.out):
+            return "disk_full"
+        # Only ffmpeg's own complaints, and of those only what ffmpeg can know: the log also holds
+        # the title and the description of the video, which may say anything ("not a bot").
+        reason = classify("\n".join(complaints(done.stderr)))
+        return reason if reason in FFMPEG_REASONS else "unknown"
 
 
 def is_for_good(error: FetchError) -> bool:
@@ -551,7 +596,7 @@ def survives_as_whole(error: FetchError | None) -> bool:
     """Whether fetching the whole video may help a clip (None: no section of it was tried)."""
     if error is None:
         return True
-    return not is_for_good(error) and error.reason != "disk_full"
+    return not is_for_good(error) and error.reason not in ("disk_full", *BLOCKS)
 
 
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""utils/tar: archives as Python's tarfile writes them, read in pieces of any size."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+
+import pytest
+
+from utils.tar import BadTar, TarStream
+
+LONG = "x" * 120 + "/" + "é" * 150 + ".mp4"
+FILES = {"a.mp4": b"a" * 1000, "./label (b)/b.mp4": b"", LONG: b"c" * 512, "d": b"d" * 70_000}
+
+
+def archive(form: int) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=form) as tar:
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname, link.size = tarfile.SYMTYPE, "a" * 200, 4096
+            link.size = 0
+            tar.addfile(link)
+    return data.getvalue()
+
+
+def members_gzip(data: bytes) -> bytes:
+    """One file of many gzip members, which pigz and others write."""
+    return b"".join(gzip.compress(data[at : at + 3000]) for at in range(0, len(data), 3000))
+
+
+def reader(data: bytes, most: int) -> TarStream:
+    stream, chance = io.BytesIO(data), random.Random(most)
+    return TarStream(lambda size: stream.read(min(size, chance.randint(1, most))))
+
+
+def read_all(tar: TarStream, skip: str = "") -> dict[str, bytes]:
+    found = {}
+    for member in tar.members():
+        if member.is_file and member.name != skip:
+            file = io.BytesIO()
+            tar.copy(file)
+            assert len(file.getvalue()) == member.size
+            found[member.name] = file.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, members_gzip])
+@pytest.mark.parametrize("most", [3, 5000, 10**7])
+def test_every_member_comes_whole(form: int, pack: type[bytes], most: int) -> None:
+    tar = reader(pack(archive(form)), most)
+    assert read_all(tar) == FILES
+    assert tar.is_gzip == (pack is not bytes)
+    left = {name: content for name, content in FILES.items() if name != "a.mp4"}
+    assert read_all(reader(pack(archive(form)), most), skip="a.mp4") == left
+
+
+def test_it_goes_on_from_the_last_whole_member() -> None:
+    data = archive(tarfile.PAX_FORMAT)
+    for end in range(0, 80_000, 700):
+        first = TarStream(io.BytesIO(data[:end]).read)
+        found = {}
+        try:
+            for member in first.members():
+                file = io.BytesIO()
+                first.copy(file)
+                if member.is_file:
+                    found[member.name] = file.getvalue()
+        except BadTar as error:
+            assert error.ends_early
+        assert first.whole <= end
+        rest = TarStream(io.BytesIO(data[first.whole :]).read, first.whole)
+        assert found | read_all(rest) == FILES
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_damage_is_told_from_an_early_end(pack: type[bytes]) -> None:
+    data = pack(archive(tarfile.GNU_FORMAT))
+    for end in (0, 1, len(data) // 2):
+        with pytest.raises(BadTar) as caught:
+            read_all(reader(data[:end], 999))
+        assert caught.value.ends_early
+    for junk in (b"<html>" * 200, b"\x1f\x8b" + b"\xff" * 1000, random.Random(1).randbytes(4096)):
+        with pytest.raises(BadTar) as caught:
+            read_all(reader(junk, 999))
+        assert not caught.value.ends_early
+
+
+def test_random_damage_raises_nothing_else() -> None:
+    chance = random.Random(2)
+    for pack in (bytes, gzip.compress, members_gzip):
+        for _ in range(150):
+            data = bytearray(pack(archive(chance.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))))
+            for _ in range(chance.randint(1, 30)):
+                data[chance.randrange(min(len(data), 3000))] = chance.randrange(256)
+            tar = reader(bytes(data), 4096)
+            try:
+                for _ in tar.members():
+                    tar.copy(io.BytesIO())
+            except BadTar:
+                pass
