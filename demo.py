@@ -178,7 +178,7 @@ def list_to_clips(stage: Stage) -> None:
 def the_same_again(stage: Stage) -> None:
     """The same command again asks for nothing that is there or gone for good"""
     stage.standin.clear_log()
-    because = "as before"
+    because = "they are still gone"
     stage.download("clips", "list.csv", "--quiet", expect=EXIT_INCOMPLETE, because=because)
     if stage.standin.requests():
         raise UserError("the stand-in was asked again for what is known")
@@ -279,6 +279,8 @@ STEPS = (
 
 def run_to_end(argv: Sequence[str], folder: Path) -> int:
     """The exit code of a script that prints to our terminal. Raises Stopped on a signal."""
+    if STOP.is_set():
+        raise Stopped
     # A session of its own: Ctrl-C reaches it once, from here, and it ends in order.
     process = subprocess.Popen(
         argv,
