@@ -52,7 +52,6 @@ from utils.cli import (
     say,
 )
 from utils.clips import (
-    TRIM_FORMAT_PATTERN,
     Clip,
     ClipLists,
     Selection,
@@ -61,6 +60,7 @@ from utils.clips import (
     find_lists,
     read_lists,
     same_split,
+    trim_format,
 )
 from utils.disk_clips import get_clip, index_clips
 from utils.files import (
@@ -181,7 +181,8 @@ def from_disk(
 def from_mirror(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
     """The source `cvdf`."""
     assert run.mirror is not None
-    yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
+    with suppress(Stopped):
+        yield from fetch_from_mirror(clips, run.options, run.mirror, run.tell)
 
 
 def ask_sources(
@@ -437,13 +438,6 @@ def parse_sources(text: str) -> list[tuple[str, Source]]:
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names a source twice")
     return sources
-
-
-def trim_format(text: str) -> str:
-    """An argparse type: one printf conversion of a number, and nothing else."""
-    if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
-    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

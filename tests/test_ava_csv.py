@@ -20,7 +20,7 @@ from PIL import Image
 from utils import ava
 from utils.clips import Clip, clip_window, read_lists
 from utils.frame_times import resample_indices
-from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result
+from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, now
 
 ROOT = Path(__file__).parents[1]
 LABEL_MAP = """label {
@@ -180,7 +180,7 @@ def test_clips_on_disk_and_partial_windows(ava_folder: Path, tmp_path: Path) -> 
             ("b_bbbbbbbbb_000003", "2", "8", "downloaded"),  # partial then, and whole since
             ("b_bbbbbbbbb_000003", "3", "-1", "downloaded"),
         ):
-            report.append_result(Result(clip, clip[:11], start, end, status))
+            report.append_result(Result(clip, clip[:11], start, end, status, finished_at=now()))
     said = make(ava_folder, "--clips", clips)
     assert "train: 1 of 2 clips on disk; 1 row of clips that are not, left out" in said
     partial = rows_of(ava_folder, "train")

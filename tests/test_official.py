@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.scripts import Done, run
-from tests.standin.mirror import make_tar
+from tests.scripts import Done, finish, run, start
+from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
 from utils.clips import list_rows
 from utils.official import ALL_LISTS, ROWS, UNFINISHED
@@ -151,3 +153,30 @@ def test_ava_annotations_and_their_label_map(standin: StandIn, tmp_path: Path) -
     assert len(standin.requests()) == 2
     assert run(script, "--annotations", "nowhere", *given, cwd=tmp_path).code == 2
     assert len(standin.requests()) == 2
+
+
+@pytest.mark.parametrize("source", ["clips", "cvdf"])
+def test_a_silent_server_does_not_hold_up_the_end(
+    standin: StandIn, tmp_path: Path, source: str
+) -> None:
+    """Stopped while the lists are fetched, or those of the mirror's archives."""
+    given: list[object] = [tmp_path / "out", "--input_csv", "kinetics-400_val"]
+    path = standin.add_file("/kinetics400.tar.gz", archive_of("400", "val"))
+    if source == "cvdf":
+        mirror = Mirror(standin)
+        mirror.list_clip("400", "val", "zumba", "-bcdefghijk_000001_000011")
+        mirror.add_archive("400", "val", "part_0.tar.gz", b"never read")
+        mirror.publish(tmp_path / "kinetics_csv")
+        given += ["--source", "cvdf", "--mirror_base", mirror.base]
+    standin.knobs(target="file", stall_after=10)
+    process = start("download.py", *given, "--lists_base", standin.root, cwd=tmp_path)
+    deadline = time.monotonic() + 30
+    while not standin.requests(target="file") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert standin.requests(target="file"), path
+    stopping = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    assert time.monotonic() - stopping < 5
+    assert done.code == 128 + signal.SIGTERM, done.err
+    assert not list(tmp_path.rglob(".tmp"))

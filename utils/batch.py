@@ -27,7 +27,7 @@ from utils.cli import (
     existing_folder,
     say,
 )
-from utils.clips import TRIM_FORMAT_PATTERN, find_lists, read_lists
+from utils.clips import find_lists, read_lists, trim_format
 from utils.files import DiskFull, find_videos
 from utils.frame_times import parse_fps
 from utils.jobs import Progress, clock, plural
@@ -90,13 +90,6 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
     add_num_jobs(group)
-
-
-def trim_format(text: str) -> str:
-    """An argparse type: one printf conversion of a number, and nothing else."""
-    if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
-    return text
 
 
 def frame_rate(text: str) -> Fraction:

@@ -6,6 +6,7 @@ once, whole, and nothing after this module sees an unchecked id or time.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gc
 import math
@@ -123,6 +124,13 @@ def clip_name(
     if time_end == AVA_TIME_END:
         return f"{youtube_id}_{trim_format % math.floor(time_start)}"
     return f"{youtube_id}_{trim_format % time_start}_{trim_format % time_end}"
+
+
+def trim_format(text: str) -> str:
+    """An argparse type: one printf conversion of a number, and nothing else."""
+    if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
+    return text
 
 
 def clip_window(clip: Clip) -> tuple[float, float]:

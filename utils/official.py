@@ -19,7 +19,7 @@ from utils.clips import COLUMNS, ID_PATTERN, REQUIRED, list_rows, parse_clip_nam
 from utils.files import make_folder, publish, run_folder
 from utils.process import sleep
 from utils.tar import BadTar, TarStream
-from utils.web import LIST_TRIES, Web, WebError, waits
+from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -239,8 +239,12 @@ def _from_cvdf(
 def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
     """Write members of an archive to the paths that `target` gives for their base names.
 
-    Only regular ones, each whole. Raises WebError.
+    Only regular ones, each whole. Raises WebError, Stopped.
     """
+    stoppable(lambda: _take_files(web, url, target))
+
+
+def _take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
     for wait in waits(LIST_TRIES):
         try:
             with web.open(url) as download:

@@ -80,15 +80,16 @@ def plan_runs(table: PacketTable, frames: Sequence[int]) -> list[Run]:
 
     Two frames share a run unless a key frame lies between the one's packets and the other's.
     """
-    runs: list[Run] = []
+    spans: list[tuple[int, int, list[int]]] = []
     for frame in frames:
         first, last = table.start_for(frame), table.packet_of[frame]
-        if runs and first <= runs[-1].last:
-            run = runs[-1]
-            runs[-1] = Run(run.first, max(run.last, last), (*run.frames, frame))
+        if spans and first <= spans[-1][1]:
+            begin, end, shared = spans[-1]
+            shared.append(frame)
+            spans[-1] = (begin, max(end, last), shared)
         else:
-            runs.append(Run(first, last, (frame,)))
-    return runs
+            spans.append((first, last, [frame]))
+    return [Run(first, last, tuple(wanted)) for first, last, wanted in spans]
 
 
 def read_table(

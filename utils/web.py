@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from utils.process import sleep
+from utils.process import STOP, Stopped, sleep
+
+Answer = TypeVar("Answer")
 
 TRIES = 6  # in a row, without a byte of progress between them
 LIST_TRIES = 3
@@ -88,7 +92,10 @@ class Web:
             response.close()
 
     def size(self, url: str) -> int | None:
-        """The size of a file by HEAD; None if the server does not say. Raises WebError."""
+        """The size of a file by HEAD; None if the server does not say. Raises WebError, Stopped."""
+        return stoppable(lambda: self._size(url))
+
+    def _size(self, url: str) -> int | None:
         response = self._ask("HEAD", url, {"Accept-Encoding": "identity"}, allow_redirects=True)
         with response:
             check_status(response)
@@ -97,7 +104,10 @@ class Web:
 
     def text(self, url: str) -> str:
         """A small text file, with tries. Raises WebError, Stopped."""
-        for wait in waits(LIST_TRIES):
+        return stoppable(lambda: self._text(url))
+
+    def _text(self, url: str) -> str:
+        for pause in waits(LIST_TRIES):
             try:
                 with self.open(url) as download:
                     data = b"".join(iter(lambda: download.read(2**20), b""))
@@ -107,9 +117,9 @@ class Web:
             except UnicodeDecodeError as error:
                 raise WebError("is not UTF-8 text", for_good=True) from error
             except WebError as error:
-                if error.for_good or wait is None:
+                if error.for_good or pause is None:
                     raise
-            sleep(wait)
+            sleep(pause)
         raise AssertionError("waits() ends with None")
 
     def _ask(self, method: str, url: str, headers: dict[str, str], **more: Any) -> Any:
@@ -135,6 +145,26 @@ class _Empty:
         @staticmethod
         def read1(size: int, decode_content: bool) -> bytes:
             return b""
+
+
+def stoppable(work: Callable[[], Answer]) -> Answer:
+    """`work()`, in a thread that is left behind when the run is stopped. Raises Stopped.
+
+    For what is asked from the main thread: a silent server would hold it for half a minute.
+    """
+    outcome: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([outcome], timeout=0.1).done:
+        if STOP.is_set():
+            raise Stopped
+    return outcome.result()
 
 
 def check_status(response: Any) -> None:
