@@ -1,11 +1,12 @@
-"""The whole pipeline, offline, in a minute: a stand-in for YouTube, real scripts, real clips.
+"""The whole suite, offline, in a minute: a stand-in for YouTube, real scripts, real clips.
 
 examples:
   python demo.py
 
-Starts the stand-in of tests/standin on this machine, makes a few source videos, writes a list with
-live, dead, short, repeated and broken rows, and runs the suite's scripts on it as a user would:
-every command is printed, with what it prints. The folder demo_output/ is left to look at.
+Starts the stand-in of tests/standin on this machine, makes a few source videos, and runs the
+scripts one after the other as a user would: download, the chain of sources, an old folder brought
+home, frames, small clips, AVA-Kinetics, and a clip loaded into Python. Every command is printed,
+with what it prints, and what it wrote is checked. The folder demo_output/ is left to look at.
 """
 
 from __future__ import annotations
@@ -13,18 +14,26 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from tests.standin.mirror import Mirror
 from tests.standin.server import StandIn
-from tests.standin.sources import make_source
+from tests.standin.sources import make_source, read_frame_number
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, UserError, make_parser, run_script, say
 from utils.files import make_folder
+from utils.process import STOP, Stopped, received_signal, stop_on_signals
 
 ROOT = Path(__file__).resolve().parent
+SIZE, PORTRAIT = (480, 270), (270, 480)
 
 LIST = """\
 label,youtube_id,time_start,time_end,split
@@ -38,6 +47,64 @@ yoga,demo_privat,0,10,val
 juggling,demo_remove,0,10,val
 juggling,../../evil,0,10,val
 """
+
+CHAIN_LIST = """\
+label,youtube_id,time_start,time_end,split
+yoga,demo_yoga_1,5,15,val
+yoga,demo_yoga_1,7,11,val
+zumba,demo_remove,10,15,val
+juggling,-demo_juggl,20,24,val
+"""
+
+# AVA-Kinetics: at 7.48 s the 30 fps video shows its frame 224, the only one with the red box.
+AVA_ID, AVA_TIME, AVA_FRAME = "demo_ava___", "7.48", 224
+AVA_BOX = (0.25, 0.4, 0.75, 0.9)  # x1, y1, x2, y2 as parts of the picture
+AVA_LABELS = """\
+item { name: "stand" id: 12 }
+item { name: "carry/hold (an object)" id: 17 }
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The folder that everything happens in, and the stand-in that it comes from."""
+
+    folder: Path
+    standin: StandIn
+
+    def run(self, script: str, *words: object, expect: int = EXIT_OK, because: str = "") -> None:
+        """Print a command, run it, let it print; a surprising exit code ends the demo."""
+        path = os.path.relpath(ROOT / script, self.folder)
+        arguments = [str(word) for word in words]
+        shown = shlex.join([path, *arguments])
+        # A long word, and the same each time: main printed it.
+        shown = shown.replace(shlex.quote(self.standin.ytdlp_args), '"$STANDIN"')
+        say(f"$ python {shown}")
+        code = run_to_end([sys.executable, path, *arguments], self.folder)
+        if code != expect:
+            raise UserError(f"{script} ended with exit code {code} where {expect} was expected")
+        if expect:
+            say(f"[exit code {code}, as it should be here: {because}]")
+
+    def download(
+        self, out: str, listing: str, *more: object, expect: int = EXIT_OK, because: str = ""
+    ) -> None:
+        """download.py on the stand-in, which has no limit of pace."""
+        words = [out, "--input_csv", listing, *more, "--videos_per_hour", 0]
+        words += ["--ytdlp_args", self.standin.ytdlp_args]
+        self.run("download.py", *words, expect=expect, because=because)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def expect(self, folder: str, *names: str) -> None:
+        """The folder holds these files (report and hidden ones aside) and no other."""
+        found = {p.name for p in (self.folder / folder).iterdir() if p.name[0] != "."}
+        found = {name for name in found if not name.endswith("_report.csv")}
+        if found != set(names):
+            raise UserError(f"{folder} holds {sorted(found)} where {sorted(names)} was expected")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,13 +120,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = free_name(args.out)
     make_folder(out)
     started = time.monotonic()
-    with StandIn() as standin:
-        say(f"making source videos, and a stand-in for YouTube at {standin.api_host}")
-        fill(standin, out / "sources")
-        listing = out / "list.csv"
-        listing.write_text(LIST, encoding="utf-8")
-        steps(standin, out, listing)
-    say(f"\nall as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/")
+    try:
+        with stop_on_signals(), StandIn() as standin:
+            stage = Stage(out.resolve(), standin)
+            say("making five source videos, and a stand-in for YouTube that serves them")
+            make_videos(stage)
+            say(f"$ cd {shlex.quote(str(out))}")
+            say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
+            for step in STEPS:
+                say(f"\n=== {step.__doc__}")
+                step(stage)
+    except Stopped:
+        return 128 + received_signal()
+    say(f"\nall as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/:")
+    say("  clips/ and their report, frames/, clips_128/, sheet.png, and in")
+    say("  ava_kinetics_csv/annotations_preview.png the annotated box on the red one")
     return EXIT_OK
 
 
@@ -72,49 +147,156 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def fill(standin: StandIn, folder: Path) -> None:
-    """Three videos that play, two that do not."""
+def make_videos(stage: Stage) -> None:
+    """Four videos that YouTube plays, two that it does not, and one for the mirror."""
+    folder, standin = stage.folder / "sources", stage.standin
     folder.mkdir()
-    standin.add_video("-demo_juggl", make_source(folder / "juggling.mp4", seconds=30))
-    standin.add_video("demo_yoga_1", make_source(folder / "yoga.mp4", seconds=20, size=(480, 640)))
-    standin.add_video("demo_short_", make_source(folder / "short.mp4", seconds=20))
+    standin.add_video("-demo_juggl", make_source(folder / "juggling.mp4", seconds=26, size=SIZE))
+    standin.add_video("demo_yoga_1", make_source(folder / "yoga.mp4", seconds=16, size=PORTRAIT))
+    standin.add_video("demo_short_", make_source(folder / "short.mp4", seconds=20, size=SIZE))
+    box = (AVA_FRAME, AVA_FRAME + 1, *AVA_BOX)
+    marked = make_source(folder / "ava.mp4", seconds=11, fps=30, size=SIZE, box=box)
+    standin.add_video(AVA_ID, marked)
+    make_source(folder / "zumba.mp4", seconds=5, size=SIZE)
     standin.add_dead("demo_privat", "private")
     standin.add_dead("demo_remove", "removed")
 
 
-def steps(standin: StandIn, out: Path, listing: Path) -> None:
-    clips = out / "clips"
-    download = ["download.py", clips, "--input_csv", listing, "--videos_per_hour", 0]
-    download += ["--ytdlp_args", standin.ytdlp_args]
-    title("A list becomes clips: two videos are dead, one ends early, one row is no clip")
-    run(download, expect=EXIT_INCOMPLETE)
-    expect_files(clips, "*.mp4", 4)
-    title("The same command again asks for nothing that is there or gone for good")
-    run([*download, "--quiet"], expect=EXIT_INCOMPLETE)
+def list_to_clips(stage: Stage) -> None:
+    """download.py: a list becomes clips. Two videos are dead, one ends early, one row is no clip"""
+    stage.write("list.csv", LIST)
+    stage.download("clips", "list.csv", expect=EXIT_INCOMPLETE, because="3 clips are gone for good")
+    stage.expect(
+        "clips",
+        "-demo_juggl_000003_000013.mp4",
+        "-demo_juggl_000012_000022.mp4",
+        "demo_yoga_1_000005_000015.mp4",
+        "demo_short__000014_000024.mp4",
+    )
 
 
-def title(text: str) -> None:
-    say(f"\n=== {text}")
+def the_same_again(stage: Stage) -> None:
+    """The same command again asks for nothing that is there or gone for good"""
+    stage.standin.clear_log()
+    because = "they are still gone"
+    stage.download("clips", "list.csv", "--quiet", expect=EXIT_INCOMPLETE, because=because)
+    if stage.standin.requests():
+        raise UserError("the stand-in was asked again for what is known")
 
 
-def run(command: Sequence[object], expect: int = EXIT_OK) -> None:
-    """Print a command, run it, let it print; a surprising exit code ends the demo."""
-    words = [str(word) for word in command]
-    say(f"$ python {shlex.join(words)}")
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    code = subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:]], env=environment
-    ).returncode
-    if code != expect:
-        raise UserError(f"{words[0]} ended with exit code {code} where {expect} was expected")
-    meaning = "  (not all clips are to be had: as it should be here)" if expect else ""
-    say(f"[exit code {code}]{meaning}")
+def chain_of_sources(stage: Stage) -> None:
+    """download.py --source: clips from disk, from a mirror what YouTube has lost, one new"""
+    zumba = (stage.folder / "sources" / "zumba.mp4").read_bytes()
+    mirror = Mirror(stage.standin, prefix="mirror")
+    mirror.add_class("700_2020", "val", "zumba", {"demo_remove_000010_000015": zumba})
+    mirror.publish(stage.folder / "kinetics_csv")  # the official lists: where a clip's archive is
+    stage.write("chain.csv", CHAIN_LIST)
+    words = ["--source", "clips:clips,cvdf,youtube", "--mirror_base", mirror.base]
+    stage.download("chain", "chain.csv", *words)
+    stage.expect(
+        "chain",
+        "demo_yoga_1_000005_000015.mp4",
+        "demo_yoga_1_000007_000011.mp4",
+        "demo_remove_000010_000015.mp4",
+        "-demo_juggl_000020_000024.mp4",
+    )
 
 
-def expect_files(folder: Path, pattern: str, count: int) -> None:
-    found = len(list(folder.glob(pattern)))
-    if found != count:
-        raise UserError(f"{folder} holds {found} {pattern} where {count} were expected")
+def old_folder_comes_home(stage: Stage) -> None:
+    """reorg_kinetics_videos.py: an old folder with labels, a duplicate and a broken file"""
+    clips, old = stage.folder / "clips", stage.folder / "old_kinetics"
+    for label in ("juggling balls", "yoga", "yoga (k600)"):
+        (old / label).mkdir(parents=True)
+    first, second = (clips / f"-demo_juggl_0000{times}.mp4" for times in ("03_000013", "12_000022"))
+    yoga = clips / "demo_yoga_1_000005_000015.mp4"
+    shutil.copyfile(first, old / "juggling balls" / "-demo_juggl_3_13.mp4")
+    half = second.read_bytes()[: second.stat().st_size // 2]
+    (old / "juggling balls" / "-demo_juggl_12_22.mp4").write_bytes(half)
+    shutil.copyfile(yoga, old / "yoga" / "demo_yoga_1_5_15.mp4")
+    shutil.copyfile(yoga, old / "yoga (k600)" / yoga.name)
+    words = ["old_kinetics", "home", "--duplicates", "old_duplicates"]
+    because = "the broken clip is left where it was"
+    stage.run("reorg_kinetics_videos.py", *words, expect=EXIT_INCOMPLETE, because=because)
+    stage.expect("home", first.name, yoga.name)
+    stage.expect("old_kinetics/juggling balls", "-demo_juggl_12_22.mp4")
+
+
+def clips_to_frames(stage: Stage) -> None:
+    """frame_extract.py: five pictures a second; the second time there is nothing to do"""
+    for _ in range(2):
+        stage.run("frame_extract.py", "clips", "frames", "--fps", 5, "--short_side", 128)
+    pictures = [f"{number:06d}.jpg" for number in range(1, 51)]  # ten seconds
+    stage.expect("frames/demo_yoga_1_000005_000015", *pictures)
+
+
+def clips_to_small_clips(stage: Stage) -> None:
+    """downscale_videos.py: small clips, made for load_frames.py"""
+    words = ["clips", "clips_128", "--short_side", 128, "--for_loading"]
+    stage.run("downscale_videos.py", *words)
+    stage.expect("clips_128", *(path.name for path in (stage.folder / "clips").glob("*.mp4")))
+
+
+def ava_kinetics(stage: Stage) -> None:
+    """AVA-Kinetics: annotations become a list, the list clips, and boxes stand on their pictures"""
+    box = ",".join(map(str, AVA_BOX))
+    rows = "".join(f"{AVA_ID},{AVA_TIME},{box},{action}\n" for action in (12, 17))
+    stage.write("ava_kinetics_csv/kinetics_val_v1.0.csv", rows)
+    stage.write("ava_kinetics_csv/ava_action_list_v2.2.pbtxt", AVA_LABELS)
+    make_list = ["make_ava_kin_download_csv.py", "--splits", "val"]
+    stage.run(*make_list)
+    listing = "ava_kinetics_csv/videos_to_download.csv"
+    stage.download("ava_clips", listing, "--quiet")
+    clip = f"{AVA_ID}_000007"
+    stage.expect("ava_clips", f"{clip}.mp4")
+    stage.run(*make_list, "--clips", "ava_clips", "--preview", 1)
+    key_frames = ["--key_frames", "ava_kinetics_csv/annotations_val.csv", "--window", 1]
+    stage.run("frame_extract.py", "ava_clips", "ava_frames", *key_frames, "--quiet")
+    # 3.48 s into the clip, at the default of 30 pictures a second, and one on either side.
+    stage.expect(f"ava_frames/{clip}", "000104.jpg", "000105.jpg", "000106.jpg")
+    with Image.open(stage.folder / "ava_frames" / clip / "000105.jpg") as picture:
+        shown = read_frame_number(np.asarray(picture))
+    if shown != AVA_FRAME:
+        raise UserError(f"the key frame is frame {AVA_FRAME}, and frame {shown} was extracted")
+
+
+def clip_to_array(stage: Stage) -> None:
+    """load_frames.py: a chunk of a clip in a numpy array, drawn to look at"""
+    clip = "clips_128/-demo_juggl_000003_000013.mp4"
+    stage.run("load_frames.py", clip, "--start", 40, "--stop", 56, "--sheet", "sheet.png")
+
+
+STEPS = (
+    list_to_clips,
+    the_same_again,
+    chain_of_sources,
+    old_folder_comes_home,
+    clips_to_frames,
+    clips_to_small_clips,
+    ava_kinetics,
+    clip_to_array,
+)
+
+
+def run_to_end(argv: Sequence[str], folder: Path) -> int:
+    """The exit code of a script that prints to our terminal. Raises Stopped on a signal."""
+    if STOP.is_set():
+        raise Stopped
+    # A session of its own: Ctrl-C reaches it once, from here, and it ends in order.
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    while True:
+        try:
+            return process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            if STOP.is_set():
+                process.terminate()
+                process.wait()
+                raise Stopped from None
 
 
 if __name__ == "__main__":

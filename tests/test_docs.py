@@ -63,7 +63,10 @@ def test_demo(tmp_path: Path) -> None:
     done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=200)
     assert done.code == 0, done.err
     assert "all as it should be" in done.err
-    assert list((tmp_path / "shown" / "clips").glob("*.mp4"))
+    for script in SCRIPTS:
+        assert script == "demo.py" or f"/{script} " in done.err
+    for left in ("sheet.png", "ava_kinetics_csv/annotations_preview.png"):
+        assert (tmp_path / "shown" / left).stat().st_size > 1000
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         listing.write_text("\n".join(rows) + "\n", encoding="utf-8")
         print(f"player API   https://{standin.api_host}/youtubei/v1/player")
         print(f"whole videos {standin.url_base}standin_000")
-        command = ["python", "download.py", "--input_csv", str(listing)]
-        command += ["--output_dir", str(options.folder / "clips")]
+        command = ["python", "download.py", str(options.folder / "clips")]
+        command += ["--input_csv", str(listing), "--videos_per_hour", "0"]
         command += ["--ytdlp_args", standin.ytdlp_args]
         print(f"try          {shlex.join(command)}", flush=True)
         try:
