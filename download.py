@@ -9,9 +9,9 @@ examples:
 
 The first one says what it will do, fetches, and ends like this:
 
-  done after 0:00:13, 7 clips finished
+  done after 0:00:13, 7 clips asked for
     downloaded 4 (4 from youtube)
-      short 1: kept; the video ends before the clip does
+      short 1: kept; the video, or the clip it was cut from, ends before the clip does
     unavailable 3
       past_end 1: the clip starts after the video ends
       private 1: private; only an account it is shared with sees it (--cookies)
@@ -555,7 +555,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
         pace += f", so {clock(videos / rate * 3600)} or more"
     again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
     if not args.retry and sources != ["youtube"]:
-        again = "asked for again; at YouTube only with --retry unavailable"
+        again = "asked for at the other sources; at YouTube only with --retry unavailable"
     unavailable = plan.not_again or sum(
         plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
     )
@@ -567,7 +567,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     if lists.relabelled:
         say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")
     say(f"on disk      {len(plan.on_disk):,}")
-    say(f"unavailable  {unavailable:,} known, {again}")
+    say(f"unavailable  {unavailable:,} known" + (f", {again}" if unavailable else ""))
     say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
     if failed:
         say(f"             {failed:,} of them failed before")
@@ -722,9 +722,12 @@ def finish(
     on_disk = len(plan.on_disk) + tally.statuses[DOWNLOADED]
     wanted, refused = len(plan.lists.clips), len(plan.lists.refused)
     asked = sum(tally.statuses.values())
-    if not args.quiet or on_disk < wanted or refused:
+    if args.quiet and not asked:
+        if on_disk < wanted:
+            say(f"on disk: {on_disk:,} of {plural(wanted, 'wanted clip')}; {out / REPORT_NAME}")
+    elif not args.quiet or on_disk < wanted or refused:
         stopped = "stopped" if STOP.is_set() else "done"
-        say(f"{stopped} after {clock(elapsed)}, {plural(asked, 'clip')} finished")
+        say(f"{stopped} after {clock(elapsed)}, {plural(asked, 'clip')} asked for")
         for line in tally.lines():
             say(f"  {line}")
         say(f"on disk now: {on_disk:,} of {plural(wanted, 'wanted clip')}")

@@ -335,8 +335,8 @@ def encode_line(encode: Encode, fps: Fraction, as_it_is: bool) -> str:
         f"a key frame every {encode.keyint} frames" if encode.keyint else "key frames at cuts",
         "sound kept" if encode.audio else "no sound",
     ]
-    small = "taken as they are" if as_it_is else "encoded, too"
-    return f"output       {', '.join(parts)}\nsmall ones   {small}"
+    small = "not encoded: copied into a fresh mp4" if as_it_is else "encoded like all others"
+    return f"output       {', '.join(parts)}\nsmall clips  {small}"
 
 
 COLUMNS = tuple(each.name for each in fields(DownscaleResult))

@@ -425,7 +425,11 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
             drawn = write_preview(wanted, beside / PREVIEW_NAME, folder)
             tell(f"drew {plural(drawn, 'key frame')}: {args.output.parent / PREVIEW_NAME}")
             code = code if drawn == len(wanted) else EXIT_INCOMPLETE
-    if not clips:
+    if clips:
+        tell(
+            f"next: python frame_extract.py {shlex.quote(str(args.clips))} FRAMES --fps {args.fps}"
+        )
+    else:
         tell(f"next: python download.py OUT --input_csv {shlex.quote(str(args.output))}")
     return code
 

@@ -10,12 +10,12 @@ The second one says first what it will do, then does it:
 
   source       old_kinetics: 5 clips in 6 files (.mp4 5, .mkv 1)
   others       2 files that are no clips: left (symlink 1, .txt 1)
-  twice        1 of the clips have more than one file; the lesser go to old_duplicates
+  twice        1 clip with more than one file; the lesser go to old_duplicates
   to bring in  5 clips, to clips; for 0 of them a file is there already
   how          each file is decoded whole, then moved; 2 jobs
   report       clips/reorg_report.csv
   left: /data/old_kinetics/jogging/d0_jogging-_000005_000015.mp4: the file is empty
-  done in 0:00:01: 3 moved, 1 set_aside, 1 left, 1 rewrapped
+  done after 0:00:01: 3 moved, 1 set aside, 1 left, 1 rewrapped
   removed      2 empty folders
   on disk now: 4 of 5 clips
 
@@ -395,7 +395,8 @@ def say_plan(tree: Tree, groups: Sequence[Group], job: Job, args: argparse.Names
     )
     for problem in tree.unreadable:
         say(f"unreadable   {problem}")
-    say(f"twice        {several:,} of the clips have more than one file; the lesser {lesser}")
+    if several:
+        say(f"twice        {plural(several, 'clip')} with more than one file; the lesser {lesser}")
     say(
         f"to bring in  {plural(len(groups), 'clip')}, to {args.dst}; for {there:,} of them a file"
         " is there already"
@@ -534,11 +535,17 @@ def finish(
     if not args.quiet:
         there = names_in(args.dst, ".mp4")
         done = ", ".join(f"{count:,} {action}" for action, count in counts.most_common())
-        say(f"{'stopped' if STOP.is_set() else 'done'} in {clock(elapsed)}: {done or 'nothing'}")
+        word = "stopped" if STOP.is_set() else "done"
+        say(f"{word} after {clock(elapsed)}: {done.replace('_', ' ') or 'nothing'}")
         if removed:
             say(f"removed      {plural(removed, 'empty folder')}")
         here = sum(name in there for name in tree.clips)
         say(f"on disk now: {here:,} of {plural(len(tree.clips), 'clip')}")
+        if counts[LEFT]:
+            say(
+                f"left: {plural(counts[LEFT], 'file')}, see the reasons in {args.dst / REPORT_NAME}"
+            )
+            say("      download.py fetches the clips that are not in the folder")
     if signal := received_signal():
         return 128 + signal
     return EXIT_INCOMPLETE if counts[LEFT] or tree.unreadable else EXIT_OK

@@ -141,6 +141,9 @@ def plan_batch(
 def say_batch(batch: Batch, args: argparse.Namespace, what: str) -> None:
     """The statement before any work; `what` is the script's own line."""
     again = ", made anew" if args.overwrite and batch.there else ""
+    if not batch.to_do and not batch.without_video and not batch.twice:
+        say(f"there        all {plural(batch.wanted, 'clip')}, in {args.output_dir}")
+        return
     say(f"clips        {batch.wanted:,} in {args.videos_dir}")
     if batch.without_video:
         say(f"             {plural(batch.without_video, 'clip')} of the list not among them")
@@ -191,7 +194,7 @@ def finish(
     written, failed = tally.statuses[WRITTEN], tally.statuses[FAILED]
     open_still = len(batch.to_do) - written
     missing = open_still + len(batch.twice) + batch.without_video
-    if not args.quiet or missing:
+    if missing or (batch.to_do and not args.quiet):
         word = "stopped" if STOP.is_set() else "done"
         elapsed = clock(time.monotonic() - tally.started)
         say(f"{word} after {elapsed}: {written:,} written, {failed:,} failed")

@@ -34,7 +34,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         text = action.help or ""
         if not action.option_strings or action.required or "default" in text or action.nargs == 0:
             return text
-        if action.default is argparse.SUPPRESS or action.default in (None, [], ()):
+        if action.default is argparse.SUPPRESS or action.default in (None, "", [], ()):
             return f"{text} (default: none)"
         if isinstance(action.default, (list, tuple)):
             return f"{text} (default: {' '.join(map(str, action.default))})"

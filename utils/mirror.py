@@ -343,7 +343,10 @@ def size_line(dataset: str, archives: Sequence[Archive], mirror: MirrorOptions) 
 
     known = [size for size in run_parallel(head, archives, HEADS_AT_ONCE) if size]
     unsaid = len(archives) - len(known)
-    total = f"{sum(known) / 1e9:,.1f} GB" if known else "of unknown size"
+    size = sum(known)
+    total = f"{size / 1e9:,.1f} GB" if size > 1e8 else f"{size / 1e6:,.1f} MB"
+    if not known:
+        total = "of unknown size"
     more = f" and {unsaid:,} of unknown size" if known and unsaid else ""
     return f"reading {plural(len(archives), 'archive')} of Kinetics-{dataset}, {total}{more}"
 
