@@ -93,6 +93,10 @@ class Selection:
     shard: tuple[int, int] = (1, 1)
     limit: int | None = None
 
+    @property
+    def narrows(self) -> bool:
+        return bool(self.labels or self.splits or self.shard[1] > 1)
+
     def wants(self, clip: Clip) -> bool:
         if self.labels and clip.label.casefold() not in self.labels:
             return False
@@ -219,6 +223,7 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
     splits: dict[str, str] = {"": ""}
     extras: dict[Extra, Extra] = {(): ()}
 
+    clips, narrows = lists.clips, selection.narrows
     for line, row, problem in rows:
         lists.rows += 1
         if not problem and len(row) != len(columns):
@@ -233,16 +238,20 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
             continue
         label = labels.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
         split = splits.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
-        extra = tuple((name, row[i]) for i, name in other) if other else ()
-        extra = extras.setdefault(extra, extra)
+        extra: Extra = ()
+        if other:
+            extra = tuple((name, row[i]) for i, name in other)
+            extra = extras.setdefault(extra, extra)
         if end == AVA_TIME_END:
             name = clip_name(youtube_id, start, end, trim_format)
         else:
             name = f"{youtube_id}_{start_name}_{end_name}"
         clip = Clip(name, youtube_id, start, end, label, split, extra)
-        if not selection.wants(clip):
+        if narrows and not selection.wants(clip):
             lists.not_wanted += 1
-        elif problem := _add_clip(lists, clip):
+            continue
+        known = clips.setdefault(name, clip)
+        if known is not clip and (problem := _compare(lists, known, clip)):
             lists.refused.append(Refused(path, line, printable(",".join(row)), problem))
     lists.labels_seen.update(label for label in labels if label)
     lists.splits_seen.update(split for split in splits if split)
@@ -263,11 +272,8 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _add_clip(lists: ClipLists, clip: Clip) -> str:
-    """Add a clip that is not there yet; why it cannot be, or nothing."""
-    known = lists.clips.setdefault(clip.name, clip)
-    if known is clip:
-        return ""
+def _compare(lists: ClipLists, known: Clip, clip: Clip) -> str:
+    """A second row for a name: why it is refused, or nothing where it is the same clip."""
     if (known.time_start, known.time_end) != (clip.time_start, clip.time_end) and (
         clip_window(known) != clip_window(clip)
     ):
@@ -328,7 +334,8 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str], str]]:
                         problem = f"not a CSV row ({error})"
                 else:
                     row = text.split(",")
-                if " " in text or "\t" in text:
+                # Labels hold spaces; only space beside a comma or at an end is no part of a field.
+                if ", " in text or " ," in text or "\t" in text or text != text.strip():
                     row = [part.strip() for part in row]
                 yield number, row, problem
     except UnicodeDecodeError as error:
