@@ -361,6 +361,6 @@ def test_sigterm_stops_in_order(tmp_path: Path, source: Source) -> None:
     _, said = running.communicate(timeout=30)
     assert time.monotonic() - started < 5
     assert running.returncode == 128 + signal.SIGTERM
-    assert "stopping" in said and "stopped in" in said
+    assert "stopping" in said and "stopped after" in said
     assert not (dst / ".tmp").exists()
     assert len(list(src.glob("*.mp4"))) + len(list(dst.glob("*.mp4"))) == 40
