@@ -33,6 +33,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -224,8 +225,7 @@ def more_telling(earlier: Result, later: Result) -> Result:
 
 def is_gone(clip: Clip, known: Known, source: str) -> bool:
     """Whether `source` once said that it will never have the clip."""
-    status, _, said_by = known.reasons.get(clip.name, ("", "", ""))
-    return status == UNAVAILABLE and said_by == source
+    return known.status(clip) == UNAVAILABLE and known.reasons[clip.name][2] == source
 
 
 SOURCES: dict[str, Source] = {"youtube": from_youtube, "cvdf": from_mirror}
@@ -547,7 +547,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     """The statement before any work."""
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
-    failed = sum(plan.known.reasons.get(c.name, ("", ""))[0] == FAILED for c in plan.to_fetch)
+    before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
     sources = [name for name, _ in args.source]
     rate = videos_per_hour(args)
     pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
@@ -556,9 +556,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
     if not args.retry and sources != ["youtube"]:
         again = "asked for at the other sources; at YouTube only with --retry unavailable"
-    unavailable = plan.not_again or sum(
-        plan.known.reasons.get(c.name, ("", ""))[0] == UNAVAILABLE for c in plan.to_fetch
-    )
+    unavailable = plan.not_again or before[UNAVAILABLE]
     say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
     say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out")
     if lists.not_wanted:
@@ -569,8 +567,8 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     say(f"on disk      {len(plan.on_disk):,}")
     say(f"unavailable  {unavailable:,} known" + (f", {again}" if unavailable else ""))
     say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
-    if failed:
-        say(f"             {failed:,} of them failed before")
+    if before[FAILED]:
+        say(f"             {before[FAILED]:,} of them failed before")
     say(f"sources      {', '.join(sources)}")
     say(f"pace         {plural(args.num_jobs, 'job')}{', ' + pace if 'youtube' in sources else ''}")
     say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
@@ -617,7 +615,6 @@ def make_run(args: argparse.Namespace, out: Path, workspace: Path, known: Known)
         workspace=workspace,
         ffmpeg=find_ffmpeg(args.ffmpeg),
         encode=encode,
-        max_height=args.max_height,
         cookies=args.cookies.absolute() if args.cookies else None,
         cookies_from_browser=args.cookies_from_browser,
         proxies=tuple(args.proxy),

@@ -68,6 +68,14 @@ def write_list(
     return path
 
 
+def link_clips(folder: Path, **clips: Path) -> Path:
+    """A folder of clips: links, for sources are made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in clips.items():
+        (folder / f"{name}.mp4").symlink_to(path)
+    return folder
+
+
 def report_rows(path: Path) -> dict[str, dict[str, str]]:
     """The report by clip: the last line for a clip counts."""
     with path.open(encoding="utf-8", newline="") as file:

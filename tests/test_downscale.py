@@ -17,6 +17,7 @@ import pytest
 
 from tests import scripts
 from tests.conftest import MakeSource
+from tests.scripts import link_clips
 from tests.standin.sources import beep_times, ffmpeg_path, frame_times, top_boxes
 
 VARIABLE = [0, 0.04, 0.1, 0.3, 0.32, 0.36, 0.5, 0.9, 1.0, 1.2, 1.5]
@@ -26,13 +27,6 @@ def run(*arguments: object) -> scripts.Done:
     """One worker unless told otherwise: most of a short run is starting them."""
     folder = Path(tempfile.gettempdir())
     return scripts.run("downscale_videos.py", "--n", 1, *arguments, cwd=folder)
-
-
-def put(folder: Path, **clips: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in clips.items():
-        (folder / f"{name}.mp4").symlink_to(path)
-    return folder
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:
@@ -53,7 +47,7 @@ def test_rate_times_frames_and_sound_are_kept(
     tmp_path: Path, source: MakeSource, how: dict[str, Any]
 ) -> None:
     clip = source(seconds=2, size=(320, 180), **how)
-    done = run(put(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "96")
+    done = run(link_clips(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "96")
     assert done.code == 0, done.err
     made = tmp_path / "out/a.mp4"
     before, after = frame_times(clip), frame_times(made)
@@ -72,7 +66,9 @@ def test_another_rate_shows_the_frames_of_ffmpegs_filter(
     tmp_path: Path, source: MakeSource
 ) -> None:
     clip = source(seconds=2, size=(320, 180), fps=25)
-    done = run(put(tmp_path / "in", a=clip), tmp_path / "out", "--fps", "30", "--short_side", "96")
+    done = run(
+        link_clips(tmp_path / "in", a=clip), tmp_path / "out", "--fps", "30", "--short_side", "96"
+    )
     assert done.code == 0, done.err
     argv = [ffmpeg_path(), "-v", "error", "-i", str(clip), "-vf", "fps=30", "-crf", "10"]
     subprocess.run([*argv, str(tmp_path / "plain.mp4")], check=True)
@@ -93,7 +89,7 @@ def test_shorter_side_and_aspect(
     tmp_path: Path, source: MakeSource, how: dict[str, Any], size: tuple[int, int]
 ) -> None:
     clip = source(seconds=0.4, fps=25, **how)
-    done = run(put(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "128")
+    done = run(link_clips(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "128")
     assert done.code == 0, done.err
     with av.open(str(tmp_path / "out/a.mp4")) as file:
         video = file.streams.video[0]
@@ -113,7 +109,7 @@ def pictures(path: Path) -> list[bytes]:
 
 def test_a_small_video_is_taken_as_it_is(tmp_path: Path, source: MakeSource) -> None:
     clip = source(seconds=1, fps=25, size=(128, 96))
-    folder = put(tmp_path / "in", a=clip)
+    folder = link_clips(tmp_path / "in", a=clip)
     assert run(folder, tmp_path / "out").code == 0
     assert pictures(tmp_path / "out/a.mp4") == pictures(clip)
     assert frame_times(tmp_path / "out/a.mp4") == frame_times(clip)
@@ -132,7 +128,7 @@ def test_a_small_video_is_taken_as_it_is(tmp_path: Path, source: MakeSource) -> 
 
 def test_options_reach_the_file(tmp_path: Path, source: MakeSource) -> None:
     clip = source(seconds=2, fps=30, size=(160, 90))
-    folder = put(tmp_path / "in", a=clip)
+    folder = link_clips(tmp_path / "in", a=clip)
     done = run(folder, tmp_path / "a", "--keyint", "12", "--no_audio", "--codec", "libx265")
     assert done.code == 0, done.err
     with av.open(str(tmp_path / "a/a.mp4")) as file:
@@ -148,7 +144,7 @@ def test_options_reach_the_file(tmp_path: Path, source: MakeSource) -> None:
 
 
 def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSource) -> None:
-    folder = put(tmp_path / "in/label", good=source(seconds=0.4, fps=25, size=(320, 180)))
+    folder = link_clips(tmp_path / "in/label", good=source(seconds=0.4, fps=25, size=(320, 180)))
     data = source(seconds=3, fps=25, size=(320, 180)).read_bytes()
     half, noise = len(data) // 2, np.random.default_rng(3).bytes(3000)
     (folder / "broken_off.mp4").write_bytes(data[:half])
@@ -171,7 +167,10 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     tmp_path: Path, source: MakeSource, number: signal.Signals
 ) -> None:
     clip = source(seconds=4, fps=30, size=(480, 270), complexity=0)
-    folder, out = put(tmp_path / "in", **{f"clip{n}": clip for n in range(6)}), tmp_path / "out"
+    folder, out = (
+        link_clips(tmp_path / "in", **{f"clip{n}": clip for n in range(6)}),
+        tmp_path / "out",
+    )
     process = scripts.start("downscale_videos.py", folder, out, "--n", "2", cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not any(out.glob("*.mp4")) and time.monotonic() < deadline:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests import scripts
 from tests.conftest import MakeSource
+from tests.scripts import link_clips
 from tests.standin.sources import ffmpeg_path, read_frame_number
 
 SCRIPT = Path(__file__).parent.parent / "frame_extract.py"
@@ -40,14 +41,6 @@ def run(*arguments: object) -> scripts.Done:
     """One worker unless told otherwise: most of a short run is starting them."""
     folder = Path(tempfile.gettempdir())
     return scripts.run("frame_extract.py", "--n", 1, *arguments, cwd=folder)
-
-
-def put(folder: Path, **clips: Path) -> Path:
-    """A folder of clips: links, for sources are made once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in clips.items():
-        (folder / f"{name}.mp4").symlink_to(path)
-    return folder
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:
@@ -79,7 +72,7 @@ def test_every_picture_is_the_frame_that_ffmpeg_shows(
     tmp_path: Path, source: MakeSource, fps: str
 ) -> None:
     made = {name: source(size=(160, 90), **how) for name, how in SOURCES.items()}
-    done = run(put(tmp_path / "in", **made), tmp_path / "out", "--fps", fps)
+    done = run(link_clips(tmp_path / "in", **made), tmp_path / "out", "--fps", fps)
     assert done.code == 0, done.err
     for name, clip in made.items():
         found = numbers(tmp_path / "out" / name)
@@ -110,7 +103,7 @@ def test_size_is_that_which_a_player_shows(
     options: list[str],
     size: tuple[int, int],
 ) -> None:
-    clips = put(tmp_path / "in", clip=source(seconds=0.4, fps=25, **how))
+    clips = link_clips(tmp_path / "in", clip=source(seconds=0.4, fps=25, **how))
     done = run(clips, tmp_path / "out", "--fps", "0", *options)
     assert done.code == 0, done.err
     assert Image.open(tmp_path / "out/clip/000003.jpg").size == size
@@ -166,7 +159,7 @@ def damaged(clip: Path, folder: Path) -> None:
 
 def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSource) -> None:
     good = source(seconds=0.4, fps=25, size=(64, 64))
-    folder = put(tmp_path / "in", **{f"good{n:02d}": good for n in range(95)})
+    folder = link_clips(tmp_path / "in", **{f"good{n:02d}": good for n in range(95)})
     damaged(source(seconds=3, fps=25, size=(320, 180)), folder)
     done = run(folder, tmp_path / "out", "--fps", "0", "--n", 2)
     assert done.code == 1
@@ -186,8 +179,8 @@ def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSour
 
 def test_a_rerun_makes_what_is_missing_and_nothing_else(tmp_path: Path, source: MakeSource) -> None:
     clip = source(seconds=1, fps=25, size=(64, 64))
-    folder, out = put(tmp_path / "in/label", a=clip, b=clip), tmp_path / "out"
-    put(tmp_path / "in", c=clip)
+    folder, out = link_clips(tmp_path / "in/label", a=clip, b=clip), tmp_path / "out"
+    link_clips(tmp_path / "in", c=clip)
     assert run(tmp_path / "in", out).code == 0
     before = (out / "label/a/000001.jpg").stat()
     (folder / "d.mp4").symlink_to(clip)
@@ -203,7 +196,7 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(tmp_path: Path, source: 
 
 @pytest.mark.parametrize("options", [["--fps", "25"], ["--short_side", "32"], ["--archive"]])
 def test_other_settings_are_refused(tmp_path: Path, source: MakeSource, options: list[str]) -> None:
-    folder = put(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
+    folder = link_clips(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
     assert run(folder, tmp_path / "out").code == 0
     (folder / "b.mp4").symlink_to(folder / "a.mp4")
     done = run(folder, tmp_path / "out", *options)
@@ -217,7 +210,7 @@ def test_other_settings_are_refused(tmp_path: Path, source: MakeSource, options:
 
 
 def test_archives_hold_the_same_bytes(tmp_path: Path, source: MakeSource) -> None:
-    folder = put(tmp_path / "in", **{"-a b%d": source(seconds=1, fps=25, size=(64, 64))})
+    folder = link_clips(tmp_path / "in", **{"-a b%d": source(seconds=1, fps=25, size=(64, 64))})
     assert run(folder, tmp_path / "files").code == 0
     assert run(folder, tmp_path / "tars", "--archive").code == 0
     with tarfile.open(tmp_path / "tars/-a b%d.tar", "r:") as tar:
@@ -230,7 +223,7 @@ def test_archives_hold_the_same_bytes(tmp_path: Path, source: MakeSource) -> Non
 def test_only_the_clips_of_a_list(tmp_path: Path, source: MakeSource) -> None:
     clip = source(seconds=1, fps=25, size=(64, 64))
     names = ["aaaaaaaaaaa_000001_000002", "bbbbbbbbbbb_000001_000002"]
-    folder = put(tmp_path / "in", **dict.fromkeys(names, clip))
+    folder = link_clips(tmp_path / "in", **dict.fromkeys(names, clip))
     head = "youtube_id,time_start,time_end\n"
     (tmp_path / "list.csv").write_text(head + "bbbbbbbbbbb,1,2\n", encoding="utf-8")
     done = run(folder, tmp_path / "out", "--only", tmp_path / "list.csv")
@@ -247,7 +240,7 @@ def test_only_the_clips_of_a_list(tmp_path: Path, source: MakeSource) -> None:
 def test_key_frames_keep_their_true_numbers(tmp_path: Path, source: MakeSource, form: str) -> None:
     name = "aaaaaaaaaaa_000902"
     clip = source(seconds=6, fps=30, size=(64, 64))
-    folder = put(tmp_path / "in", **{name: clip, "bbbbbbbbbbb_000902": clip})
+    folder = link_clips(tmp_path / "in", **{name: clip, "bbbbbbbbbbb_000902": clip})
     text = "aaaaaaaaaaa,902.0,0.1,0.1,0.5,0.5,12\naaaaaaaaaaa,902.0,0.1,0.1,0.5,0.5,13\n"
     if form == "per_clip":
         head = "clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action\n"
@@ -269,7 +262,7 @@ def test_key_frames_keep_their_true_numbers(tmp_path: Path, source: MakeSource, 
 
 def many(tmp_path: Path, source: MakeSource) -> Path:
     clip = source(seconds=6, fps=30, size=(480, 270), complexity=0)
-    return put(tmp_path / "in", **{f"clip{n:02d}": clip for n in range(8)})
+    return link_clips(tmp_path / "in", **{f"clip{n:02d}": clip for n in range(8)})
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[str]:
@@ -316,7 +309,7 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
 def test_a_clip_that_kills_its_worker_fails_alone(tmp_path: Path, source: MakeSource) -> None:
     """The test kills whichever worker has the chosen clip in hand, as a crashing decoder would."""
     clip = source(seconds=6, fps=30, size=(480, 270), complexity=0)
-    folder, out = put(tmp_path / "in", a=clip, c=clip), tmp_path / "out"
+    folder, out = link_clips(tmp_path / "in", a=clip, c=clip), tmp_path / "out"
     shutil.copy(clip, folder / "b.mp4")  # no link, or it could not be told from the others
     argv = [sys.executable, str(SCRIPT), str(folder), str(out), "--n", "2"]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
@@ -346,7 +339,7 @@ def test_a_clip_that_kills_its_worker_fails_alone(tmp_path: Path, source: MakeSo
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, source: MakeSource) -> None:
-    folder = put(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
+    folder = link_clips(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
     done = run(folder, tmp_path / "out", "--dry_run")
     assert done.code == 0
     assert "to do        1" in done.err
@@ -389,7 +382,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, source: MakeSource) -> None:
         pytest.skip("needs the right to mount")
     try:
         clip = source(seconds=1, fps=25, size=(320, 180))
-        folder = put(tmp_path / "in", **{f"clip{n}": clip for n in range(6)})
+        folder = link_clips(tmp_path / "in", **{f"clip{n}": clip for n in range(6)})
         done = run(folder, small / "out")
         assert done.code == 2
         assert "no room left" in done.err
@@ -400,7 +393,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, source: MakeSource) -> None:
 
 
 def test_settings_file_says_what_was_asked(tmp_path: Path, source: MakeSource) -> None:
-    folder = put(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
+    folder = link_clips(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
     run(folder, tmp_path / "out", "--fps", "30000/1001", "--short_side", "48")
     kept = json.loads((tmp_path / "out/.frames_settings.json").read_text(encoding="utf-8"))
     assert (kept["fps"], kept["short_side"], kept["quality"]) == ("30000/1001", 48, 90)

@@ -101,7 +101,6 @@ class Probe:
     frames: int
     start: float
     end: float
-    container_duration: float | None
     has_audio: bool
 
     @property
@@ -333,7 +332,6 @@ def probe(path: Path) -> Probe:
             if not times:
                 raise BadClip("undecodable", "a video stream without frames")
             rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-            duration = container.duration
             return Probe(
                 width=stream.codec_context.width,
                 height=stream.codec_context.height,
@@ -341,7 +339,6 @@ def probe(path: Path) -> Probe:
                 frames=len(times),
                 start=float(min(pts for pts, _ in times) * base),
                 end=float(max(pts + length for pts, length in times) * base),
-                container_duration=None if duration is None else duration / av.time_base,
                 has_audio=bool(container.streams.audio),
             )
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -251,6 +251,10 @@ class Known:
     reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
 
+    def status(self, clip: Clip) -> str:
+        """`unavailable` or `failed`; empty for a clip that the report does not know."""
+        return self.reasons[clip.name][0] if clip.name in self.reasons else ""
+
 
 def read_known(path: Path) -> Known:
     """Read the download report: the last line for a clip counts."""

@@ -121,7 +121,6 @@ class FetchOptions:
     workspace: Path  # this run's temporary folder, on the same disk as `out`
     ffmpeg: Ffmpeg
     encode: Encode = Encode()
-    max_height: int = 480
     cookies: Path | None = None
     cookies_from_browser: str | None = None
     proxies: tuple[str, ...] = ()
@@ -220,11 +219,11 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
 
 
 def format_arguments(options: FetchOptions) -> list[str]:
-    """Which of a video's formats: the highest within `max_height`, H.264 (cheapest to decode)."""
+    """Which of a video's formats: the highest that the encode keeps, H.264 (cheapest to decode)."""
     wanted = "bv*+ba/b" if options.encode.audio else "bv/bv*/b"
     order = "vcodec:h264,acodec:m4a"
-    if options.max_height:
-        order = f"height:{options.max_height},{order}"
+    if options.encode.max_height:
+        order = f"height:{options.encode.max_height},{order}"
     return ["-f", wanted, "-S", order]
 
 
