@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
 SIZES = ((340, 256), (640, 360), (1280, 720))
-SCENES = 3  # in a clip
+SHOTS = 3  # in a clip
 THINGS = 4  # that move, in a scene
 
 
@@ -46,8 +46,10 @@ def find_clips(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def make_clip(path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int = 0) -> None:
-    """One clip of 25 or 30 frames a second, by turns."""
+def make_clip(
+    path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int = 0, shots: int = SHOTS
+) -> None:
+    """One clip of 25 or 30 frames a second, by turns. Every cut brings a key frame."""
     rate = (25, 30)[seed % 2]
     part = path.with_suffix(".part")
     converter = VideoReformatter()
@@ -57,7 +59,7 @@ def make_clip(path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.colorspace = Colorspace.ITU709
         video.codec_context.color_range = ColorRange.MPEG
-        for picture in _pictures(size, seconds * rate, seed):
+        for picture in _pictures(size, seconds * rate, seed, shots):
             frame = converter.reformat(
                 av.VideoFrame.from_ndarray(picture, format="rgb24"),
                 format="yuv420p",
@@ -69,11 +71,11 @@ def make_clip(path: Path, size: tuple[int, int], seconds: int = 10, *, seed: int
     part.replace(path)
 
 
-def _pictures(size: tuple[int, int], count: int, seed: int) -> Iterator[np.ndarray]:
+def _pictures(size: tuple[int, int], count: int, seed: int, shots: int) -> Iterator[np.ndarray]:
     noise = np.random.default_rng(seed)
     grain = [noise.normal(0, 1.2, (size[1], size[0], 1)) for _ in range(8)]
     for number in range(count):
-        within = number % math.ceil(count / SCENES)
+        within = number % math.ceil(count / shots)
         if within == 0:
             scene = _Scene(size, noise)
         picture = np.asarray(scene.at(within), np.float32) + grain[number % len(grain)]

@@ -43,6 +43,8 @@ from load_frames import (
 )
 from tests.clip_kinds import KINDS, frame_hashes, make
 from tests.standin.sources import ffmpeg_path
+from utils.frames import FrameSource
+from utils.h264 import codes_whole_frames
 from utils.pictures import Array, shown_size
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +103,51 @@ def test_every_frame_is_the_one_that_decoding_from_the_start_gives(
             assert np.array_equal(reader.read(indices=indices), reference[indices])
 
         anywhere()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_opened_without_decoding_tells_the_same(
+    clip: Callable[[str], Path], name: str
+) -> None:
+    probed, quick = FrameSource(clip(name)), FrameSource(clip(name), probe=False)
+    frame = next(frame for _, frame in quick.decode([0]))
+    assert quick.table == probed.table
+    assert quick.picture_of(frame) == probed.picture_of(frame)
+    plain_h264 = name.endswith(".mp4") and probed.stream.codec_context.name == "h264"
+    assert quick.probed is (not plain_h264 or name in {"interlaced.mp4", "fragmented.mp4"})
+    quick.close()
+    probed.close()
+
+
+def test_what_only_the_pictures_own_headers_say(
+    clip: Callable[[str], Path], plain: Path, tmp_path: Path
+) -> None:
+    oblong = tmp_path / "oblong.mp4"
+    arguments = ["-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=2/1"]
+    command = [ffmpeg_path(), "-v", "error", "-i", str(plain), *arguments, str(oblong)]
+    subprocess.run(command, check=True)
+    oblong.write_bytes(oblong.read_bytes().replace(b"pasp", b"free"))
+    wrong_size, unsaid = tmp_path / "wrong_size.mp4", tmp_path / "unsaid.mp4"
+    data = bytearray(plain.read_bytes())
+    width = data.index(b"avc1", data.index(b"stsd")) + 28
+    assert data[width : width + 2] == (128).to_bytes(2, "big")
+    data[width : width + 2] = (64).to_bytes(2, "big")
+    wrong_size.write_bytes(data)
+    unsaid.write_bytes(clip("interlaced.mp4").read_bytes().replace(b"fiel", b"free"))
+    with ClipReader(oblong) as reader:
+        assert reader.shape == (72, 256, 3)
+    assert np.array_equal(load_frames(wrong_size), load_frames(plain))
+    with ClipReader(unsaid) as reader:
+        assert reader._opened().table.odd
+        assert np.array_equal(reader[:], decoded(clip("interlaced.mp4"))[0])
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 12, 20])
+def test_parameter_sets_that_cannot_be_read_are_not_trusted(plain: Path, cut: int) -> None:
+    with av.open(str(plain)) as container:
+        record = container.streams.video[0].codec_context.extradata
+    assert record is not None and codes_whole_frames(record)
+    assert not codes_whole_frames(record[:cut])
 
 
 @pytest.mark.parametrize("name", sorted({"b_frames.mp4", "open_gop.ts", "late.mkv", "vp8.webm"}))

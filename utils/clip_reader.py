@@ -67,7 +67,7 @@ class ClipReader:
             self._renew()
         with self._lock:
             if self._source is None:
-                self._source = FrameSource(self.path)
+                self._source = FrameSource(self.path, probe=False)
             return self._source
 
     def close(self) -> None:
@@ -261,7 +261,7 @@ class ClipReader:
 
     def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:
         # A frame tells how it is turned; the container, through PyAV, does not.
-        width, height = shown_size(*source.size, source.aspect, self.short_side)
+        width, height = shown_size(*source.picture_of(frame), self.short_side)
         self._painter = Painter(width, height, frame.rotation // 90)
         return self._painter
 

@@ -22,6 +22,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from utils.frame_times import end_of_last
+from utils.h264 import NalReader
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
 # `_restartable` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two
@@ -98,7 +99,7 @@ def read_table(
     """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
     notes = _Notes()
     packets: list[Packet[VideoStream]] = []
-    nal = _NalReader.of(stream)
+    nal = NalReader.of(stream)
     try:
         for packet in container.demux(stream):
             # A truncated mp4 ends in a packet that is partly there; demux ends with an empty one.
@@ -124,7 +125,7 @@ class _Notes:
         self.new_headers = False
         self.starts_with_headers = 0
 
-    def add(self, packet: Packet[VideoStream], nal: _NalReader | None) -> None:
+    def add(self, packet: Packet[VideoStream], nal: NalReader | None) -> None:
         at = len(self.pts)
         self.pts.append(packet.pts)
         self.durations.append(packet.duration)
@@ -224,73 +225,3 @@ def _origin(
     if container.format.name == "mpegts":
         return stream.start_time or 0
     return round(Fraction(container.start_time or 0, av.time_base) / time_base)
-
-
-class _NalReader:
-    """Tells whether decoding may begin at an H.264 or HEVC packet that its container calls a key.
-
-    Some encoders call every I picture a key. If it is no IDR picture, later frames may refer to
-    pictures before it, and come out wrong with no error when decoding begins at it.
-    """
-
-    def __init__(self, hevc: bool, length_size: int) -> None:
-        self.hevc = hevc
-        self.length_size = length_size  # 0: start codes
-
-    @classmethod
-    def of(cls, stream: VideoStream) -> _NalReader | None:
-        codec = stream.codec_context
-        if codec.name not in ("h264", "hevc"):
-            return None
-        extra = codec.extradata or b""
-        at = 21 if codec.name == "hevc" else 4
-        configured = len(extra) > at and extra[0] == 1
-        return cls(codec.name == "hevc", (extra[at] & 3) + 1 if configured else 0)
-
-    def look(self, packet: Packet[VideoStream]) -> tuple[bool, bool]:
-        """(whether decoding may begin here, whether the packet brings headers of its own)."""
-        data = memoryview(packet)
-        headers = False
-        for nal in self._nals(data):
-            kind = data[nal] >> 1 & 63 if self.hevc else data[nal] & 31
-            headers = headers or kind in ((32, 33, 34) if self.hevc else (7, 8))
-            if self.hevc and kind < 32:
-                return 16 <= kind <= 21, headers
-            if not self.hevc and 1 <= kind <= 5:
-                return kind == 5, headers
-            if kind == 6 and not self.hevc and _is_exact_recovery_point(data[nal + 1 : nal + 64]):
-                return True, headers
-        return False, headers
-
-    def _nals(self, data: memoryview) -> list[int]:
-        return self._by_length(data) if self.length_size else _by_start_code(data)
-
-    def _by_length(self, data: memoryview) -> list[int]:
-        found, at = [], 0
-        while at + self.length_size < len(data):
-            length = int.from_bytes(data[at : at + self.length_size], "big")
-            found.append(at + self.length_size)
-            at += self.length_size + length
-        return found
-
-
-def _by_start_code(data: memoryview) -> list[int]:
-    raw, found, at = bytes(data), [], -1
-    while (at := raw.find(b"\0\0\1", at + 1)) >= 0 and at + 3 < len(raw):
-        found.append(at + 3)
-    return found
-
-
-def _is_exact_recovery_point(sei: memoryview) -> bool:
-    """Whether SEI messages (ITU-T H.264, 7.3.2.3 and D.1.8) hold a recovery point that is exact at
-    once: recovery_frame_cnt 0 and exact_match_flag 1. x264 writes it with an open GOP's I picture;
-    with --intra-refresh the count is above 0, and the picture is whole some frames later."""
-    at = 0
-    while at + 2 < len(sei) and sei[at] != 0x80:
-        kind, size = sei[at], sei[at + 1]
-        if kind == 255 or size == 255:
-            return False
-        if kind == 6:
-            return sei[at + 2] >> 6 == 0b11  # ue(v) 0 is the bit 1, then the flag
-        at += 2 + size
-    return False

@@ -1,0 +1,136 @@
+"""What the bytes of H.264 and HEVC say, undecoded: where decoding may begin, and of what kind.
+
+Below `utils/packets` (which packets may be started at) and `utils/frames` (how a file is opened).
+Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15 for the avcC record.
+"""
+
+from __future__ import annotations
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+# profile_idc whose parameter sets name a chroma format (H.264, 7.3.2.1.1).
+_WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+
+
+def codes_whole_frames(record: bytes) -> bool:
+    """Whether an mp4's avcC record says that no picture is interlaced (frame_mbs_only_flag).
+
+    False also where that takes more reading than is worth it: several parameter sets, scaling
+    matrices, picture order count of type 1, a record that is cut off.
+    """
+    if len(record) < 8 or record[0] != 1 or record[5] & 31 != 1:
+        return False
+    end = 8 + int.from_bytes(record[6:8], "big")
+    if len(record) < end:
+        return False
+    bits = _Bits(record[9:end].replace(b"\0\0\3", b"\0\0"))
+    try:
+        profile = bits.take(24) >> 16
+        bits.golomb()
+        if profile in _WITH_CHROMA_FORMAT:
+            chroma = bits.golomb()
+            bits.take(1 if chroma == 3 else 0)
+            bits.golomb(), bits.golomb(), bits.take(1)
+            if bits.take(1):
+                return False
+        bits.golomb()
+        order_type = bits.golomb()
+        if order_type == 1:
+            return False
+        if order_type == 0:
+            bits.golomb()
+        bits.golomb(), bits.take(1), bits.golomb(), bits.golomb()
+        return bits.take(1) == 1
+    except ValueError:
+        return False
+
+
+class _Bits:
+    """Bits from the first on. Raises ValueError at the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._text = "".join(f"{byte:08b}" for byte in data)
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        if self._at + count > len(self._text):
+            raise ValueError("the bits are at an end")
+        self._at += count
+        return int(self._text[self._at - count : self._at] or "0", 2)
+
+    def golomb(self) -> int:
+        """ue(v), 9.1: as many zeros as bits follow the 1."""
+        zeros = self._text.index("1", self._at) - self._at
+        self._at += zeros
+        return self.take(zeros + 1) - 1
+
+
+class NalReader:
+    """Tells whether decoding may begin at an H.264 or HEVC packet that its container calls a key.
+
+    Some encoders call every I picture a key. If it is no IDR picture, later frames may refer to
+    pictures before it, and come out wrong with no error when decoding begins at it.
+    """
+
+    def __init__(self, hevc: bool, length_size: int) -> None:
+        self.hevc = hevc
+        self.length_size = length_size  # 0: start codes
+
+    @classmethod
+    def of(cls, stream: VideoStream) -> NalReader | None:
+        codec = stream.codec_context
+        if codec.name not in ("h264", "hevc"):
+            return None
+        extra = codec.extradata or b""
+        at = 21 if codec.name == "hevc" else 4
+        configured = len(extra) > at and extra[0] == 1
+        return cls(codec.name == "hevc", (extra[at] & 3) + 1 if configured else 0)
+
+    def look(self, packet: Packet[VideoStream]) -> tuple[bool, bool]:
+        """(whether decoding may begin here, whether the packet brings headers of its own)."""
+        data = memoryview(packet)
+        headers = False
+        for nal in self._nals(data):
+            kind = data[nal] >> 1 & 63 if self.hevc else data[nal] & 31
+            headers = headers or kind in ((32, 33, 34) if self.hevc else (7, 8))
+            if self.hevc and kind < 32:
+                return 16 <= kind <= 21, headers
+            if not self.hevc and 1 <= kind <= 5:
+                return kind == 5, headers
+            if kind == 6 and not self.hevc and _is_exact_recovery_point(data[nal + 1 : nal + 64]):
+                return True, headers
+        return False, headers
+
+    def _nals(self, data: memoryview) -> list[int]:
+        return self._by_length(data) if self.length_size else _by_start_code(data)
+
+    def _by_length(self, data: memoryview) -> list[int]:
+        found, at = [], 0
+        while at + self.length_size < len(data):
+            length = int.from_bytes(data[at : at + self.length_size], "big")
+            found.append(at + self.length_size)
+            at += self.length_size + length
+        return found
+
+
+def _by_start_code(data: memoryview) -> list[int]:
+    raw, found, at = bytes(data), [], -1
+    while (at := raw.find(b"\0\0\1", at + 1)) >= 0 and at + 3 < len(raw):
+        found.append(at + 3)
+    return found
+
+
+def _is_exact_recovery_point(sei: memoryview) -> bool:
+    """Whether SEI messages (ITU-T H.264, 7.3.2.3 and D.1.8) hold a recovery point that is exact at
+    once: recovery_frame_cnt 0 and exact_match_flag 1. x264 writes it with an open GOP's I picture;
+    with --intra-refresh the count is above 0, and the picture is whole some frames later."""
+    at = 0
+    while at + 2 < len(sei) and sei[at] != 0x80:
+        kind, size = sei[at], sei[at + 1]
+        if kind == 255 or size == 255:
+            return False
+        if kind == 6:
+            return sei[at + 2] >> 6 == 0b11  # ue(v) 0 is the bit 1, then the flag
+        at += 2 + size
+    return False
