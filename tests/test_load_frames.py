@@ -271,12 +271,23 @@ def test_a_turned_clip_is_upright(clip: Callable[[str], Path], plain: Path) -> N
     turned = load_frames(clip("turned.mp4"), 0, 3)
     assert turned.shape == (3, 128, 72, 3)
     assert np.array_equal(turned, np.rot90(upright, 1, axes=(1, 2)))
-    command = [ffmpeg_path(), "-v", "error", "-i", str(clip("turned.mp4")), "-frames:v", "3"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    assert load_frames(clip("turned.mp4"), 0, 1, short_side=36).shape == (1, 64, 36, 3)
+
+
+@pytest.mark.parametrize("rotation", ["0", "90", "180", "270"])
+@pytest.mark.parametrize("mirror", ["", "-display_hflip", "-display_vflip"])
+def test_turned_and_mirrored_as_ffmpeg_does(
+    plain: Path, tmp_path: Path, rotation: str, mirror: str
+) -> None:
+    path = tmp_path / "turned.mp4"
+    ffmpeg = [ffmpeg_path(), "-v", "error"]
+    turn = ["-display_rotation", rotation, *mirror.split()]
+    subprocess.run([*ffmpeg, *turn, "-i", str(plain), "-c", "copy", str(path)], check=True)
+    turned = load_frames(path, 0, 3)
+    command = [*ffmpeg, "-i", str(path), "-frames:v", "3", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    raw = subprocess.run([*command, "-"], check=True, capture_output=True).stdout
     shown = np.frombuffer(raw, np.uint8).reshape(turned.shape)
     assert np.abs(shown.astype(int) - turned).mean() < 4  # another rounding, the same picture
-    assert load_frames(clip("turned.mp4"), 0, 1, short_side=36).shape == (1, 64, 36, 3)
 
 
 def test_pixels_are_made_square_unless_the_aspect_is_a_scalers_rounding() -> None:

@@ -22,7 +22,7 @@ from av import VideoFrame
 from utils.clip_errors import CorruptClip, FrameIndexError
 from utils.frame_times import parse_fps, resample_indices
 from utils.frames import FrameSource
-from utils.pictures import Array, Painter, shown_size
+from utils.pictures import Array, Orientation, Painter, shown_size
 
 Unit = Literal["frame", "s"]
 Layout = Literal["THWC", "TCHW"]
@@ -262,7 +262,7 @@ class ClipReader:
     def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:
         # A frame tells how it is turned; the container, through PyAV, does not.
         width, height = shown_size(*source.picture_of(frame), self.short_side)
-        self._painter = Painter(width, height, frame.rotation // 90)
+        self._painter = Painter(width, height, Orientation.of(frame))
         return self._painter
 
 

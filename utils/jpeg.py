@@ -20,7 +20,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from utils.pictures import shown_size
+from utils.pictures import Orientation, shown_size
 
 Plane = NDArray[np.uint8]
 
@@ -39,34 +39,6 @@ class Look:
     quality: int = 90
     short_side: int | None = None
     upscale: bool = False
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """How a player turns a stored picture: first transposed, then mirrored."""
-
-    transposed: bool = False
-    mirrored_x: bool = False
-    mirrored_y: bool = False
-
-    @classmethod
-    def of(cls, frame: VideoFrame) -> Orientation:
-        """Read a frame's display matrix (ISO/IEC 14496-12, 6.2.2), for right angles and mirrors."""
-        side_data: Any = frame.side_data  # PyAV's stubs take it for a mapping
-        for data in side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
-                if abs(b) > abs(a):
-                    return cls(True, c < 0, b < 0)
-                return cls(False, a < 0, d < 0)
-        return cls()
-
-    def turn(self, plane: Plane) -> Plane:
-        if self == Orientation():
-            return plane
-        plane = plane.T if self.transposed else plane
-        plane = plane[:, ::-1] if self.mirrored_x else plane
-        return np.ascontiguousarray(plane[::-1] if self.mirrored_y else plane)
 
 
 def picture_size(width: int, height: int, aspect: Fraction | None, look: Look) -> tuple[int, int]:
@@ -97,7 +69,9 @@ class PictureMaker:
             self._orientation = Orientation.of(frame)
             turned = self._orientation.transposed
             self.shown_size = self.size[::-1] if turned else self.size
-        planes = [self._orientation.turn(plane) for plane in self._planes(frame)]
+        planes = self._planes(frame)
+        if self._orientation != Orientation():
+            planes = [np.ascontiguousarray(self._orientation.turn(plane)) for plane in planes]
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, self.look.quality))
 
     def _planes(self, frame: VideoFrame) -> list[Plane]:

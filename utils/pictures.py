@@ -6,7 +6,9 @@ that the frame is tagged with; untagged ones are BT.601, limited range, as ffmpe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from av import VideoFrame
@@ -18,6 +20,33 @@ Array = NDArray[np.uint8]
 # ffmpeg's scaler notes the rounding of a size as an aspect: 640x360 made 454x256 has 2048:2043.
 # Real oblong pixels are 16:15 and more; those of rounding would cost a scaling of every frame.
 _ROUNDING = Fraction(1, 50)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a player turns a stored picture: first transposed, then mirrored."""
+
+    transposed: bool = False
+    mirrored_x: bool = False
+    mirrored_y: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Orientation:
+        """Read a frame's display matrix (ISO/IEC 14496-12, 6.2.2), for right angles and mirrors."""
+        side_data: Any = frame.side_data  # PyAV's stubs take it for a mapping
+        for data in side_data:
+            if data.type.name == "DISPLAYMATRIX":
+                a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+                if abs(b) > abs(a):
+                    return cls(True, c < 0, b < 0)
+                return cls(False, a < 0, d < 0)
+        return cls()
+
+    def turn(self, pixels: Array) -> Array:
+        """A view of `pixels`, of shape (H, W) or (H, W, C), the right way up."""
+        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
+        pixels = pixels[:, ::-1] if self.mirrored_x else pixels
+        return pixels[::-1] if self.mirrored_y else pixels
 
 
 def shown_size(
@@ -46,18 +75,18 @@ class Painter:
     Holds the scaler's tables: one Painter a clip, used by one thread at a time.
     """
 
-    def __init__(self, width: int, height: int, turn: int) -> None:
-        """width, height: the size before the turn; turn: quarters of a circle, anticlockwise."""
+    def __init__(self, width: int, height: int, orientation: Orientation) -> None:
+        """width, height: the size before the turn."""
         self.width = width
         self.height = height
-        self.turn = turn % 4
+        self.orientation = orientation
         self._scaler = VideoReformatter()
         self._converter = VideoReformatter()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of a painted frame."""
-        if self.turn % 2:
+        if self.orientation.transposed:
             return self.width, self.height, 3
         return self.height, self.width, 3
 
@@ -74,4 +103,4 @@ class Painter:
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         pixels = rows[: self.height, : self.width * 3].reshape(self.height, self.width, 3)
-        into[...] = np.rot90(pixels, self.turn) if self.turn else pixels
+        into[...] = self.orientation.turn(pixels)

@@ -73,7 +73,8 @@ def inspect(question: Question) -> Video | BadClip:
 
 
 def _video(source: FrameSource, fps: Fraction) -> Video:
-    from utils.jpeg import Look, Orientation, picture_size
+    from utils.jpeg import Look, picture_size
+    from utils.pictures import Orientation
 
     stream, table = source.stream, source.table
     frame = next(frame for _, frame in source.decode([0]))
