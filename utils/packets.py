@@ -97,15 +97,16 @@ def read_table(
     container: av.container.InputContainer, stream: VideoStream, keep: bool
 ) -> tuple[PacketTable, list[Packet[VideoStream]]]:
     """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
-    notes = _Notes()
+    notes = _Notes(NalReader.of(stream))
     packets: list[Packet[VideoStream]] = []
-    nal = NalReader.of(stream)
     try:
         for packet in container.demux(stream):
             # A truncated mp4 ends in a packet that is partly there; demux ends with an empty one.
             if not packet.size or packet.is_corrupt:
                 continue
-            notes.add(packet, nal)
+            if packet.is_keyframe:
+                notes.add_key(packet)
+            notes.packets.append((packet.pts, packet.duration, packet.is_discard))
             if keep:
                 packets.append(packet)
     except av.error.FFmpegError:
@@ -114,51 +115,50 @@ def read_table(
 
 
 class _Notes:
-    """Gathers what `PacketTable` needs while the packets go by."""
+    """Gathers what `PacketTable` needs while the packets go by.
 
-    def __init__(self) -> None:
-        self.pts: list[int | None] = []
-        self.durations: list[int | None] = []
-        self.shown: list[int] = []
+    packets: (pts, duration, whether an edit list cuts it away) of each
+    """
+
+    def __init__(self, nal: NalReader | None) -> None:
+        self.packets: list[tuple[int | None, int | None, bool]] = []
         self.starts: list[int] = []
-        self.hidden: list[int] = []  # pts of packets that an edit list cuts away
         self.new_headers = False
         self.starts_with_headers = 0
+        self._nal = nal
 
-    def add(self, packet: Packet[VideoStream], nal: NalReader | None) -> None:
-        at = len(self.pts)
-        self.pts.append(packet.pts)
-        self.durations.append(packet.duration)
-        if not packet.is_discard:
-            self.shown.append(at)
-        elif packet.pts is not None:
-            self.hidden.append(packet.pts)
-        if packet.is_keyframe:
-            if at and packet.has_sidedata("new_extradata"):
-                self.new_headers = True
-            restartable, headers = nal.look(packet) if nal else (True, False)
-            if restartable:
-                self.starts.append(at)
-                self.starts_with_headers += headers
+    def add_key(self, packet: Packet[VideoStream]) -> None:
+        """Note the next packet as one that its container calls a key."""
+        if self.packets and packet.has_sidedata("new_extradata"):
+            self.new_headers = True
+        restartable, headers = self._nal.look(packet) if self._nal else (True, False)
+        if restartable:
+            self.starts.append(len(self.packets))
+            self.starts_with_headers += headers
 
     def table(self, container: av.container.InputContainer, stream: VideoStream) -> PacketTable:
         base = stream.time_base or Fraction(1, 1000)
-        known = [(pts, at) for at in self.shown if (pts := self.pts[at]) is not None]
+        packets = self.packets
+        known = [
+            (pts, at)
+            for at, (pts, _, hidden) in enumerate(packets)
+            if not hidden and pts is not None
+        ]
         odd = self._why_odd(stream, known)
         known.sort()
         promised = len(known)
-        missing = _first_missing(stream, len(self.pts))
+        missing = _first_missing(stream, len(packets))
         if missing is not None:
             dts, promised = missing
             known = [(pts, at) for pts, at in known if pts < dts]
         times = [pts for pts, _ in known]
-        last = self.durations[known[-1][1]] if known else None
-        starts = [at for at in self.starts if self.pts[at] is not None]
+        last = packets[known[-1][1]][1] if known else None
+        starts = [(at, pts) for at in self.starts if (pts := packets[at][0]) is not None]
         return PacketTable(
             pts=times,
             packet_of=[at for _, at in known],
-            starts=starts,
-            starts_pts=[pts for at in starts if (pts := self.pts[at]) is not None],
+            starts=[at for at, _ in starts],
+            starts_pts=[pts for _, pts in starts],
             time_base=base,
             end=end_of_last(times, last or 0) if times else 0,
             origin=_origin(container, stream, base),
@@ -172,22 +172,25 @@ class _Notes:
             return f"frames of {codec.name} are not one a packet"
         if codec.name == "h264" and codec.field_order not in _PROGRESSIVE:
             return "interlaced: two packets may be one frame"
-        if len(known) != len(self.shown):
+        hidden = [pts for pts, _, is_hidden in self.packets if is_hidden]
+        if len(known) + len(hidden) != len(self.packets):
             return "packets without time stamps"
-        if len({pts for pts, _ in known}) != len(known):
+        shown = [pts for pts, _ in known]
+        if len(set(shown)) != len(shown):
             return "two packets with one time stamp"
         if self.new_headers or self.starts_with_headers not in (0, len(self.starts)):
             return "several encodings in one track"
-        if not known or not self.starts or self.starts[0] != 0:
+        if not shown or not self.starts or self.starts[0] != 0:
             return "does not begin with a key frame"
         # Frames hidden before the first shown or behind the last are no trouble. Those in between
         # belong to a second edit, whose time stamps say nothing about the order of decoding.
-        if any(min(known)[0] < pts < max(known)[0] for pts in self.hidden):
+        earliest, latest = min(shown), max(shown)
+        if any(pts is not None and earliest < pts < latest for pts in hidden):
             return "several edits in one track"
-        first = self.pts[0]
-        if first is None or any(pts < first for pts, _ in known):
+        first = self.packets[0][0]
+        if first is None or earliest < first:
             return "begins with frames whose references are missing"
-        if _reorder_depth([pts for pts, _ in known]) > codec.reorder_depth:
+        if _reorder_depth(shown) > codec.reorder_depth:
             return "reordered more deeply than its header says"
         return ""
 
@@ -195,17 +198,12 @@ class _Notes:
 def _reorder_depth(pts: Sequence[int]) -> int:
     """How many frames wait, at most, while one that is shown earlier is decoded.
 
-    A decoder that was told a smaller number drops frames until it has found out.
+    A decoder that was told a smaller number drops frames until it has found out. The number is that
+    of the places by which a frame moves forward: where most wait, all that is shown earlier has
+    been decoded.
     """
-    waiting: list[int] = []
-    deepest = 0
-    for stamp in pts:
-        later = len(waiting) - bisect_right(waiting, stamp)
-        deepest = max(deepest, later)
-        waiting.insert(len(waiting) - later, stamp)
-        if len(waiting) > 32:
-            del waiting[0]
-    return deepest
+    shown = sorted(range(len(pts)), key=pts.__getitem__)
+    return max(decoded - place for place, decoded in enumerate(shown))
 
 
 def _first_missing(stream: VideoStream, packets: int) -> tuple[int, int] | None:
