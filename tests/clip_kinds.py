@@ -50,6 +50,10 @@ KINDS: dict[str, list[str]] = {
         *["-ss", "0.63", "-i", "{b_frames.mp4}", "-c:v", "copy", "-an"],
         *["-bsf:v", "noise=drop=lt(n\\,7)", "-copyinkf"],
     ],
+    "stamped_wrong.mov": [
+        *["-i", "{b_frames.mp4}", "-c:v", "copy", "-an"],
+        *["-bsf:v", "setts=pts=DTS", "-video_track_timescale", "25"],
+    ],
     "joined.mp4": ["-f", "concat", "-safe", "0", "-i", "{joined.txt}", "-c", "copy"],
     "fragmented.mp4": [*_source(), *_B_FRAMES, "-g", "25", "-movflags", "frag_keyframe+empty_moov"],
     "hevc.mp4": [

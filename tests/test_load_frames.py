@@ -50,7 +50,10 @@ from utils.pictures import Array, shown_size
 ROOT = Path(__file__).parent.parent
 
 # Files whose packets do not tell the frames: loaded by decoding from the start.
-ODD = {"no_key_first.mkv", "vp8.webm", "mpeg4.avi", "mpeg2.ts", "interlaced.mp4"}
+ODD = {
+    *("no_key_first.mkv", "stamped_wrong.mov", "vp8.webm"),
+    *("mpeg4.avi", "mpeg2.ts", "interlaced.mp4"),
+}
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 
 from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, NoVideo
 from utils.h264 import codes_whole_frames
-from utils.packets import PacketTable, Run, plan_runs, read_table
+from utils.packets import PacketTable, Run, plan_runs, read_table, whole_packets
 
 # A clip's packets stay in memory (1 to 2 MB for 10 s): the one pass that lists them has read them
 # anyhow, and decoding from them needs no seeking. A film's do not.
@@ -44,6 +44,7 @@ class FrameSource:
     """An open clip. Not safe for threads or forks by itself: `ClipReader` sees to that."""
 
     table: PacketTable
+    _packets: list[Packet[VideoStream]]
 
     def __init__(self, path: Path, *, probe: bool = True) -> None:
         """probe: ffmpeg decodes the first frame while opening, so that `stream` tells all there is
@@ -59,6 +60,7 @@ class FrameSource:
             if self.probed:
                 self._read_packets()
             if self.table.odd:
+                self._packets = []
                 self.table = self._numbered_by_decoding()
             if not self.table.pts:
                 raise CorruptClip(path, 0, "no frame of it can be decoded")
@@ -75,7 +77,7 @@ class FrameSource:
             raise
         self._codec = self._stream.codec_context
         self._size = self._codec.width, self._codec.height  # of the first frame, if probed
-        self._packets: list[Packet[VideoStream]] = []
+        self._packets = []
 
     def _read_packets(self) -> None:
         self._keep = os.path.getsize(self.path) < KEEP_PACKETS_BELOW
@@ -191,17 +193,20 @@ class FrameSource:
             raise CorruptClip(self.path, target, "fewer frames came than before")
 
     def _decode_all(self) -> Iterator[VideoFrame]:
-        codec = self._fresh_codec()
-        for packet in (*self._packets_from(0), None):
-            try:
-                yield from codec.decode(packet)
-            except av.error.InvalidDataError:
-                # As ffmpeg does: clips that were cut in the middle of a GOP begin with such.
-                continue
+        # By a new decoder: one that was flushed conceals missing references in another way.
+        with _container_of(self.path, {}) as container:
+            stream = _only_video(container, self.path)
+            for packet in chain(whole_packets(container, stream), [None]):
+                try:
+                    yield from stream.codec_context.decode(packet)
+                except av.error.InvalidDataError:
+                    # As ffmpeg does: clips that were cut in the middle of a GOP begin with such.
+                    continue
 
     def _numbered_by_decoding(self) -> PacketTable:
         frames = [(frame.pts, frame.key_frame) for frame in self._decode_all()]
-        stamps = [pts if pts is not None else number for number, (pts, _) in enumerate(frames)]
+        # Sorted: where time stamps are in the order of decoding, they are still the right ones.
+        stamps = sorted(pts if pts is not None else n for n, (pts, _) in enumerate(frames))
         return replace(
             self.table,
             pts=stamps,
@@ -226,7 +231,7 @@ class FrameSource:
         """As `_packets_from`, read from the file once more."""
         with _container_of(self.path, {} if self.probed else _UNPROBED) as container:
             stream = _only_video(container, self.path)
-            packets = (p for p in container.demux(stream) if p.size and not p.is_corrupt)
+            packets = whole_packets(container, stream)
             if position == 0:
                 yield from packets
                 return

@@ -6,6 +6,8 @@ Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15 for the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -102,23 +104,29 @@ class NalReader:
                 return True, headers
         return False, headers
 
-    def _nals(self, data: memoryview) -> list[int]:
+    def has_b_slices(self, packet: Packet[VideoStream]) -> bool:
+        """Whether an H.264 packet is a B-frame, by its first slice (7.3.3). False for HEVC."""
+        data = memoryview(packet)
+        for nal in self._nals(data):
+            if not self.hevc and 1 <= data[nal] & 31 <= 5 and nal + 1 < len(data):
+                # first_mb_in_slice 0, then slice_type 1 or 6, both as ue(v)
+                return data[nal + 1] >> 4 == 0b1010 or data[nal + 1] >> 2 == 0b100111
+        return False
+
+    def _nals(self, data: memoryview) -> Iterator[int]:
         return self._by_length(data) if self.length_size else _by_start_code(data)
 
-    def _by_length(self, data: memoryview) -> list[int]:
-        found, at = [], 0
+    def _by_length(self, data: memoryview) -> Iterator[int]:
+        at = 0
         while at + self.length_size < len(data):
-            length = int.from_bytes(data[at : at + self.length_size], "big")
-            found.append(at + self.length_size)
-            at += self.length_size + length
-        return found
+            yield at + self.length_size
+            at += self.length_size + int.from_bytes(data[at : at + self.length_size], "big")
 
 
-def _by_start_code(data: memoryview) -> list[int]:
-    raw, found, at = bytes(data), [], -1
+def _by_start_code(data: memoryview) -> Iterator[int]:
+    raw, at = bytes(data), -1
     while (at := raw.find(b"\0\0\1", at + 1)) >= 0 and at + 3 < len(raw):
-        found.append(at + 3)
-    return found
+        yield at + 3
 
 
 def _is_exact_recovery_point(sei: memoryview) -> bool:

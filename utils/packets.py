@@ -13,7 +13,7 @@ exact, and slow.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -93,24 +93,31 @@ def plan_runs(table: PacketTable, frames: Sequence[int]) -> list[Run]:
     return [Run(first, last, tuple(wanted)) for first, last, wanted in spans]
 
 
+def whole_packets(
+    container: av.container.InputContainer, stream: VideoStream
+) -> Iterator[Packet[VideoStream]]:
+    """Every packet of `stream` from where the container stands, to where the file ends or breaks.
+
+    A truncated mp4 ends in a packet that is partly there; demuxing ends with an empty one.
+    """
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_corrupt:
+                yield packet
+    except av.error.FFmpegError:
+        return  # the file ends in the middle: `PacketTable.promised` tells
+
+
 def read_table(
     container: av.container.InputContainer, stream: VideoStream, keep: bool
 ) -> tuple[PacketTable, list[Packet[VideoStream]]]:
     """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
     notes = _Notes(NalReader.of(stream))
     packets: list[Packet[VideoStream]] = []
-    try:
-        for packet in container.demux(stream):
-            # A truncated mp4 ends in a packet that is partly there; demux ends with an empty one.
-            if not packet.size or packet.is_corrupt:
-                continue
-            if packet.is_keyframe:
-                notes.add_key(packet)
-            notes.packets.append((packet.pts, packet.duration, packet.is_discard))
-            if keep:
-                packets.append(packet)
-    except av.error.FFmpegError:
-        pass  # the file ends in the middle: `promised` tells
+    for packet in whole_packets(container, stream):
+        notes.add(packet)
+        if keep:
+            packets.append(packet)
     return notes.table(container, stream), packets
 
 
@@ -125,10 +132,22 @@ class _Notes:
         self.starts: list[int] = []
         self.new_headers = False
         self.starts_with_headers = 0
+        self.late_b_frame = False  # a B-frame shown after all that it can refer to
+        self._latest: int | None = None
         self._nal = nal
 
-    def add_key(self, packet: Packet[VideoStream]) -> None:
-        """Note the next packet as one that its container calls a key."""
+    def add(self, packet: Packet[VideoStream]) -> None:
+        """Note the next packet, in decoding order."""
+        pts = packet.pts
+        if packet.is_keyframe:
+            self._add_key(packet)
+        elif self._nal and self._latest is not None and pts is not None and pts > self._latest:
+            self.late_b_frame = self.late_b_frame or self._nal.has_b_slices(packet)
+        if pts is not None and (self._latest is None or pts > self._latest):
+            self._latest = pts
+        self.packets.append((pts, packet.duration, packet.is_discard))
+
+    def _add_key(self, packet: Packet[VideoStream]) -> None:
         if self.packets and packet.has_sidedata("new_extradata"):
             self.new_headers = True
         restartable, headers = self._nal.look(packet) if self._nal else (True, False)
@@ -190,6 +209,8 @@ class _Notes:
         first = self.packets[0][0]
         if first is None or earliest < first:
             return "begins with frames whose references are missing"
+        if self.late_b_frame:
+            return "time stamps in the order of decoding"
         if _reorder_depth(shown) > codec.reorder_depth:
             return "reordered more deeply than its header says"
         return ""
