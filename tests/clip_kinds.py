@@ -22,6 +22,7 @@ def _source(seconds: float = 4, rate: str = "25") -> list[str]:
 
 
 _SOUND = ["-f", "lavfi", "-i", "sine=d=4", "-c:a", "aac"]
+_UNORDERED = ["-bsf:v", "setts=pts=DTS", "-video_track_timescale", "25"]  # B-frames, no order
 
 # name: ffmpeg's arguments; `{x}` stands for the clip x
 KINDS: dict[str, list[str]] = {
@@ -50,16 +51,14 @@ KINDS: dict[str, list[str]] = {
         *["-ss", "0.63", "-i", "{b_frames.mp4}", "-c:v", "copy", "-an"],
         *["-bsf:v", "noise=drop=lt(n\\,7)", "-copyinkf"],
     ],
-    "stamped_wrong.mov": [
-        *["-i", "{b_frames.mp4}", "-c:v", "copy", "-an"],
-        *["-bsf:v", "setts=pts=DTS", "-video_track_timescale", "25"],
-    ],
+    "stamped_wrong.mov": ["-i", "{b_frames.mp4}", "-c:v", "copy", "-an", *_UNORDERED],
     "joined.mp4": ["-f", "concat", "-safe", "0", "-i", "{joined.txt}", "-c", "copy"],
     "fragmented.mp4": [*_source(), *_B_FRAMES, "-g", "25", "-movflags", "frag_keyframe+empty_moov"],
     "hevc.mp4": [
         *[*_source(3), "-c:v", "libx265", "-preset", "ultrafast", "-g", "20", "-bf", "3"],
         *["-x265-params", "log-level=error:open-gop=1:pools=1:frame-threads=1"],
     ],
+    "stamped_wrong_hevc.mp4": ["-i", "{hevc.mp4}", "-c", "copy", *_UNORDERED],
     "vp9.webm": [
         *[*_source(3), "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"],
         *["-g", "20", "-auto-alt-ref", "1", "-lag-in-frames", "10"],

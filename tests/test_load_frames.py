@@ -51,7 +51,7 @@ ROOT = Path(__file__).parent.parent
 
 # Files whose packets do not tell the frames: loaded by decoding from the start.
 ODD = {
-    *("no_key_first.mkv", "stamped_wrong.mov", "vp8.webm"),
+    *("no_key_first.mkv", "stamped_wrong.mov", "stamped_wrong_hevc.mp4", "vp8.webm"),
     *("mpeg4.avi", "mpeg2.ts", "interlaced.mp4"),
 }
 

@@ -209,9 +209,11 @@ class _Notes:
         first = self.packets[0][0]
         if first is None or earliest < first:
             return "begins with frames whose references are missing"
-        if self.late_b_frame:
+        depth = _reorder_depth(shown)
+        # HEVC's slices do not tell: x265 writes P-frames as B-frames that look back only.
+        if self.late_b_frame or (codec.name == "hevc" and depth == 0 < codec.reorder_depth):
             return "time stamps in the order of decoding"
-        if _reorder_depth(shown) > codec.reorder_depth:
+        if depth > codec.reorder_depth:
             return "reordered more deeply than its header says"
         return ""
 
