@@ -6,7 +6,7 @@ An encoder with random settings makes a file; a random stream copy cuts, remuxes
 time stamps. The whole clip, chunks and scattered frames of each are compared with what PyAV decodes
 from the first packet on. The tests have a small clip of every kind that was found to matter; this
 looks for the kinds that nobody thought of, above all after an update of PyAV. Prints what differs,
-with the seed that makes it again, and exits with 2 if anything does.
+with the seed that makes it again, and exits with 1 if anything does.
 """
 
 from __future__ import annotations
