@@ -55,6 +55,9 @@ ODD = {
     *("mpeg4.avi", "mpeg2.ts", "interlaced.mp4"),
 }
 
+# H.264 in mp4, and ffmpeg has to decode the first frame to know what it is.
+PROBED = {"interlaced.mp4", "fragmented.mp4", "joined.mp4", "copied_ts.mp4"}
+
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -117,7 +120,7 @@ def test_a_file_opened_without_decoding_tells_the_same(
     assert quick.table == probed.table
     assert quick.picture_of(frame) == probed.picture_of(frame)
     plain_h264 = name.endswith(".mp4") and probed.stream.codec_context.name == "h264"
-    assert quick.probed is (not plain_h264 or name in {"interlaced.mp4", "fragmented.mp4"})
+    assert quick.probed is (not plain_h264 or name in PROBED)
     quick.close()
     probed.close()
 
@@ -299,6 +302,8 @@ def test_pixels_are_made_square_unless_the_aspect_is_a_scalers_rounding() -> Non
     assert shown_size(454, 256, Fraction(2048, 2043)) == (454, 256)
     assert shown_size(454, 256, None, 128) == (227, 128)
     assert shown_size(256, 454, Fraction(0), 128) == (128, 227)
+    for damaged in (Fraction(30000), Fraction(1, 30000)):
+        assert shown_size(128, 72, damaged) == (128, 72)
 
 
 def test_arguments_that_make_no_sense(plain: Path) -> None:
@@ -309,11 +314,16 @@ def test_arguments_that_make_no_sense(plain: Path) -> None:
         {"fps": "fast"},
         {"start": 5, "stop": 4},
         {"short_side": 0},
+        {"short_side": 1.5},
+        {"short_side": 100_000},
+        {"indices": [float("nan")], "unit": "s"},
+        {"start": 0, "stop": float("nan"), "unit": "s"},
     ):
         with pytest.raises(ValueError):
             load_frames(plain, **bad)
-    with pytest.raises(TypeError, match="unit='s'"):
-        load_frames(plain, start=0.5)
+    for start in (0.5, float("inf")):
+        with pytest.raises(TypeError, match="unit='s'"):
+            load_frames(plain, start=start)
 
 
 # --- errors ---
@@ -337,11 +347,70 @@ def test_no_file_no_video_no_data(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     with pytest.raises(NoVideo, match="sound.m4a"):
         load_frames(sound)
+    with pytest.raises(ClipNotFound):
+        load_frames("x" * 300)
     for content in (b"", b"no video" * 999):
         (tmp_path / "bad.mp4").write_bytes(content)
         with pytest.raises(CorruptClip, match="bad.mp4") as caught:
             load_frames(tmp_path / "bad.mp4")
         assert (caught.value.frame, caught.value.frames) == (0, None)
+
+
+def test_video_of_a_codec_that_nobody_knows(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "encrypted.mp4"
+    path.write_bytes(plain.read_bytes().replace(b"avc1", b"encv"))
+    with pytest.raises(NoVideo, match=r"encrypted.mp4: holds video that"):
+        load_frames(path)
+
+
+def test_a_name_that_looks_like_a_protocol(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("12:30.mp4").write_bytes(plain.read_bytes())
+    assert len(load_frames("12:30.mp4")) == 100
+
+
+def test_two_sizes_in_one_track(plain: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / "a.ts", tmp_path / "b.ts"]
+    encode = ["-c:v", "libx264", "-preset", "veryfast", "-f", "mpegts"]
+    for part, size in zip(parts, ("128:72", "96:64"), strict=True):
+        command = [ffmpeg_path(), "-v", "error", "-i", str(plain), "-an", "-vf", f"scale={size}"]
+        subprocess.run([*command, *encode, str(part)], check=True)
+    both, path = tmp_path / "both.ts", tmp_path / "both.mp4"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    command = [ffmpeg_path(), "-v", "error", "-i", str(both), "-c", "copy", str(path)]
+    subprocess.run(command, check=True)
+    with ClipReader(path) as reader:
+        assert reader[len(reader) - 1].shape == (72, 128, 3) == reader.shape
+
+
+def test_a_packet_that_was_lost_on_the_way(clip: Callable[[str], Path], tmp_path: Path) -> None:
+    data = bytearray(clip("stream.ts").read_bytes())
+    size, video = 188, []
+    for at in range(0, len(data), size):
+        if (data[at + 1] & 31) << 8 | data[at + 2] == 256 and not data[at + 1] & 64:
+            video.append(at)
+    lost = video[len(video) // 2]
+    del data[lost : lost + size]
+    path = tmp_path / "lost.ts"
+    path.write_bytes(data)
+    with pytest.raises(CorruptClip, match=r"lost.ts: corrupt at frame \d+: damaged") as caught:
+        load_frames(path)
+    broken = caught.value.frame
+    assert 30 < broken < 70
+    assert np.array_equal(caught.value.frames, decoded(clip("stream.ts"))[0][:broken])
+
+
+def test_a_stream_without_times_has_its_rate(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raw.h264"
+    command = [ffmpeg_path(), "-v", "error", "-i", str(plain), "-an", "-c", "copy", str(path)]
+    subprocess.run(command, check=True)
+    with ClipReader(path) as reader:
+        assert (len(reader), reader.fps) == (100, 25)
+        assert reader.times[-1] == pytest.approx(99 / 25)
+        assert len(reader.frame_numbers(fps=5)) == 20
+        assert reader.frame_numbers(1, 2, unit="s") == range(25, 50)
 
 
 @pytest.fixture
@@ -366,10 +435,17 @@ def test_a_clip_that_was_cut_off(plain: Path, front: bytes, tmp_path: Path) -> N
     with pytest.raises(CorruptClip) as caught:
         load_frames(path, indices=[90, 2, 1])
     assert np.array_equal(caught.value.frames, reference[[2, 1]])
-    with pytest.raises(CorruptClip):
-        load_frames(path, unit="s", start=1)
-    with pytest.raises(CorruptClip):
-        load_frames(path, fps=8)
+    for lost in (
+        {"unit": "s", "start": 1},
+        {"unit": "s", "start": 1, "stop": 3.5},
+        {"unit": "s", "start": 3},
+        {"unit": "s", "indices": [3]},
+        {"unit": "s", "fps": 5},
+        {"fps": 8},
+    ):
+        with pytest.raises(CorruptClip):
+            load_frames(path, **lost)
+    assert len(load_frames(path, unit="s", start=1, stop=1.5)) == 13
 
 
 @pytest.mark.parametrize("damage", ["zeros", "flips"])

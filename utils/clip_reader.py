@@ -7,6 +7,7 @@ threads, forks, pickling, memory that is there already.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from bisect import bisect_left, bisect_right
@@ -28,6 +29,8 @@ Unit = Literal["frame", "s"]
 Layout = Literal["THWC", "TCHW"]
 Rate = float | Fraction | str
 
+MAX_SHORT_SIDE = 16384  # swscale's limit
+
 _CLOSE = 1e-6  # seconds; 0.1 as a float lies a little behind the frame at 1/10
 
 
@@ -44,8 +47,8 @@ class ClipReader:
 
         Raises ClipNotFound, NoVideo or CorruptClip.
         """
-        if short_side is not None and short_side < 1:
-            raise ValueError(f"short_side is {short_side}: 1 or more is needed")
+        if short_side is not None and short_side not in range(1, MAX_SHORT_SIDE + 1):
+            raise ValueError(f"short_side is {short_side}: 1 to {MAX_SHORT_SIDE} is needed")
         self.path = Path(path)
         self.short_side = short_side
         self._closed = False
@@ -59,13 +62,13 @@ class ClipReader:
         self._painter: Painter | None = None
 
     def _opened(self) -> FrameSource:
-        if self._closed:
-            raise ValueError(f"{self.path}: the reader is closed")
         if self._pid != os.getpid():
             # After a fork the file's position is shared with the parent, and the lock may be held
             # by a thread that does not exist here.
             self._renew()
         with self._lock:
+            if self._closed:
+                raise ValueError(f"{self.path}: the reader is closed")
             if self._source is None:
                 self._source = FrameSource(self.path, probe=False)
             return self._source
@@ -125,8 +128,8 @@ class ClipReader:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of each frame."""
+        source = self._opened()
         with self._lock:
-            source = self._opened()
             if self._painter is None:
                 self._painter_for(source, next(source.decode([0]))[1])
             assert self._painter is not None
@@ -177,7 +180,7 @@ class ClipReader:
                 self._one(index, len(shown), times if unit == "s" else None) for index in indices
             ]
         elif unit == "s":
-            chosen = self._seconds(start, stop, times)
+            chosen = self._seconds(start, stop, len(shown), times)
         else:
             chosen = self._span(start, stop, len(shown))
         return chosen if isinstance(shown, range) else [shown[n] for n in chosen]
@@ -197,15 +200,23 @@ class ClipReader:
 
     def _one(self, index: float, count: int, times: Sequence[float] | None) -> int:
         if times is not None:
-            number = bisect_right(times, index + _CLOSE) - 1
-            ended = index >= float(self._duration()) + _CLOSE
-            if number < 0 or ended:
-                raise FrameIndexError(self.path, count if ended else -1, count)
-            return number
+            return self._at(index, count, times)
         number = _whole(index)
         if not -count <= number < count:
             raise FrameIndexError(self.path, number, count)
         return number % count
+
+    def _at(self, seconds: float, count: int, times: Sequence[float]) -> int:
+        """The picture on the screen at a time. Of a file that was cut off, the first one lost."""
+        if not math.isfinite(seconds):
+            raise ValueError(f"{seconds} is not a time")
+        if seconds < float(self._duration()) + _CLOSE:
+            number = bisect_right(times, seconds + _CLOSE) - 1
+        else:
+            number = len(times)
+        if not 0 <= number < count:
+            raise FrameIndexError(self.path, number, count)
+        return number
 
     def _span(self, start: float | None, stop: float | None, count: int) -> range:
         first = 0 if start is None else _whole(start)
@@ -218,16 +229,19 @@ class ClipReader:
             raise ValueError(f"stop is {stop}, before start, {start}")
         return range(first, last)
 
-    def _seconds(self, start: float | None, stop: float | None, times: Sequence[float]) -> range:
-        if start is not None and not 0 <= start < float(self._duration()) + _CLOSE:
-            raise FrameIndexError(self.path, -1 if start < 0 else len(times), len(times))
+    def _seconds(
+        self, start: float | None, stop: float | None, count: int, times: Sequence[float]
+    ) -> range:
+        if start is not None:
+            self._at(start, count, times)
+        if stop is not None and math.isnan(stop):
+            raise ValueError(f"{stop} is not a time")
         if start is not None and stop is not None and stop < start:
             raise ValueError(f"stop is {stop} s, before start, {start} s")
         first = 0 if start is None else bisect_left(times, start - _CLOSE)
-        last = len(times) if stop is None else bisect_left(times, stop - _CLOSE)
-        table = self._opened().table
-        if stop is None and isinstance(times, list) and table.promised > len(times):
-            last = table.promised
+        last = count if stop is None else bisect_left(times, stop - _CLOSE)
+        if stop is not None and last == len(times) and stop > float(self._duration()) + _CLOSE:
+            last = count  # more than `times` if the file was cut off: whoever asks for it is told
         return range(first, max(first, last))
 
     def _duration(self) -> Fraction:
@@ -279,7 +293,7 @@ def finish(array: Array, layout: Layout, as_torch: bool) -> Any:
 
 
 def _whole(number: float) -> int:
-    if number != int(number):
+    if not math.isfinite(number) or number != int(number):
         raise TypeError(f"{number} is not the number of a frame; for seconds give unit='s'")
     return int(number)
 

@@ -26,6 +26,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, NoVideo
+from utils.frame_times import end_of_last
 from utils.h264 import codes_whole_frames
 from utils.packets import PacketTable, Run, plan_runs, read_table, whole_packets
 
@@ -36,6 +37,8 @@ KEEP_PACKETS_BELOW = 64 << 20
 # ffmpeg decodes a file's first frame to open it, 2 to 4 of the 3 to 5 ms that opening takes. An mp4
 # says in its tables what is needed: no decoder is let into the search, no parser onto the packets.
 _UNPROBED = {"codec_whitelist": "none", "fflags": "noparse+nofillin"}
+
+DEFAULT_RATE = 25  # ffmpeg's, for streams that tell none
 
 SkipFrame = Literal["DEFAULT", "NONREF"]
 
@@ -93,7 +96,7 @@ class FrameSource:
             return False
         if self._codec.name == "h264" and codes_whole_frames(self._codec.extradata or b""):
             self._read_packets()
-            if self.table.pts and not self.table.odd:
+            if self.table.pts and not self.table.odd and not self.table.own_headers:
                 return True
         self.close()
         return False
@@ -155,13 +158,18 @@ class FrameSource:
         wanted: dict[int, int],
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Decode one packet (None: what the decoder still holds), give the frames wanted."""
-        try:
-            decoded = codec.decode(packet)
-        except av.error.FFmpegError as error:
+        problem = "damaged data" if packet is not None and packet.is_corrupt else ""
+        decoded: list[VideoFrame] = []
+        if not problem:
+            try:
+                decoded = codec.decode(packet)
+            except av.error.FFmpegError as error:
+                problem = str(error.strerror)
+        if problem:
             broken = self._frame_of(at)
             if packet is not None:
                 yield from self._whole_before(broken, codec, wanted)
-            raise CorruptClip(self.path, broken, str(error.strerror)) from None
+            raise CorruptClip(self.path, broken, problem)
         for frame in decoded:
             number = wanted.pop(frame.pts, None) if frame.pts is not None else None
             if frame.is_corrupt:
@@ -204,16 +212,26 @@ class FrameSource:
                     continue
 
     def _numbered_by_decoding(self) -> PacketTable:
+        table = self.table
         frames = [(frame.pts, frame.key_frame) for frame in self._decode_all()]
         # Sorted: where time stamps are in the order of decoding, they are still the right ones.
-        stamps = sorted(pts if pts is not None else n for n, (pts, _) in enumerate(frames))
+        stamps = sorted(pts for pts, _ in frames if pts is not None)
+        end, origin = table.end, table.origin
+        if len(set(stamps)) < len(frames):  # raw streams and AVI: all that is known is the rate
+            tick = 1 / (self._stream.average_rate or DEFAULT_RATE) / table.time_base
+            stamps = [round(n * tick) for n in range(len(frames))]
+            end, origin = round(len(frames) * tick), 0
+        elif stamps and (not table.pts or stamps[-1] != table.pts[-1]):
+            end = end_of_last(stamps, 0)
         return replace(
-            self.table,
+            table,
             pts=stamps,
+            end=end,
+            origin=origin,
             packet_of=range(len(stamps)),
             starts=[number for number, (_, key) in enumerate(frames) if key],
             starts_pts=[],
-            promised=len(stamps) + self.table.promised - len(self.table.pts),
+            promised=len(stamps) + table.promised - len(table.pts),
         )
 
     def _fresh_codec(self) -> VideoCodecContext:
@@ -267,12 +285,13 @@ def _is_mp4(path: Path) -> bool:
 
 
 def _container_of(path: Path, options: dict[str, str]) -> av.container.InputContainer:
-    if not path.exists():
+    if not os.path.exists(path):
         raise ClipNotFound(path)
     if path.is_dir():
         raise NoVideo(path, "is a folder")
     try:
-        return av.open(os.fspath(path), "r", options=options, metadata_errors="replace")
+        # Absolute: ffmpeg takes the first part of a name such as 12:30.mp4 for a protocol.
+        return av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         if path.stat().st_size == 0:
             raise CorruptClip(path, 0, "the file is empty") from None
@@ -285,6 +304,8 @@ def _only_video(container: av.container.InputContainer, path: Path) -> VideoStre
     videos = [s for s in container.streams.video if not s.disposition & covers]
     if not videos:
         raise NoVideo(path, "holds no video")
+    if videos[0].codec_context is None:
+        raise NoVideo(path, "holds video that is encrypted, or of a codec that is not known here")
     for stream in container.streams:
         if stream is not videos[0]:
             stream.discard = Discard.all

@@ -43,6 +43,7 @@ class PacketTable:
     origin: the tick that ffmpeg's command line counts from (see `utils.frame_times`)
     promised: how many frames the file says it has; more than len(pts) if it was cut off
     odd: why the packets cannot be trusted, or "" if they can
+    own_headers: whether key packets bring parameter sets, which may change the picture's size
     """
 
     pts: Sequence[int]
@@ -54,6 +55,7 @@ class PacketTable:
     origin: int
     promised: int
     odd: str
+    own_headers: bool
 
     def start_for(self, frame: int) -> int:
         """The last packet from which on decoding gives `frame` as decoding everything does.
@@ -98,11 +100,13 @@ def whole_packets(
 ) -> Iterator[Packet[VideoStream]]:
     """Every packet of `stream` from where the container stands, to where the file ends or breaks.
 
-    A truncated mp4 ends in a packet that is partly there; demuxing ends with an empty one.
+    A truncated mp4 ends in a packet that is partly there, and is left out; a transport stream's
+    damaged packets are whole pictures with a hole. Demuxing ends with an empty packet.
     """
+    is_mp4 = "mp4" in container.format.name
     try:
         for packet in container.demux(stream):
-            if packet.size and not packet.is_corrupt:
+            if packet.size and not (is_mp4 and packet.is_corrupt):
                 yield packet
     except av.error.FFmpegError:
         return  # the file ends in the middle: `PacketTable.promised` tells
@@ -183,6 +187,7 @@ class _Notes:
             origin=_origin(container, stream, base),
             promised=promised,
             odd=odd,
+            own_headers=self.starts_with_headers > 0,
         )
 
     def _why_odd(self, stream: VideoStream, known: list[tuple[int, int]]) -> str:
@@ -237,7 +242,10 @@ def _first_missing(stream: VideoStream, packets: int) -> tuple[int, int] | None:
     entries = stream.index_entries
     if len(entries) <= packets:
         return None
-    return entries[packets].timestamp, sum(not entry.is_discard for entry in entries)
+    filled = [entry for entry in entries if entry.size]  # empty ones are no packets
+    if len(filled) <= packets:
+        return None
+    return filled[packets].timestamp, sum(not entry.is_discard for entry in filled)
 
 
 def _origin(

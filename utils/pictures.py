@@ -20,6 +20,8 @@ Array = NDArray[np.uint8]
 # ffmpeg's scaler notes the rounding of a size as an aspect: 640x360 made 454x256 has 2048:2043.
 # Real oblong pixels are 16:15 and more; those of rounding would cost a scaling of every frame.
 _ROUNDING = Fraction(1, 50)
+# Beyond what any camera or disc has (4:1), where a picture would take gigabytes.
+_DAMAGE = Fraction(20)
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ def shown_size(
     number. Rotation is not applied here.
     """
     exact_width, exact_height = Fraction(width), Fraction(height)
-    if aspect and aspect > 1 + _ROUNDING:
+    if aspect and 1 + _ROUNDING < aspect < _DAMAGE:
         exact_width *= aspect
-    elif aspect and 0 < aspect < 1 - _ROUNDING:
+    elif aspect and 1 / _DAMAGE < aspect < 1 - _ROUNDING:
         exact_height /= aspect
     if short_side is not None:
         scale = short_side / min(exact_width, exact_height)
