@@ -40,7 +40,7 @@ from av.video.reformatter import VideoReformatter
 
 from benchmarks.clips import make_clip
 from benchmarks.loaders import Load, dump, installed
-from load_frames import ClipError, ClipReader
+from load_frames import ClipError, ClipReader, load_frames
 from utils.cli import EXIT_OK, UserError, make_parser, positive_int, run_script, say
 
 CHUNK, UNIFORM = 32, 8
@@ -233,12 +233,14 @@ def find_clips(folder: Path, limit: int) -> list[Path]:
 def run(paths: Sequence[Path], folder: Path, args: argparse.Namespace) -> None:
     loaders = chosen_loaders(args.only)
     clips = []
-    for original in paths:
+    for number, original in enumerate(paths):
         # The dump lies beside the clip, and nothing is written into the user's folder.
         path = folder / original.name
         if path != original:
+            path = folder / f"{number}_{original.name}"
             path.symlink_to(original.absolute())
         try:
+            load_frames(path)  # a damaged clip has nothing to compare
             size = dump(path) if "JPEG dump" in loaders else 0
         except ClipError as error:
             say(str(error))
