@@ -12,6 +12,7 @@ exact, and slow.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,18 +138,19 @@ class _Notes:
         self.new_headers = False
         self.starts_with_headers = 0
         self.late_b_frame = False  # a B-frame shown after all that it can refer to
-        self._latest: int | None = None
+        self._latest: float = -math.inf
         self._nal = nal
 
     def add(self, packet: Packet[VideoStream]) -> None:
         """Note the next packet, in decoding order."""
         pts = packet.pts
-        if packet.is_keyframe:
+        is_key = packet.is_keyframe
+        if is_key:
             self._add_key(packet)
-        elif self._nal and self._latest is not None and pts is not None and pts > self._latest:
-            self.late_b_frame = self.late_b_frame or self._nal.has_b_slices(packet)
-        if pts is not None and (self._latest is None or pts > self._latest):
+        if pts is not None and pts > self._latest:
             self._latest = pts
+            if not is_key and self._nal and self._nal.has_b_slices(packet):
+                self.late_b_frame = True
         self.packets.append((pts, packet.duration, packet.is_discard))
 
     def _add_key(self, packet: Packet[VideoStream]) -> None:
