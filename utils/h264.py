@@ -29,20 +29,25 @@ def codes_whole_frames(record: bytes) -> bool:
     bits = _Bits(record[9:end].replace(b"\0\0\3", b"\0\0"))
     try:
         profile = bits.take(24) >> 16
-        bits.golomb()
+        bits.golomb()  # seq_parameter_set_id
         if profile in _WITH_CHROMA_FORMAT:
-            chroma = bits.golomb()
-            bits.take(1 if chroma == 3 else 0)
-            bits.golomb(), bits.golomb(), bits.take(1)
-            if bits.take(1):
+            if bits.golomb() == 3:  # chroma_format_idc
+                bits.take(1)
+            bits.golomb()  # the bit depths of luma and chroma
+            bits.golomb()
+            bits.take(1)
+            if bits.take(1):  # seq_scaling_matrix_present_flag
                 return False
-        bits.golomb()
+        bits.golomb()  # log2_max_frame_num_minus4
         order_type = bits.golomb()
         if order_type == 1:
             return False
         if order_type == 0:
             bits.golomb()
-        bits.golomb(), bits.take(1), bits.golomb(), bits.golomb()
+        bits.golomb()  # max_num_ref_frames
+        bits.take(1)
+        bits.golomb()  # the width and the height in macroblocks
+        bits.golomb()
         return bits.take(1) == 1
     except ValueError:
         return False
@@ -59,7 +64,7 @@ class _Bits:
         if self._at + count > len(self._text):
             raise ValueError("the bits are at an end")
         self._at += count
-        return int(self._text[self._at - count : self._at] or "0", 2)
+        return int(self._text[self._at - count : self._at], 2)
 
     def golomb(self) -> int:
         """ue(v), 9.1: as many zeros as bits follow the 1."""
