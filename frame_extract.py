@@ -22,7 +22,7 @@ import tarfile
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -173,7 +173,7 @@ def extract(job: Job, task: ClipTask) -> FramesResult:
         result = FramesResult.failed(task.clip, reason, str(error))
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
         result = FramesResult.failed(task.clip, "unknown", f"{type(error).__name__}: {error}")
-    return replace_seconds(result, time.monotonic() - started)
+    return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
 def extract_clip(job: Job, task: ClipTask) -> FramesResult:
@@ -205,10 +205,6 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         return FramesResult(task.clip, made, "", len(numbers), round(rate, 5), width, height)
     finally:
         source.close()
-
-
-def replace_seconds(result: FramesResult, seconds: float) -> FramesResult:
-    return FramesResult(**{**asdict(result), "seconds": round(seconds, 2)})
 
 
 def in_words(error: ClipError) -> str:

@@ -20,13 +20,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import av
 import imageio_ffmpeg
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
+from benchmarks.loaders import plainly_decoded
 from load_frames import ClipError, ClipReader
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK
 
@@ -160,15 +159,6 @@ def some_frames(count: int, chance: random.Random) -> list[int]:
     first = chance.randrange(count)
     in_a_row = list(range(first, min(count, first + 6)))
     return chance.choice([in_a_row, [chance.randrange(count) for _ in range(4)]])
-
-
-def plainly_decoded(path: Path) -> list[Any]:
-    converter = VideoReformatter()
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        frames = container.decode(stream)
-        return [converter.reformat(f, format="rgb24", threads=1).to_ndarray() for f in frames]
 
 
 if __name__ == "__main__":

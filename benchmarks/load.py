@@ -33,13 +33,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import av
 import imageio_ffmpeg
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from benchmarks.clips import make_clip
-from benchmarks.loaders import Load, dump, installed
+from benchmarks.loaders import Load, dump, installed, plainly_decoded
 from load_frames import ClipError, ClipReader, load_frames
 from utils.cli import EXIT_OK, UserError, make_parser, positive_int, run_script, say
 
@@ -90,10 +88,7 @@ def make_clips(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def reference(path: Path) -> np.ndarray[Any, Any]:
-    converter = VideoReformatter()
-    with av.open(str(path)) as container:
-        frames = container.decode(video=0)
-        return np.stack([converter.reformat(f, format="rgb24").to_ndarray() for f in frames])
+    return np.stack(plainly_decoded(path))
 
 
 def ways(count: int, seed: int) -> dict[str, Sequence[int]]:

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import imageio_ffmpeg
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from load_frames import load_frames
 
@@ -148,6 +149,16 @@ MAKERS: dict[str, Callable[[], Load]] = {
     "ffmpeg pipe": ffmpeg_pipe,
     "JPEG dump": jpeg_dump,
 }
+
+
+def plainly_decoded(path: Path) -> list[Any]:
+    """Every frame, decoded from the first packet on: what all loaders are held against."""
+    converter = VideoReformatter()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        frames = container.decode(stream)
+        return [converter.reformat(f, format="rgb24", threads=1).to_ndarray() for f in frames]
 
 
 def installed() -> tuple[dict[str, Load], dict[str, str]]:

@@ -111,9 +111,11 @@ class NalReader:
 
     def has_b_slices(self, packet: Packet[VideoStream]) -> bool:
         """Whether an H.264 packet is a B-frame, by its first slice (7.3.3). False for HEVC."""
+        if self.hevc:
+            return False
         data = memoryview(packet)
         for nal in self._nals(data):
-            if not self.hevc and 1 <= data[nal] & 31 <= 5 and nal + 1 < len(data):
+            if 1 <= data[nal] & 31 <= 5 and nal + 1 < len(data):
                 # first_mb_in_slice 0, then slice_type 1 or 6, both as ue(v)
                 return data[nal + 1] >> 4 == 0b1010 or data[nal + 1] >> 2 == 0b100111
         return False
