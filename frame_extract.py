@@ -44,6 +44,7 @@ from utils.files import folders_in, is_disk_full, make_folder, names_in, publish
 from utils.jobs import run_in_processes
 from utils.media import BadClip
 from utils.process import stop_on_signals
+from utils.pyav import ratio
 from utils.report import MADE_REASONS, ReportFile, now
 from utils.videos import check_whole, pictures_of
 
@@ -192,14 +193,14 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)
-        maker = PictureMaker(look, source.stream.sample_aspect_ratio)
+        maker = PictureMaker(look, ratio(source.stream.sample_aspect_ratio))
         store = open_store(job)
         for index, frame in source.decode(list(of_frame)):
             jpeg = maker.jpeg(frame)
             for number in of_frame[index]:
                 store.add(number, jpeg)
         store.publish(target_path(job.out, task.clip, settings.archive), job.overwrite)
-        rate = float(fps or source.stream.average_rate or 0)
+        rate = float(fps or ratio(source.stream.average_rate) or 0)
         width, height = maker.shown_size
         made = MADE_REASONS[""][0]
         return FramesResult(task.clip, made, "", len(numbers), round(rate, 5), width, height)

@@ -21,6 +21,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from load_frames import load_frames
+from utils.pyav import ratio
 
 Load = Callable[[Path, Sequence[int]], Any]
 
@@ -36,7 +37,7 @@ def plain_pyav() -> Load:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            rate, base = stream.average_rate, stream.time_base
+            rate, base = ratio(stream.average_rate), ratio(stream.time_base)
             assert rate is not None and base is not None
             frames: list[Any] = []
             jumps = len(numbers) > 1 and numbers[1] - numbers[0] > 1

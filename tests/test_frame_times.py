@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.frame_times import end_of_last, parse_fps, resample_indices
+from utils.pyav import ratio
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0"]
@@ -74,11 +75,11 @@ def test_the_frames_are_those_of_ffmpegs_fps_filter(folder: Path, name: str) -> 
         stream = container.streams.video[0]
         frames = [(frame.pts, frame.duration) for frame in container.decode(stream)]
         pts = [pts for pts, _ in frames if pts is not None]
-        assert stream.time_base is not None and stream.start_time is not None
-        origin = round(Fraction(container.start_time, 1_000_000) / stream.time_base)
+        base = ratio(stream.time_base)
+        assert base is not None and stream.start_time is not None
+        origin = round(Fraction(container.start_time, 1_000_000) / base)
         if container.format.name == "mpegts":
             origin = stream.start_time
-        base = stream.time_base
     assert len(every) == len(pts)
     end = end_of_last(pts, frames[-1][1])
     for rate in RATES:

@@ -29,6 +29,7 @@ from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, NoVideo
 from utils.frame_times import end_of_last
 from utils.h264 import codes_whole_frames
 from utils.packets import PacketTable, Run, plan_runs, read_table, whole_packets
+from utils.pyav import open_video, ratio
 
 # A clip's packets stay in memory (1 to 2 MB for 10 s): the one pass that lists them has read them
 # anyhow, and decoding from them needs no seeking. A film's do not.
@@ -109,9 +110,9 @@ class FrameSource:
     def picture_of(self, frame: VideoFrame) -> tuple[int, int, Fraction | None]:
         """(width, height, sample aspect ratio) as stored, of the clip that `frame` is from."""
         if self.probed:
-            return *self._size, self._stream.sample_aspect_ratio
+            return *self._size, ratio(self._stream.sample_aspect_ratio)
         aspect = self._stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
-        return frame.width, frame.height, aspect
+        return frame.width, frame.height, ratio(aspect)
 
     def close(self) -> None:
         """Close the file and drop the packets."""
@@ -218,7 +219,7 @@ class FrameSource:
         stamps = sorted(pts for pts, _ in frames if pts is not None)
         end, origin = table.end, table.origin
         if len(set(stamps)) < len(frames):  # raw streams and AVI: all that is known is the rate
-            tick = 1 / (self._stream.average_rate or DEFAULT_RATE) / table.time_base
+            tick = 1 / (ratio(self._stream.average_rate) or DEFAULT_RATE) / table.time_base
             stamps = [round(n * tick) for n in range(len(frames))]
             end, origin = round(len(frames) * tick), 0
         elif stamps and (not table.pts or stamps[-1] != table.pts[-1]):
@@ -290,8 +291,7 @@ def _container_of(path: Path, options: dict[str, str]) -> av.container.InputCont
     if path.is_dir():
         raise NoVideo(path, "is a folder")
     try:
-        # Absolute: ffmpeg takes the first part of a name such as 12:30.mp4 for a protocol.
-        return av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")
+        return open_video(path, options)
     except av.error.FFmpegError as error:
         if path.stat().st_size == 0:
             raise CorruptClip(path, 0, "the file is empty") from None

@@ -20,6 +20,7 @@ import ffmpeg
 
 from utils.cli import UserError
 from utils.process import Finished, run_child
+from utils.pyav import open_video, ratio
 
 DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what was asked for
 
@@ -319,11 +320,11 @@ def probe(path: Path) -> Probe:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             if not container.streams.video:
                 raise BadClip("undecodable", "no video stream")
             stream = container.streams.video[0]
-            base = stream.time_base or Fraction(1, 1)
+            base = ratio(stream.time_base) or Fraction(1, 1)
             times = [
                 (packet.pts, packet.duration or 0)
                 for packet in container.demux(stream)
@@ -331,11 +332,11 @@ def probe(path: Path) -> Probe:
             ]
             if not times:
                 raise BadClip("undecodable", "a video stream without frames")
-            rate = stream.average_rate or stream.guessed_rate or Fraction(0)
+            rate = ratio(stream.average_rate) or ratio(stream.guessed_rate) or Fraction(0)
             return Probe(
                 width=stream.codec_context.width,
                 height=stream.codec_context.height,
-                fps=Fraction(rate),
+                fps=rate,
                 frames=len(times),
                 start=float(min(pts for pts, _ in times) * base),
                 end=float(max(pts + length for pts, length in times) * base),
@@ -354,13 +355,13 @@ def decode_ends(path: Path) -> None:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # the workers are the threads
             packets = [p for p in container.demux(stream) if p.pts is not None]
             last_shown = max(p.pts for p in packets if p.pts is not None)
             last_key = max(p.pts for p in packets if p.is_keyframe and p.pts is not None)
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             if next(iter(container.decode(stream)), None) is None:
@@ -409,12 +410,13 @@ def check_complete(path: Path) -> None:
     counts: Counter[int] = Counter()
     end = 0.0
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             streams = [*container.streams.video[:1], *container.streams.audio[:1]]
             for packet in container.demux(streams):
                 counts[packet.stream_index] += packet.dts is not None
-                if packet.pts is not None and packet.time_base is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                base = ratio(packet.time_base)
+                if packet.pts is not None and base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * base))
             if "mp4" in container.format.name:
                 for stream in streams:
                     there, promised = counts[stream.index], len(stream.index_entries)
@@ -432,7 +434,7 @@ def rewrap_problem(path: Path) -> str:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             streams = [*container.streams.video[:1], *container.streams.audio[:1]]
             names = [stream.codec_context.name for stream in streams]
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from utils.frame_times import end_of_last
 from utils.h264 import NalReader
+from utils.pyav import ratio
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
 # `_restartable` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two
@@ -162,7 +163,7 @@ class _Notes:
             self.starts_with_headers += headers
 
     def table(self, container: av.container.InputContainer, stream: VideoStream) -> PacketTable:
-        base = stream.time_base or Fraction(1, 1000)
+        base = ratio(stream.time_base) or Fraction(1, 1000)
         packets = self.packets
         known = [
             (pts, at)

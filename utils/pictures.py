@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
+
+from utils.pyav import display_matrix
 
 Array = NDArray[np.uint8]
 
@@ -35,14 +36,13 @@ class Orientation:
     @classmethod
     def of(cls, frame: VideoFrame) -> Orientation:
         """Read a frame's display matrix (ISO/IEC 14496-12, 6.2.2), for right angles and mirrors."""
-        side_data: Any = frame.side_data  # PyAV's stubs take it for a mapping
-        for data in side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
-                if abs(b) > abs(a):
-                    return cls(True, c < 0, b < 0)
-                return cls(False, a < 0, d < 0)
-        return cls()
+        matrix = display_matrix(frame)
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if abs(b) > abs(a):
+            return cls(True, c < 0, b < 0)
+        return cls(False, a < 0, d < 0)
 
     def turn(self, pixels: Array) -> Array:
         """A view of `pixels`, of shape (H, W) or (H, W, C), the right way up."""

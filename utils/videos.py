@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.frame_times import resample_indices
 from utils.media import DURATION_TOLERANCE, BadClip, decode_ends
+from utils.pyav import ratio
 
 if TYPE_CHECKING:
     from utils.frames import FrameSource
@@ -78,7 +79,7 @@ def _video(source: FrameSource, fps: Fraction) -> Video:
 
     stream, table = source.stream, source.table
     frame = next(frame for _, frame in source.decode([0]))
-    size = picture_size(frame.width, frame.height, stream.sample_aspect_ratio, Look())
+    size = picture_size(frame.width, frame.height, ratio(stream.sample_aspect_ratio), Look())
     audio = stream.container.streams.audio
     width, height = size[::-1] if Orientation.of(frame).transposed else size
     return Video(
@@ -87,7 +88,7 @@ def _video(source: FrameSource, fps: Fraction) -> Video:
         frames=len(table.pts),
         resampled=len(pictures_of(source, fps)),
         end=float((table.end - table.origin) * table.time_base),
-        rate=Fraction(stream.average_rate or 0),
+        rate=ratio(stream.average_rate) or Fraction(0),
         time_base=table.time_base,
         codec=stream.codec_context.name,
         pixel_format=frame.format.name,
@@ -114,7 +115,7 @@ def check_whole(source: FrameSource) -> None:
         raise BadClip("truncated", f"{len(table.pts)} of {table.promised} frames are there")
     promised = _promised_end(source.stream)
     have = float((table.end - table.origin) * table.time_base)
-    if promised is not None and have < promised - tolerance(source.stream.average_rate):
+    if promised is not None and have < promised - tolerance(ratio(source.stream.average_rate)):
         raise BadClip("truncated", f"{have:.2f} s of {promised:.2f} s are there")
 
 
@@ -129,10 +130,10 @@ def _promised_end(stream: Any) -> float | None:
     A Matroska file has a tag for each stream, `00:00:10.010000000`; the container's own duration is
     that of the longest stream, which may be the sound.
     """
-    container = stream.container
-    if stream.duration is not None and stream.time_base is not None:
-        first = float((stream.start_time or 0) * stream.time_base)
-        return first - (container.start_time or 0) / 1e6 + float(stream.duration * stream.time_base)
+    container, base = stream.container, ratio(stream.time_base)
+    if stream.duration is not None and base is not None:
+        first = float((stream.start_time or 0) * base)
+        return first - (container.start_time or 0) / 1e6 + float(stream.duration * base)
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])

@@ -15,6 +15,7 @@ from typing import Any
 import av
 
 from tests.standin.sources import make_dash, top_boxes
+from utils.pyav import ratio
 
 # YouTube's H.264 streams by the short side of the picture; 140 is the sound, 18 both in one file.
 VIDEO_ITAGS = {144: 160, 240: 133, 360: 134, 480: 135, 720: 136, 1080: 137}
@@ -189,7 +190,7 @@ def describe(paths: tuple[Path, ...], progressive: bool | None) -> Media:
         with av.open(str(path)) as source:
             picture = source.streams.video[0]
             width, height = picture.width, picture.height
-            fps = Fraction(picture.average_rate or 25)
+            fps = ratio(picture.average_rate) or Fraction(25)
             seconds = (source.duration or 0) / av.time_base
             longest = max(longest, seconds)
         short = min(width, height)
