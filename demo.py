@@ -11,6 +11,8 @@ with what it prints, and what it wrote is checked. The folder demo_output/ is le
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import os
 import shlex

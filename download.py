@@ -26,6 +26,8 @@ Lists: youtube_id,time_start,time_end[,label,split,...]. Clips: <id>_<start>_<en
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import difflib
 import re
@@ -85,6 +87,7 @@ from utils.media import (
 from utils.mirror import MirrorOptions, fetch_from_mirror
 from utils.official import CVDF, ListServers, fetch_needed, needed_lists
 from utils.pace import Pace
+from utils.packages import check_packages
 from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.report import (
     DOWNLOADED,
@@ -442,6 +445,7 @@ def parse_sources(text: str) -> list[tuple[str, Source]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
     started = time.monotonic()
     if not ensure_lists(args):
         return 128 + received_signal() if STOP.is_set() else EXIT_OK
@@ -657,7 +661,7 @@ def fetch(plan: Plan, run: Run, report: ReportFile, args: argparse.Namespace) ->
         for result in results:
             tally.add(result)
             progress.add(result.status)
-            if result.reason == "disk_full" or tally.hopeless:
+            if result.reason == "disk_full" or tally.hopeless or tally.streak.is_hopeless:
                 stop_run()
             if result.message == NOT_ASKED:
                 continue  # the report has it
@@ -737,6 +741,8 @@ def finish(
         return 128 + signal
     if tally.reasons[(FAILED, "disk_full")]:
         raise DiskFull(out)
+    if tally.streak.is_hopeless:
+        raise tally.streak.problem()
     return EXIT_OK if on_disk == wanted and not refused else EXIT_INCOMPLETE
 
 

@@ -11,6 +11,8 @@ is, in a fresh mp4. A file that is in its place is whole: it was checked against
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import functools
 import time
@@ -43,10 +45,11 @@ from utils.media import (
     last_line,
     rewrap_command,
 )
+from utils.packages import UNEXPECTED, check_packages, describe
 from utils.process import run_child, stop_on_signals
 from utils.report import MADE_REASONS, ReportFile, now
 from utils.videos import Question, Video, inspect, tolerance
-from utils.workers import Crashed, WorkerPool
+from utils.workers import Crashed, Failed, WorkerPool
 
 REPORT_NAME = "downscale_report.csv"
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
@@ -122,6 +125,10 @@ def downscale(job: Job, task: Task) -> DownscaleResult:
     except OSError as error:
         reason = "disk_full" if is_disk_full(error) else "unknown"
         result = DownscaleResult.failed(task.clip, reason, str(error))
+    except UNEXPECTED as error:
+        result = DownscaleResult.failed(task.clip, "unknown", describe(error))
+    except Failed as error:
+        result = DownscaleResult.failed(task.clip, "unknown", str(error))
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
@@ -344,6 +351,7 @@ COLUMNS = tuple(each.name for each in fields(DownscaleResult))
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("av", "numpy", "ffmpeg-python", "joblib")
     check_folders(args)
     encode, as_it_is = choose_encode(args), not wants_encoding(args)
     tool = find_ffmpeg(args.ffmpeg)

@@ -12,6 +12,8 @@ seconds, as ffmpeg's fps filter gives it. A clip's folder appears whole or not a
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import functools
 import io
@@ -43,6 +45,7 @@ from utils.clips import printable
 from utils.files import folders_in, is_disk_full, make_folder, names_in, publish, run_folder
 from utils.jobs import run_in_processes
 from utils.media import BadClip
+from utils.packages import check_packages, describe
 from utils.process import stop_on_signals
 from utils.pyav import ratio
 from utils.report import MADE_REASONS, ReportFile, now
@@ -173,7 +176,7 @@ def extract(job: Job, task: ClipTask) -> FramesResult:
         reason = "disk_full" if is_disk_full(error) else "unknown"
         result = FramesResult.failed(task.clip, reason, str(error))
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
-        result = FramesResult.failed(task.clip, "unknown", f"{type(error).__name__}: {error}")
+        result = FramesResult.failed(task.clip, "unknown", describe(error))
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
@@ -312,6 +315,7 @@ def quality(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("av", "numpy", "simplejpeg", "joblib")
     check_folders(args)
     settings = Settings(
         str(args.fps),

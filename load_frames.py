@@ -22,6 +22,8 @@ The first prints:
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import os
 import time
@@ -43,6 +45,7 @@ from utils.clip_dataset import ClipDataset
 from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
 from utils.clip_reader import ClipReader, Layout, Rate, Unit, finish
 from utils.frame_times import parse_fps
+from utils.packages import check_packages
 from utils.pictures import Array
 
 __all__ = [
@@ -133,6 +136,7 @@ def _rate(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("av", "numpy")
     if args.bench is not None:
         from benchmarks.load import main as bench
 

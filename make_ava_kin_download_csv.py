@@ -25,6 +25,8 @@ in seconds from the clip's start, and frame the picture that frame_extract.py wr
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -53,6 +55,7 @@ from utils.files import DiskFull, is_disk_full, make_folder, names_in, publish, 
 from utils.frame_times import parse_fps
 from utils.jobs import Progress, plural, run_parallel
 from utils.official import ensure_ava_annotations, missing_annotations
+from utils.packages import check_packages
 from utils.process import Stopped, received_signal, sleep, stop_on_signals
 
 if TYPE_CHECKING:
@@ -436,6 +439,7 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("numpy", "pandas", "requests", "urllib3")
     with stop_on_signals():
         try:
             return run(args, (lambda _: None) if args.quiet else say)

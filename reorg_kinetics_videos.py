@@ -26,6 +26,8 @@ Nothing is written over, and no file is deleted but the one that has moved.
 
 from __future__ import annotations
 
+import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+
 import argparse
 import errno
 import os
@@ -63,6 +65,7 @@ from utils.files import (
 from utils.gather import Found, Quality, Tree, choose, examine, scan, why_not
 from utils.jobs import Progress, clock, plural, run_parallel
 from utils.media import BadClip, Ffmpeg, check_same_pictures, find_ffmpeg, rewrap
+from utils.packages import check_packages
 from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.report import ReportFile, read_report
 
@@ -503,6 +506,7 @@ def remove_empty_folders(src: Path, report: Path) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_packages("av", "ffmpeg-python", "joblib")
     started = time.monotonic()
     src, dst = existing_folder(args.src, "src").resolve(), args.dst.resolve()
     duplicates = args.duplicates.resolve() if args.duplicates else None

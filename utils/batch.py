@@ -31,6 +31,7 @@ from utils.clips import find_lists, read_lists, trim_format
 from utils.files import DiskFull, find_videos
 from utils.frame_times import parse_fps
 from utils.jobs import Progress, clock, plural
+from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.report import FAILED, MADE_REASONS, WRITTEN, ReportFile
 
@@ -65,6 +66,7 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)  # frames and bytes of what was written
+    streak: Streak = field(default_factory=Streak)
     started: float = field(default_factory=time.monotonic)
 
 
@@ -170,7 +172,8 @@ def run_batch(
             for name in ("frames", "bytes"):
                 tally.totals[name] += getattr(outcome, name, 0)
             progress.add(outcome.status)
-            if outcome.reason == "disk_full":
+            tally.streak.add(outcome.status == WRITTEN, outcome.message)
+            if outcome.reason == "disk_full" or tally.streak.is_hopeless:
                 stop_run()
             report.append_result(outcome)
             if outcome.status == FAILED:
@@ -211,4 +214,6 @@ def finish(
         return 128 + signal
     if tally.reasons["disk_full"]:
         raise DiskFull(args.output_dir)
+    if tally.streak.is_hopeless:
+        raise tally.streak.problem()
     return EXIT_INCOMPLETE if missing else EXIT_OK

@@ -6,6 +6,8 @@ Stands before everything else: a script makes its parser here, and its `main` ru
 
 from __future__ import annotations
 
+from utils.early import hand_over, import_problem
+
 import argparse
 import os
 import re
@@ -78,12 +80,23 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """Looks the versions up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from utils.packages import version_line
+
+        parser.exit(EXIT_OK, f"{parser.prog} {version_line(VERSION)}\n")
+
+
 def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
     """A parser that shows the script's own docstring: the first paragraph, then the examples."""
     summary, _, examples = doc.strip().partition("\n\n")
     parser = Parser(description=summary, epilog=examples, text_options=text_options)
     group = parser.add_argument_group("general")
-    group.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    group.add_argument(
+        "--version", action=_Version, nargs=0, help="say the versions of all that matters, and end"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
     group.add_argument("-v", "--verbose", action="store_true", help="say more about each clip")
     return parser
@@ -151,13 +164,23 @@ def say(text: str = "") -> None:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with its code; never a traceback for what a user can mend."""
+    hand_over()
     try:
         code = main()
     except UserError as error:
         say(f"error: {error}")
         code = EXIT_USAGE
     except KeyboardInterrupt:
+        say("stopped")
         code = 128 + signal.SIGINT
+    except (ImportError, MemoryError) as error:
+        say(f"error: {import_problem(error)}")
+        code = EXIT_USAGE
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        say("error: no more threads or processes may be started: fewer jobs (--num_jobs)")
+        code = EXIT_USAGE
     except BrokenPipeError:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

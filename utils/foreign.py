@@ -25,6 +25,7 @@ from utils.media import (
     read_source,
 )
 from utils.mp4 import measure_clip
+from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result
 from utils.youtube import FetchOptions
@@ -120,6 +121,8 @@ def result_of(clip: Clip, source: str, take: Callable[[], Taken], options: Fetch
     except OSError as error:
         reason = "disk_full" if is_disk_full(error) else "unknown"
         message = f"{error.strerror}: {error.filename or options.out}"
+    except UNEXPECTED as error:
+        reason, message = "unknown", describe(error)
     seconds = time.monotonic() - started
     more = {"attempts": 1, "seconds": seconds, "bytes": size, "message": message}
     return Result.of(clip, reason, source, **more)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils.cli import say
 from utils.process import STOP, Stopped
-from utils.workers import Crashed, WorkerPool
+from utils.workers import Crashed, Failed, WorkerPool
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -74,16 +74,16 @@ def run_in_processes(
 ) -> Generator[Outcome, None, None]:
     """`run_parallel` for work that Python does itself: each thread has a worker process.
 
-    `crashed(task, how)` gives the outcome of a task that kills its process, twice in a row. The
-    processes end when the run is stopped, and when the caller is through.
+    `crashed(task, how)` gives the outcome of a task that kills its process, twice in a row, or that
+    raises in it. The processes end when the run is stopped, and when the caller is through.
     """
     with WorkerPool(worker) as pool:
 
         def run(task: Task) -> Outcome:
             try:
                 return pool(task)
-            except Crashed as crash:
-                return crashed(task, str(crash))
+            except (Crashed, Failed) as failure:
+                return crashed(task, str(failure))
 
         yield from run_parallel(run, tasks, num_jobs)
 

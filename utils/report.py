@@ -18,6 +18,7 @@ from typing import Any
 from utils.cli import UserError
 from utils.clips import Clip, Refused, printable
 from utils.files import DiskFull, is_disk_full
+from utils.packages import Streak
 
 REPORT_NAME = "download_report.csv"
 
@@ -290,6 +291,7 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
+    streak: Streak = field(default_factory=Streak)
     hopeless: str = ""  # a reason that no waiting mends and that video after video has met
     _reason: str = ""
     _videos: set[str] = field(default_factory=set)
@@ -300,6 +302,7 @@ class Tally:
             self.reasons[(result.status, result.reason)] += 1
         if result.is_on_disk:
             self.sources[result.source] += 1
+        self.streak.add(result.is_on_disk, result.message)
         if result.reason != self._reason:
             self._reason, self._videos = result.reason, set()
         if result.reason in HOPELESS:

@@ -11,12 +11,12 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from utils.packages import describe
 from utils.process import STOP, Stopped
 
 Task = TypeVar("Task")
@@ -27,6 +27,10 @@ _POLL_SECONDS = 0.1
 
 class Crashed(Exception):
     """The worker process died over its task. The text says how."""
+
+
+class Failed(Exception):
+    """The function raised, in its worker process. The text is the exception's, as reported."""
 
 
 class WorkerProcess(Generic[Task, Outcome]):
@@ -53,7 +57,7 @@ class WorkerProcess(Generic[Task, Outcome]):
     def call(self, task: Task) -> Outcome:
         """`function(task)` in the process. Raises Crashed, and Stopped when the run is stopped.
 
-        After either the process is gone. Raises RuntimeError where `function` raised.
+        After either the process is gone. Raises Failed where `function` raised.
         """
         try:
             self._pipe.send(task)
@@ -71,7 +75,7 @@ class WorkerProcess(Generic[Task, Outcome]):
             self.end()
             raise
         if not worked:
-            raise RuntimeError(outcome)
+            raise Failed(outcome)
         result: Outcome = outcome
         return result
 
@@ -144,8 +148,8 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
             task = pipe.recv()
             try:
                 answer = (True, function(task))
-            except Exception:
-                answer = (False, traceback.format_exc())
+            except Exception as error:
+                answer = (False, describe(error))
             pipe.send(answer)
 
 

@@ -43,6 +43,7 @@ from utils.media import (
     read_source,
 )
 from utils.pace import Pace, Turn
+from utils.packages import UNEXPECTED, describe
 from utils.process import Finished, Stopped, run_child, sleep
 from utils.report import FAILED, REASONS, Result
 
@@ -354,6 +355,9 @@ def fetch_video(
         message = f"{error.strerror or error}: {error.filename or options.out}"
         for clip in list(video.pending):
             video.finish(clip, "disk_full" if full else "unknown", message)
+    except UNEXPECTED as error:
+        for clip in list(video.pending):
+            video.finish(clip, "unknown", describe(error))
     except Stopped:
         if not video.results:
             raise

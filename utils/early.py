@@ -1,0 +1,51 @@
+"""The first half second of a script: Ctrl-C, or a package that is missing, while Python imports.
+
+Every script imports this before anything else. Until `cli.run_script` takes over, Ctrl-C ends with
+`stopped` and 130, and an import that fails with one line and 2, and not with Python's traceback.
+Only the suite's own scripts are meant: whoever imports `load_frames` keeps his handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(128 + number)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, (ImportError, MemoryError)):
+        sys.__excepthook__(kind, error, trace)
+        return
+    os.write(2, f"error: {import_problem(error)}\n".encode())
+    os._exit(2)
+
+
+def import_problem(error: BaseException) -> str:
+    """One line for a package that could not be imported, or for want of memory."""
+    if isinstance(error, MemoryError):
+        return "not enough memory to go on: give this process more, or fewer jobs (--num_jobs)"
+    return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
+
+
+def hand_over() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt, as is usual."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_own_script() -> bool:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return main is not None and os.path.dirname(os.path.abspath(main)) == top
+
+
+if _is_own_script():
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+    sys.excepthook = _tell
