@@ -86,7 +86,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from utils.packages import version_line
 
-        parser.exit(EXIT_OK, f"{parser.prog} {version_line(VERSION)}\n")
+        print(f"{parser.prog} {version_line(VERSION)}")
+        parser.exit(EXIT_OK)
 
 
 def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
