@@ -177,11 +177,6 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     except (ImportError, MemoryError) as error:
         say(f"error: {import_problem(error)}")
         code = EXIT_USAGE
-    except RuntimeError as error:
-        if "start new thread" not in str(error):
-            raise
-        say("error: no more threads or processes may be started: fewer jobs (--num_jobs)")
-        code = EXIT_USAGE
     except BrokenPipeError:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -189,4 +184,18 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     except OSError as error:  # a working directory that is gone, a disk that fails
         say(f"error: {error.strerror or error}: {error.filename or 'no file named'}")
         code = EXIT_USAGE
+    except Exception as error:
+        if not _lacks_threads(error):
+            raise
+        say("error: no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)")
+        code = EXIT_USAGE
     sys.exit(code)
+
+
+def _lacks_threads(error: BaseException | None) -> bool:
+    """Whether a thread could not be started; Python's pool raises another error while it tidies."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return True
+        error = error.__context__
+    return False
