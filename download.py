@@ -54,18 +54,7 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.clips import (
-    Clip,
-    ClipLists,
-    Selection,
-    by_video,
-    clip_window,
-    find_lists,
-    read_lists,
-    same_split,
-    trim_format,
-)
-from utils.disk_clips import get_clip, index_clips
+from utils.clip import Clip, by_video, clip_window, trim_format
 from utils.files import (
     DiskFull,
     free_bytes,
@@ -74,21 +63,13 @@ from utils.files import (
     run_folder,
     set_aside,
 )
-from utils.jobs import Progress, clock, plural, run_parallel
-from utils.media import (
-    BadClip,
-    Encode,
-    check_complete,
-    check_length,
-    decode_whole,
-    find_ffmpeg,
-    probe,
-)
-from utils.mirror import MirrorOptions, fetch_from_mirror
-from utils.official import CVDF, ListServers, fetch_needed, needed_lists
-from utils.pace import Pace
+from utils.lists.fetching import ListServers, fetch_needed
+from utils.lists.official import CVDF, needed_lists
+from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
 from utils.packages import check_packages
+from utils.parallel import run_parallel
 from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
+from utils.progress import Progress, clock, plural
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -103,16 +84,17 @@ from utils.report import (
     read_known,
     read_shorts,
 )
+from utils.sources.archives import MirrorOptions
+from utils.sources.common import YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
+from utils.sources.disk import get_clip, index_clips
+from utils.sources.mirror import fetch_from_mirror
+from utils.sources.pace import Pace
+from utils.sources.youtube import SectionLuck, fetch_video
+from utils.sources.youtube_commands import split_words
+from utils.video.checks import check_complete, check_length, decode_whole
+from utils.video.ffmpeg import Encode, find_ffmpeg
+from utils.video.probe import BadClip, probe
 from utils.web import Web
-from utils.youtube import (
-    YOUTUBE,
-    YOUTUBE_NAMES,
-    FetchOptions,
-    SectionLuck,
-    fetch_video,
-    is_youtube,
-    split_words,
-)
 
 BAD_FOLDER = ".bad"
 NOT_ASKED = "known from an earlier run"

@@ -22,7 +22,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from utils.batch import (
+from utils.cli import EXIT_OK, make_parser, non_negative_float, positive_int, run_script
+from utils.clip import printable
+from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.packages import UNEXPECTED, check_packages, describe
+from utils.parallel import run_parallel
+from utils.process import run_child, stop_on_signals
+from utils.report import MADE_REASONS, ReportFile, now
+from utils.runs.batch import (
     Task,
     add_batch_options,
     check_folders,
@@ -32,12 +39,7 @@ from utils.batch import (
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, make_parser, non_negative_float, positive_int, run_script
-from utils.clips import printable
-from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
-from utils.jobs import run_parallel
-from utils.media import (
-    BadClip,
+from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
     downscale_command,
@@ -45,10 +47,8 @@ from utils.media import (
     last_line,
     rewrap_command,
 )
-from utils.packages import UNEXPECTED, check_packages, describe
-from utils.process import run_child, stop_on_signals
-from utils.report import MADE_REASONS, ReportFile, now
-from utils.videos import Question, Video, inspect, tolerance
+from utils.video.inspect import Question, Video, inspect, tolerance
+from utils.video.probe import BadClip
 from utils.workers import Crashed, Failed, WorkerPool
 
 REPORT_NAME = "downscale_report.csv"

@@ -29,7 +29,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from utils.batch import (
+from utils.cli import EXIT_OK, UserError, make_parser, non_negative_int, positive_int, run_script
+from utils.clip import printable
+from utils.decode.errors import ClipError, CorruptClip
+from utils.files import folders_in, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.packages import check_packages, describe
+from utils.parallel import run_in_processes
+from utils.process import stop_on_signals
+from utils.pyav import ratio
+from utils.report import MADE_REASONS, ReportFile, now
+from utils.runs.batch import (
     Task,
     add_batch_options,
     check_folders,
@@ -39,20 +48,11 @@ from utils.batch import (
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, UserError, make_parser, non_negative_int, positive_int, run_script
-from utils.clip_errors import ClipError, CorruptClip
-from utils.clips import printable
-from utils.files import folders_in, is_disk_full, make_folder, names_in, publish, run_folder
-from utils.jobs import run_in_processes
-from utils.media import BadClip
-from utils.packages import check_packages, describe
-from utils.process import stop_on_signals
-from utils.pyav import ratio
-from utils.report import MADE_REASONS, ReportFile, now
-from utils.videos import check_whole, pictures_of
+from utils.video.inspect import check_whole, pictures_of
+from utils.video.probe import BadClip
 
 if TYPE_CHECKING:
-    from utils.frames import FrameSource
+    from utils.decode.frame_source import FrameSource
 
 REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
@@ -182,8 +182,8 @@ def extract(job: Job, task: ClipTask) -> FramesResult:
 
 def extract_clip(job: Job, task: ClipTask) -> FramesResult:
     """Decode, write and publish one clip. Raises BadClip, ClipError, OSError."""
-    from utils.frames import FrameSource
-    from utils.jpeg import Look, PictureMaker
+    from utils.decode.frame_source import FrameSource
+    from utils.decode.jpeg import Look, PictureMaker
 
     settings = job.settings
     look = Look(settings.quality, settings.short_side, settings.upscale)
@@ -238,7 +238,7 @@ def wanted_numbers(
     """The numbers, from 1, of the pictures wanted. Raises BadClip (past_end)."""
     if key_times is None or window is None:
         return list(range(1, pictures + 1))
-    from utils.ava import picture_number
+    from utils.lists.ava import picture_number
 
     numbers: set[int] = set()
     for key_time in key_times:
@@ -251,7 +251,7 @@ def wanted_numbers(
 
 def frame_number_at(source: FrameSource, key_time: int) -> int:
     """The number, from 1, of the frame on the screen at a time (ns): for --fps 0."""
-    from utils.ava import GRACE, SECOND
+    from utils.lists.ava import GRACE, SECOND
 
     table = source.table
     tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
@@ -357,7 +357,7 @@ def read_all_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] |
     """Clip's name -> times of its key frames, from all of --key_frames; None without it."""
     if not args.key_frames:
         return None
-    from utils.ava import read_key_times  # numpy and pandas: half a second
+    from utils.lists.ava import read_key_times
 
     found: dict[str, tuple[int, ...]] = {}
     for path in args.key_frames:

@@ -41,12 +41,12 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.clip_dataset import ClipDataset
-from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
-from utils.clip_reader import ClipReader, Layout, Rate, Unit, finish
-from utils.frame_times import parse_fps
+from utils.decode.clip_dataset import ClipDataset
+from utils.decode.clip_reader import ClipReader, Layout, Rate, Unit, finish
+from utils.decode.errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
+from utils.decode.pixels import Array
+from utils.decode.times import parse_fps
 from utils.packages import check_packages
-from utils.pictures import Array
 
 __all__ = [
     "ClipDataset",
@@ -168,7 +168,7 @@ def _show(args: argparse.Namespace) -> None:
         print(f"times   {times[0]:.3f} to {times[-1]:.3f} s")
     print(f"loaded  in {ms:.1f} ms")
     if args.sheet is not None:
-        from utils.contact_sheet import save_sheet
+        from utils.decode.contact_sheet import save_sheet
 
         try:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils import ava
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
@@ -50,18 +49,20 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.clips import AVA_TIME_END, Refused
+from utils.clip import AVA_TIME_END, Refused
+from utils.decode.times import parse_fps
 from utils.files import DiskFull, is_disk_full, make_folder, names_in, publish, run_folder
-from utils.frame_times import parse_fps
-from utils.jobs import Progress, plural, run_parallel
-from utils.official import ensure_ava_annotations, missing_annotations
+from utils.lists import ava
+from utils.lists.fetching import ensure_ava_annotations, missing_annotations
 from utils.packages import check_packages
+from utils.parallel import run_parallel
 from utils.process import Stopped, received_signal, sleep, stop_on_signals
+from utils.progress import Progress, plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.annotated import KeyFrame
+    from utils.decode.annotated import KeyFrame
 
 DEFAULT_FOLDER = Path("ava_kinetics_csv")
 LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
@@ -75,7 +76,7 @@ Tell = Callable[[str], None]  # says a line, unless --quiet
 
 @dataclass(frozen=True)
 class Split:
-    """The annotations of one split that are used; `rows` as `utils.ava.Annotations` has them."""
+    """The annotations of one split that are used; `rows` as `utils.lists.ava.Annotations` has them."""
 
     name: str
     rows: pd.DataFrame
@@ -250,7 +251,7 @@ def probe_frames(
 
     Raises Stopped.
     """
-    from utils.clip_errors import ClipError
+    from utils.decode.errors import ClipError
 
     times: dict[str, list[int]] = {}
     pairs = table[["clip", "clip_time"]].drop_duplicates()
@@ -284,7 +285,7 @@ def preview_frames(
     """`number` key frames that have boxes, spread evenly over the tables; fewer if there are."""
     import pandas as pd
 
-    from utils.annotated import Box, KeyFrame
+    from utils.decode.annotated import Box, KeyFrame
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables], ignore_index=True)
     keys = rows[["clip", "clip_time"]].drop_duplicates()
@@ -313,8 +314,8 @@ def preview_frames(
 
 def write_preview(key_frames: Sequence[KeyFrame], target: Path, folder: Path) -> int:
     """Draw the contact sheet; how many key frames are on it. Without one, no file is written."""
-    from utils.annotated import draw_key_frame, save_key_frames
-    from utils.clip_errors import ClipError
+    from utils.decode.annotated import draw_key_frame, save_key_frames
+    from utils.decode.errors import ClipError
 
     drawn = []
     for each in key_frames:

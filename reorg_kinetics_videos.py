@@ -48,7 +48,7 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.clips import parse_clip_name, printable
+from utils.clip import parse_clip_name, printable
 from utils.files import (
     DiskFull,
     copy_new,
@@ -62,12 +62,15 @@ from utils.files import (
     set_aside,
     sync_folder,
 )
-from utils.gather import Found, Quality, Tree, choose, examine, scan, why_not
-from utils.jobs import Progress, clock, plural, run_parallel
-from utils.media import BadClip, Ffmpeg, check_same_pictures, find_ffmpeg, rewrap
 from utils.packages import check_packages
+from utils.parallel import run_parallel
 from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
+from utils.progress import Progress, clock, plural
 from utils.report import ReportFile, read_report
+from utils.runs.gather import Found, Quality, Tree, choose, examine, scan, why_not
+from utils.video.ffmpeg import Ffmpeg, find_ffmpeg
+from utils.video.probe import BadClip
+from utils.video.rewrap import check_same_pictures, rewrap
 
 REPORT_NAME = "reorg_report.csv"
 REPORT_COLUMNS = ("source", "clip", "action", "reason")

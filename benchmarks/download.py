@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.standin.server import StandIn
 from tests.standin.sources import frame_numbers, make_source
-from utils.media import find_ffmpeg
+from utils.video.ffmpeg import find_ffmpeg
 
 Way = Callable[[StandIn, Sequence[str], int, Path], None]
 ROOT = Path(__file__).resolve().parent.parent

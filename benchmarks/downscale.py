@@ -29,10 +29,10 @@ import av
 from benchmarks.clips import find_clips, make_clips
 from benchmarks.frames import cpu
 from downscale_videos import DEFAULT, FOR_LOADING, Job, downscale, small_size
-from utils.batch import Task
 from utils.cli import make_parser, positive_int, run_script
-from utils.media import Encode, find_ffmpeg
-from utils.videos import inspect
+from utils.runs.batch import Task
+from utils.video.ffmpeg import Encode, find_ffmpeg
+from utils.video.inspect import inspect
 
 WAYS: dict[str, Encode] = {
     "default": DEFAULT,

@@ -29,7 +29,7 @@ import av
 from benchmarks.clips import find_clips, make_clips
 from frame_extract import ClipTask, Job, Settings, extract
 from utils.cli import make_parser, positive_int, run_script
-from utils.media import find_ffmpeg
+from utils.video.ffmpeg import find_ffmpeg
 
 SSIM = re.compile(r"Y:([\d.]+).*?U:([\d.]+).*?V:([\d.]+)")
 

@@ -30,8 +30,10 @@ from pathlib import Path
 import psutil
 
 from tests.standin.sources import make_source
-from utils.media import decode_ends, find_ffmpeg, measure_end, probe
-from utils.mp4 import read_length
+from utils.video.checks import decode_ends
+from utils.video.ffmpeg import find_ffmpeg
+from utils.video.mp4_length import read_length
+from utils.video.probe import measure_end, probe
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "label,youtube_id,time_start,time_end,split\n"
@@ -213,7 +215,7 @@ def print_checks(clip: Path) -> None:
     """What each way to check a clip costs; the first is what a mirror's clip gets."""
     tool = find_ffmpeg()
     ways: dict[str, Callable[[], object]] = {
-        "boxes and index (utils.mp4)": lambda: read_length(clip),
+        "boxes and index (video.mp4_length)": lambda: read_length(clip),
         "packets, PyAV in process": lambda: probe(clip),
         "both ends decoded, PyAV": lambda: decode_ends(clip),
         "packets, ffmpeg as a child": lambda: measure_end(tool, clip),

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.clips import clip_name
+from utils.clip import clip_name
 from utils.report import REPORT_NAME, RESULT_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent

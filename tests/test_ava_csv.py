@@ -1,4 +1,4 @@
-"""make_ava_kin_download_csv.py, run as a user runs it, and the rules of utils/ava beneath it."""
+"""make_ava_kin_download_csv.py, run as a user runs it, and the rules of utils/lists/ava beneath it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils import ava
-from utils.clips import Clip, clip_window, read_lists
-from utils.frame_times import resample_indices
+from utils.clip import Clip, clip_window
+from utils.decode.times import resample_indices
+from utils.lists import ava
+from utils.lists.reading import read_lists
 from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, now
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,7 @@ def test_the_preview_shows_the_box_on_the_marked_frame(
 def test_probed_numbers_are_exact_at_every_rate(
     ava_folder: Path, tmp_path: Path, source: Callable[..., Path], rate: int
 ) -> None:
-    """Frame 3.1 s into a clip of any rate: the picture that shows it, by utils/frame_times."""
+    """Frame 3.1 s into a clip of any rate: the picture that shows it, by decode/times."""
     clips = tmp_path / "clips"
     clips.mkdir()
     frame = math.ceil(Fraction("3.1") * rate)
@@ -242,7 +243,7 @@ def test_probed_numbers_are_exact_at_every_rate(
 
 @given(st.decimals(0, 40, places=3), st.sampled_from([24, 25, 30, 60, Fraction(30000, 1001)]))
 def test_the_picture_is_the_one_on_the_screen(timestamp: object, rate: int | Fraction) -> None:
-    """The rule against its definition, in fractions; and the clip's start against utils.clips."""
+    """The rule against its definition, in fractions; and the clip's start against utils.clip."""
     ns, fps = ava.nanoseconds(str(timestamp)), Fraction(rate)
     start, duration = clip_window(Clip("", "", ns // ava.SECOND, -1.0))
     assert ava.clip_start(ns // ava.SECOND) == start * ava.SECOND

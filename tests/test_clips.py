@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripts import write_list
-from utils.clips import (
-    ID_PATTERN,
-    Clip,
-    Selection,
-    clip_name,
-    clip_window,
-    parse_clip_name,
-    read_lists,
-    shard_of,
-)
+from utils.clip import ID_PATTERN, Clip, clip_name, clip_window, parse_clip_name
+from utils.lists.reading import Selection, read_lists, shard_of
 
 IDS = st.from_regex(r"[A-Za-z0-9_-]{11}", fullmatch=True)
 

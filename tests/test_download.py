@@ -21,9 +21,11 @@ from tests.scripts import ROOT, Done, children_with, finish, report_rows, run, s
 from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
-from utils.media import Encode, Input, cut_command, find_ffmpeg, probe
 from utils.process import run_child
-from utils.youtube import FetchOptions, section_inputs
+from utils.sources.common import FetchOptions
+from utils.sources.youtube_commands import section_inputs
+from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg
+from utils.video.probe import probe
 
 FAST = ("--videos_per_hour", "0")
 

@@ -1,4 +1,4 @@
-"""utils/frame_times.py against the real ffmpeg: the same frames, and as many, at every rate."""
+"""utils/decode/times.py against the real ffmpeg: the same frames, and as many, at every rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.frame_times import end_of_last, parse_fps, resample_indices
+from utils.decode.times import end_of_last, parse_fps, resample_indices
 from utils.pyav import ratio
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

@@ -25,11 +25,11 @@ import av
 import numpy as np
 import psutil
 import pytest
+import utils.decode.frame_source
 from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import utils.frames
 from load_frames import (
     ClipDataset,
     ClipError,
@@ -43,9 +43,9 @@ from load_frames import (
 )
 from tests.clip_kinds import KINDS, frame_hashes, make
 from tests.standin.sources import ffmpeg_path
-from utils.frames import FrameSource
-from utils.h264 import codes_whole_frames
-from utils.pictures import Array, shown_size
+from utils.decode.frame_source import FrameSource
+from utils.decode.h264 import codes_whole_frames
+from utils.decode.pixels import Array, shown_size
 
 ROOT = Path(__file__).parent.parent
 
@@ -160,7 +160,7 @@ def test_parameter_sets_that_cannot_be_read_are_not_trusted(plain: Path, cut: in
 def test_a_film_too_long_for_the_memory_is_read_from_its_file(
     clip: Callable[[str], Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(utils.frames, "KEEP_PACKETS_BELOW", 0)
+    monkeypatch.setattr(utils.decode.frame_source, "KEEP_PACKETS_BELOW", 0)
     reference, _ = decoded(clip(name))
     with ClipReader(clip(name)) as reader:
         for indices in ([0], [49], range(30, 45), [3, 48, 21, 3]):
@@ -168,7 +168,7 @@ def test_a_film_too_long_for_the_memory_is_read_from_its_file(
 
 
 def test_few_packets_are_decoded_for_a_chunk(clip: Callable[[str], Path]) -> None:
-    from utils.packets import plan_runs
+    from utils.decode.packets import plan_runs
 
     with ClipReader(clip("b_frames.mp4")) as reader:
         table = reader._opened().table

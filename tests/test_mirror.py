@@ -16,7 +16,7 @@ from tests.scripts import Done, finish, report_rows, run, start, write_list
 from tests.standin.mirror import Content, Mirror, make_tar, special
 from tests.standin.server import StandIn
 from tests.standin.sources import frame_numbers
-from utils.media import probe
+from utils.video.probe import probe
 
 REPORT = "download_report.csv"
 

@@ -12,8 +12,8 @@ import pytest
 from tests.scripts import Done, finish, run, start
 from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
-from utils.clips import list_rows
-from utils.official import ALL_LISTS, ROWS, UNFINISHED
+from utils.lists.official import ALL_LISTS, ROWS, UNFINISHED
+from utils.lists.reading import list_rows
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
 SPLITS = ("train", "val", "test")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from utils.pace import Pace, Turn
+from utils.sources.pace import Pace, Turn
 
 
 def test_starts_are_spread_over_all_workers() -> None:

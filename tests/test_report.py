@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.cli import UserError
-from utils.clips import Clip
+from utils.clip import Clip
 from utils.report import (
     REASONS,
     RESULT_COLUMNS,

@@ -12,8 +12,10 @@ from tests.conftest import MakeSource
 from tests.scripts import Done, report_rows, run, write_list
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
-from utils.media import decode_whole, find_ffmpeg, probe
-from utils.mp4 import read_length
+from utils.video.checks import decode_whole
+from utils.video.ffmpeg import find_ffmpeg
+from utils.video.mp4_length import read_length
+from utils.video.probe import probe
 
 ID = "-bcdefghijk"
 REPORT = "download_report.csv"

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from utils.media import (
+from utils.report import REASONS
+from utils.sources.common import FetchOptions, is_youtube
+from utils.sources.youtube_commands import (
+    cookie_header,
+    extract_command,
+    section_inputs,
+    whole_command,
+)
+from utils.sources.youtube_errors import ERRORS, classify, classify_ytdlp
+from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
     Input,
@@ -15,18 +24,6 @@ from utils.media import (
     cut_command,
     file_url,
     read_source,
-)
-from utils.report import REASONS
-from utils.youtube import (
-    ERRORS,
-    FetchOptions,
-    classify,
-    classify_ytdlp,
-    cookie_header,
-    extract_command,
-    is_youtube,
-    section_inputs,
-    whole_command,
 )
 
 OPTIONS = FetchOptions(Path("/o"), Path("/o/.tmp"), Ffmpeg("ffmpeg", "9", frozenset({"headers"})))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import UserError
-from utils.clips import Clip, Refused, printable
+from utils.clip import Clip, Refused, printable
 from utils.files import DiskFull, is_disk_full
 from utils.packages import Streak
 

@@ -13,17 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.clips import AVA_TIME_END, clip_name, parse_clip_name
+from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
 from utils.files import TEMP_FOLDER
-from utils.media import (
-    DURATION_TOLERANCE,
-    BadClip,
-    Ffmpeg,
-    check_complete,
-    decode_whole,
-    probe,
-    rewrap_problem,
-)
+from utils.video.checks import check_complete, decode_whole
+from utils.video.ffmpeg import Ffmpeg
+from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
+from utils.video.rewrap import rewrap_problem
 
 # What download.py puts into its output folder that are no clips: half-done files, and bad ones.
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")

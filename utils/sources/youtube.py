@@ -8,130 +8,52 @@ whole video and the clips are cut from the file.
 from __future__ import annotations
 
 import json
-import os
 import random
-import re
-import shlex
 import shutil
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import certifi
-
-from utils.clips import Clip, clip_window
+from utils.clip import Clip, clip_window
 from utils.files import disk_is_full, is_disk_full, publish
-from utils.media import (
-    DURATION_TOLERANCE,
-    BadClip,
-    Encode,
-    Ffmpeg,
+from utils.packages import UNEXPECTED, describe
+from utils.process import Finished, Stopped, run_child, sleep
+from utils.report import Result
+from utils.sources.common import YOUTUBE, FetchOptions
+from utils.sources.pace import Pace, Turn
+from utils.sources.youtube_commands import (
+    child_environment,
+    extract_command,
+    section_inputs,
+    whole_command,
+)
+from utils.sources.youtube_errors import (
+    BLOCKS,
+    FFMPEG_REASONS,
+    FetchError,
+    classify,
+    classify_ytdlp,
+    is_for_good,
+    survives_as_whole,
+    ytdlp_message,
+)
+from utils.video.checks import check_clip
+from utils.video.ffmpeg import (
     Input,
-    check_clip,
     complaints,
     cut_command,
     file_url,
     last_line,
-    measure_end,
     read_source,
 )
-from utils.pace import Pace, Turn
-from utils.packages import UNEXPECTED, describe
-from utils.process import Finished, Stopped, run_child, sleep
-from utils.report import FAILED, REASONS, Result
+from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_end
 
-YOUTUBE = "https://www.youtube.com/watch?v="
-YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
-BLOCKS = ("rate_limited", "bot_check")
 TRIES = 3  # extractions for one video in one run, blocks not counted
 SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
 STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
-CHUNK = (
-    2**20
-)  # bytes a request: the rest of one is sent for nothing; over 10 MiB YouTube slows down
-
-# What yt-dlp and ffmpeg print when they fail, and what it means: the first row that matches counts.
-ERRORS: tuple[tuple[str, str], ...] = (
-    ("bot_check", r"not a bot|captcha challenge|IP is likely being blocked"),
-    (
-        "rate_limited",
-        r"rate-limited by YouTube|isn.t available, try again later|HTTP error 429"
-        r"|Too Many Requests",
-    ),
-    ("cookies", r"account cookies are no longer valid"),
-    (
-        "js_runtime",
-        r"No supported JavaScript runtime|challenge solving failed|Signature solving failed",
-    ),
-    ("disk_full", r"No space left|Disk quota exceeded|unable to (open for writing|write data)"),
-    ("age_restricted", r"confirm your age|inappropriate for some users|age-restricted"),
-    ("private", r"Private video|video is private"),
-    ("members_only", r"members-only|channel's members|requires payment"),
-    (
-        "account_terminated",
-        r"account associated with this video has been (terminated|closed)"
-        r"|closed their YouTube account",
-    ),
-    ("geo_blocked", r"in your country|geo restriction"),
-    ("copyright", r"copyright (claim|grounds)"),
-    (
-        "live",
-        r"live event will begin|Premieres? (in|will begin)|live event has ended"
-        r"|live stream recording is not available|processing this video",
-    ),
-    ("removed", r"removed by the (uploader|user)|removed for violating|no longer available"),
-    ("drm", r"DRM protected"),
-    ("bad_id", r"looks truncated|Invalid URL|Unsupported URL"),
-    ("unavailable", r"Video unavailable|video is (not available|unavailable)|does not exist"),
-    ("no_format", r"Requested format is not available|No video formats found"),
-    ("forbidden", r"HTTP error 403|403 Forbidden"),
-    ("undecodable", r"Invalid data found when processing input"),
-    (
-        "network",
-        r"HTTP error (404|5\d\d)|Server returned (404|5XX)|timed out|Connection (refused|reset)"
-        r"|Failed to resolve|Temporary failure in name resolution|bytes read, \d+ more expected"
-        r"|file is empty|Stream ends prematurely|Input/output error|SSL:",
-    ),
-)
-FFMPEG_REASONS = ("rate_limited", "disk_full", "forbidden", "undecodable", "network")
-_ERRORS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in ERRORS)
-
-
-class FetchError(Exception):
-    """A video, or one clip, did not come: `reason` is one of the report's reasons."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.at_extraction = False  # told by the site itself, and not by a server of its data
-
-
-@dataclass(frozen=True)
-class FetchOptions:
-    """All that a worker has to know; plain data, so that it can go to another process."""
-
-    out: Path
-    workspace: Path  # this run's temporary folder, on the same disk as `out`
-    ffmpeg: Ffmpeg
-    encode: Encode = Encode()
-    cookies: Path | None = None
-    cookies_from_browser: str | None = None
-    proxies: tuple[str, ...] = ()
-    ytdlp_args: tuple[str, ...] = ()
-    url_base: str = YOUTUBE
-    timeout: float = 600.0
-
-    @property
-    def source_name(self) -> str:
-        return YOUTUBE_NAMES[not is_youtube(self.url_base)]
 
 
 class SectionLuck:
@@ -181,152 +103,6 @@ class Budget:
         if self.left <= 0:
             raise FetchError("timeout", "took longer than --timeout")
         return max(1.0, self.left)
-
-
-def is_youtube(url_base: str) -> bool:
-    """Whether an address is YouTube's, however it is spelled: there its pace and blocks hold."""
-    host = urlsplit(url_base).hostname or ""
-    return host == "youtu.be" or f".{host}".endswith((".youtube.com", ".youtube-nocookie.com"))
-
-
-def classify(text: str) -> str:
-    """The reason that an error output states; `unknown` if none that is known."""
-    for reason, pattern in _ERRORS:
-        if pattern.search(text):
-            return reason
-    return "unknown"
-
-
-def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
-    """The reason in yt-dlp's output: its errors count first, for not all it warns of is a cause.
-
-    A private video says so in an ERROR, even where a WARNING says that there is no JavaScript. But
-    a 429 of YouTube's API stands in a WARNING alone; the ERROR is "Failed to extract any player
-    response".
-    """
-    errors = "\n".join(line for line in stderr.splitlines() if line.startswith("ERROR"))
-    reason = classify(errors)
-    if reason == "unknown":
-        reason = classify(stderr)
-    elif reason in ("no_format", "forbidden"):
-        warned = classify(stderr)
-        reason = warned if warned in ("cookies", "js_runtime", *BLOCKS) else reason
-    if reason == "bad_id" and not is_youtube(url_base) and "Unsupported URL" in stderr:
-        return "network"  # a mirror's error page, for an id that may be a good one
-    return reason
-
-
-# ---- command lines ------------------------------------------------------------------------------
-
-
-def format_arguments(options: FetchOptions) -> list[str]:
-    """Which of a video's formats: the highest that the encode keeps, H.264 (cheapest to decode)."""
-    wanted = "bv*+ba/b" if options.encode.audio else "bv/bv*/b"
-    order = "vcodec:h264,acodec:m4a"
-    if options.encode.max_height:
-        order = f"height:{options.encode.max_height},{order}"
-    return ["-f", wanted, "-S", order]
-
-
-def common_arguments(options: FetchOptions, folder: Path, proxy: str | None) -> list[str]:
-    """What every call of yt-dlp has: no configuration but the user's `--ytdlp_args`."""
-    argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--no-playlist", "--color", "never"]
-    argv += ["--socket-timeout", "20", "--ffmpeg-location", options.ffmpeg.path]
-    if proxy:
-        argv += ["--proxy", proxy]
-    if options.cookies:
-        # A copy for each call: yt-dlp writes its cookie file anew at its end, and workers that
-        # shared one would tear it.
-        copy = folder / "cookies.txt"
-        copy.unlink(missing_ok=True)
-        argv += ["--cookies", str(shutil.copyfile(options.cookies, copy))]
-    if options.cookies_from_browser:
-        argv += ["--cookies-from-browser", options.cookies_from_browser]
-    return argv
-
-
-def extract_command(
-    youtube_id: str, options: FetchOptions, folder: Path, proxy: str | None = None
-) -> list[str]:
-    """yt-dlp prints all it knows of a video as JSON, the chosen formats' addresses in it."""
-    argv = [*common_arguments(options, folder, proxy), *format_arguments(options), "-J"]
-    # The address comes after `--`, or an id such as -2JgjPsy4Eo could be read as an option.
-    return [*argv, *options.ytdlp_args, "--", options.url_base + youtube_id]
-
-
-def whole_command(
-    info_file: Path, options: FetchOptions, folder: Path, proxy: str | None = None
-) -> list[str]:
-    """yt-dlp fetches the whole video natively; the extraction is taken from `info_file`."""
-    template = str(folder / "whole").replace("%", "%%") + ".%(ext)s"
-    argv = [*common_arguments(options, folder, proxy), *format_arguments(options)]
-    argv += ["--no-progress", "--merge-output-format", "mp4/mkv", "-o", template]
-    return [*argv, *options.ytdlp_args, "--load-info-json", str(info_file)]
-
-
-def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input]:
-    """The chosen formats as inputs of ffmpeg: picture first. Empty if ffmpeg cannot read them."""
-    formats = info.get("requested_formats") or [info]
-    inputs = []
-    for each in formats:
-        url = each.get("url")
-        if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
-            return []
-        if each.get("protocol") not in ("http", "https", "m3u8", "m3u8_native"):
-            return []
-        inputs.append(Input(url, http_options(url, each, options)))
-    if len(inputs) == 2 and formats[0].get("vcodec") in (None, "none"):
-        inputs.reverse()
-    return inputs
-
-
-def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str]:
-    """ffmpeg's options for one address.
-
-    The reconnects repair connections that are cut, stall or are answered 5xx or 429 once; without
-    `rw_timeout` a stall hangs for ever. `request_size` keeps YouTube from slowing down (13 s to
-    3.9 s); ffmpeg before 8.1 has no such option and would refuse the line.
-    """
-    headers = dict(fmt.get("http_headers") or {})
-    if cookie := cookie_header(fmt.get("cookies")):
-        headers["Cookie"] = cookie
-    wanted = {
-        "headers": "".join(f"{name}: {value}\r\n" for name, value in headers.items()),
-        "reconnect": "1",
-        "reconnect_on_network_error": "1",
-        "reconnect_on_http_error": "429,5xx",
-        "reconnect_delay_max": "8",
-        "request_size": str(CHUNK),
-    }
-    found = {k: v for k, v in wanted.items() if v and k in options.ffmpeg.http_options}
-    found["rw_timeout"] = "15000000"  # microseconds
-    if urlsplit(url).scheme == "https":
-        # ffmpeg 9 checks certificates, and looks for the authorities only where Debian keeps them.
-        if {"--no-check-certificates", "--no-check-certificate"} & set(options.ytdlp_args):
-            found["tls_verify"] = "0"
-        else:
-            found["ca_file"] = os.environ.get("SSL_CERT_FILE") or certifi.where()
-    return found
-
-
-def cookie_header(cookies: str | None) -> str:
-    """yt-dlp's `cookies` of a format (`name=value; Domain=...`) as a Cookie header's value."""
-    try:
-        parsed = SimpleCookie(cookies or "")
-    except CookieError:
-        return ""
-    return "; ".join(f"{name}={morsel.coded_value}" for name, morsel in parsed.items())
-
-
-def child_environment(proxy: str | None) -> dict[str, str]:
-    """The environment of a child: UTF-8, and the proxy, which ffmpeg takes from there."""
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    if proxy:
-        environment |= {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
-    return environment
-
-
-# ---- one video ----------------------------------------------------------------------------------
 
 
 def fetch_video(
@@ -590,18 +366,6 @@ class _Video:
         return reason if reason in FFMPEG_REASONS else "unknown"
 
 
-def is_for_good(error: FetchError) -> bool:
-    """Whether no other try will ever help."""
-    return REASONS[error.reason][0] != FAILED
-
-
-def survives_as_whole(error: FetchError | None) -> bool:
-    """Whether fetching the whole video may help a clip (None: no section of it was tried)."""
-    if error is None:
-        return True
-    return not is_for_good(error) and error.reason not in ("disk_full", *BLOCKS)
-
-
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
     """The JSON that yt-dlp printed. Raises FetchError with the reason where it did not."""
     if done.timed_out:
@@ -617,16 +381,3 @@ def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
     if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
         raise FetchError("live", f"the video is a live stream ({info['live_status']})")
     return info
-
-
-def ytdlp_message(done: Finished) -> str:
-    """yt-dlp's own words for its last error, without its advice on reporting bugs."""
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    text = (errors or done.stderr.strip().splitlines() or ["no message"])[-1]
-    text = re.sub(r"^ERROR: (\[[^\]]+\] [^:]+: )?", "", text)
-    return re.split(r"\s*(?:; please report this issue|Use --cookies|See +https)", text)[0].strip()
-
-
-def split_words(text: str) -> tuple[str, ...]:
-    """`--ytdlp_args` as a shell splits words. Raises ValueError for an open quote."""
-    return tuple(shlex.split(text))

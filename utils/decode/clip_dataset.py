@@ -1,6 +1,6 @@
 """`ClipDataset`: clips on disk as training samples, a random chunk of frames and a label each.
 
-Above `utils/clip_reader`; `load_frames.py` shows it to the world. It has the two methods that
+Above `decode/clip_reader`; `load_frames.py` shows it to the world. It has the two methods that
 torch's DataLoader asks of a dataset, and needs no torch itself.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from utils.cli import UserError
-from utils.clip_reader import ClipReader, Layout, Rate, finish
-from utils.clips import read_lists
-from utils.pictures import Array
+from utils.decode.clip_reader import ClipReader, Layout, Rate, finish
+from utils.decode.pixels import Array
+from utils.lists.reading import read_lists
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 NO_LABEL = -1

@@ -12,23 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.clips import Clip, clip_window
+from utils.clip import Clip, clip_window
 from utils.files import disk_is_full, is_disk_full, publish, sync_folder
-from utils.media import (
-    DURATION_TOLERANCE,
-    BadClip,
-    Input,
-    check_clip,
-    cut_command,
-    file_url,
-    last_line,
-    read_source,
-)
-from utils.mp4 import measure_clip
 from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result
-from utils.youtube import FetchOptions
+from utils.sources.common import FetchOptions
+from utils.video.checks import check_clip
+from utils.video.ffmpeg import Input, cut_command, file_url, last_line, read_source
+from utils.video.mp4_length import measure_clip
+from utils.video.probe import DURATION_TOLERANCE, BadClip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What can be wrong with a clip that is to be loaded: one hierarchy of errors that name the file.
 
-Below `utils/frames` and `utils/clip_reader`, which raise them. Each carries plain
+Below `decode/frame_source` and `decode/clip_reader`, which raise them. Each carries plain
 values only, so that it comes whole out of a DataLoader's worker process.
 """
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.clip_reader import ClipReader
-from utils.contact_sheet import save_sheet
-from utils.pictures import Array
+from utils.decode.clip_reader import ClipReader
+from utils.decode.contact_sheet import save_sheet
+from utils.decode.pixels import Array
 
 TILE = (384, 288)  # pixels; a picture is shrunk or enlarged until it fits
 CAPTION_HEIGHT = 16

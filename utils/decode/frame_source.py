@@ -1,6 +1,6 @@
 """An open clip that gives any of its frames exactly as decoding from the start gives them.
 
-Between the packets (`utils/packets`) and the pictures (`utils/pictures`); `load_frames.ClipReader`
+Between the packets (`decode/packets`) and the pictures (`decode/pixels`); `load_frames.ClipReader`
 is its public face. It knows no arrays: frames leave it as PyAV decodes them, with their numbers.
 
 Which frames there are: those that ffmpeg's decoder puts out. Frames that an edit list cuts away
@@ -25,10 +25,10 @@ from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from utils.clip_errors import ClipError, ClipNotFound, CorruptClip, NoVideo
-from utils.frame_times import end_of_last
-from utils.h264 import codes_whole_frames
-from utils.packets import PacketTable, Run, plan_runs, read_table, whole_packets
+from utils.decode.errors import ClipError, ClipNotFound, CorruptClip, NoVideo
+from utils.decode.h264 import codes_whole_frames
+from utils.decode.packets import PacketTable, Run, plan_runs, read_table, whole_packets
+from utils.decode.times import end_of_last
 from utils.pyav import open_video, ratio
 
 # A clip's packets stay in memory (1 to 2 MB for 10 s): the one pass that lists them has read them

@@ -27,12 +27,13 @@ from utils.cli import (
     existing_folder,
     say,
 )
-from utils.clips import find_lists, read_lists, trim_format
+from utils.clip import trim_format
+from utils.decode.times import parse_fps
 from utils.files import DiskFull, find_videos
-from utils.frame_times import parse_fps
-from utils.jobs import Progress, clock, plural
+from utils.lists.reading import find_lists, read_lists
 from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
+from utils.progress import Progress, clock, plural
 from utils.report import FAILED, MADE_REASONS, WRITTEN, ReportFile
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.media import DURATION_TOLERANCE, BadClip, Ffmpeg, measure_end
+from utils.video.ffmpeg import Ffmpeg
+from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_end
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 LARGEST_INDEX = 16 * 2**20  # bytes of `moov`; that of a 10-second clip has a few thousand

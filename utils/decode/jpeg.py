@@ -1,6 +1,6 @@
 """One decoded frame becomes one JPEG: colours, shape and size as a player shows them.
 
-After the decoder (`utils/frames`), in the worker processes of frame_extract.py. JPEG (JFIF) holds
+After the decoder (`decode/frame_source`), in the worker processes of frame_extract.py. JPEG (JFIF) holds
 full-range BT.601; video is mostly limited range, and from YouTube mostly BT.709. The planes are
 brought over without the detour through RGB that costs 4 to 7 dB of luma; only scaling and uncommon
 pixel formats go through swscale.
@@ -20,7 +20,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from utils.pictures import Orientation, shown_size
+from utils.decode.pixels import Orientation, shown_size
 
 Plane = NDArray[np.uint8]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from utils.clips import Clip, clip_window
-from utils.foreign import Taken, cut_from, result_of, take_linked
-from utils.media import DURATION_TOLERANCE, BadClip
-from utils.mp4 import measure_clip
+from utils.clip import Clip, clip_window
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.youtube import FetchOptions
+from utils.sources.common import FetchOptions
+from utils.sources.taking import Taken, cut_from, result_of, take_linked
+from utils.video.mp4_length import measure_clip
+from utils.video.probe import DURATION_TOLERANCE, BadClip
 
 CLIP_FILE = re.compile(
     r"([A-Za-z0-9_-]{11})_(\d{1,9}(?:\.\d{1,3})?)(?:_(\d{1,9}(?:\.\d{1,3})?))?\.mp4", re.ASCII

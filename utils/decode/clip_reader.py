@@ -1,6 +1,6 @@
 """`ClipReader`: a clip as a sequence of pictures. `load_frames.py` shows it to the world.
 
-Above `utils/frames`, which decodes, and `utils/pictures`, which paints. Here stand the questions
+Above `decode/frame_source`, which decodes, and `decode/pixels`, which paints. Here stand the questions
 that have nothing to do with video: which frames were asked for, where in the array each belongs,
 threads, forks, pickling, memory that is there already.
 """
@@ -20,10 +20,10 @@ from typing import Any, Literal, Self
 import numpy as np
 from av import VideoFrame
 
-from utils.clip_errors import CorruptClip, FrameIndexError
-from utils.frame_times import parse_fps, resample_indices
-from utils.frames import FrameSource
-from utils.pictures import Array, Orientation, Painter, shown_size
+from utils.decode.errors import CorruptClip, FrameIndexError
+from utils.decode.frame_source import FrameSource
+from utils.decode.pixels import Array, Orientation, Painter, shown_size
+from utils.decode.times import parse_fps, resample_indices
 
 Unit = Literal["frame", "s"]
 Layout = Literal["THWC", "TCHW"]

@@ -1,52 +1,35 @@
-"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation, as they stream.
+"""Archives of the mirror, read as streams: their members become clips while they come in.
 
-Between the lists and the disk. The official lists say which archives can hold a wanted clip; each
-is read from the socket, and its wanted clips go through `foreign` into the flat folder. No archive
-is ever stored.
+Under `sources/mirror`, which says what is in which archive.
 """
 
 from __future__ import annotations
 
-import hashlib
 import queue
-import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from utils.cli import UserError
-from utils.clips import Clip, list_rows, parse_clip_name
-from utils.files import is_disk_full, publish, publish_many, start_writing
-from utils.foreign import Taken, encode_anew, examine, result_of
-from utils.jobs import plural, run_parallel
-from utils.official import (
-    CVDF,
-    LISTS_FOLDER,
-    ListServers,
-    OfficialList,
-    fetch_lists,
-    labels_of,
-    with_slash,
-)
+from utils.clip import Clip, parse_clip_name
+from utils.files import is_disk_full, publish_many, start_writing
+from utils.lists.fetching import ListServers
+from utils.lists.official import CVDF, LISTS_FOLDER
 from utils.process import STOP, Stopped, sleep
 from utils.report import FAILED, Result
+from utils.sources.common import FetchOptions
+from utils.sources.mirror import remember
+from utils.sources.taking import Taken, encode_anew, examine, result_of
 from utils.tar import BadTar, Member, TarStream
 from utils.web import Web, WebError, waits
-from utils.youtube import FetchOptions
 
 NAME = "cvdf"  # the source, in the report
-# In this order: K700-2020 and most of K600 have an archive a class; K400 mixes, and is the dearest.
-DATASETS = ("700_2020", "600", "400")
-SPLITS = ("train", "val", "test")
-PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
-REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
 LARGEST_CLIP = 500 * 2**20  # bytes
-MEMORY_FOLDER = ".cvdf"
 LARGEST_BATCH = 64  # clips that are published at once
 HEADS_AT_ONCE = 8
 STOP_SECONDS = 2.0  # what a thread that waits for a server gets before it is left behind
@@ -126,229 +109,6 @@ def key_of(clip: Clip) -> Key | None:
     if clip.is_ava or not (clip.time_start.is_integer() and clip.time_end.is_integer()):
         return None
     return clip.youtube_id, int(clip.time_start), int(clip.time_end)
-
-
-# ---- which archives -----------------------------------------------------------------------------
-
-
-def fetch_from_mirror(
-    clips: Sequence[Clip], options: FetchOptions, mirror: MirrorOptions, tell: Tell
-) -> Generator[Result, None, None]:
-    """The clips that the mirror holds, as they land; then a result for each that it does not."""
-    wanted = Wanted(clips)
-    failed: dict[Key, str] = {}  # clips that an archive may hold which could not be read
-    for dataset in DATASETS:
-        if not wanted.keys or STOP.is_set():
-            break
-        archives = [
-            archive
-            for split in SPLITS
-            for archive in find_archives(OfficialList(dataset, split), wanted, mirror, failed, tell)
-        ]
-        yield from read_stage(dataset, archives, wanted, options, mirror, failed, tell)
-        if dataset == "400":
-            spares = replacements(archives, wanted, mirror)
-            yield from read_stage(dataset, spares, wanted, options, mirror, failed, tell)
-    for clip in clips:
-        if STOP.is_set():
-            return
-        key = key_of(clip)
-        if key is None or key in wanted.keys:
-            yield answer(clip, wanted.problems.get(clip.name), failed.get(key) if key else None)
-
-
-def replacements(
-    archives: Sequence[Archive], wanted: Wanted, mirror: MirrorOptions
-) -> list[Archive]:
-    """The archive of clips that are corrupt in K400's own, if there is one and it is of use."""
-    listed = frozenset[Key]().union(*(archive.keys for archive in archives))
-    keys = wanted.keys & listed
-    spare = Archive(with_slash(mirror.base) + REPLACEMENTS, keys)
-    try:
-        if keys:
-            mirror.web.size(spare.url)
-    except WebError as error:
-        return [] if error.for_good else [spare]
-    return [spare]
-
-
-def answer(clip: Clip, problem: Result | None, failure: str | None) -> Result:
-    """Why the mirror did not give a clip."""
-    if failure is not None:
-        return Result.of(clip, "network", NAME, attempts=1, message=failure)
-    if problem is not None:
-        return problem
-    return Result.of(clip, "unavailable", NAME, attempts=1, message="in no archive of the mirror")
-
-
-def find_archives(
-    listed: OfficialList, wanted: Wanted, mirror: MirrorOptions, failed: dict[Key, str], tell: Tell
-) -> list[Archive]:
-    """The archives of a dataset's split that can hold wanted clips, by its official list."""
-    try:
-        by_label = listed_clips(listed, wanted.keys, mirror, tell)
-        if not by_label:
-            return []
-        urls = read_paths(listed, mirror)
-    except (UserError, WebError) as error:
-        tell(f"cvdf         {listed.name} is left out: {error}")
-        # Clips of lists that are there get a surer answer.
-        failed.update(dict.fromkeys(wanted.keys, f"{listed.name}: {error}"))
-        return []
-    classes = class_archives(listed, urls, mirror.lists_folder)
-    archives = []
-    if classes is None:
-        everything = frozenset().union(*by_label.values())
-        archives = [Archive(url, everything) for url in urls]
-    else:
-        for label, keys in by_label.items():
-            archives += [
-                Archive(url, frozenset(keys)) for url in classes.get(same_label(label), [])
-            ]
-    return archives
-
-
-def listed_clips(
-    listed: OfficialList, wanted: frozenset[Key], mirror: MirrorOptions, tell: Tell
-) -> dict[str, set[Key]]:
-    """The wanted clips in an official list, by label. Fetches the list. Raises UserError."""
-    path = listed.path(mirror.lists_folder)
-    if not path.exists():
-        fetch_lists([(listed, mirror.lists_folder)], mirror.lists, tell)
-    ids = {key[0] for key in wanted}
-    by_label: dict[str, set[Key]] = {}
-    for youtube_id, start, end, label in list_rows(path):
-        if youtube_id in ids:
-            with suppress(ValueError):
-                key = (youtube_id, int(float(start)), int(float(end)))
-                if key in wanted:
-                    by_label.setdefault(label, set()).add(key)
-    return by_label
-
-
-def read_paths(listed: OfficialList, mirror: MirrorOptions) -> list[str]:
-    """The addresses of a split's archives. Raises WebError."""
-    base = with_slash(mirror.base)
-    prefix = f"{listed.dataset}/{listed.split}/"
-    text = mirror.web.text(f"{base}{prefix}{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt")
-    urls = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        # A copy of the mirror has copies of the lists, too, which name the original.
-        url = urljoin(base, base + line.removeprefix(CVDF) if line.startswith(CVDF) else line)
-        if urlsplit(url).scheme in ("http", "https"):
-            urls.append(url)
-    if not urls:
-        raise WebError(f"the mirror lists no archive of {listed.name}", for_good=True)
-    return list(dict.fromkeys(urls))
-
-
-def class_archives(
-    listed: OfficialList, urls: Sequence[str], folder: Path
-) -> dict[str, list[str]] | None:
-    """The archives by class, where there is one a class; None where any may hold any clip."""
-    if listed.split == "test" or listed.dataset == "400":
-        return None
-    names = [unquote(urlsplit(url).path.rsplit("/", 1)[-1]) for url in urls]
-    classes: dict[str, list[str]] = {}
-    if listed.dataset == "600":
-        for url, name in zip(urls, names, strict=True):
-            classes.setdefault(same_label(re.sub(r"\.(tar\.gz|tgz|tar)$", "", name)), []).append(
-                url
-            )
-        return classes
-    labels = labels_of(listed, folder)
-    for url, name in zip(urls, names, strict=True):
-        number = re.search(r"_(\d+)\.(?:tar\.gz|tgz|tar)$", name)
-        if number is None or not 1 <= int(number[1]) <= len(labels):
-            return None  # not the layout that is known: look into all of them
-        classes.setdefault(same_label(labels[int(number[1]) - 1]), []).append(url)
-    return classes
-
-
-def same_label(label: str) -> str:
-    """One spelling for a class in lists and in the names of archives."""
-    return re.sub(r"[\s_]+", " ", label).strip().casefold()
-
-
-# ---- what an archive is known to hold -----------------------------------------------------------
-
-
-def memory_path(url: str, out: Path) -> Path:
-    return out / MEMORY_FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.txt"
-
-
-def remember(url: str, names: Iterable[str], options: FetchOptions) -> None:
-    """Write down that an archive was read to its end, and the good clips that it holds.
-
-    A line for its address, then one a clip. Raises OSError.
-    """
-    path = memory_path(url, options.out)
-    path.parent.mkdir(exist_ok=True)
-    part = options.workspace / path.name
-    part.write_text("\n".join([url, *sorted(names)]) + "\n", encoding="utf-8")
-    publish(part, path)
-
-
-def can_add(archive: Archive, wanted: frozenset[Key], out: Path) -> bool:
-    """Whether an archive may hold a wanted clip, by what is known of it."""
-    keys = archive.keys & wanted
-    try:
-        lines = memory_path(archive.url, out).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return bool(keys)
-    held = {parse_clip_name(name) for name in lines[1:]}
-    return not keys.isdisjoint(held)
-
-
-# ---- reading archives ---------------------------------------------------------------------------
-
-
-def read_stage(
-    dataset: str,
-    archives: Sequence[Archive],
-    wanted: Wanted,
-    options: FetchOptions,
-    mirror: MirrorOptions,
-    failed: dict[Key, str],
-    tell: Tell,
-) -> Generator[Result, None, None]:
-    """Read the archives that can add something; say how many they are, how large, how it went."""
-    left = wanted.keys
-    reads = [
-        a for a in archives if a.keys & left and (mirror.forget or can_add(a, left, options.out))
-    ]
-    if not reads:
-        return
-    tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    for event in _ArchiveReaders(reads, wanted, options, mirror).events():
-        if isinstance(event, Result):
-            yield event
-            continue
-        if event.error:
-            tell(f"network: {event.archive.name}: {event.error}")
-            failed.update(dict.fromkeys(event.archive.keys, f"{event.archive.name}: {event.error}"))
-        if event.odd:
-            odd = ", ".join(f"{n:,} {what}" for what, n in event.odd.most_common())
-            tell(f"skipped in {event.archive.name}: {odd}")
-
-
-def size_line(dataset: str, archives: Sequence[Archive], mirror: MirrorOptions) -> str:
-    """How many archives are read, and how many GB, as far as their server says."""
-
-    def head(archive: Archive) -> int:
-        try:
-            return mirror.web.size(archive.url) or 0
-        except WebError:
-            return 0
-
-    known = [size for size in run_parallel(head, archives, HEADS_AT_ONCE) if size]
-    unsaid = len(archives) - len(known)
-    size = sum(known)
-    total = f"{size / 1e9:,.1f} GB" if size > 1e8 else f"{size / 1e6:,.1f} MB"
-    if not known:
-        total = "of unknown size"
-    more = f" and {unsaid:,} of unknown size" if known and unsaid else ""
-    return f"reading {plural(len(archives), 'archive')} of Kinetics-{dataset}, {total}{more}"
 
 
 @dataclass(frozen=True)

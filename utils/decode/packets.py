@@ -1,6 +1,6 @@
 """The packets of a clip and what they tell before anything is decoded: its frames and their times.
 
-Between the container and the decoder (`utils/frames`). Three kinds of order meet here. Packets come
+Between the container and the decoder (`decode/frame_source`). Three kinds of order meet here. Packets come
 in decoding order; frames are numbered in the order of display; and decoding may begin at certain
 packets only. `PacketTable` holds all three, from one pass that reads the packets and decodes none
 (1 to 2 ms for a clip of 10 s).
@@ -22,8 +22,8 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from utils.frame_times import end_of_last
-from utils.h264 import NalReader
+from utils.decode.h264 import NalReader
+from utils.decode.times import end_of_last
 from utils.pyav import ratio
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
@@ -42,7 +42,7 @@ class PacketTable:
     packet_of: for each frame the position of its packet
     starts: positions at which decoding may begin, rising; starts_pts: their time stamps
     end: the tick at which the last frame goes
-    origin: the tick that ffmpeg's command line counts from (see `utils.frame_times`)
+    origin: the tick that ffmpeg's command line counts from (see `decode/times`)
     promised: how many frames the file says it has; more than len(pts) if it was cut off
     odd: why the packets cannot be trusted, or "" if they can
     own_headers: whether key packets bring parameter sets, which may change the picture's size

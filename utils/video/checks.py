@@ -1,0 +1,109 @@
+"""Whether a clip is whole: length, sound, both ends, every packet.
+
+Behind every file that ffmpeg writes, for its exit code proves nothing: half a source, a full disk
+and a seek past the end all give 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from utils.process import run_child
+from utils.pyav import open_video, ratio
+from utils.video.ffmpeg import _STRICT, Ffmpeg, file_url, last_line
+from utils.video.probe import DURATION_TOLERANCE, BadClip, Probe, probe
+
+
+def decode_ends(path: Path) -> None:
+    """Decode a file at its beginning, and from its last key frame on to the end.
+
+    Raises BadClip: `undecodable` where it does not decode, `truncated` where frames that the
+    container promises do not come out.
+    """
+    import av
+
+    try:
+        with open_video(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # the workers are the threads
+            packets = [p for p in container.demux(stream) if p.pts is not None]
+            last_shown = max(p.pts for p in packets if p.pts is not None)
+            last_key = max(p.pts for p in packets if p.is_keyframe and p.pts is not None)
+        with open_video(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            if next(iter(container.decode(stream)), None) is None:
+                raise BadClip("undecodable", "the first frame does not decode")
+            container.seek(last_key, stream=stream, backward=True)
+            decoded = [frame.pts for frame in container.decode(stream) if frame.pts is not None]
+        if not decoded or max(decoded) < last_shown:
+            raise BadClip("truncated", "the last frames do not decode")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"does not decode: {error}") from error
+
+
+def check_length(found: Probe, expected: float) -> None:
+    """Whether a clip is as long as it should be, in seconds. Raises BadClip (truncated).
+
+    At low frame rates the last frame may end one frame interval early; that is no truncation.
+    """
+    tolerance = max(DURATION_TOLERANCE, 1.5 / float(found.fps) if found.fps else 0.0)
+    if found.end < expected - tolerance:
+        raise BadClip("truncated", f"{found.end:.2f} s where {expected:.2f} s were to be had")
+
+
+def check_clip(path: Path, expected: float, wants_audio: bool) -> Probe:
+    """Check a clip that was just cut: picture, duration, sound, both ends decode. Raises BadClip.
+
+    `expected`: the seconds that its source could give.
+    """
+    found = probe(path)
+    check_length(found, expected)
+    if found.end > expected + max(DURATION_TOLERANCE, 2 / float(found.fps or 1)):
+        raise BadClip("undecodable", f"{found.end:.2f} s where {expected:.2f} s were asked for")
+    if wants_audio and not found.has_audio:
+        raise BadClip("truncated", "the sound is missing")
+    decode_ends(path)
+    return found
+
+
+def check_complete(path: Path) -> None:
+    """Whether the packets that a file promises are all there. Raises BadClip (truncated).
+
+    ffmpeg says nothing of a file that ends between two packets: it decodes what there is and exits
+    with 0. An mp4 lists its packets beforehand; other containers tell their duration.
+    """
+    import av
+
+    counts: Counter[int] = Counter()
+    end = 0.0
+    try:
+        with open_video(path) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            for packet in container.demux(streams):
+                counts[packet.stream_index] += packet.dts is not None
+                base = ratio(packet.time_base)
+                if packet.pts is not None and base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * base))
+            if "mp4" in container.format.name:
+                for stream in streams:
+                    there, promised = counts[stream.index], len(stream.index_entries)
+                    if there < promised:
+                        raise BadClip("truncated", f"cut off: {there} of {promised} packets")
+            elif container.duration and end < container.duration / av.time_base - 0.5:
+                promised_end = container.duration / av.time_base
+                raise BadClip("truncated", f"cut off: {end:.2f} s of {promised_end:.2f}")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+
+
+def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
+    """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
+    argv = [tool.path, *_STRICT]
+    argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
+    finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
+    if finished.timed_out:
+        raise BadClip("undecodable", "decoding does not come to an end")
+    if finished.returncode != 0 or finished.stderr.strip():
+        raise BadClip("undecodable", f"does not decode: {last_line(finished) or 'ffmpeg failed'}")
