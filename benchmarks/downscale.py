@@ -28,9 +28,10 @@ import av
 
 from benchmarks.clips import find_clips, make_clips
 from benchmarks.frames import cpu
-from downscale_videos import DEFAULT, FOR_LOADING, Job, downscale, small_size
+from downscale_videos import Job, downscale
 from utils.cli import make_parser, positive_int, run_script
 from utils.runs.batch import Task
+from utils.runs.encode_options import DEFAULT, FOR_LOADING, small_size
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.video.inspect import inspect
 

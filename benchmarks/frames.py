@@ -27,8 +27,9 @@ from statistics import median
 import av
 
 from benchmarks.clips import find_clips, make_clips
-from frame_extract import ClipTask, Job, Settings, extract
+from frame_extract import ClipTask, Job, extract
 from utils.cli import make_parser, positive_int, run_script
+from utils.runs.frame_store import Settings
 from utils.video.ffmpeg import find_ffmpeg
 
 SSIM = re.compile(r"Y:([\d.]+).*?U:([\d.]+).*?V:([\d.]+)")

@@ -1,4 +1,4 @@
-"""make_ava_kin_download_csv.py, run as a user runs it, and the rules of utils/lists/ava beneath it."""
+"""make_ava_kin_download_csv.py, run as a user runs it, and the rules of lists/ava beneath."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ import av
 import numpy as np
 import psutil
 import pytest
-import utils.decode.frame_source
 from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +42,7 @@ from load_frames import (
 )
 from tests.clip_kinds import KINDS, frame_hashes, make
 from tests.standin.sources import ffmpeg_path
+from utils.decode import frame_source
 from utils.decode.frame_source import FrameSource
 from utils.decode.h264 import codes_whole_frames
 from utils.decode.pixels import Array, shown_size
@@ -160,7 +160,7 @@ def test_parameter_sets_that_cannot_be_read_are_not_trusted(plain: Path, cut: in
 def test_a_film_too_long_for_the_memory_is_read_from_its_file(
     clip: Callable[[str], Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(utils.decode.frame_source, "KEEP_PACKETS_BELOW", 0)
+    monkeypatch.setattr(frame_source, "KEEP_PACKETS_BELOW", 0)
     reference, _ = decoded(clip(name))
     with ClipReader(clip(name)) as reader:
         for indices in ([0], [49], range(30, 45), [3, 48, 21, 3]):

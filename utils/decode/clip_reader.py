@@ -1,8 +1,8 @@
 """`ClipReader`: a clip as a sequence of pictures. `load_frames.py` shows it to the world.
 
-Above `decode/frame_source`, which decodes, and `decode/pixels`, which paints. Here stand the questions
-that have nothing to do with video: which frames were asked for, where in the array each belongs,
-threads, forks, pickling, memory that is there already.
+Above `decode/frame_source`, which decodes, and `decode/pixels`, which paints. Here stand the
+questions that have nothing to do with video: which frames were asked for, where in the array each
+belongs, threads, forks, pickling, memory that is there already.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the bytes of H.264 and HEVC say, undecoded: where decoding may begin, and of what kind.
 
-Below `decode/packets` (which packets may be started at) and `decode/frame_source` (how a file is opened).
+Below `decode/packets` (which packets may be started at) and `decode/frame_source` (how a file is
+opened).
 Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15 for the avcC record.
 """
 

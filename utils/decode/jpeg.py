@@ -1,9 +1,9 @@
 """One decoded frame becomes one JPEG: colours, shape and size as a player shows them.
 
-After the decoder (`decode/frame_source`), in the worker processes of frame_extract.py. JPEG (JFIF) holds
-full-range BT.601; video is mostly limited range, and from YouTube mostly BT.709. The planes are
-brought over without the detour through RGB that costs 4 to 7 dB of luma; only scaling and uncommon
-pixel formats go through swscale.
+After the decoder (`decode/frame_source`), in the worker processes of frame_extract.py. JPEG (JFIF)
+holds full-range BT.601; video is mostly limited range, and from YouTube mostly BT.709. The planes
+are brought over without the detour through RGB that costs 4 to 7 dB of luma; only scaling and
+uncommon pixel formats go through swscale.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The packets of a clip and what they tell before anything is decoded: its frames and their times.
 
-Between the container and the decoder (`decode/frame_source`). Three kinds of order meet here. Packets come
-in decoding order; frames are numbered in the order of display; and decoding may begin at certain
-packets only. `PacketTable` holds all three, from one pass that reads the packets and decodes none
-(1 to 2 ms for a clip of 10 s).
+Between the container and the decoder (`decode/frame_source`). Three kinds of order meet here.
+Packets come in decoding order; frames are numbered in the order of display; and decoding may begin
+at certain packets only. `PacketTable` holds all three, from one pass that reads the packets and
+decodes none (1 to 2 ms for a clip of 10 s).
 
 What the packets tell is a promise, and there are files whose decoder does not keep it. Those are
 sorted out here (`PacketTable.odd` says why) and are decoded from their first packet on every time:

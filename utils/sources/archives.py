@@ -7,108 +7,36 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from utils.cli import UserError
-from utils.clip import Clip, parse_clip_name
+from utils.clip import Clip
 from utils.files import is_disk_full, publish_many, start_writing
-from utils.lists.fetching import ListServers
-from utils.lists.official import CVDF, LISTS_FOLDER
 from utils.process import STOP, Stopped, sleep
 from utils.report import FAILED, Result
+from utils.sources.archive_memory import remember
 from utils.sources.common import FetchOptions
-from utils.sources.mirror import remember
 from utils.sources.taking import Taken, encode_anew, examine, result_of
+from utils.sources.wanted import (
+    NAME,
+    Archive,
+    Ending,
+    Key,
+    MirrorOptions,
+    Wanted,
+    member_key,
+    oddity,
+)
 from utils.tar import BadTar, Member, TarStream
-from utils.web import Web, WebError, waits
+from utils.web import WebError, waits
 
-NAME = "cvdf"  # the source, in the report
-LARGEST_CLIP = 500 * 2**20  # bytes
 LARGEST_BATCH = 64  # clips that are published at once
 HEADS_AT_ONCE = 8
 STOP_SECONDS = 2.0  # what a thread that waits for a server gets before it is left behind
-
-Key = tuple[str, int, int]  # youtube_id, start, end
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class MirrorOptions:
-    """Where the mirror is, and how to ask it."""
-
-    web: Web
-    base: str = CVDF
-    lists: ListServers = field(default_factory=lambda: ListServers(Web()))
-    lists_folder: Path = LISTS_FOLDER
-    num_jobs: int = 1
-    forget: bool = False  # read archives again that have nothing new
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One archive, and the wanted clips that it may hold."""
-
-    url: str
-    keys: frozenset[Key]
-
-    @property
-    def name(self) -> str:
-        return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
-
-
-@dataclass
-class Ending:
-    """How the reading of an archive went."""
-
-    archive: Archive
-    error: str = ""  # why it broke off; empty when it ended whole
-    taken: int = 0
-    odd: Counter[str] = field(default_factory=Counter)  # members that no mirror should hold
-
-
-class Wanted:
-    """The clips that are still wanted. A reader claims one before it takes it."""
-
-    def __init__(self, clips: Iterable[Clip]) -> None:
-        self._lock = threading.Lock()
-        self._clips = {key: clip for clip in clips if (key := key_of(clip))}
-        self._claimed: set[Key] = set()
-        self.problems: dict[str, Result] = {}  # by the clip's name: what was wrong with its copy
-
-    def claim(self, key: Key) -> Clip | None:
-        with self._lock:
-            if key in self._claimed or key not in self._clips:
-                return None
-            self._claimed.add(key)
-            return self._clips[key]
-
-    def give_back(self, key: Key, problem: Result) -> None:
-        """Another archive may have a better copy."""
-        with self._lock:
-            self._claimed.discard(key)
-            self.problems[problem.clip] = problem
-
-    def done(self, key: Key) -> None:
-        with self._lock:
-            self._clips.pop(key, None)
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        with self._lock:
-            return frozenset(self._clips)
-
-
-def key_of(clip: Clip) -> Key | None:
-    """How an archive names a clip; None for one that no archive holds."""
-    if clip.is_ava or not (clip.time_start.is_integer() and clip.time_end.is_integer()):
-        return None
-    return clip.youtube_id, int(clip.time_start), int(clip.time_end)
 
 
 @dataclass(frozen=True)
@@ -121,7 +49,7 @@ class _Good:
     done: Future[bool]
 
 
-class _ArchiveReaders:
+class ArchiveReaders:
     """Threads that read archives, threads that check what they take out, and one that publishes.
 
     Clips are published in batches: as many as were found good while the last batch was written to
@@ -297,7 +225,7 @@ class _ArchiveReaders:
 class _Reading:
     """One archive, read to its end over as many connections as it takes."""
 
-    def __init__(self, archive: Archive, readers: _ArchiveReaders) -> None:
+    def __init__(self, archive: Archive, readers: ArchiveReaders) -> None:
         self.archive, self.readers = archive, readers
         self.ending = Ending(archive)
         self.held: set[str] = set()
@@ -382,31 +310,7 @@ class _Reading:
         return readers.finish(clip, key, path)
 
 
-def member_key(name: str) -> Key | None:
-    """The clip that a member is, by its base name; None if it is none."""
-    base = name.rsplit("/", 1)[-1]
-    if not base.endswith(".mp4"):
-        return None
-    found = parse_clip_name(base[:-4])
-    return None if found is None or found[2] is None else (found[0], found[1], found[2])
-
-
 def failed_result(result: Result, reason: str, error: OSError) -> Result:
     """The result of a clip that was good, and could not be published."""
     message = f"{error.strerror}: {error.filename or ''}"
     return replace(result, status=FAILED, reason=reason, bytes=0, message=message)
-
-
-def oddity(member: Member) -> str:
-    """Why a member is passed over whatever it is called; empty for a file like any other."""
-    if not member.is_file:
-        return "not a regular file"
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        return "with an unsafe name"
-    if member.name.rsplit("/", 1)[-1].startswith("._"):
-        return "with a name that begins with ._"
-    if member_key(member.name) is None:
-        return "not a clip"
-    if member.size > LARGEST_CLIP:
-        return f"larger than {LARGEST_CLIP // 2**20} MB"
-    return ""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from utils.clip import Clip, clip_window
+from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.sources.common import FetchOptions
+from utils.sources.common import FetchOptions, Run
 from utils.sources.taking import Taken, cut_from, result_of, take_linked
 from utils.video.mp4_length import measure_clip
 from utils.video.probe import DURATION_TOLERANCE, BadClip
 
+NAME = "clips"  # in the report
 CLIP_FILE = re.compile(
     r"([A-Za-z0-9_-]{11})_(\d{1,9}(?:\.\d{1,3})?)(?:_(\d{1,9}(?:\.\d{1,3})?))?\.mp4", re.ASCII
 )
@@ -81,6 +83,18 @@ def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskInde
                     videos.setdefault(file[:11], []).append((folder, file))
         shorts |= read_shorts(Path(top) / REPORT_NAME)
     return DiskIndex(videos, frozenset(shorts))
+
+
+def from_disk(
+    clips: Sequence[Clip], run: Run, folders: tuple[Path, ...], allow_partial: bool
+) -> Generator[Result, None, None]:
+    """The source `clips:DIR[:DIR...]`."""
+    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips))
+
+    def get(clip: Clip) -> Result:
+        return get_clip(clip, index, run.options, NAME, allow_partial)
+
+    yield from run_parallel(get, clips, run.num_jobs)
 
 
 def get_clip(

@@ -7,35 +7,25 @@ is ever stored.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils.cli import UserError
-from utils.clip import Clip, parse_clip_name
-from utils.files import publish
+from utils.clip import Clip
 from utils.lists.fetching import fetch_lists, labels_of, with_slash
 from utils.lists.official import CVDF, OfficialList
 from utils.lists.reading import list_rows
 from utils.parallel import run_parallel
-from utils.process import STOP
+from utils.process import STOP, Stopped
 from utils.progress import plural
 from utils.report import Result
-from utils.sources.archives import (
-    HEADS_AT_ONCE,
-    NAME,
-    Archive,
-    Key,
-    MirrorOptions,
-    Tell,
-    Wanted,
-    _ArchiveReaders,
-    key_of,
-)
-from utils.sources.common import FetchOptions
+from utils.sources.archive_memory import can_add
+from utils.sources.archives import HEADS_AT_ONCE, ArchiveReaders
+from utils.sources.common import FetchOptions, Run
+from utils.sources.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.web import WebError
 
 # In this order: K700-2020 and most of K600 have an archive a class; K400 mixes, and is the dearest.
@@ -43,7 +33,14 @@ DATASETS = ("700_2020", "600", "400")
 SPLITS = ("train", "val", "test")
 PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
-MEMORY_FOLDER = ".cvdf"
+
+
+def from_mirror(
+    clips: Sequence[Clip], run: Run, mirror: MirrorOptions
+) -> Generator[Result, None, None]:
+    """The source `cvdf`."""
+    with suppress(Stopped):
+        yield from fetch_from_mirror(clips, run.options, mirror, run.tell)
 
 
 def fetch_from_mirror(
@@ -185,33 +182,6 @@ def same_label(label: str) -> str:
     return re.sub(r"[\s_]+", " ", label).strip().casefold()
 
 
-def memory_path(url: str, out: Path) -> Path:
-    return out / MEMORY_FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.txt"
-
-
-def remember(url: str, names: Iterable[str], options: FetchOptions) -> None:
-    """Write down that an archive was read to its end, and the good clips that it holds.
-
-    A line for its address, then one a clip. Raises OSError.
-    """
-    path = memory_path(url, options.out)
-    path.parent.mkdir(exist_ok=True)
-    part = options.workspace / path.name
-    part.write_text("\n".join([url, *sorted(names)]) + "\n", encoding="utf-8")
-    publish(part, path)
-
-
-def can_add(archive: Archive, wanted: frozenset[Key], out: Path) -> bool:
-    """Whether an archive may hold a wanted clip, by what is known of it."""
-    keys = archive.keys & wanted
-    try:
-        lines = memory_path(archive.url, out).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return bool(keys)
-    held = {parse_clip_name(name) for name in lines[1:]}
-    return not keys.isdisjoint(held)
-
-
 def read_stage(
     dataset: str,
     archives: Sequence[Archive],
@@ -229,7 +199,7 @@ def read_stage(
     if not reads:
         return
     tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    for event in _ArchiveReaders(reads, wanted, options, mirror).events():
+    for event in ArchiveReaders(reads, wanted, options, mirror).events():
         if isinstance(event, Result):
             yield event
             continue

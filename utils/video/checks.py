@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.process import run_child
 from utils.pyav import open_video, ratio
-from utils.video.ffmpeg import _STRICT, Ffmpeg, file_url, last_line
+from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
 from utils.video.probe import DURATION_TOLERANCE, BadClip, Probe, probe
 
 
@@ -100,7 +100,7 @@ def check_complete(path: Path) -> None:
 
 def decode_whole(tool: Ffmpeg, path: Path, timeout: float | None = None) -> None:
     """Decode every frame of a file, in a child process. Raises BadClip (undecodable)."""
-    argv = [tool.path, *_STRICT]
+    argv = [tool.path, *STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-map", "0:a?"]
     finished = run_child([*argv, "-f", "null", "-"], timeout=timeout)
     if finished.timed_out:

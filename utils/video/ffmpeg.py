@@ -21,7 +21,7 @@ from utils.cli import UserError
 from utils.process import Finished, run_child
 
 # For reading a file that may be a stranger's: no file it names is opened, and an error is an end.
-_STRICT = (
+STRICT = (
     *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
     *("-protocol_whitelist", "file"),
 )

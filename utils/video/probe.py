@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils.process import run_child
 from utils.pyav import open_video, ratio
-from utils.video.ffmpeg import _STRICT, Ffmpeg, file_url, last_line
+from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
 
 DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what was asked for
 
@@ -51,7 +51,7 @@ def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float
 
     In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
     """
-    argv = [tool.path, *_STRICT]
+    argv = [tool.path, *STRICT]
     argv += ["-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.process import run_child
 from utils.pyav import open_video
 from utils.video.checks import decode_whole
-from utils.video.ffmpeg import _STRICT, Ffmpeg, file_url, last_line
+from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
 
 # What may stand in an mp4 that common players and decoders read. By names of decoders.
@@ -38,7 +38,7 @@ def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
     The first picture and the first sound go over. Raises BadClip when the mp4 does not decode to
     the very pictures of `source`, at its length (an AVI without time stamps may not).
     """
-    argv = [tool.path, *_STRICT]
+    argv = [tool.path, *STRICT]
     argv += ["-i", file_url(source), "-map", "0:v:0", "-map", "0:a:0?", "-c", "copy"]
     argv += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", "-y", file_url(target)]
     finished = run_child(argv)
@@ -63,7 +63,7 @@ def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
 
 def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
     """The MD5 of every decoded picture, in the order shown. Raises BadClip (undecodable)."""
-    argv = [tool.path, *_STRICT]
+    argv = [tool.path, *STRICT]
     argv += ["-threads", "1", "-i", file_url(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
     finished = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
     if finished.returncode != 0:

@@ -1,0 +1,262 @@
+"""Files of label folders into the flat folder: the worker of reorg_kinetics_videos.py.
+
+After `runs/gather`, which says what there is and which of several is the best.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.clip import parse_clip_name
+from utils.files import (
+    copy_new,
+    is_disk_full,
+    move_across,
+    move_new,
+    publish_new,
+    set_aside,
+)
+from utils.runs.gather import Found, Quality, choose, examine, why_not
+from utils.runs.reorg_report import report_path
+from utils.video.ffmpeg import Ffmpeg
+from utils.video.probe import BadClip
+from utils.video.rewrap import check_same_pictures, rewrap
+
+REPORT_COLUMNS = ("source", "clip", "action", "reason")
+MOVE, COPY, LINK = "move", "copy", "link"
+
+# What becomes of a file, as the report's `action` says it.
+MOVED, COPIED, LINKED = "moved", "copied", "linked"
+REWRAPPED = "rewrapped"  # brought in from another container; the source is gone when moving
+PRESENT = "present"  # its clip is in its place with the same bytes; the source stays
+DUPLICATE = "duplicate"  # another file is the clip; this one stays where it was
+SET_ASIDE = "set_aside"  # the same, and it went to --duplicates
+LEFT = "left"  # not brought in, for the reason given; it stays where it was
+MOVING = "moving"  # between two file systems, before: a rerun may remove the source, if it is here
+BROUGHT = (MOVED, COPIED, LINKED, REWRAPPED)
+
+NAME_TOLERANCE = 0.5  # seconds by which a clip may differ from what its name says, unremarked
+
+
+@dataclass(frozen=True)
+class Group:
+    """All files for one clip; `there` is the one in its place already."""
+
+    name: str
+    files: tuple[Found, ...]
+    there: Found | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the files are brought in: the same for all of them."""
+
+    dst: Path
+    mode: str
+    check: bool
+    duplicates: Path | None
+    tool: Ffmpeg
+    unfinished: frozenset[str] = frozenset()  # sources whose last line in the report is `moving`
+    workspace: Path = Path()
+
+    @property
+    def decoder(self) -> Ffmpeg | None:
+        return self.tool if self.check else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: a line of the report. `remove`: the source, once that is written."""
+
+    source: str
+    clip: str
+    action: str
+    reason: str = ""
+    remove: bool = False
+    disk_full: bool = False
+
+
+# --- one clip ------------------------------------------------------------------------------------
+
+
+def settle(group: Group, job: Job) -> list[Outcome]:
+    """Bring in the best file for one clip, and say what became of each. Raises only Stopped."""
+    outcomes, rivals = [], []
+    for found in group.files:
+        done = same_as_there(found, group, job)
+        if done is None:
+            rivals.append(found)
+        else:
+            outcomes.append(done)
+    if rivals:
+        outcomes += settle_rivals(group, rivals, job)
+    return outcomes
+
+
+def same_as_there(found: Found, group: Group, job: Job) -> Outcome | None:
+    """The outcome for a file whose very content is in its place already; None for any other."""
+    there = group.there
+    if there is None:
+        return None
+    try:
+        if found.is_same_file(there):
+            if job.mode != MOVE:
+                return Outcome(found.path, group.name, PRESENT, "the same file")
+            if os.path.islink(there.path) or os.lstat(found.path).st_nlink < 2:
+                return Outcome(found.path, group.name, PRESENT, "the same file")
+            os.unlink(found.path)  # its second name: a move or a --link that was stopped in between
+            return Outcome(found.path, group.name, MOVED, "a second name of the file in place")
+        unfinished = job.mode == MOVE and report_path(found.path) in job.unfinished
+        if found.has_same_bytes(there):
+            if unfinished:
+                return Outcome(found.path, group.name, MOVED, "was copied before", remove=True)
+            if job.mode != MOVE:
+                return Outcome(found.path, group.name, PRESENT, "the same bytes")
+            return put_aside(found, group.name, "the same bytes as the file in place", job)
+        if unfinished and not found.is_mp4:
+            check_same_pictures(job.tool, Path(found.path), Path(there.path))
+            return Outcome(found.path, group.name, REWRAPPED, "was rewrapped before", remove=True)
+    except BadClip:
+        return None
+    except OSError as error:
+        return failed(found, group.name, error)
+    return None
+
+
+def settle_rivals(group: Group, rivals: list[Found], job: Job) -> list[Outcome]:
+    """Choose between files that differ, bring the chosen one in, put the others aside."""
+    everyone = [*rivals, group.there] if group.there else list(rivals)
+    if len(everyone) > 1 or job.check or not rivals[0].is_mp4:
+        worth = {found.path: examine(found, job.decoder) for found in everyone}
+    else:
+        worth = {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
+    good = [found for found in everyone if not worth[found.path].problem]
+    outcomes: list[Outcome] = []
+    chosen = None
+    while good and chosen is None:
+        best = choose(good, worth, group.there) if len(good) > 1 else good[0]
+        if best is group.there:
+            chosen = best
+            continue
+        tried = bring_best(best, group, worth, job)
+        outcomes += tried
+        good.remove(best)
+        rivals.remove(best)
+        if tried[0].action in BROUGHT:
+            chosen = best
+        elif tried[0].disk_full:
+            break
+    for found in rivals:
+        if chosen is not None:
+            reason = why_not(found, chosen, worth)
+            outcomes.append(put_aside(found, group.name, reason, job))
+        else:
+            reason = worth[found.path].problem or "the disk is full"
+            outcomes.append(Outcome(found.path, group.name, LEFT, reason))
+    return outcomes
+
+
+def bring_best(best: Found, group: Group, worth: dict[str, Quality], job: Job) -> list[Outcome]:
+    """Bring `best` in; the one that is in its place gives way to --duplicates, or not at all.
+
+    The first outcome is that of `best`.
+    """
+    there = group.there
+    if there is None:
+        return [bring(best, group.name, worth[best.path], job)]
+    reason = why_not(there, best, worth)
+    if job.duplicates is None:
+        problem = (
+            f"better than the file in place ({reason}), which is not written over: with"
+            " --duplicates DIR that one goes there"
+        )
+        return [Outcome(best.path, group.name, LEFT, problem)]
+    try:
+        aside = set_aside(Path(there.path), job.duplicates)
+    except OSError as error:
+        return [failed(best, group.name, error)]
+    outcome = None
+    try:
+        outcome = bring(best, group.name, worth[best.path], job)
+    finally:
+        if outcome is None or outcome.action not in BROUGHT:
+            with suppress(FileExistsError):
+                move_across(aside, Path(there.path))
+    if outcome.action not in BROUGHT:
+        return [outcome]
+    return [outcome, Outcome(there.path, group.name, SET_ASIDE, reason)]
+
+
+def put_aside(found: Found, name: str, reason: str, job: Job) -> Outcome:
+    """A lesser file stays where it is, or goes to --duplicates when its clips are moved."""
+    if job.duplicates is None or job.mode != MOVE:
+        return Outcome(found.path, name, DUPLICATE, reason)
+    try:
+        set_aside(Path(found.path), job.duplicates)
+    except OSError as error:
+        return Outcome(found.path, name, DUPLICATE, f"{reason}; cannot be moved: {error.strerror}")
+    return Outcome(found.path, name, SET_ASIDE, reason)
+
+
+def bring(found: Found, name: str, worth: Quality, job: Job) -> Outcome:
+    """Give a file its place, by whatever way it takes."""
+    try:
+        action, remove = place(found, os.path.join(job.dst, f"{name}.mp4"), job)
+    except FileExistsError:
+        return Outcome(found.path, name, LEFT, "a file of that name has appeared in the meantime")
+    except BadClip as error:
+        return Outcome(found.path, name, LEFT, error.message)
+    except OSError as error:
+        return failed(found, name, error)
+    return Outcome(found.path, name, action, length_remark(name, worth), remove)
+
+
+def place(found: Found, final: str, job: Job) -> tuple[str, bool]:
+    """(action, whether the source is to be removed). Raises FileExistsError, BadClip, OSError."""
+    if found.is_mp4 and job.mode == LINK:
+        os.link(found.path, final, follow_symlinks=False)
+        return LINKED, False
+    if found.is_mp4 and job.mode == MOVE:
+        try:
+            move_new(found.path, final)
+            return MOVED, False
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    if job.mode == MOVE and not os.access(os.path.dirname(found.path), os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    temporary = job.workspace / os.path.basename(final)
+    if found.is_mp4:
+        copy_new(Path(found.path), Path(final), temporary)
+        return (MOVED, True) if job.mode == MOVE else (COPIED, False)
+    try:
+        rewrap(job.tool, Path(found.path), temporary)
+        os.utime(temporary, ns=(found.mtime_ns, found.mtime_ns))
+        publish_new(temporary, Path(final))
+    finally:
+        temporary.unlink(missing_ok=True)
+    return REWRAPPED, job.mode == MOVE
+
+
+def failed(found: Found, name: str, error: OSError) -> Outcome:
+    reason = error.strerror or str(error)
+    if error.errno == errno.EXDEV:
+        reason = "on another file system, where no hard link reaches: use --copy"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = f"{reason}; to leave the source as it is, use --copy or --link"
+    return Outcome(found.path, name, LEFT, reason, disk_full=is_disk_full(error))
+
+
+def length_remark(name: str, worth: Quality) -> str:
+    """A word on a clip that is whole, but not as long as its name says."""
+    parsed = parse_clip_name(name)
+    if parsed is None or parsed[2] is None or not worth.duration:
+        return ""
+    named = parsed[2] - parsed[1]
+    if abs(worth.duration - named) <= NAME_TOLERANCE:
+        return ""
+    return f"lasts {worth.duration:.2f} s, where its name says {named}"

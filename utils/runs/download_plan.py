@@ -1,0 +1,175 @@
+"""What download.py has to do, decided before anything is done, and its statement.
+
+Reads the lists, looks at the folder once and at the report once; nothing is written but official
+lists that are fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from utils.cli import (
+    UserError,
+    say,
+)
+from utils.clip import Clip
+from utils.files import (
+    free_bytes,
+    names_in,
+)
+from utils.lists.fetching import fetch_needed
+from utils.lists.official import needed_lists
+from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
+from utils.process import STOP, Stopped, stop_on_signals
+from utils.progress import clock, plural
+from utils.report import (
+    FAILED,
+    REPORT_NAME,
+    UNAVAILABLE,
+    Known,
+    read_known,
+)
+from utils.runs.download_options import list_servers, videos_per_hour, youtube_name
+from utils.sources.common import is_gone
+
+REFUSED_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, decided before anything is done."""
+
+    lists: ClipLists
+    num_lists: int
+    on_disk: set[str]
+    known: Known
+    to_fetch: tuple[Clip, ...]
+    not_again: int  # known to be unavailable, and not asked for again
+
+
+def ensure_lists(args: argparse.Namespace) -> bool:
+    """Fetch official lists that are wanted and not there; whether the run can go on.
+
+    Raises UserError where one could not be had.
+    """
+    needed = needed_lists(args.input_csv)
+    args.input_csv = needed.paths
+    if needed.missing and args.dry_run:
+        for each, folder in needed.missing:
+            say(f"would fetch the list {each.name} into {folder}")
+        return False
+    if needed.missing:
+        with stop_on_signals(), suppress(Stopped):
+            fetch_needed(needed, list_servers(args), quiet_say(args))
+    return not STOP.is_set()
+
+
+def quiet_say(args: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda text: None) if args.quiet else say
+
+
+def read_wanted(args: argparse.Namespace) -> ClipLists:
+    """The clips that lists and options ask for. Raises UserError when they ask for none."""
+    args.lists = find_lists(args.input_csv)
+    selection = Selection(
+        labels=frozenset(label.casefold() for label in args.label),
+        splits=frozenset(same_split(split) for split in args.split),
+        shard=args.shard,
+        limit=args.limit,
+    )
+    lists = read_lists(args.lists, selection, args.trim_format)
+    if lists.rows == 0:
+        raise UserError(f"no row in {', '.join(map(str, args.lists))}: nothing to download")
+    for option, asked, seen in (
+        ("--label", args.label, lists.labels_seen),
+        ("--split", args.split, lists.splits_seen),
+    ):
+        for word in asked:
+            known = {same_split(s) if option == "--split" else s.casefold() for s in seen}
+            wanted = same_split(word) if option == "--split" else word.casefold()
+            if wanted not in known:
+                near = difflib.get_close_matches(word, sorted(seen), n=3) or sorted(seen)[:5]
+                raise UserError(
+                    f"{option} {word!r} is in no list; there are {', '.join(near) or 'none'}"
+                )
+    return lists
+
+
+def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
+    """One look at the folder, one at the report. Nothing is written."""
+    there = names_in(out, ".mp4")
+    on_disk = lists.clips.keys() & there
+    missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
+    # With all there and nothing refused, the report has nothing to tell.
+    known = read_known(out / REPORT_NAME) if missing or lists.refused else Known()
+    again = missing
+    if not args.retry and args.source == ["youtube"]:
+        again = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
+    return Plan(lists, len(args.lists), on_disk, known, tuple(again), len(missing) - len(again))
+
+
+def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
+    """The statement before any work."""
+    lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
+    repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
+    before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
+    sources = args.source
+    rate = videos_per_hour(args)
+    pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
+    if rate and videos and sources == ["youtube"]:
+        pace += f", so {clock(videos / rate * 3600)} or more"
+    again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
+    if not args.retry and sources != ["youtube"]:
+        again = "asked for at the other sources; at YouTube only with --retry unavailable"
+    unavailable = plan.not_again or before[UNAVAILABLE]
+    say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
+    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out")
+    if lists.not_wanted:
+        say(f"             {plural(lists.not_wanted, 'row')} not selected")
+    say_refused(lists)
+    if lists.relabelled:
+        say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")
+    say(f"on disk      {len(plan.on_disk):,}")
+    say(f"unavailable  {unavailable:,} known" + (f", {again}" if unavailable else ""))
+    say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
+    if before[FAILED]:
+        say(f"             {before[FAILED]:,} of them failed before")
+    say(f"sources      {', '.join(sources)}")
+    say(f"pace         {plural(args.num_jobs, 'job')}{', ' + pace if 'youtube' in sources else ''}")
+    say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
+    say(f"tools        {tools}")
+    say("stop         Ctrl-C; the same command goes on from there")
+
+
+def say_refused(lists: ClipLists) -> None:
+    say(f"refused      {plural(len(lists.refused), 'row')}")
+    for refused in lists.refused[:REFUSED_SHOWN]:
+        say(f"             {refused}")
+    if len(lists.refused) > REFUSED_SHOWN:
+        say(
+            f"             and {len(lists.refused) - REFUSED_SHOWN:,} more: see the report, invalid"
+        )
+
+
+def tool_versions(ffmpeg_version: str) -> str:
+    """What does the work, by version. Raises UserError when yt-dlp is not installed."""
+    versions = [f"ffmpeg {ffmpeg_version}"]
+    for package in ("yt-dlp", "deno"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError as error:
+            if package == "yt-dlp":
+                raise UserError(
+                    "yt-dlp is not installed: pip install -r requirements.txt"
+                ) from error
+            other = shutil.which("deno")
+            versions.append(f"deno {other}" if other else "no deno: YouTube needs one (README)")
+    return ", ".join(versions)

@@ -1,0 +1,136 @@
+"""Where the pictures of a clip go, and the settings that all pictures of a folder share.
+
+For frame_extract.py: a folder or a tar a clip, whole or not there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from utils.cli import UserError
+from utils.files import publish
+
+if TYPE_CHECKING:
+    pass
+
+SETTINGS_NAME = ".frames_settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes two dumps of a clip different; kept in the output as `.frames_settings.json`.
+
+    fps: as an exact fraction in text, "0" for the clip's own. window: pictures on either side of a
+    key frame; None for all pictures of a clip.
+    """
+
+    fps: str = "30"
+    short_side: int | None = None
+    upscale: bool = False
+    quality: int = 90
+    archive: bool = False
+    window: int | None = None
+
+
+class Store(Protocol):
+    """Where the pictures of a clip gather before they get their name."""
+
+    def add(self, number: int, jpeg: bytes) -> None: ...
+    def publish(self, final: Path, overwrite: bool) -> None: ...
+
+
+class FolderStore:
+    """`<clip>/000001.jpg` and on."""
+
+    def __init__(self, temporary: Path) -> None:
+        self._folder = temporary
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+
+    def add(self, number: int, jpeg: bytes) -> None:
+        with open(self._folder / f"{number:06d}.jpg", "wb", buffering=0) as file:
+            if file.write(jpeg) != len(jpeg):
+                raise OSError(28, "No space left on device")
+
+    def publish(self, final: Path, overwrite: bool) -> None:
+        """One rename. What is there is moved away first, for a rename replaces no folder."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        old = self._folder.with_name(f"{self._folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if overwrite and final.exists():
+            os.rename(final, old)
+        os.rename(self._folder, final)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class TarStore:
+    """`<clip>.tar`, uncompressed: JPEGs do not compress, and a reader can seek to any member."""
+
+    def __init__(self, temporary: Path) -> None:
+        self._path = temporary
+        temporary.unlink(missing_ok=True)
+        self._tar = tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, number: int, jpeg: bytes) -> None:
+        # No times and owners: the same clip gives the same bytes.
+        member = tarfile.TarInfo(f"{number:06d}.jpg")
+        member.size = len(jpeg)
+        self._tar.addfile(member, io.BytesIO(jpeg))
+
+    def publish(self, final: Path, overwrite: bool) -> None:
+        self._tar.close()
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(self._path, final)
+
+
+def settings_line(settings: Settings) -> str:
+    """`pictures     30 a second, JPEG quality 90, size as it is`"""
+    rates = "every frame" if settings.fps == "0" else f"{settings.fps} a second"
+    size = "size as it is"
+    if settings.short_side:
+        way = "scaled up or down" if settings.upscale else "scaled down"
+        size = f"shorter side {way} to {settings.short_side}"
+    parts = [rates, f"JPEG quality {settings.quality}", size]
+    if settings.window is not None:
+        parts.append(f"key frames and {settings.window} on either side")
+    return f"pictures     {', '.join(parts)}" + (", in tars" if settings.archive else "")
+
+
+def check_settings(out: Path, settings: Settings, there: int) -> None:
+    """Raises UserError when the output holds frames of other settings: they are never mixed."""
+    path = out / SETTINGS_NAME
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if there:
+            raise UserError(
+                f"{out} holds {there:,} of these clips, with settings that nobody knows"
+                f" ({SETTINGS_NAME} is missing): name another folder for the output"
+            ) from None
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): name another folder for the output"
+        ) from None
+    wanted = asdict(settings)
+    if before != wanted:
+        known = before if isinstance(before, dict) else {}
+        other = ", ".join(f"{n} {known.get(n)}" for n in wanted if known.get(n) != wanted[n])
+        raise UserError(
+            f"{out} holds frames made with {other}, and frames are not mixed: give the same"
+            " options, or name another folder for the output"
+        )
+
+
+def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
+    """Before the first frame, so that no frame is ever there without them."""
+    temporary = workspace / SETTINGS_NAME
+    temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
+    publish(temporary, out / SETTINGS_NAME)
