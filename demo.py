@@ -30,7 +30,8 @@ from PIL import Image
 from tests.standin.mirror import Mirror
 from tests.standin.server import StandIn
 from tests.standin.sources import make_source, read_frame_number
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, UserError, make_parser, run_script, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, make_parser, run_script, say
+from utils.errors import UserError
 from utils.files import make_folder
 from utils.process import STOP, Stopped, received_signal, stop_on_signals
 

@@ -18,14 +18,13 @@ import argparse
 import functools
 import os
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import EXIT_OK, make_parser, non_negative_int, positive_int, run_script
+from utils.cli import EXIT_OK, make_parser, run_script
 from utils.clip import printable
 from utils.decode.errors import ClipError, CorruptClip
 from utils.files import folders_in, is_disk_full, make_folder, names_in, run_folder
@@ -39,7 +38,6 @@ from utils.runs.batch import (
     add_batch_options,
     check_folders,
     finish,
-    frame_rate,
     plan_batch,
     run_batch,
     say_batch,
@@ -48,16 +46,18 @@ from utils.video.inspect import check_whole, pictures_of
 from utils.video.probe import BadClip
 
 if TYPE_CHECKING:
-    from utils.decode.frame_source import FrameSource
+    pass
 from utils.runs.frame_store import (
     FolderStore,
     Settings,
     Store,
     TarStore,
+    add_frame_options,
     check_settings,
     settings_line,
     write_settings,
 )
+from utils.runs.key_frames import read_all_key_times, wanted_numbers
 
 REPORT_NAME = "frames_report.csv"
 
@@ -165,36 +165,6 @@ def target_path(out: Path, clip: str, archive: bool) -> Path:
     return out / f"{clip}.tar" if archive else out / clip
 
 
-def wanted_numbers(
-    source: FrameSource,
-    fps: Fraction,
-    pictures: int,
-    key_times: Sequence[int] | None,
-    window: int | None,
-) -> list[int]:
-    """The numbers, from 1, of the pictures wanted. Raises BadClip (past_end)."""
-    if key_times is None or window is None:
-        return list(range(1, pictures + 1))
-    from utils.lists.ava import picture_number
-
-    numbers: set[int] = set()
-    for key_time in key_times:
-        number = picture_number(key_time, fps) if fps else frame_number_at(source, key_time)
-        if number > pictures:
-            raise BadClip("past_end", f"key frame {number} of {pictures} pictures")
-        numbers |= set(range(max(1, number - window), min(pictures, number + window) + 1))
-    return sorted(numbers)
-
-
-def frame_number_at(source: FrameSource, key_time: int) -> int:
-    """The number, from 1, of the frame on the screen at a time (ns): for --fps 0."""
-    from utils.lists.ava import GRACE, SECOND
-
-    table = source.table
-    tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
-    return max(1, bisect_right(table.pts, tick)) if tick < table.end else len(table.pts) + 1
-
-
 def crashed(task: ClipTask, how: str) -> FramesResult:
     return FramesResult.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
 
@@ -203,51 +173,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument("videos_dir", type=Path, help="the folder of videos, flat or nested")
     parser.add_argument("output_dir", type=Path, help="the folder that the frames go to")
-    group = parser.add_argument_group("pictures")
-    group.add_argument(
-        "--fps",
-        type=frame_rate,
-        default=Fraction(30),
-        metavar="F",
-        help="pictures a second: 30, 12.5, 30000/1001; 0 gives every frame of the video",
-    )
-    group.add_argument(
-        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
-    )
-    group.add_argument("--upscale", action="store_true", help="with --short_side, also scale up")
-    group.add_argument(
-        "--quality", type=quality, default=Settings.quality, metavar="Q", help="of the JPEGs, 1-100"
-    )
-    group.add_argument(
-        "--archive", action="store_true", help="write one <clip>.tar instead of a folder of files"
-    )
-    group.add_argument(
-        "--key_frames",
-        nargs="+",
-        type=Path,
-        metavar="ANNOTATIONS",
-        help="only the pictures about the key frames of these AVA-Kinetics annotations: the raw"
-        " files, or annotations_<split>.csv",
-    )
-    group.add_argument(
-        "--window",
-        type=non_negative_int,
-        default=2,
-        metavar="W",
-        help="with --key_frames, this many pictures on either side",
-    )
+    add_frame_options(parser)
     add_batch_options(parser)
     args = parser.parse_args(argv)
     if args.upscale and args.short_side is None:
         parser.error("--upscale needs --short_side N")
     return args
-
-
-def quality(text: str) -> int:
-    """An argparse type: JPEG's quality."""
-    if (value := positive_int(text)) > 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a quality from 1 to 100")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -288,19 +219,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 COLUMNS = tuple(each.name for each in fields(FramesResult))
-
-
-def read_all_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
-    """Clip's name -> times of its key frames, from all of --key_frames; None without it."""
-    if not args.key_frames:
-        return None
-    from utils.lists.ava import read_key_times
-
-    found: dict[str, tuple[int, ...]] = {}
-    for path in args.key_frames:
-        for clip, times in read_key_times(path, args.videos_dir).items():
-            found[clip] = (*found.get(clip, ()), *times)
-    return found
 
 
 if __name__ == "__main__":

@@ -35,18 +35,18 @@ from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     EXIT_USAGE,
-    UserError,
     make_parser,
     positive_int,
     run_script,
     say,
 )
-from utils.decode.clip_dataset import ClipDataset
 from utils.decode.clip_reader import ClipReader, Layout, Rate, Unit, finish
 from utils.decode.errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
 from utils.decode.pixels import Array
 from utils.decode.times import parse_fps
+from utils.errors import UserError
 from utils.packages import check_packages
+from utils.runs.clip_dataset import ClipDataset
 
 __all__ = [
     "ClipDataset",

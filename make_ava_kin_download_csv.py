@@ -35,10 +35,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
-    UserError,
     add_num_jobs,
     existing_folder,
     make_parser,
@@ -60,8 +61,10 @@ from utils.runs.ava_preview import PREVIEW_MOST, PREVIEW_NAME, preview_frames, w
 from utils.runs.ava_split import (
     CLIP_COLUMNS,
     LIST_COLUMNS,
+    Clips,
     Tell,
     annotation_lines,
+    check_targets,
     download_list,
     find_clips,
     place,
@@ -153,24 +156,6 @@ def _rate(text: str) -> Fraction:
     return fps
 
 
-def check_targets(targets: Sequence[tuple[Path, Sequence[str]]]) -> None:
-    """Raises UserError when a file is there that this script would not have written."""
-    if len({path.absolute() for path, _ in targets}) < len(targets):
-        raise UserError(f"--output {targets[0][0]} is the name of another output: give another")
-    for path, columns in targets:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: name a file with --output")
-        try:
-            with path.open("rb") as file:
-                header = file.readline(200).decode("ascii", errors="replace").strip()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        if header != ",".join(columns):
-            raise UserError(f"{path} is not a file of this script: move it, or give --output")
-
-
 def run(args: argparse.Namespace, tell: Tell) -> int:
     """Read all, then write all; the exit code. Raises UserError, Stopped."""
     # Not into a folder that is not there, but for the default: its name may be a slip.
@@ -204,24 +189,37 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
         for path, lines, unit in files:
             tell(f"would write {path}: {plural(len(lines) - 1, unit)}")
         return code
-    beside = make_folder(args.output.parent)
-    with run_folder(beside) as folder:
-        for path, lines, unit in files:
-            data = ("\n".join(lines) + "\n").encode()
-            write_file(partial(Path.write_bytes, data=data), path, folder)
-            tell(f"wrote {path}: {plural(len(lines) - 1, unit)}")
-        if clips and args.preview:
-            wanted = preview_frames(tables, actions, clips.folder, args.fps, args.preview)
-            drawn = write_preview(wanted, beside / PREVIEW_NAME, folder)
-            tell(f"drew {plural(drawn, 'key frame')}: {args.output.parent / PREVIEW_NAME}")
-            code = code if drawn == len(wanted) else EXIT_INCOMPLETE
+    drawn_all = write_all(files, tables, actions, clips, args, tell)
     if clips:
         tell(
             f"next: python frame_extract.py {shlex.quote(str(args.clips))} FRAMES --fps {args.fps}"
         )
     else:
         tell(f"next: python download.py OUT --input_csv {shlex.quote(str(args.output))}")
-    return code
+    return code if drawn_all else EXIT_INCOMPLETE
+
+
+def write_all(
+    files: Sequence[tuple[Path, list[str], str]],
+    tables: Sequence[pd.DataFrame],
+    actions: dict[str, str],
+    clips: Clips | None,
+    args: argparse.Namespace,
+    tell: Tell,
+) -> bool:
+    """Write each file whole, and the preview; whether every frame of that could be drawn."""
+    beside = make_folder(args.output.parent)
+    with run_folder(beside) as folder:
+        for path, lines, unit in files:
+            data = ("\n".join(lines) + "\n").encode()
+            write_file(partial(Path.write_bytes, data=data), path, folder)
+            tell(f"wrote {path}: {plural(len(lines) - 1, unit)}")
+        if not (clips and args.preview):
+            return True
+        wanted = preview_frames(tables, actions, clips.folder, args.fps, args.preview)
+        drawn = write_preview(wanted, beside / PREVIEW_NAME, folder)
+        tell(f"drew {plural(drawn, 'key frame')}: {args.output.parent / PREVIEW_NAME}")
+        return drawn == len(wanted)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,14 +36,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli import (
-    EXIT_OK,
-    UserError,
-    add_num_jobs,
-    existing_folder,
-    make_parser,
-    run_script,
-)
+from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
+from utils.errors import UserError
 from utils.files import (
     DiskFull,
     make_folder,
@@ -55,11 +49,21 @@ from utils.parallel import run_parallel
 from utils.process import STOP, Stopped, stop_on_signals, stop_run
 from utils.progress import Progress
 from utils.report import ReportFile
-from utils.runs.bring import COPY, LEFT, LINK, MOVE, REPORT_COLUMNS, Group, Job, Outcome, settle
+from utils.runs.bring import settle
 from utils.runs.gather import scan
+from utils.runs.reorg_actions import (
+    COPY,
+    LEFT,
+    LINK,
+    MOVE,
+    REPORT_COLUMNS,
+    REPORT_NAME,
+    Group,
+    Job,
+    Outcome,
+)
 from utils.runs.reorg_plan import make_groups, say_plan
 from utils.runs.reorg_report import (
-    REPORT_NAME,
     announced,
     finish,
     read_unfinished,

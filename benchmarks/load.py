@@ -39,7 +39,8 @@ import numpy as np
 from benchmarks.clips import make_clip
 from benchmarks.loaders import Load, dump, installed, plainly_decoded
 from load_frames import ClipError, ClipReader, load_frames
-from utils.cli import EXIT_OK, UserError, make_parser, positive_int, run_script, say
+from utils.cli import EXIT_OK, make_parser, positive_int, run_script, say
+from utils.errors import UserError
 
 CHUNK, UNIFORM = 32, 8
 ROUNDS = 3  # of the table with two workers

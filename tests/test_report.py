@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.cli import UserError
 from utils.clip import Clip
+from utils.errors import UserError
 from utils.report import (
     REASONS,
     RESULT_COLUMNS,

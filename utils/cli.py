@@ -18,15 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from utils.errors import UserError
+from utils.packages import version_line
+
 VERSION = "1.0.0"
 
 EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
-
-
-class UserError(Exception):
-    """Something that the user can mend. Its text is one line: what is wrong, where, what to do."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -84,8 +83,6 @@ class _Version(argparse.Action):
     """Looks the versions up only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from utils.packages import version_line
-
         print(f"{parser.prog} {version_line(VERSION)}")
         parser.exit(EXIT_OK)
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from utils.cli import UserError
+from utils.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 MODULES = {"ffmpeg-python": "ffmpeg", "yt-dlp": "yt_dlp", "imageio-ffmpeg": "imageio_ffmpeg"}

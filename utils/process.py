@@ -20,7 +20,7 @@ from types import FrameType
 
 import psutil
 
-from utils.cli import UserError
+from utils.errors import UserError
 
 STOP = threading.Event()  # set once, by a signal or a full disk; every worker looks at it
 PATIENCE = 5.0  # seconds in which a stopped run ends by itself
@@ -60,20 +60,7 @@ def run_child(
     if STOP.is_set():
         raise Stopped
     deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
-    except OSError as error:
-        if error.errno not in _NO_PROGRAM:
-            raise
-        raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
+    process = _start(argv, cwd, env)
     _running.add(process)
     try:
         out, err, timed_out = _communicate(process, deadline)
@@ -86,6 +73,25 @@ def run_child(
         err.decode(errors="replace"),
         timed_out,
     )
+
+
+def _start(
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        if error.errno not in _NO_PROGRAM:
+            raise
+        raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 def _communicate(

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError
 from utils.clip import Clip, Refused, printable
+from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full
 from utils.packages import Streak
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import UserError
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
@@ -31,6 +30,7 @@ from utils.clip import (
     parse_clip_name,
     printable,
 )
+from utils.errors import UserError
 from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_report
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.cli import UserError
 from utils.clip import ID_PATTERN, parse_clip_name, printable
+from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.official import (
     AVA_ARCHIVE,

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.cli import UserError
 from utils.clip import (
     AVA_TIME_END,
     ID_PATTERN,
@@ -29,6 +28,7 @@ from utils.clip import (
     clip_window,
     printable,
 )
+from utils.errors import UserError
 
 # Both spellings found in the published lists, and the columns that they name.
 COLUMNS = {
@@ -136,6 +136,11 @@ def read_lists(
     return lists
 
 
+def _width_problem(row: Sequence[str], columns: Sequence[str]) -> str:
+    same = len(row) == len(columns)
+    return "" if same else f"{len(row)} columns where the header has {len(columns)}"
+
+
 def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: str) -> None:
     rows = _fields(path)
     columns = _read_header(path, *next(rows, (1, [], "")))
@@ -144,16 +149,13 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
     label_at, split_at = at.get("label", -1), at.get("split", -1)
     other = [(i, name) for name, i in at.items() if name not in COLUMNS.values()]
     # The same few thousand times, labels and splits repeat: each is checked and kept once.
-    times = _Times(trim_format)
-    labels: dict[str, str] = {"": ""}
-    splits: dict[str, str] = {"": ""}
+    times, labels, splits = _Times(trim_format), {"": ""}, {"": ""}
     extras: dict[Extra, Extra] = {(): ()}
 
     clips, narrows = lists.clips, selection.narrows
     for line, row, problem in rows:
         lists.rows += 1
-        if not problem and len(row) != len(columns):
-            problem = f"{len(row)} columns where the header has {len(columns)}"
+        problem = problem or _width_problem(row, columns)
         if not problem:
             youtube_id = row[id_at]
             start, start_name = times[row[start_at]]
@@ -164,10 +166,8 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
             continue
         label = labels.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
         split = splits.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
-        extra: Extra = ()
-        if other:
-            extra = tuple((name, row[i]) for i, name in other)
-            extra = extras.setdefault(extra, extra)
+        extra: Extra = tuple((name, row[i]) for i, name in other) if other else ()
+        extra = extras.setdefault(extra, extra)
         if end == AVA_TIME_END:
             name = clip_name(youtube_id, start, end, trim_format)
         else:

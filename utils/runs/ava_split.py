@@ -5,7 +5,7 @@ For make_ava_kin_download_csv.py, after `lists/ava`, which reads and checks the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.cli import (
-    UserError,
     existing_folder,
     say,
 )
 from utils.clip import AVA_TIME_END, Refused
+from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, names_in, publish
 from utils.lists import ava
 from utils.parallel import run_parallel
@@ -199,3 +199,21 @@ def write_file(write: Callable[[Path], object], target: Path, folder: Path) -> N
         if is_disk_full(error):
             raise DiskFull(target.parent) from error
         raise UserError(f"cannot write {target}: {error.strerror}") from error
+
+
+def check_targets(targets: Sequence[tuple[Path, Sequence[str]]]) -> None:
+    """Raises UserError when a file is there that this script would not have written."""
+    if len({path.absolute() for path, _ in targets}) < len(targets):
+        raise UserError(f"--output {targets[0][0]} is the name of another output: give another")
+    for path, columns in targets:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a file with --output")
+        try:
+            with path.open("rb") as file:
+                header = file.readline(200).decode("ascii", errors="replace").strip()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        if header != ",".join(columns):
+            raise UserError(f"{path} is not a file of this script: move it, or give --output")

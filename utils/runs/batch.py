@@ -19,16 +19,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from utils.cli import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
-    UserError,
-    add_num_jobs,
-    existing_folder,
-    say,
-)
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, add_num_jobs, existing_folder, say
 from utils.clip import trim_format
 from utils.decode.times import parse_fps
+from utils.errors import UserError
 from utils.files import DiskFull, find_videos
 from utils.lists.reading import find_lists, read_lists
 from utils.packages import Streak

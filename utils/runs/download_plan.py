@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from utils.cli import (
-    UserError,
-    say,
-)
+from utils.cli import say
 from utils.clip import Clip
+from utils.errors import UserError
 from utils.files import (
     free_bytes,
     names_in,

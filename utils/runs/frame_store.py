@@ -5,17 +5,21 @@ For frame_extract.py: a folder or a tar a clip, whole or not there.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
 import shutil
 import tarfile
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from utils.cli import UserError
+from utils.cli import non_negative_int, positive_int
+from utils.errors import UserError
 from utils.files import publish
+from utils.runs.batch import frame_rate
 
 if TYPE_CHECKING:
     pass
@@ -134,3 +138,47 @@ def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
     temporary = workspace / SETTINGS_NAME
     temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
     publish(temporary, out / SETTINGS_NAME)
+
+
+def add_frame_options(parser: argparse.ArgumentParser) -> None:
+    """Which pictures, and how they are kept."""
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--fps",
+        type=frame_rate,
+        default=Fraction(30),
+        metavar="F",
+        help="pictures a second: 30, 12.5, 30000/1001; 0 gives every frame of the video",
+    )
+    group.add_argument(
+        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
+    )
+    group.add_argument("--upscale", action="store_true", help="with --short_side, also scale up")
+    group.add_argument(
+        "--quality", type=quality, default=Settings.quality, metavar="Q", help="of the JPEGs, 1-100"
+    )
+    group.add_argument(
+        "--archive", action="store_true", help="write one <clip>.tar instead of a folder of files"
+    )
+    group.add_argument(
+        "--key_frames",
+        nargs="+",
+        type=Path,
+        metavar="ANNOTATIONS",
+        help="only the pictures about the key frames of these AVA-Kinetics annotations: the raw"
+        " files, or annotations_<split>.csv",
+    )
+    group.add_argument(
+        "--window",
+        type=non_negative_int,
+        default=2,
+        metavar="W",
+        help="with --key_frames, this many pictures on either side",
+    )
+
+
+def quality(text: str) -> int:
+    """An argparse type: JPEG's quality."""
+    if (value := positive_int(text)) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a quality from 1 to 100")
+    return value

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.cli import UserError
 from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
+from utils.errors import UserError
 from utils.files import TEMP_FOLDER
 from utils.video.checks import check_complete, decode_whole
 from utils.video.ffmpeg import Ffmpeg

@@ -12,9 +12,8 @@ from utils.cli import (
     say,
 )
 from utils.progress import plural
-from utils.runs.bring import COPY, LINK, MOVE, Group, Job
 from utils.runs.gather import Found, Tree
-from utils.runs.reorg_report import REPORT_NAME
+from utils.runs.reorg_actions import COPY, LINK, MOVE, REPORT_NAME, Group, Job
 
 # --- all of them ---------------------------------------------------------------------------------
 

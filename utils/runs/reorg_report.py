@@ -20,26 +20,21 @@ from utils.files import (
 from utils.process import STOP, received_signal
 from utils.progress import clock, plural
 from utils.report import ReportFile, read_report
-from utils.runs.bring import (
+from utils.runs.gather import Tree
+from utils.runs.reorg_actions import (
     LEFT,
     MOVE,
     MOVED,
     MOVING,
     REPORT_COLUMNS,
+    REPORT_NAME,
     REWRAPPED,
     SET_ASIDE,
     Group,
     Job,
     Outcome,
+    report_path,
 )
-from utils.runs.gather import Tree
-
-REPORT_NAME = "reorg_report.csv"
-
-
-def report_path(path: str) -> str:
-    """A path as the report has it: one line, whatever bytes it is made of."""
-    return printable(os.fsencode(path).decode("utf-8", errors="backslashreplace"), 4096)
 
 
 def read_unfinished(report: Path) -> frozenset[str]:

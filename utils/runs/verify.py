@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from utils.cli import (
-    UserError,
-    say,
-)
+from utils.cli import say
 from utils.clip import Clip, clip_window
+from utils.errors import UserError
 from utils.files import (
     names_in,
     set_aside,

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.cli import UserError
 from utils.clip import Clip
+from utils.errors import UserError
 from utils.files import is_disk_full, publish_many, start_writing
 from utils.process import STOP, Stopped, sleep
 from utils.report import FAILED, Result

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-from utils.cli import UserError
 from utils.clip import Clip
+from utils.errors import UserError
 from utils.lists.fetching import fetch_lists, labels_of, with_slash
 from utils.lists.official import CVDF, OfficialList
 from utils.lists.reading import list_rows

@@ -341,10 +341,7 @@ class _Video:
         known_end = end if end is not None else source.duration
         expected = wanted if known_end is None else min(wanted, known_end - start)
         if expected < DURATION_TOLERANCE:
-            # For good only if both the file and the site say so: one of them may be wrong.
-            agreed = claimed is None or start > claimed - 1
-            reason = "past_end" if agreed else "truncated"
-            raise FetchError(reason, f"the video ends at {known_end:.2f} s")
+            raise _past_end(start, known_end, claimed)
         if done.returncode != 0:
             raise FetchError(self._reason_of(done), last_line(done) or "ffmpeg failed")
         try:
@@ -363,6 +360,15 @@ class _Video:
         # the title and the description of the video, which may say anything ("not a bot").
         reason = classify("\n".join(complaints(done.stderr)))
         return reason if reason in FFMPEG_REASONS else "unknown"
+
+
+def _past_end(start: float, end: float | None, claimed: float | None) -> FetchError:
+    """The clip lies behind the video's end, as far as the file tells.
+
+    For good only if both the file and the site say so: one of them may be wrong.
+    """
+    agreed = claimed is None or start > claimed - 1
+    return FetchError("past_end" if agreed else "truncated", f"the video ends at {end:.2f} s")
 
 
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import ffmpeg
 
-from utils.cli import UserError
+from utils.errors import UserError
 from utils.process import Finished, run_child
 
 # For reading a file that may be a stranger's: no file it names is opened, and an error is an end.

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.cli import UserError
 from utils.decode.clip_reader import ClipReader, Layout, Rate, finish
 from utils.decode.pixels import Array
+from utils.errors import UserError
 from utils.lists.reading import read_lists
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
@@ -71,15 +71,14 @@ class ClipDataset:
 
         Raises UserError for a list or folder that cannot be read.
         """
-        if frames < 1 or stride < 1:
-            raise ValueError(f"frames {frames}, stride {stride}: 1 or more is needed")
-        if chunk not in ("random", "middle"):
-            raise ValueError(f"chunk is {chunk!r}: 'random' or 'middle' is needed")
+        _check_sampling(frames, stride, chunk)
         self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
         self.layout, self.as_torch, self.transform = layout, as_torch, transform
         self.seed, self.chunk, self.epoch = seed, chunk, 0
         self.missing = 0
-        source = Path(list_or_folder)
+        self._find_samples(Path(list_or_folder), folder)
+
+    def _find_samples(self, source: Path, folder: str | os.PathLike[str] | None) -> None:
         named = _in_folder(source) if source.is_dir() else self._in_list(source, folder)
         self.labels = sorted({label for _, label in named if label})
         number = {label: at for at, label in enumerate(self.labels)}
@@ -131,6 +130,13 @@ class ClipDataset:
             # depend on which worker loads it.
             first = int(np.random.default_rng((self.seed, self.epoch, index)).integers(room + 1))
         return [min(first + n * self.stride, count - 1) for n in range(self.frames)]
+
+
+def _check_sampling(frames: int, stride: int, chunk: str) -> None:
+    if frames < 1 or stride < 1:
+        raise ValueError(f"frames {frames}, stride {stride}: 1 or more is needed")
+    if chunk not in ("random", "middle"):
+        raise ValueError(f"chunk is {chunk!r}: 'random' or 'middle' is needed")
 
 
 def _in_folder(folder: Path) -> list[tuple[str, str]]:
