@@ -39,6 +39,7 @@ from utils.cli import (
     add_num_jobs,
     make_parser,
     run_script,
+    say,
 )
 from utils.files import (
     make_folder,
@@ -55,6 +56,7 @@ from utils.report import (
     Result,
     Tally,
 )
+from utils.runs.check import check
 from utils.runs.download_options import (
     add_fetch_options,
     add_list_options,
@@ -80,10 +82,17 @@ from utils.sources.wanted import MirrorOptions
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
+CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "", text_options=["--ytdlp_args"])
-    parser.add_argument("out", type=Path, help="the flat folder that the clips go to")
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        help="the flat folder that the clips go to (--check: may be left out)",
+    )
     add_list_options(parser)
     add_fetch_options(parser)
     add_picture_options(parser)
@@ -102,6 +111,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="ask again for clips that were unavailable, too; with `all` also read archives again"
         " that had nothing more to give (default: only failed ones, which are always asked for)",
     )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="try every link of the chain once, say of each whether it is in order, and end",
+    )
+    group.add_argument(
+        "--check_id",
+        default=CHECK_ID,
+        metavar="ID",
+        help="the public video that --check asks YouTube for",
+    )
     args = parser.parse_args(argv)
     check_args(parser, args)
     return args
@@ -109,6 +129,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.check:
+        return check(args, say)
     check_packages("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
     started = time.monotonic()
     if not ensure_lists(args):

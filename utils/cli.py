@@ -154,6 +154,11 @@ def existing_folder(path: Path, what: str) -> Path:
     return path.absolute()
 
 
+def hide_passwords(text: str) -> str:
+    """`http://user:secret@host` as `http://user:***@host`, wherever in a text it stands."""
+    return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", text)
+
+
 def say(text: str = "") -> None:
     """Human text goes to stderr; stdout carries data only. A terminal that is gone is no error."""
     with suppress(OSError):

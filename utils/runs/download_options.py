@@ -10,7 +10,7 @@ from utils.cli import (
     non_negative_float,
     positive_int,
 )
-from utils.clip import trim_format
+from utils.clip import ID_PATTERN, trim_format
 from utils.lists.fetching import ListServers
 from utils.lists.official import CVDF
 from utils.sources.chain import parse_sources
@@ -151,6 +151,10 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
 
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
+    if args.out is None and not args.check:
+        parser.error("the following arguments are required: out")
+    if ID_PATTERN.fullmatch(args.check_id) is None:
+        parser.error(f"--check_id {args.check_id!r} is not 11 of A-Z a-z 0-9 _ -")
     if args.cookies:
         try:
             args.cookies.open("rb").close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    hide_passwords,
     say,
 )
 from utils.files import (
@@ -61,14 +62,12 @@ def finish(
 
 def next_steps(plan: Plan, tally: Tally, run: Run, on_disk: int) -> list[str]:
     """What to type next, and what it will do."""
-    command = shlex.join(["python", *sys.argv])
+    command = hide_passwords(shlex.join(["python", *sys.argv]))
     missing = len(plan.lists.clips) - on_disk
     gone = tally.statuses[UNAVAILABLE] + plan.not_again
     steps = []
     if run.pace.stop_on_block and run.pace.blocks:
         steps.append("YouTube blocks: wait an hour, or give --cookies, before you go on")
-    if tally.hopeless:
-        steps.append(f"the last videos all failed for one reason: {REASONS[tally.hopeless][1]}")
     if missing > gone:
         steps.append(f"next: {command}")
         steps.append(f"      fetches the {missing - gone:,} that are still to be had")
@@ -77,4 +76,12 @@ def next_steps(plan: Plan, tally: Tally, run: Run, on_disk: int) -> list[str]:
         steps.append(
             f"      asks again for the {gone:,} that are unavailable; nothing else is missing"
         )
+    if tally.hopeless:
+        steps.append(f"the last videos all failed for one reason: {REASONS[tally.hopeless][1]}")
+        steps.append(f"see which link is broken: {check_command()}")
     return steps
+
+
+def check_command() -> str:
+    """The command of this run, with --check."""
+    return hide_passwords(shlex.join(["python", *sys.argv, "--check"]))

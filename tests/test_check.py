@@ -1,0 +1,274 @@
+"""download.py --check: every link in order, and each of them broken in turn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeSource
+from tests.scripts import ROOT, Done, environment, run, write_list
+from tests.standin.mirror import Mirror
+from tests.standin.proxy import Proxy
+from tests.standin.server import StandIn
+from tests.test_environment import installed, shadow
+
+ID = "checkvideo_"
+FRESH = date.today() - timedelta(days=3)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """Packages as they are, but yt-dlp said to be of three days ago: tests outlive releases."""
+    return installed(tmp_path / "first", "yt_dlp", f"{FRESH:%Y.%m.%d}")
+
+
+def check(
+    standin: StandIn, folder: Path, first: Path, *more: object, path: str | None = None
+) -> Done:
+    """`download.py --check` with the packages of `first` before all others."""
+    arguments = ["--check", "--check_id", ID, "--ytdlp_args", standin.ytdlp_args, *more]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "download.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(folder)
+        | {"PYTHONPATH": str(first), "PATH": path or os.environ["PATH"], "TMPDIR": str(folder)},
+        timeout=100,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def line(done: Done, link: str) -> str:
+    return next((text for text in done.err.splitlines() if text.startswith(link)), done.err)
+
+
+def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
+    standin.add_video(ID, source(seconds=20))
+    Mirror(standin).publish(tmp_path / "lists")
+    standin.add_file("/kinetics400.tar.gz", b"x")
+    standin.add_file("/600/val/k600_val_path.txt", "x")
+    listing = write_list(tmp_path / "list.csv", [f"{ID},3,13"])
+    before = sorted(tmp_path.iterdir())
+    done = check(
+        standin, tmp_path, fresh, "--source", "cvdf,youtube", "--mirror_base", standin.root,
+        "--lists_base", standin.root, "--input_csv", listing, *["--cookies", cookies(tmp_path)],
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for link in ("packages", "ffmpeg", "JavaScript", "yt-dlp", "lists", "mirror", "cookies"):
+        assert f"{link:12} ok " in done.err, done.err
+    assert "visionos; " in line(done, "YouTube") and "formats with an address" in done.err
+    assert "2 s cut in " in line(done, "section")
+    assert done.err.endswith("all in order\n")
+    assert standin.bytes_served < 2_000_000
+    after = sorted(
+        path for path in tmp_path.iterdir() if path.name not in ("cookies.txt", ".cache")
+    )
+    assert after == before
+
+
+def test_the_folder_and_its_room(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    listing = write_list(tmp_path / "list.csv", [f"{ID},3,13", f"{ID},4,14"])
+    out = tmp_path / "not" / "here"
+    done = check(standin, tmp_path, fresh, out, "--input_csv", listing)
+    assert done.code == 0, done.err
+    assert "will be made" in line(done, "folder")
+    assert "2 clips need about 0.0 GB" in line(done, "room")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    done = check(standin, tmp_path, fresh, tmp_path / "file", "--input_csv", listing)
+    assert done.code == 2
+    assert "file is a file; name a folder for the clips" in line(done, "folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs /proc")
+def test_a_folder_that_cannot_be_written(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    done = check(standin, tmp_path, fresh, "/proc/clips", "--input_csv", tmp_path / "none.csv")
+    assert done.code == 2
+    assert "folder       not ok" in done.err
+
+
+def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
+    standin.add_video(ID, source(seconds=20))
+    listing = write_list(tmp_path / "list.csv", (f"{ID},{n},{n + 10}" for n in range(40)))
+    small = "import shutil\nshutil.disk_usage = lambda path: (10**9, 10**9, 10**6)\n"
+    shadow(fresh, "sitecustomize.py", f"{small}shutil._ntuple_diskusage = None\n")
+    usage = "import shutil, collections\nU = collections.namedtuple('U', 'total used free')\n"
+    shadow(fresh, "sitecustomize.py", f"{usage}shutil.disk_usage = lambda p: U(9, 9, 10**7)\n")
+    done = check(standin, tmp_path, fresh, tmp_path / "out", "--input_csv", listing)
+    assert done.code == 2
+    assert "room         not ok 0.0 GB free, 40 clips need about 0.1 GB; make room" in done.err
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "says"),
+    [
+        ("requests", "2.32.0", "requests 2.32.0 is installed"),
+        ("av", "20.0.0", "PyAV 20.0.0 is installed, and the suite works with 18.1"),
+    ],
+)
+def test_packages(package: str, version: str, says: str, standin: StandIn, source: MakeSource,
+                  tmp_path: Path, fresh: Path) -> None:  # fmt: skip
+    standin.add_video(ID, source(seconds=20))
+    installed(fresh, package, version)
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert says in line(done, "packages")
+    assert "pip install -U -r requirements.txt" in line(done, "packages")
+
+
+def test_an_ffmpeg_without_the_encoder(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    tool = tmp_path / "ffmpeg"
+    tool.write_text("#!/bin/sh\necho 'ffmpeg version 4.0 of a lab'\n")
+    tool.chmod(0o755)
+    done = check(standin, tmp_path, fresh, "--ffmpeg", tool)
+    assert done.code == 2
+    assert "has no libx264, aac, https; pip install" in line(done, "ffmpeg")
+    done = check(standin, tmp_path, fresh, "--ffmpeg", tmp_path / "none")
+    assert done.code == 2
+    assert "cannot run" in line(done, "ffmpeg")
+
+
+def test_a_runtime_that_does_not_run(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    tool = tmp_path / "bin" / "deno"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'GLIBC_2.38 not found' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    shadow(
+        fresh,
+        "sitecustomize.py",
+        f"import sysconfig\nsysconfig.get_path = lambda *a, **k: {str(tool.parent)!r}\n",
+    )
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert "does not run: GLIBC_2.38 not found" in line(done, "JavaScript")
+
+
+def test_an_old_ytdlp(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
+    standin.add_video(ID, source(seconds=20))
+    old = date.today() - timedelta(days=61)
+    shadow(tmp_path / "first", "sitecustomize.py", (
+        "from importlib import metadata\nreal = metadata.version\n"
+        f"metadata.version = lambda name: '{old:%Y.%m.%d}' if name == 'yt-dlp' else real(name)\n"
+    ))  # fmt: skip
+    done = check(standin, tmp_path, tmp_path / "first")
+    assert done.code == 2
+    assert "is 61 days old, and YouTube changes faster; pip install -U" in line(done, "yt-dlp")
+
+
+def test_servers_that_do_not_answer(standin: StandIn, tmp_path: Path, fresh: Path) -> None:
+    more = ["--source", "cvdf", "--mirror_base", f"{standin.root}/no", "--lists_base", standin.root]
+    done = check(standin, tmp_path, fresh, *more)
+    assert done.code == 2
+    assert "lists        not ok" in done.err
+    assert "mirror       not ok" in done.err
+    assert "--mirror_base URL" in line(done, "mirror")
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        ("bot_check", "this address is blocked (bot_check): "),
+        (429, "this address is blocked (rate_limited): "),
+    ],
+)
+def test_a_block(
+    why: str | int, says: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    standin.block(why)
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert says in line(done, "YouTube")
+    assert "docs/youtube.md" in line(done, "YouTube")
+
+
+def test_a_video_that_is_gone(standin: StandIn, tmp_path: Path, fresh: Path) -> None:
+    standin.add_dead(ID, "removed")
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert "removed: " in line(done, "YouTube")
+
+
+def test_data_that_does_not_come(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    standin.knobs(ID, status=403, path="/media")
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert "YouTube      ok" in done.err
+    assert "section      not ok" in done.err
+
+
+def cookies(folder: Path, expires: float | None = None) -> Path:
+    path = folder / "cookies.txt"
+    expires = time.time() + 10**6 if expires is None else expires
+    path.write_text(
+        "# Netscape HTTP Cookie File\n"
+        f".youtube.com\tTRUE\t/\tTRUE\t{expires:.0f}\tLOGIN_INFO\tsecret-value\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["over", "not_netscape", "guest"])
+def test_cookies(
+    kind: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    path = cookies(tmp_path, time.time() - 100)
+    if kind == "not_netscape":
+        path.write_text('{"cookies": []}')
+    elif kind == "guest":
+        path.write_text("# Netscape HTTP Cookie File\n")
+    done = check(standin, tmp_path, fresh, "--cookies", path)
+    said = line(done, "cookies")
+    says = {
+        "over": "LOGIN_INFO is over; export them anew",
+        "not_netscape": "is no cookie file in Netscape format",
+        "guest": "note   ",
+    }
+    assert says[kind] in said
+    assert "secret-value" not in done.err
+    assert done.code == (0 if kind == "guest" else 2)
+
+
+def test_each_proxy_is_tried_and_no_password_said(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    with Proxy() as proxy:
+        good = proxy.address.replace("://", "://user:s3cret@")
+        dead = "http://other:s3cret@127.0.0.1:9"
+        done = check(standin, tmp_path, fresh, "--proxy", good, "--proxy", dead)
+    assert done.code == 2
+    assert "s3cret" not in done.err
+    assert "user:***@" in done.err
+    assert " ok " in line(done, f"proxy {good.replace('s3cret', '***')}")
+    assert " not ok " in line(done, "proxy http://other:***@127.0.0.1:9")
+
+
+def test_bad_options(tmp_path: Path) -> None:
+    done = run("download.py", "--check", "--check_id", "no/id", cwd=tmp_path)
+    assert done.code == 2
+    assert "--check_id 'no/id' is not 11 of" in done.err
+    assert run("download.py", cwd=tmp_path).code == 2

@@ -1,0 +1,167 @@
+"""The links of download.py --check across the network: list servers, mirror, YouTube, proxies.
+
+Each is a function of the options and a temporary folder that yields findings. Less than 2 MB come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from http.cookiejar import LoadError, MozillaCookieJar
+from pathlib import Path
+from typing import Any
+
+from utils.cli import hide_passwords
+from utils.lists.fetching import with_slash
+from utils.lists.official import DEEPMIND, OfficialList
+from utils.process import run_child
+from utils.report import REASONS
+from utils.runs.download_options import list_servers
+from utils.runs.finding import NOT_OK, NOTE, OK, Finding
+from utils.sources.common import FetchOptions, is_youtube
+from utils.sources.youtube_commands import child_environment, extract_command, section_inputs
+from utils.sources.youtube_errors import BLOCKS, FetchError
+from utils.sources.youtube_video import read_info
+from utils.video.checks import check_clip
+from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line
+from utils.video.probe import BadClip
+from utils.web import Web, WebError
+
+SECONDS = 2.0  # of the section
+PAGE = "docs/youtube.md says what helps"
+UPDATE = 'pip install -U --pre "yt-dlp[deno]" yt-dlp-ejs'
+LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
+
+
+def check_servers(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
+    """The official lists: one HEAD."""
+    base = with_slash(args.lists_base or DEEPMIND)
+    yield _head("lists", base + OfficialList("400", "val").archive, args, "--lists_base URL")
+
+
+def check_mirror(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
+    """The mirror: one HEAD."""
+    url = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
+    yield _head("mirror", url, args, "--mirror_base URL of another, or --source youtube")
+
+
+def _head(link: str, url: str, args: argparse.Namespace, other: str) -> Finding:
+    web: Web = list_servers(args).web
+    begun = time.monotonic()
+    try:
+        web.size(url)
+    except WebError as error:
+        text = f"{hide_passwords(url)}: {hide_passwords(error.message)}"
+        return Finding(link, NOT_OK, text, f"try again, or {other}")
+    return Finding(link, OK, f"{url} answers in {time.monotonic() - begun:.1f} s")
+
+
+def check_cookies(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
+    """Whether the file holds an account's cookies that are not over."""
+    if args.cookies is None:
+        return
+    todo = "export them anew from a browser that is logged in"
+    jar = MozillaCookieJar(args.cookies)
+    try:
+        jar.load(ignore_discard=True, ignore_expires=True)
+    except (LoadError, OSError, UnicodeDecodeError) as error:
+        text = f"{args.cookies} is no cookie file in Netscape format ({error})"
+        yield Finding("cookies", NOT_OK, text, todo)
+        return
+    login = [cookie for cookie in jar if cookie.name in LOGIN_COOKIES]
+    over = [cookie for cookie in login if cookie.is_expired()]
+    if over:
+        text = f"{args.cookies}: {over[0].name} is over"
+        yield Finding("cookies", NOT_OK, text, todo)
+    elif not login:
+        yield Finding("cookies", NOTE, f"{args.cookies} holds no login of YouTube", todo)
+    else:
+        yield Finding("cookies", OK, f"{args.cookies}: {len(login)} login cookies, none over")
+
+
+def check_youtube(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
+    """One extraction, straight or through each proxy, and a section cut from the first."""
+    cut = False
+    for proxy in args.proxy or [None]:
+        link = f"proxy {hide_passwords(proxy)}:" if proxy else "YouTube"
+        options = _options(args, folder)
+        try:
+            info, log = _extract(args.check_id, options, folder, proxy)
+        except FetchError as error:
+            yield _failed(link, error, args)
+            continue
+        yield _extracted(link, info, log, args)
+        if not cut:
+            cut = True
+            yield from _cut(info, options, folder, proxy)
+
+
+def _options(args: argparse.Namespace, folder: Path) -> FetchOptions:
+    return FetchOptions(
+        out=folder,
+        workspace=folder,
+        ffmpeg=find_ffmpeg(args.ffmpeg),
+        encode=Encode(max_height=args.max_height or None, audio=not args.no_audio),
+        cookies=args.cookies.absolute() if args.cookies else None,
+        cookies_from_browser=args.cookies_from_browser,
+        ytdlp_args=args.ytdlp_args,
+        url_base=args.url_base,
+        timeout=min(args.timeout, 120.0),
+    )
+
+
+def _extract(
+    youtube_id: str, options: FetchOptions, folder: Path, proxy: str | None
+) -> tuple[dict[str, Any], str]:
+    argv = extract_command(youtube_id, options, folder, proxy)
+    done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
+    return read_info(done, options.url_base), done.stderr
+
+
+def _extracted(link: str, info: dict[str, Any], log: str, args: argparse.Namespace) -> Finding:
+    formats = info.get("formats") or [info]
+    usable = [each for each in formats if str(each.get("url", "")).startswith("http")]
+    clients = re.findall(r"Downloading (.+?) player API JSON", log)
+    who = f"client {', '.join(dict.fromkeys(clients))}; " if clients else ""
+    text = f"{args.check_id}: {who}{len(usable)} of {len(formats)} formats with an address"
+    return Finding(link, OK if usable else NOT_OK, text, "" if usable else UPDATE)
+
+
+def _failed(link: str, error: FetchError, args: argparse.Namespace) -> Finding:
+    """What an extraction that failed says of the address, the cookies, or the video."""
+    message = hide_passwords(error.message)
+    if error.reason in BLOCKS:
+        return Finding(link, NOT_OK, f"this address is blocked ({error.reason}): {message}", PAGE)
+    meaning = REASONS[error.reason][1]
+    todo = f"{meaning}; or --check_id of another video" if is_youtube(args.url_base) else meaning
+    return Finding(link, NOT_OK, f"{error.reason}: {message}", todo)
+
+
+def _cut(
+    info: dict[str, Any], options: FetchOptions, folder: Path, proxy: str | None
+) -> Iterator[Finding]:
+    """A short section, as a clip is cut: exact and checked; and how fast it came."""
+    inputs = section_inputs(info, options)
+    if not inputs or (proxy and not proxy.startswith("http://")):
+        yield Finding("section", NOTE, "cannot be read in sections here: videos come whole")
+        return
+    target = folder / "section.mp4"
+    argv = cut_command(options.ffmpeg, inputs, 0.0, SECONDS, options.encode, target)
+    begun = time.monotonic()
+    done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
+    seconds = time.monotonic() - begun
+    try:
+        if done.returncode != 0:
+            raise BadClip("network", last_line(done) or "ffmpeg failed")
+        check_clip(target, SECONDS, wants_audio=False)
+    except BadClip as error:
+        yield Finding("section", NOT_OK, hide_passwords(error.message), f"{UPDATE}; {PAGE}")
+        return
+    speed = target.stat().st_size / seconds / 1000
+    shutil.rmtree(folder / "none", ignore_errors=True)
+    yield Finding(
+        "section", OK, f"{SECONDS:.0f} s cut in {seconds:.1f} s, {speed:,.0f} kB a second"
+    )
