@@ -54,7 +54,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
     standin.add_video(ID, source(seconds=20))
     Mirror(standin).publish(tmp_path / "lists")
     standin.add_file("/kinetics400.tar.gz", b"x")
-    standin.add_file("/600/val/k600_val_path.txt", "x")
+    standin.add_file("/600/val/k600_val_path.txt", b"x")
     listing = write_list(tmp_path / "list.csv", [f"{ID},3,13"])
     before = sorted(tmp_path.iterdir())
     done = check(
@@ -213,7 +213,7 @@ def test_data_that_does_not_come(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
     standin.add_video(ID, source(seconds=20))
-    standin.knobs(ID, status=403, path="/media")
+    standin.knobs(ID, status=403)
     done = check(standin, tmp_path, fresh)
     assert done.code == 2
     assert "YouTube      ok" in done.err

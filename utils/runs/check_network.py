@@ -107,7 +107,7 @@ def _options(args: argparse.Namespace, folder: Path) -> FetchOptions:
         encode=Encode(max_height=args.max_height or None, audio=not args.no_audio),
         cookies=args.cookies.absolute() if args.cookies else None,
         cookies_from_browser=args.cookies_from_browser,
-        ytdlp_args=args.ytdlp_args,
+        ytdlp_args=(*args.ytdlp_args, "--verbose"),  # says which client is asked
         url_base=args.url_base,
         timeout=min(args.timeout, 120.0),
     )
