@@ -14,18 +14,30 @@ from utils.cli import VERSION
 from utils.report import REASONS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STATUSES = (ROOT / "docs" / "statuses.md").read_text(encoding="utf-8")
+PAGES = {  # the page of docs that describes a script
+    "download.py": "download",
+    "reorg_kinetics_videos.py": "reorg",
+    "frame_extract.py": "frames",
+    "downscale_videos.py": "downscaling",
+    "make_ava_kin_download_csv.py": "ava_kinetics",
+    "load_frames.py": "loading",
+}
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for all scripts
 
 
 def section(script: str) -> str:
-    """README's text on a script, up to the next heading of that rank."""
-    heading = {"load_frames.py": "Loading into Python"}.get(script, script)
-    found = re.search(
-        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE
-    )
-    assert found is not None, f"README has no section {script}"
-    return found[1]
+    """The page of docs on a script."""
+    return (ROOT / "docs" / f"{PAGES[script]}.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.encode()) <= 12_000
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "demo.py"])
@@ -52,8 +64,8 @@ def test_help_has_examples_and_defaults_and_version_is_said(script: str, tmp_pat
     assert script in changelog
 
 
-def test_readme_shows_the_table_of_reasons() -> None:
-    shown = re.search(r"<!-- reasons -->\n(.*?)<!-- end of reasons -->", README, re.DOTALL)
+def test_docs_show_the_table_of_reasons() -> None:
+    shown = re.search(r"<!-- reasons -->\n(.*?)<!-- end of reasons -->", STATUSES, re.DOTALL)
     assert shown is not None
     rows = [tuple(c.strip(" `") for c in row.split("|")[1:4]) for row in shown[1].splitlines()[2:]]
     assert rows == [(status, reason, text) for reason, (status, text) in REASONS.items()]
@@ -89,7 +101,7 @@ def test_imports_are_those_that_requirements_name() -> None:
     modules = {"ffmpeg-python": "ffmpeg", "pillow": "pil", "imageio-ffmpeg": "imageio_ffmpeg"}
     known = {modules.get(name, name.replace("-", "_")) for name in names}
     optional = {"torch", "decord", "cv2", "torchcodec", "deno"}
-    for path in [*ROOT.glob("*.py"), *(ROOT / "utils").glob("*.py")]:
+    for path in [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py")]:
         for module in imported_modules(path):
             own = (ROOT / f"{module}.py").exists() or module in ("utils", "tests", "benchmarks")
             if not own and module not in sys.stdlib_module_names and module not in optional:

@@ -747,3 +747,52 @@ def test_sections_come_over_https_too(
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def test_the_output_folder_vanishes(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
+    """An unmounted disk ends the run at once, in one line; no clip is counted that is not there."""
+    names = [f"vanishing{number:02d}" for number in range(8)]
+    for name in names:
+        standin.add_video(name, source(seconds=20))
+    listing = write_list(tmp_path / "list.csv", [f"{name},8,10" for name in names])
+    out = tmp_path / "out"
+    running = start("download.py", *arguments(standin, out, listing, "--n", "1"), cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not clips_in(out) and time.monotonic() < until:
+        time.sleep(0.02)
+    out.rename(tmp_path / "elsewhere")
+    done = finish(running)
+    assert done.code == 2, done.err
+    assert done.err.splitlines()[-1].startswith(f"error: {out}/download_report.csv is no longer")
+    assert done.err.count("failed") <= 1
+    assert "on disk now" not in done.err
+    assert len(standin.requests(target="player")) < len(names)
+    shutil.rmtree(out, ignore_errors=True)
+    (tmp_path / "elsewhere").rename(out)
+    again = run("download.py", *arguments(standin, out, listing), cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert len(clips_in(out)) == len(names)
+
+
+def test_a_folder_where_a_clip_should_be(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_video("inthewayyyy", source(seconds=20))
+    (tmp_path / "out" / "inthewayyyy_000008_000010.mp4" / "mine").mkdir(parents=True)
+    done = download(standin, tmp_path, ["inthewayyyy,8,10"])
+    assert done.code == 1
+    assert "a folder is where the file should be: " in done.err
+    assert f"{tmp_path}/out/inthewayyyy_000008_000010.mp4" in done.err
+    assert (tmp_path / "out" / "inthewayyyy_000008_000010.mp4" / "mine").is_dir()
+
+
+def test_a_proxys_password_is_not_printed(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    standin.add_video("passwordddd", source(seconds=20))
+    proxy = "http://user:s3cret@127.0.0.1:9"
+    done = download(standin, tmp_path, ["passwordddd,8,10"], "--proxy", proxy, "--timeout", "8")
+    assert done.code == 1
+    assert "s3cret" not in done.err
+    assert "s3cret" not in (tmp_path / "out" / "download_report.csv").read_text()
+    assert "user:***@" in done.err

@@ -704,12 +704,12 @@ def test_only_numpy_and_av_are_imported() -> None:
 
 
 def test_the_examples_of_the_readme(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = ROOT / "README.md"
+    readme = ROOT / "docs" / "loading.md"
     section = "<!-- load examples -->(.*?)<!-- end of load examples -->"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     found = re.search(section, text, re.DOTALL)
     if found is None:
-        pytest.skip("README.md has no examples of loading")
+        pytest.skip("docs/loading.md has no examples")
     examples = re.findall(r"```python\n(.*?)```", found[1], re.DOTALL)
     assert len(examples) == 3
     os.link(shelf / "clips" / "aaaaaaaaaaa_000005_000015.mp4", shelf / "clip.mp4")

@@ -122,6 +122,8 @@ def publish(temporary: Path, final: Path) -> None:
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
+    if final.is_dir() and not final.is_symlink():  # os.replace would name the temporary file only
+        raise IsADirectoryError(errno.EISDIR, "a folder is where the file should be", str(final))
     os.replace(temporary, final)
     sync_folder(final.parent)
 

@@ -24,7 +24,8 @@ REPORT_NAME = "download_report.csv"
 
 DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed", "invalid"
 
-# reason -> (status, what it means and what to do). README shows this table; a test compares them.
+# reason -> (status, what it means and what to do). docs/statuses.md shows this table, which a test
+# compares.
 REASONS: dict[str, tuple[str, str]] = {
     "": (DOWNLOADED, "the clip is on disk, whole and checked"),
     "short": (
@@ -171,6 +172,12 @@ class ReportFile:
 
     def _write(self, line: str) -> None:
         data = line.encode()
+        if not self.path.exists():
+            # An unmounted disk, a folder that was removed: every further clip would fail for it.
+            raise UserError(
+                f"{self.path} is no longer there (is the disk still mounted?): bring its folder"
+                " back, then run the same command again"
+            )
         try:
             written = os.write(self._file, data)
         except OSError as error:

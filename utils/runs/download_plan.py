@@ -169,5 +169,5 @@ def tool_versions(ffmpeg_version: str) -> str:
                     "yt-dlp is not installed: pip install -r requirements.txt"
                 ) from error
             other = shutil.which("deno")
-            versions.append(f"deno {other}" if other else "no deno: YouTube needs one (README)")
+            versions.append(f"deno {other}" if other else "no deno: YouTube needs one (--check)")
     return ", ".join(versions)
