@@ -34,28 +34,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from utils.cli import (
-    EXIT_OK,
-    add_num_jobs,
-    make_parser,
-    run_script,
-    say,
-)
-from utils.files import (
-    make_folder,
-    run_folder,
-)
+from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say
+from utils.files import make_folder, run_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.progress import Progress
-from utils.report import (
-    REPORT_NAME,
-    RESULT_COLUMNS,
-    Known,
-    ReportFile,
-    Result,
-    Tally,
-)
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally
 from utils.runs.check import check
 from utils.runs.download_options import (
     add_fetch_options,

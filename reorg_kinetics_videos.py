@@ -38,12 +38,7 @@ from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
 from utils.errors import UserError
-from utils.files import (
-    DiskFull,
-    make_folder,
-    run_folder,
-    sync_folder,
-)
+from utils.files import DiskFull, make_folder, run_folder, sync_folder
 from utils.packages import check_packages
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped, stop_on_signals, stop_run

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.cli import (
-    say,
-)
+from utils.cli import say
 from utils.lists import ava
 from utils.process import sleep
 

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.cli import (
-    existing_folder,
-    say,
-)
+from utils.cli import existing_folder, say
 from utils.clip import AVA_TIME_END, Refused
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, names_in, publish

@@ -11,14 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.clip import parse_clip_name
-from utils.files import (
-    copy_new,
-    is_disk_full,
-    move_across,
-    move_new,
-    publish_new,
-    set_aside,
-)
+from utils.files import copy_new, is_disk_full, move_across, move_new, publish_new, set_aside
 from utils.runs.gather import Found, Quality, choose, examine, why_not
 from utils.runs.reorg_actions import (
     BROUGHT,

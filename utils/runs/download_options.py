@@ -6,10 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from utils.cli import (
-    non_negative_float,
-    positive_int,
-)
+from utils.cli import non_negative_float, positive_int
 from utils.clip import ID_PATTERN, trim_format
 from utils.lists.fetching import ListServers
 from utils.lists.official import CVDF

@@ -19,22 +19,13 @@ from pathlib import Path
 from utils.cli import say
 from utils.clip import Clip
 from utils.errors import UserError
-from utils.files import (
-    free_bytes,
-    names_in,
-)
+from utils.files import free_bytes, names_in
 from utils.lists.fetching import fetch_needed
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
 from utils.process import STOP, Stopped, stop_on_signals
 from utils.progress import clock, plural
-from utils.report import (
-    FAILED,
-    REPORT_NAME,
-    UNAVAILABLE,
-    Known,
-    read_known,
-)
+from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
 from utils.runs.download_options import list_servers, videos_per_hour, youtube_name
 from utils.sources.common import is_gone
 

@@ -7,25 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.cli import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
-    hide_passwords,
-    say,
-)
-from utils.files import (
-    DiskFull,
-)
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, hide_passwords, say
+from utils.files import DiskFull, names_in
 from utils.process import STOP, received_signal
 from utils.progress import clock, plural
-from utils.report import (
-    DOWNLOADED,
-    FAILED,
-    REASONS,
-    REPORT_NAME,
-    UNAVAILABLE,
-    Tally,
-)
+from utils.report import DOWNLOADED, FAILED, REASONS, REPORT_NAME, UNAVAILABLE, Tally
 from utils.runs.download_plan import Plan
 from utils.sources.common import Run
 
@@ -34,7 +20,9 @@ def finish(
     plan: Plan, tally: Tally, run: Run, args: argparse.Namespace, out: Path, elapsed: float
 ) -> int:
     """The summary, what to type next, and the exit code."""
-    on_disk = len(plan.on_disk) + tally.statuses[DOWNLOADED]
+    on_disk = len(plan.on_disk)
+    if tally.statuses[DOWNLOADED]:  # counted in the folder: it is the truth, whatever came of a run
+        on_disk = len(plan.lists.clips.keys() & names_in(out, ".mp4"))
     wanted, refused = len(plan.lists.clips), len(plan.lists.refused)
     asked = sum(tally.statuses.values())
     if args.quiet and not asked:

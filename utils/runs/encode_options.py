@@ -8,12 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from utils.cli import non_negative_float, positive_int
-from utils.runs.batch import (
-    frame_rate,
-)
-from utils.video.ffmpeg import (
-    Encode,
-)
+from utils.runs.batch import frame_rate
+from utils.video.ffmpeg import Encode
 from utils.video.inspect import Video
 
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it

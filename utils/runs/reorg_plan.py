@@ -8,9 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.cli import (
-    say,
-)
+from utils.cli import say
 from utils.progress import plural
 from utils.runs.gather import Found, Tree
 from utils.runs.reorg_actions import COPY, LINK, MOVE, REPORT_NAME, Group, Job

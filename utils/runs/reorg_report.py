@@ -8,15 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from utils.cli import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
-    say,
-)
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, say
 from utils.clip import printable
-from utils.files import (
-    names_in,
-)
+from utils.files import names_in
 from utils.process import STOP, received_signal
 from utils.progress import clock, plural
 from utils.report import ReportFile, read_report

@@ -8,17 +8,11 @@ from pathlib import Path
 from utils.cli import say
 from utils.clip import Clip, clip_window
 from utils.errors import UserError
-from utils.files import (
-    names_in,
-    set_aside,
-)
+from utils.files import names_in, set_aside
 from utils.lists.reading import ClipLists
 from utils.parallel import run_parallel
 from utils.progress import Progress, plural
-from utils.report import (
-    REPORT_NAME,
-    read_shorts,
-)
+from utils.report import REPORT_NAME, read_shorts
 from utils.video.checks import check_complete, check_length, decode_whole
 from utils.video.ffmpeg import find_ffmpeg
 from utils.video.probe import BadClip, probe

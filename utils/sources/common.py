@@ -11,16 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from utils.clip import Clip
-from utils.report import (
-    UNAVAILABLE,
-    Known,
-    Result,
-)
+from utils.report import UNAVAILABLE, Known, Result
 from utils.sources.pace import Pace
-from utils.video.ffmpeg import (
-    Encode,
-    Ffmpeg,
-)
+from utils.video.ffmpeg import Encode, Ffmpeg
 
 YOUTUBE = "https://www.youtube.com/watch?v="
 YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base

@@ -18,9 +18,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from utils.sources.common import FetchOptions
-from utils.video.ffmpeg import (
-    Input,
-)
+from utils.video.ffmpeg import Input
 
 CHUNK = (
     2**20

@@ -40,14 +40,7 @@ from utils.sources.youtube_errors import (
     ytdlp_message,
 )
 from utils.video.checks import check_clip
-from utils.video.ffmpeg import (
-    Input,
-    complaints,
-    cut_command,
-    file_url,
-    last_line,
-    read_source,
-)
+from utils.video.ffmpeg import Input, complaints, cut_command, file_url, last_line, read_source
 from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_end
 
 TRIES = 3  # extractions for one video in one run, blocks not counted
