@@ -134,6 +134,20 @@ def test_no_javascript_runtime_has_its_own_name(standin: StandIn, tmp_path: Path
     assert [row["reason"] for row in rows.values()] == ["js_runtime"]
 
 
+def test_a_hopeless_run_ends_and_points_to_check(standin: StandIn, tmp_path: Path) -> None:
+    names = [f"hopeless_{number:02d}" for number in range(12)]
+    for name in names:
+        standin.add_dead(name, "no_format")
+    listing = write_list(tmp_path / "list.csv", [f"{name},0,10" for name in names])
+    command = [tmp_path / "out", "--input_csv", listing, *FAST, "--n", "2"]
+    done = run("download.py", *command, "--ytdlp_args", standin.ytdlp_args_without_js, cwd=tmp_path)
+    assert done.code == 1
+    assert len(report_rows(tmp_path / "out" / "download_report.csv")) < len(names)
+    last = done.err.splitlines()[-1]
+    assert last.startswith("see which link is broken: python ")
+    assert last.endswith(" --check")
+
+
 FAULTS: dict[str, dict[str, object]] = {
     "cut_section": {"cut_after": 150_000, "client": "ffmpeg", "times": 2},
     "cut_forever": {"cut_after": 150_000, "client": "ffmpeg"},

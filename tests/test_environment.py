@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, environment, link_clips, run
+from tests.scripts import ROOT, Done, environment, link_clips, run, write_list
+from tests.standin.server import StandIn
 from utils.packages import Streak, required
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
@@ -118,6 +119,24 @@ def test_what_every_clip_meets_ends_the_run(
     assert "5 clips in a row met the same: TypeError: " in last
     assert "unexpected keyword argument" in last
     assert "pip install -U -r requirements.txt" in last
+
+
+def test_what_every_clip_meets_ends_a_download(
+    tmp_path: Path, source: MakeSource, standin: StandIn
+) -> None:
+    names = [f"everyclip{number:02d}" for number in range(12)]
+    for name in names:
+        standin.add_video(name, source(seconds=20))
+    listing = write_list(tmp_path / "list.csv", [f"{name},3,5" for name in names])
+    broken = "import av\ndef open(file):\n    pass\nav.open = open\n"
+    folder = shadow(tmp_path / "first", "sitecustomize.py", broken)
+    options = ["--ytdlp_args", standin.ytdlp_args, "--videos_per_hour", "0", "--n", "1"]
+    done = run_with(folder, "download.py", "out", "--input_csv", listing, *options, cwd=tmp_path)
+    assert done.code == 2, done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: 5 clips in a row met the same: TypeError: ")
+    assert "pip install -U -r requirements.txt" in last
+    assert len(standin.requests(target="player")) <= 7
 
 
 def test_one_odd_file_costs_itself() -> None:
