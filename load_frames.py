@@ -26,6 +26,8 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,9 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("av", "numpy")
     if args.bench is not None:
-        from benchmarks.load import main as bench
-
-        return bench(["--videos", str(args.bench)])
+        # In a process of its own: the benchmark imports this module.
+        argv = [sys.executable, "-m", "benchmarks.load", "--videos", args.bench.absolute()]
+        return subprocess.run(argv, cwd=Path(__file__).parent).returncode
     try:
         _show(args)
     except CorruptClip as error:

@@ -183,7 +183,6 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
     files = [(args.output, download_list(splits), "clip")]
     for path, table in zip(targets, tables, strict=True):
         files.append((path, annotation_lines(table, actions), "row"))
-
     code = EXIT_INCOMPLETE if any(split.refused for split in splits) else EXIT_OK
     if args.dry_run:
         for path, lines, unit in files:
