@@ -65,7 +65,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
     for link in ("packages", "ffmpeg", "JavaScript", "yt-dlp", "lists", "mirror", "cookies"):
         assert f"{link:12} ok " in done.err, done.err
     assert "visionos; " in line(done, "YouTube") and "formats with an address" in done.err
-    assert "2 s cut in " in line(done, "section")
+    assert "2 s cut and encoded in " in line(done, "section")
     assert done.err.endswith("all in order\n")
     assert standin.bytes_served < 2_000_000
     after = sorted(
@@ -265,6 +265,69 @@ def test_each_proxy_is_tried_and_no_password_said(
     assert "user:***@" in done.err
     assert " ok " in line(done, f"proxy {good.replace('s3cret', '***')}")
     assert " not ok " in line(done, "proxy http://other:***@127.0.0.1:9")
+
+
+def test_each_proxy_is_tried_for_the_mirror(standin: StandIn, tmp_path: Path, fresh: Path) -> None:
+    standin.add_file("/kinetics400.tar.gz", b"x")
+    standin.add_file("/600/val/k600_val_path.txt", b"x")
+    more = ["--source", "cvdf", "--mirror_base", standin.root, "--lists_base", standin.root]
+    with Proxy() as proxy:
+        done = check(standin, tmp_path, fresh, *more, "--proxy", proxy.address)
+        assert done.code == 0, done.err
+        assert [asked for asked in proxy.asked if asked.startswith("HEAD")]
+        dead = "http://127.0.0.1:9"
+        done = check(standin, tmp_path, fresh, *more, "--proxy", proxy.address, "--proxy", dead)
+    assert done.code == 2
+    assert done.err.count("not ok") == 2
+    assert f"through {dead}: " in done.err
+
+
+def test_cookies_of_other_sites_do_not_count(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    path = cookies(tmp_path)
+    other = ".example.com\tTRUE\t/\tTRUE\t1000\tSAPISID\tx\n"
+    path.write_text(path.read_text() + other)
+    assert check(standin, tmp_path, fresh, "--cookies", path).code == 0
+    path.write_text("# Netscape HTTP Cookie File\n" + other.replace("1000", "9999999999"))
+    done = check(standin, tmp_path, fresh, "--cookies", path)
+    assert "holds no login of YouTube" in line(done, "cookies")
+
+
+def test_cookies_that_only_a_warning_calls_over(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    shadow(fresh, "sitecustomize.py", (
+        "import sys\nif 'yt_dlp' in ' '.join(sys.orig_argv):\n"
+        "    sys.stderr.write('WARNING: account cookies are no longer valid\\n')\n"
+    ))  # fmt: skip
+    done = check(standin, tmp_path, fresh, "--cookies", cookies(tmp_path))
+    assert done.code == 2
+    assert "the account's cookies are over" in line(done, "YouTube")
+
+
+def test_the_smallest_format_is_asked_for(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    """A dense video at 480 lines came to 3.6 MB."""
+    large, small = source(seconds=20, size=(854, 480)), source(seconds=20, size=(256, 144))
+    standin.add_video(ID, [large, small])
+    assert check(standin, tmp_path, fresh).code == 0
+    assert {request.itag for request in standin.requests(target="media")} == {160}
+    assert standin.bytes_served < 2_000_000
+
+
+@pytest.mark.parametrize("package", ["requests", "simplejpeg"])
+def test_a_package_that_is_broken(
+    package: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20))
+    shadow(fresh, f"{package}.py", "raise ImportError('torn in two')")
+    done = check(standin, tmp_path, fresh)
+    assert done.code == 2
+    assert "torn in two" in done.err
 
 
 def test_bad_options(tmp_path: Path) -> None:

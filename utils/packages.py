@@ -19,7 +19,7 @@ from types import TracebackType
 from utils.errors import UserError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
-MODULES = {"ffmpeg-python": "ffmpeg", "yt-dlp": "yt_dlp", "imageio-ffmpeg": "imageio_ffmpeg"}
+MODULES = {"ffmpeg-python": "ffmpeg", "pillow": "PIL"}  # the others but for their dashes
 NAMES = {"av": "PyAV"}  # as people call them
 
 # What a file's content cannot cause: our calls and the package's release do not fit.
@@ -58,6 +58,11 @@ def check_packages(*packages: str) -> None:
             )
 
 
+def module_of(package: str) -> str:
+    """The module that a package is imported by."""
+    return MODULES.get(package, package.replace("-", "_"))
+
+
 def numbers(release: str) -> tuple[int, ...]:
     """`2026.10.26` -> (2026, 10, 26), for comparing."""
     return tuple(map(int, re.findall(r"\d+", release)[:3]))
@@ -82,7 +87,7 @@ def describe(error: BaseException) -> str:
 
 def _packages_in(error: BaseException) -> Iterator[str]:
     """The packages of ours that an exception may come from, likeliest first."""
-    of_module = {MODULES.get(package, package): package for package in required()}
+    of_module = {module_of(package): package for package in required()}
     modules = []
     if isinstance(error, AttributeError) and error.obj is not None:
         kind = error.obj if isinstance(error.obj, type) else type(error.obj)

@@ -30,16 +30,18 @@ class Proxy:
                 self.close_connection = True
 
             def do_GET(self) -> None:
-                asked.append(f"GET {self.path}")
+                asked.append(f"{self.command} {self.path}")
                 url = urlsplit(self.path)
                 with socket.create_connection((url.hostname or "", url.port or 80), 20) as upstream:
                     target = url.path + (f"?{url.query}" if url.query else "")
-                    head = [f"GET {target} HTTP/1.1"]
+                    head = [f"{self.command} {target} HTTP/1.1"]
                     head += [f"{k}: {v}" for k, v in self.headers.items() if k != "Connection"]
                     head += ["Connection: close", "", ""]
                     upstream.sendall("\r\n".join(head).encode())
                     _join(self.connection, upstream)
                 self.close_connection = True
+
+            do_HEAD = do_GET
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

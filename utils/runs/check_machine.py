@@ -25,7 +25,7 @@ from filelock import FileLock
 from utils.errors import UserError
 from utils.files import free_bytes
 from utils.lists.reading import find_lists
-from utils.packages import check_packages, describe, numbers, required
+from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.process import run_child
 from utils.runs.download_plan import make_plan, read_wanted
 from utils.runs.finding import NOT_OK, NOTE, OK, Finding
@@ -33,28 +33,22 @@ from utils.video.ffmpeg import find_ffmpeg, last_line
 
 INSTALL = "pip install -U -r requirements.txt"
 OLD_DAYS = 60  # YouTube changes faster than that
-BYTES_A_CLIP = 1_500_000  # 10 s at 480 lines and CRF 18
+BYTES_A_CLIP, BYTES_A_SMALL_CLIP = 1_500_000, 750_000  # 10 s at CRF 18: 480 lines; 256
 
-# Releases that were installed by somebody and do harm: (package, release): why.
-KNOWN_BAD = {
-    ("requests", "2.32.0"): "was withdrawn by its authors",
-    ("requests", "2.32.1"): "was withdrawn by its authors",
-    ("urllib3", "2.1.0"): "has no read1",
-}
-IMPORTED = {"av": "av", "yt-dlp": "yt_dlp", "numpy": "numpy", "joblib": "joblib"}
+NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
 
 
 def check_python(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
-    """Python, and every package: there, in a release that will do, not a known bad one, imports."""
+    """Python, and every package: there, in a release that will do, imports.
+
+    Releases that are known to be bad lie outside of the bounds in requirements.txt.
+    """
     problems = []
     for package in required():
         try:
             check_packages(package)
-            have = metadata.version(package)
-            if why := KNOWN_BAD.get((package, have)):
-                problems.append(f"{package} {have} {why}")
-            if package in IMPORTED:
-                importlib.import_module(IMPORTED[package])
+            if package not in NOT_IMPORTED:
+                importlib.import_module(module_of(package))
         except UserError as error:
             problems.append(str(error).partition(": pip")[0])
         except Exception as error:  # a package may fail to import in any way it likes
@@ -172,10 +166,17 @@ def check_room(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("room", NOTE, f"{free / 1e9:,.1f} GB free; what is wanted is open: {error}")
         return
-    needed = len(plan.to_fetch) * BYTES_A_CLIP
+    needed = len(plan.to_fetch) * bytes_a_clip(args)
     text = f"{free / 1e9:,.1f} GB free, {len(plan.to_fetch):,} clips need about"
     text += f" {needed / 1e9:,.1f} GB"
     if needed > free:
-        yield Finding("room", NOT_OK, text, "make room, or --short_side 256, or --shard")
+        yield Finding(
+            "room", NOT_OK, text, "make room; --short_side 256 halves it, --shard divides it"
+        )
     else:
         yield Finding("room", OK, text)
+
+
+def bytes_a_clip(args: argparse.Namespace) -> int:
+    """What a clip takes at most, about, at the size that is asked for."""
+    return BYTES_A_SMALL_CLIP if args.short_side and args.short_side <= 256 else BYTES_A_CLIP

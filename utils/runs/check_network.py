@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from http.cookiejar import LoadError, MozillaCookieJar
@@ -19,11 +18,10 @@ from utils.lists.fetching import with_slash
 from utils.lists.official import DEEPMIND, OfficialList
 from utils.process import run_child
 from utils.report import REASONS
-from utils.runs.download_options import list_servers
 from utils.runs.finding import NOT_OK, NOTE, OK, Finding
 from utils.sources.common import FetchOptions, is_youtube
 from utils.sources.youtube_commands import child_environment, extract_command, section_inputs
-from utils.sources.youtube_errors import BLOCKS, FetchError
+from utils.sources.youtube_errors import BLOCKS, FetchError, classify
 from utils.sources.youtube_video import read_info
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line
@@ -31,32 +29,40 @@ from utils.video.probe import BadClip
 from utils.web import Web, WebError
 
 SECONDS = 2.0  # of the section
+LINES = 144  # of its picture: two seconds of a dense video at 480 lines came to 3.6 MB
 PAGE = "docs/youtube.md says what helps"
 UPDATE = 'pip install -U --pre "yt-dlp[deno]" yt-dlp-ejs'
 LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
 
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
-    """The official lists: one HEAD."""
+    """The official lists: one HEAD, through each proxy."""
     base = with_slash(args.lists_base or DEEPMIND)
-    yield _head("lists", base + OfficialList("400", "val").archive, args, "--lists_base URL")
+    yield from _heads("lists", base + OfficialList("400", "val").archive, args, "--lists_base URL")
 
 
 def check_mirror(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
-    """The mirror: one HEAD."""
+    """The mirror: one HEAD, through each proxy."""
     url = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
-    yield _head("mirror", url, args, "--mirror_base URL of another, or --source youtube")
+    yield from _heads("mirror", url, args, "--mirror_base URL of another, or --source youtube")
 
 
-def _head(link: str, url: str, args: argparse.Namespace, other: str) -> Finding:
-    web: Web = list_servers(args).web
+def _heads(link: str, url: str, args: argparse.Namespace, other: str) -> Iterator[Finding]:
+    for proxy in args.proxy or [None]:
+        way = f" through {hide_passwords(proxy)}" if proxy else ""
+        yield _head(link, url, Web((proxy,) if proxy else ()), way, other)
+
+
+def _head(link: str, url: str, web: Web, way: str, other: str) -> Finding:
     begun = time.monotonic()
     try:
         web.size(url)
     except WebError as error:
-        text = f"{hide_passwords(url)}: {hide_passwords(error.message)}"
+        text = f"{hide_passwords(url)}{way}: {hide_passwords(error.message)}"
         return Finding(link, NOT_OK, text, f"try again, or {other}")
-    return Finding(link, OK, f"{url} answers in {time.monotonic() - begun:.1f} s")
+    return Finding(
+        link, OK, f"{hide_passwords(url)} answers in {time.monotonic() - begun:.1f} s{way}"
+    )
 
 
 def check_cookies(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
@@ -71,7 +77,7 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
         text = f"{args.cookies} is no cookie file in Netscape format ({error})"
         yield Finding("cookies", NOT_OK, text, todo)
         return
-    login = [cookie for cookie in jar if cookie.name in LOGIN_COOKIES]
+    login = [c for c in jar if c.name in LOGIN_COOKIES and c.domain.endswith("youtube.com")]
     over = [cookie for cookie in login if cookie.is_expired()]
     if over:
         text = f"{args.cookies}: {over[0].name} is over"
@@ -104,7 +110,7 @@ def _options(args: argparse.Namespace, folder: Path) -> FetchOptions:
         out=folder,
         workspace=folder,
         ffmpeg=find_ffmpeg(args.ffmpeg),
-        encode=Encode(max_height=args.max_height or None, audio=not args.no_audio),
+        encode=Encode(max_height=LINES, audio=False),
         cookies=args.cookies.absolute() if args.cookies else None,
         cookies_from_browser=args.cookies_from_browser,
         ytdlp_args=(*args.ytdlp_args, "--verbose"),  # says which client is asked
@@ -126,6 +132,8 @@ def _extracted(link: str, info: dict[str, Any], log: str, args: argparse.Namespa
     usable = [each for each in formats if str(each.get("url", "")).startswith("http")]
     clients = re.findall(r"Downloading (.+?) player API JSON", log)
     who = f"client {', '.join(dict.fromkeys(clients))}; " if clients else ""
+    if classify(log) == "cookies":  # the extraction went on as a guest's
+        return Finding(link, NOT_OK, "the account's cookies are over", REASONS["cookies"][1])
     text = f"{args.check_id}: {who}{len(usable)} of {len(formats)} formats with an address"
     return Finding(link, OK if usable else NOT_OK, text, "" if usable else UPDATE)
 
@@ -160,8 +168,6 @@ def _cut(
     except BadClip as error:
         yield Finding("section", NOT_OK, hide_passwords(error.message), f"{UPDATE}; {PAGE}")
         return
-    speed = target.stat().st_size / seconds / 1000
-    shutil.rmtree(folder / "none", ignore_errors=True)
-    yield Finding(
-        "section", OK, f"{SECONDS:.0f} s cut in {seconds:.1f} s, {speed:,.0f} kB a second"
-    )
+    size = target.stat().st_size
+    text = f"{SECONDS:.0f} s cut and encoded in {seconds:.1f} s"
+    yield Finding("section", OK, f"{text}: {size / seconds / 1000:,.0f} kB of clip a second")
