@@ -47,5 +47,5 @@ def write(file: int, data: Any) -> int:
 
 
 fcntl.flock = flock  # type: ignore[assignment]
-os.open = open_file  # type: ignore[assignment]
-os.write = write  # type: ignore[assignment]
+os.open = open_file
+os.write = write
