@@ -27,7 +27,7 @@ import psutil
 
 from tests.scripts import ROOT, Done, finish, write_list
 from tests.standin.server import StandIn
-from tests.standin.sources import frame_numbers
+from tests.standin.sources import beep_times, frame_numbers
 
 FPS = 25  # of the sources, unless said otherwise
 SMALL = {"seconds": 4, "size": (160, 90), "gop": 25}  # a source that is quickly made, and cut
@@ -50,7 +50,7 @@ class Lab:
         self.more: list[object] = []  # options of every run
         self.kept: set[str] = set()  # further names that a run may leave in the output folder
         self.before: Fingerprint = {}
-        self._whole: dict[tuple[Any, ...], list[int]] = {}
+        self._known: dict[tuple[Any, ...], str] = {}  # files that were looked at, and what is wrong
         for name in ("home", "tmp", "mine"):
             (folder / name).mkdir()
         (folder / "mine" / "notes.txt").write_text("not to be touched")
@@ -77,9 +77,11 @@ class Lab:
             self.frames[name] = list(range(start * FPS, end * FPS))
         return name
 
-    def video(self, youtube_id: str, source: Path, start: int = 1, end: int = 2) -> str:
+    def video(
+        self, youtube_id: str, source: Path, start: int = 1, end: int = 2, **more: Any
+    ) -> str:
         """A video that plays, and a clip that is wanted of it."""
-        self.standin.add_video(youtube_id, source)
+        self.standin.add_video(youtube_id, source, **more)
         return self.want(youtube_id, start, end)
 
     @property
@@ -170,15 +172,24 @@ def problem_of(lab: Lab, name: str) -> str:
         return f"{name} is there, and cannot be"
     info = path.lstat()
     key = (name, info.st_ino, info.st_mtime_ns, info.st_size)
-    if key not in lab._whole:
+    if key not in lab._known:
         try:
-            lab._whole[key] = frame_numbers(path)
+            lab._known[key] = _content_problem(path, lab.frames[name])
         except Exception as error:
             return f"{name} does not play: {error!r}"
-    found, wanted = lab._whole[key], lab.frames[name]
+    return lab._known[key]
+
+
+def _content_problem(path: Path, wanted: list[int] | int) -> str:
+    found = frame_numbers(path)
     if isinstance(wanted, int):
-        return "" if len(found) == wanted else f"{name}: {len(found)} frames, not {wanted}"
-    return "" if found == wanted else f"{name} holds {found[:1]} to {found[-1:]}, {len(found)}"
+        return "" if len(found) == wanted else f"{path.stem}: {len(found)} frames, not {wanted}"
+    if found != wanted:
+        return f"{path.stem} holds {found[:1]} to {found[-1:]}, {len(found)} frames"
+    beeps = beep_times(path)  # on every whole second of the video, where each clip begins
+    if [round(beep, 1) for beep in beeps] != list(range(len(wanted) // FPS)):
+        return f"{path.stem} beeps at {beeps}"
+    return ""
 
 
 def fingerprint(folder: Path, leave_out: Path | None = None) -> Fingerprint:
