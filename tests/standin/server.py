@@ -435,7 +435,8 @@ class _Server(ThreadingHTTPServer):
             self.standin.errors.append(error)
         finally:
             # An orderly shutdown would come before the reset.
-            (self.close_request if connection in self.to_reset else self.shutdown_request)(connection)
+            is_reset = connection in self.to_reset
+            (self.close_request if is_reset else self.shutdown_request)(connection)
             with self._guard:
                 self._open -= {plain, connection}
                 self._threads_of_requests.discard(threading.current_thread())

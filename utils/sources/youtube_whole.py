@@ -31,7 +31,8 @@ def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[
         source = Input(file_url(whole), {"protocol_whitelist": "file"})
         for clip in clips:
             try:
-                cut_clip(attempt, clip, [source], attempt.time_left(), end=ends.picture, claimed=claimed)
+                limit = attempt.time_left()
+                cut_clip(attempt, clip, [source], limit, end=ends.picture, claimed=claimed)
             except FetchError as error:
                 errors[clip.name] = error
     except BadClip as error:
