@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -190,14 +191,23 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
 SLOW = ("16 file descriptors", "200 MB", "30 processes")
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="faults_") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @needs_root
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LIMITS]
 )
-def test_too_little_of(name: str, tmp_path: Path, standin: StandIn, source: MakeSource) -> None:
+def test_too_little_of(name: str, open_folder: Path, standin: StandIn, source: MakeSource) -> None:
     """Told, and not a traceback; what is there is whole, and with enough the rest comes."""
-    lab = Lab(tmp_path, standin)
+    lab = Lab(open_folder, standin)
     through, codes = LIMITS[name]
+    lab.out.chmod(0o777)
     for number in range(6):
         lab.video(f"limited___{number}", source(**SMALL))
     done = lab.run("--n", "6", through=through)
