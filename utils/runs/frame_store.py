@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tarfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -135,8 +136,12 @@ def check_settings(out: Path, settings: Settings, there: int) -> None:
 
 def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
     """Before the first frame, so that no frame is ever there without them."""
+    text = json.dumps(asdict(settings), indent=1) + "\n"
+    with suppress(OSError, UnicodeDecodeError):
+        if (out / SETTINGS_NAME).read_text(encoding="utf-8") == text:
+            return  # a run that finds all done changes nothing
     temporary = workspace / SETTINGS_NAME
-    temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     publish(temporary, out / SETTINGS_NAME)
 
 
