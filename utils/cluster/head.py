@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import cloudpickle
 from distributed import Client
 from joblib import Parallel, delayed
 
-from utils.cluster import outpost
 from utils.cluster.backend import DaskBackend
 from utils.cluster.members import LOOK_SECONDS, Members
+from utils.cluster.outpost import TOO_OFTEN
+from utils.cluster.sending import call_outpost
 from utils.cluster.tasks import STOPPED, Partly
 from utils.process import STOP, stop_run
 
@@ -39,8 +39,6 @@ CLOSE_SECONDS = 5.0
 ALONE_SECONDS = 600.0  # without any worker for so long, the run ends
 _POLL_SECONDS = 0.1
 
-cloudpickle.register_pickle_by_value(outpost)
-
 
 @dataclass
 class _Work:
@@ -49,7 +47,7 @@ class _Work:
     fresh: Iterator[Any]
     script: str
     function: bytes
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    numbers: Iterator[int]
     open: dict[int, Any] = field(default_factory=dict)
     again: deque[int] = field(default_factory=deque)  # of these, what nobody is at
     losses: Counter[int] = field(default_factory=Counter)
@@ -83,12 +81,18 @@ class Cluster:
 
     def __init__(self, client: Client, name: str, script: str, members: Members) -> None:
         self.client, self.name, self.script, self.members = client, name, script, members
+        self._numbers = itertools.count()  # of all tasks of the run, whatever function they are for
         self._done: Counter[str] = Counter()  # tasks by machine
         self._blocks: dict[str, tuple[str, float]] = {}  # machine -> reason, until when
         self._backend: DaskBackend | None = None
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
+
+    @property
+    def ffmpeg(self) -> str | None:
+        """--ffmpeg, for each machine to find it."""
+        return self.members.question.ffmpeg
 
     def run(
         self,
@@ -101,7 +105,7 @@ class Cluster:
         Function and tasks are pickled. `lost(task, how)` is the outcome of a task that has taken
         its worker along three times, or raised. Stops the run where the scheduler is lost.
         """
-        work = _Work(iter(tasks), self.script, pickle.dumps(function))
+        work = _Work(iter(tasks), self.script, pickle.dumps(function), self._numbers)
         while not STOP.is_set() and not (work.all_drawn and not work.open):
             if not self._wait_for_workers():
                 break
@@ -132,7 +136,7 @@ class Cluster:
     def _draw(self, work: _Work) -> Iterator[Any]:
         """Tasks for joblib, which asks for one when one is done; never waits."""
         while not STOP.is_set() and self.members.fit and (number := work.next()) is not None:
-            yield delayed(outpost.call_outpost)(self.name, number, work.frame(number))
+            yield delayed(call_outpost)(self.name, number, work.frame(number))
 
     def _round(self, drawn: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """(number, answer) of the tasks that are drawn, until all are back or the run is over."""
@@ -182,7 +186,7 @@ class Cluster:
         if number not in work.open or STOP.is_set():
             return
         work.losses[number] += 1
-        if how != outpost.TOO_OFTEN and work.losses[number] <= LOSSES:
+        if how != TOO_OFTEN and work.losses[number] <= LOSSES:
             work.again.append(number)
         else:
             yield lost(work.open.pop(number), how)

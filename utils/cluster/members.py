@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distributed import Client, Future
 
-from utils.cluster.outpost import call_outpost
+from utils.cluster.sending import call_outpost
 from utils.progress import plural
 
 ANSWER_SECONDS = 60.0
