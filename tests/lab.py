@@ -31,33 +31,40 @@ class Lab:
         self.log = (folder / "dask.log").open("wb")
         where = folder / "scheduler.json"
         self.scheduler = self._start(
-            "distributed.cli.dask_scheduler",
+            *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
             *("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(where)),
             *("--no-dashboard", "--no-show"),
         )
         wait_for(lambda: where.exists() and where.read_text().strip().endswith("}"))
         self.address: str = json.loads(where.read_text())["address"]
 
-    def machine(self, name: str, **more: str) -> subprocess.Popen[bytes]:
-        """A worker on a machine of that name."""
+    def machine(
+        self, name: str, hidden: Path | None = None, packages: Path | None = None, **more: str
+    ) -> subprocess.Popen[bytes]:
+        """A worker on a machine of that name.
+
+        hidden: a folder that is another one there; packages: those in there come first.
+        """
         locks = self.folder / f"locks of {name}"
         locks.mkdir(exist_ok=True)
+        far_machine = ROOT / "tests" / "far_machine"
         far = {
             MACHINE_VARIABLE: name,
-            "PYTHONPATH": str(ROOT / "tests" / "far_machine"),
+            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (far_machine, packages)))),
             "FAR_LOCKS": str(locks),
         }
+        hide = f'mount -t tmpfs tmpfs "{hidden}" && exec "$@"'
         return self._start(
-            "distributed.cli.dask_worker",
-            self.address,
+            *(["unshare", "--mount", "sh", "-c", hide, "-"] if hidden else []),
+            *(sys.executable, "-m", "distributed.cli.dask_worker", self.address),
             *("--name", name, "--nthreads", "2", "--no-nanny", "--no-dashboard"),
             *("--local-directory", str(self.folder / "scratch")),
             **far | more,
         )
 
-    def _start(self, module: str, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, **more: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,

@@ -52,7 +52,9 @@ def add_cluster_options(parser: argparse._ActionsContainer) -> None:
 
 def dask_address(text: str) -> str:
     """An argparse type: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
-    if not re.fullmatch(r"(local:[1-9][0-9]{0,3}|((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+)", text):
+    if not re.fullmatch(
+        r"(local:[1-9][0-9]{0,3}|(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+)", text
+    ):
         raise argparse.ArgumentTypeError(f"{text!r} is not tcp://HOST:PORT, nor local:N")
     return text
 
@@ -83,7 +85,6 @@ def open_cluster(
     from utils.cluster.head import Cluster
     from utils.cluster.members import Members, Question
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told in our own words
     with ExitStack() as stack:
         client = _connect(args.dask, stack)
         name = f"kinetics-{uuid4().hex[:12]}"
@@ -103,6 +104,8 @@ def open_cluster(
         cluster = Cluster(client, name, script, members)
         stack.callback(cluster.close)
         yield cluster
+        if not args.quiet:
+            say(f"machines     {cluster.note() or 'none came to anything'}")
 
 
 def _is_own_script() -> bool:
@@ -114,6 +117,7 @@ def _connect(address: str, stack: ExitStack) -> Any:
     """A client of the cluster, with a worker at least. Raises UserError."""
     from distributed import Client, LocalCluster
 
+    logging.disable(logging.CRITICAL)  # dask's tracebacks: what matters is told in our own words
     warnings.filterwarnings("ignore", module="distributed")
     where: Any = address
     if address.startswith("local:"):
