@@ -126,7 +126,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
 
     settings = job.settings
     look = Look(settings.quality, settings.short_side, settings.upscale)
-    source = FrameSource(task.path)
+    source = FrameSource(task.path, probe=False)
     try:
         check_whole(source)
         fps = Fraction(settings.fps)
@@ -135,7 +135,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)
-        maker = PictureMaker(look, ratio(source.stream.sample_aspect_ratio))
+        maker = PictureMaker(look, source.picture_of)
         store = open_store(job)
         for index, frame in source.decode(list(of_frame)):
             jpeg = maker.jpeg(frame)
