@@ -59,6 +59,7 @@ from utils.runs.download_plan import (
     tool_versions,
 )
 from utils.runs.download_summary import finish
+from utils.runs.tools import try_tools
 from utils.runs.verify import verify
 from utils.sources.chain import SourceSettings, ask_sources, make_source
 from utils.sources.common import NOT_ASKED, FetchOptions, Run, Source
@@ -138,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_plan(plan, out, args, tools)
         if args.dry_run:
             return EXIT_OK
+        if plan.to_fetch:
+            try_tools(args)
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,

@@ -54,6 +54,7 @@ from utils.video.ffmpeg import (
     downscale_command,
     find_ffmpeg,
     last_line,
+    require_encoder,
     rewrap_command,
 )
 from utils.video.inspect import Question, Video, inspect, tolerance
@@ -242,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_batch(batch, args, encode_line(encode, args.fps, as_it_is))
         if args.dry_run:
             return EXIT_OK
+        if batch.to_do:
+            require_encoder(tool, encode.codec)
         make_folder(out)
         with (
             run_folder(out) as workspace,

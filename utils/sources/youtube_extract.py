@@ -27,7 +27,7 @@ class Extraction:
 
 def extract(attempt: Attempt, youtube_id: str) -> Extraction:
     """Ask for a video. Raises FetchError, which says that the site itself told it."""
-    argv = extract_command(youtube_id, attempt.options, attempt.folder, attempt.proxy)
+    argv = extract_command(youtube_id, attempt.options, attempt.folder)
     done = attempt.run(argv)
     try:
         info = read_info(done, attempt.options.url_base)
