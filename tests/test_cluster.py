@@ -162,6 +162,14 @@ def test_archives_are_read_by_several(
     assert sorted(mirror.reads()) == ["k700_val_001.tar.gz", "k700_val_002.tar.gz"]
     check_whole(shared / "out", 4)
     assert set(bytes_of(shared / "out").values()) == {data}
+    # What is read back whole on the cluster, and found bad, comes anew.
+    (shared / "out" / f"{names[1]}.mp4").write_bytes(data[: len(data) // 2])
+    given += ["--verify", "--retry", "all"]
+    done = run("download.py", *given, "--mirror_base", mirror.base, cwd=shared)
+    assert done.code == 0, done.err
+    assert f": {names[1]}: " in done.err and "verified     4 of 4 clips, 1 bad" in done.err
+    assert set(bytes_of(shared / "out").values()) == {data, data[: len(data) // 2]}
+    assert len(list((shared / "out").glob("*.mp4"))) == 4
 
 
 def stalled(
