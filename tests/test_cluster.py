@@ -162,6 +162,33 @@ def test_archives_are_read_by_several(
     assert sorted(mirror.reads()) == ["k700_val_001.tar.gz", "k700_val_002.tar.gz"]
     check_whole(shared / "out", 4)
     assert set(bytes_of(shared / "out").values()) == {data}
+    # What is read back whole on the cluster, and found bad, comes anew.
+    (shared / "out" / f"{names[1]}.mp4").write_bytes(data[: len(data) // 2])
+    given += ["--verify", "--retry", "all"]
+    done = run("download.py", *given, "--mirror_base", mirror.base, cwd=shared)
+    assert done.code == 0, done.err
+    assert f": {names[1]}: " in done.err and "verified     4 of 4 clips, 1 bad" in done.err
+    assert set(bytes_of(shared / "out").values()) == {data, data[: len(data) // 2]}
+    assert len(list((shared / "out").glob("*.mp4"))) == 4
+
+
+def test_old_clips_are_looked_at_there_and_moved_here(
+    lab: Lab, source: MakeSource, shared: Path
+) -> None:
+    data = source(seconds=2).read_bytes()
+    (shared / "old" / "jogging").mkdir(parents=True)
+    for number in range(3):
+        path = shared / "old" / "jogging" / f"-bcdefghi{number:02d}_1_3.mp4"
+        path.write_bytes(data[: len(data) // 2] if number == 2 else data)
+    given = ["old", "clips", "--dask", lab.address, "--remove_empty"]
+    done = run("reorg_kinetics_videos.py", *given, cwd=shared)
+    assert done.code == 1
+    assert "2 moved, 1 left" in done.err and "on disk now: 2 of 3 clips" in done.err
+    assert sorted(bytes_of(shared / "clips")) == [
+        "-bcdefghi00_000001_000003.mp4",
+        "-bcdefghi01_000001_000003.mp4",
+    ]
+    assert [path.name for path in (shared / "old" / "jogging").iterdir()] == [path.name]
 
 
 def stalled(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from utils.cli import say
+from utils.cluster.code import own_script, pack_code
 from utils.errors import UserError
 from utils.machines import machine_name
 from utils.packages import NAMES, check_packages
@@ -88,11 +89,11 @@ def open_cluster(
     with ExitStack() as stack:
         client = _connect(args.dask, stack)
         name = f"kinetics-{uuid4().hex[:12]}"
-        _send_code(client, name, workspace)
+        script = own_script()
+        _send_code(client, name, workspace, script)
         question = Question(
             workspace, uuid4().hex, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees)
         )
-        script = Path(sys.argv[0]).name if _is_own_script() else ""
         members = Members(client, name, workspace, look_around, question, script, say)
         members.look()
         if args.strict and members.left_out:
@@ -106,11 +107,6 @@ def open_cluster(
         yield cluster
         if not args.quiet:
             say(f"machines     {cluster.note() or 'none came to anything'}")
-
-
-def _is_own_script() -> bool:
-    root = Path(__file__).resolve().parent.parent.parent
-    return Path(sys.argv[0]).resolve().parent == root
 
 
 def _connect(address: str, stack: ExitStack) -> Any:
@@ -151,13 +147,12 @@ def _quietly(close: Callable[..., Any], timeout: float) -> None:
         return
 
 
-def _send_code(client: Any, name: str, workspace: Path) -> None:
+def _send_code(client: Any, name: str, workspace: Path, script: str) -> None:
     """The run's code to all workers, and to those that join later."""
-    from utils.cluster.code import pack_code
     from utils.cluster.outpost import Outpost
 
     try:
-        client.register_plugin(Outpost(pack_code(), str(workspace)), name=name)
+        client.register_plugin(Outpost(pack_code(script), str(workspace)), name=name)
     except Exception as error:  # what a worker raises comes as it is
         raise UserError(f"the workers do not take this run's code: {error}") from error
 
