@@ -39,7 +39,7 @@ from utils.files import make_folder, run_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.progress import Progress
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally, own_report
 from utils.runs.check import check
 from utils.runs.download_options import (
     add_fetch_options,
@@ -134,10 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_plan(plan, out, args, tools)
         if args.dry_run:
             return EXIT_OK
-        with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, RESULT_COLUMNS) as report:
+        with (
+            run_folder(out) as workspace,
+            own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
+        ):
             run, sources = make_run(args, out, workspace, plan.known)
             tally = fetch(plan, run, sources, report, args)
-    return finish(plan, tally, run, args, out, time.monotonic() - started)
+    return finish(plan, tally, run, args, report.path, time.monotonic() - started)
 
 
 def make_run(

@@ -27,7 +27,7 @@ from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publi
 from utils.packages import UNEXPECTED, check_packages, describe
 from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
-from utils.report import MADE_REASONS, ReportFile, now
+from utils.report import MADE_REASONS, now, own_report
 from utils.runs.batch import (
     Task,
     add_batch_options,
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             run_folder(out) as workspace,
             WorkerPool(inspect) as ask,
-            ReportFile(out / REPORT_NAME, COLUMNS) as report,
+            own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
         ):
             job = Job(tool, encode, args.fps, as_it_is, out, workspace, ask)
             worker = functools.partial(downscale, job)
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 batch, run_parallel(worker, batch.tasks(), args.num_jobs), report, args
             )
     written = f"{tally.totals['bytes'] / 1e6:,.1f} MB"
-    return finish(batch, tally, args, out / REPORT_NAME, [f"size: {written} written"])
+    return finish(batch, tally, args, report.path, [f"size: {written} written"])
 
 
 if __name__ == "__main__":

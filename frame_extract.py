@@ -32,7 +32,7 @@ from utils.packages import check_packages, describe
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.pyav import ratio
-from utils.report import MADE_REASONS, ReportFile, now
+from utils.report import MADE_REASONS, now, own_report
 from utils.runs.batch import (
     Task,
     add_batch_options,
@@ -205,7 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return EXIT_OK
         make_folder(out)
-        with run_folder(out) as workspace, ReportFile(out / REPORT_NAME, COLUMNS) as report:
+        with (
+            run_folder(out) as workspace,
+            own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
+        ):
             write_settings(out, workspace, settings)
             job = Job(settings, out, workspace, args.overwrite)
             times = key_times or {}
@@ -215,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 batch, run_in_processes(worker, tasks, args.num_jobs, crashed), report, args
             )
     pictures = tally.totals["frames"]
-    return finish(batch, tally, args, out / REPORT_NAME, [f"pictures: {pictures:,}"])
+    return finish(batch, tally, args, report.path, [f"pictures: {pictures:,}"])
 
 
 COLUMNS = tuple(each.name for each in fields(FramesResult))

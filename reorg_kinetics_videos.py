@@ -43,7 +43,7 @@ from utils.packages import check_packages
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped, stop_on_signals, stop_run
 from utils.progress import Progress
-from utils.report import ReportFile
+from utils.report import ReportFile, own_report
 from utils.runs.bring import settle
 from utils.runs.gather import scan
 from utils.runs.reorg_actions import (
@@ -164,11 +164,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_folder(duplicates)
         unfinished = read_unfinished(dst / REPORT_NAME)
         workspace = stack.enter_context(run_folder(dst))
-        report = stack.enter_context(ReportFile(dst / REPORT_NAME, REPORT_COLUMNS))
+        report = stack.enter_context(own_report(dst / REPORT_NAME, REPORT_COLUMNS, workspace))
         job = replace(job, unfinished=unfinished, workspace=workspace)
         counts = bring_all(groups, job, report, args)
-        removed = remove_empty_folders(src, report.path) if args.remove_empty else 0
-    return finish(tree, counts, removed, args, time.monotonic() - started)
+        removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
+    return finish(tree, counts, removed, args, report.path, time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,10 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"XDG_CACHE_HOME": str(folder / ".cache"), "COLUMNS": "100"}
 
 
-def start(script: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """Start a script and do not wait for it."""
+def start(
+    script: str, *arguments: object, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start a script and do not wait for it; `env` is added to its environment."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -37,7 +39,7 @@ def start(script: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
         text=True,
         encoding="utf-8",
         cwd=cwd,
-        env=environment(cwd),
+        env=environment(cwd) | dict(env or {}),
     )
 
 

@@ -11,14 +11,14 @@ import itertools
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from utils.errors import UserError
+from utils.machines import clear_dead_runs, lock_path, run_prefix, showing_life
 
 TEMP_FOLDER = ".tmp"
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
@@ -71,25 +71,27 @@ def run_folder(out: Path) -> Iterator[Path]:
     """A temporary folder of this run's own inside `out`, gone at the end.
 
     First clears what killed runs left. A run holds a lock on its folder as long as it lives, so a
-    folder whose lock is free is nobody's, whatever process ids say, in containers too.
+    folder whose lock is free is nobody's, whatever process ids say, in containers too. For other
+    machines, which may not see the lock, it shows that it lives: see `machines`.
     """
     base = out / TEMP_FOLDER
     try:
         folder = _make_run_folder(base)
-        lock = FileLock(base / f"{folder.name}.lock")
-        with suppress(NotImplementedError):  # a file system without locks: nobody clears it
+        lock = FileLock(lock_path(folder))
+        with suppress(NotImplementedError):  # a file system without locks
             lock.acquire()
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(out) from error
         raise UserError(f"cannot write into {base}: {error.strerror}") from error
     try:
-        yield folder
+        with showing_life(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
         with suppress(OSError):
-            (base / f"{folder.name}.lock").unlink()
+            lock_path(folder).unlink()
         with suppress(OSError):
             base.rmdir()  # only when no other run uses it
 
@@ -97,22 +99,9 @@ def run_folder(out: Path) -> Iterator[Path]:
 def _make_run_folder(base: Path) -> Path:
     while True:
         base.mkdir(exist_ok=True)
-        _clear_dead_runs(base)
+        clear_dead_runs(base)
         with suppress(FileNotFoundError):  # another run ended just now, and removed the base
-            return Path(tempfile.mkdtemp(prefix="run-", dir=base))
-
-
-def _clear_dead_runs(base: Path) -> None:
-    for folder in base.glob("run-*"):
-        if not folder.is_dir() or folder.is_symlink():
-            continue
-        lock_path = base / f"{folder.name}.lock"
-        with suppress(Timeout, OSError, NotImplementedError):
-            if not lock_path.exists() and time.time() - folder.stat().st_mtime < 60:
-                continue  # another run is between making its folder and locking it
-            with FileLock(lock_path, timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-                lock_path.unlink(missing_ok=True)
+            return Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -31,7 +31,7 @@ from utils.clip import (
     printable,
 )
 from utils.errors import UserError
-from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_report
+from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -318,9 +318,8 @@ def read_windows(clips: Path) -> dict[str, Window]:
     says `downloaded` counts, for the file of that run is the one on disk.
     """
     windows: dict[str, Window] = {}
-    for clip, _, start, end, status, *_ in read_report(clips / REPORT_NAME, RESULT_COLUMNS):
-        if status != DOWNLOADED:
-            continue
+    rows = read_reports(clips / REPORT_NAME, RESULT_COLUMNS, DOWNLOADED)
+    for clip, _, start, end, *_ in rows:
         windows.pop(clip, None)
         name = parse_clip_name(clip)
         if (

@@ -11,15 +11,16 @@ from utils.cli import EXIT_INCOMPLETE, EXIT_OK, hide_passwords, say
 from utils.files import DiskFull, names_in
 from utils.process import STOP, received_signal
 from utils.progress import clock, plural
-from utils.report import DOWNLOADED, FAILED, REASONS, REPORT_NAME, UNAVAILABLE, Tally
+from utils.report import DOWNLOADED, FAILED, REASONS, REPORT_NAME, UNAVAILABLE, Tally, report_line
 from utils.runs.download_plan import Plan
 from utils.sources.common import Run
 
 
 def finish(
-    plan: Plan, tally: Tally, run: Run, args: argparse.Namespace, out: Path, elapsed: float
+    plan: Plan, tally: Tally, run: Run, args: argparse.Namespace, report: Path, elapsed: float
 ) -> int:
     """The summary, what to type next, and the exit code."""
+    out = report.parent
     on_disk = len(plan.on_disk)
     if tally.statuses[DOWNLOADED]:  # counted in the folder: it is the truth, whatever came of a run
         on_disk = len(plan.lists.clips.keys() & names_in(out, ".mp4"))
@@ -27,7 +28,7 @@ def finish(
     asked = sum(tally.statuses.values())
     if args.quiet and not asked:
         if on_disk < wanted:
-            say(f"on disk: {on_disk:,} of {plural(wanted, 'wanted clip')}; {out / REPORT_NAME}")
+            say(f"on disk: {on_disk:,} of {plural(wanted, 'wanted clip')}; {report}")
     elif not args.quiet or on_disk < wanted or refused:
         stopped = "stopped" if STOP.is_set() else "done"
         say(f"{stopped} after {clock(elapsed)}, {plural(asked, 'clip')} asked for")
@@ -36,7 +37,7 @@ def finish(
         say(f"on disk now: {on_disk:,} of {plural(wanted, 'wanted clip')}")
         if refused:
             say(f"refused: {plural(refused, 'row')} of the lists, see `invalid` in the report")
-        say(f"report: {out / REPORT_NAME}")
+        say(report_line(report, out / REPORT_NAME))
         for line in next_steps(plan, tally, run, on_disk):
             say(line)
     if signal := received_signal():

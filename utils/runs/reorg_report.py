@@ -13,7 +13,7 @@ from utils.clip import printable
 from utils.files import names_in
 from utils.process import STOP, received_signal
 from utils.progress import clock, plural
-from utils.report import ReportFile, read_report
+from utils.report import ReportFile, read_report, report_paths
 from utils.runs.gather import Tree
 from utils.runs.reorg_actions import (
     LEFT,
@@ -21,7 +21,6 @@ from utils.runs.reorg_actions import (
     MOVED,
     MOVING,
     REPORT_COLUMNS,
-    REPORT_NAME,
     REWRAPPED,
     SET_ASIDE,
     Group,
@@ -32,9 +31,17 @@ from utils.runs.reorg_actions import (
 
 
 def read_unfinished(report: Path) -> frozenset[str]:
-    """The sources that a run began to move between file systems and was killed over."""
-    last = {row[0]: row[2] for row in read_report(report, REPORT_COLUMNS)}
-    return frozenset(source for source, action in last.items() if action == MOVING)
+    """The sources that a run began to move between file systems and was killed over.
+
+    This report has no times. So of several a source counts that no report says more of: one too
+    few stays where it is, and one too many would be removed.
+    """
+    actions: dict[str, set[str]] = {}
+    for path in report_paths(report):
+        last = {row[0]: row[2] for row in read_report(path, REPORT_COLUMNS)}
+        for source, action in last.items():
+            actions.setdefault(source, set()).add(action)
+    return frozenset(source for source, found in actions.items() if found == {MOVING})
 
 
 def announced(
@@ -73,7 +80,8 @@ def remove_empty_folders(src: Path, report: Path) -> int:
     """Remove the folders under `src` that clips have left, in this run or before, and are empty."""
     folders = {
         Path(row[0]).parent
-        for row in read_report(report, REPORT_COLUMNS)
+        for path in report_paths(report)
+        for row in read_report(path, REPORT_COLUMNS)
         if row[2] in (MOVED, REWRAPPED, SET_ASIDE)
     }
     removed = 0
@@ -91,7 +99,12 @@ def remove_empty_folders(src: Path, report: Path) -> int:
 
 
 def finish(
-    tree: Tree, counts: Counter[str], removed: int, args: argparse.Namespace, elapsed: float
+    tree: Tree,
+    counts: Counter[str],
+    removed: int,
+    args: argparse.Namespace,
+    report: Path,
+    elapsed: float,
 ) -> int:
     """The summary and the exit code."""
     if not args.quiet:
@@ -104,9 +117,7 @@ def finish(
         here = sum(name in there for name in tree.clips)
         say(f"on disk now: {here:,} of {plural(len(tree.clips), 'clip')}")
         if counts[LEFT]:
-            say(
-                f"left: {plural(counts[LEFT], 'file')}, see the reasons in {args.dst / REPORT_NAME}"
-            )
+            say(f"left: {plural(counts[LEFT], 'file')}, see the reasons in {report}")
             say("      download.py fetches the clips that are not in the folder")
     if signal := received_signal():
         return 128 + signal

@@ -1,0 +1,199 @@
+"""One folder, many machines: a report each, and nobody's half-done work is deleted."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeSource
+from tests.scripts import ROOT, finish, start, write_list
+from utils.clip import Clip
+from utils.files import run_folder
+from utils.lists.ava import read_windows
+from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS
+from utils.report import (
+    RESULT_COLUMNS,
+    ReportFile,
+    Result,
+    own_report,
+    read_known,
+    read_shorts,
+    report_paths,
+)
+from utils.runs.reorg_actions import REPORT_COLUMNS
+from utils.runs.reorg_report import read_unfinished
+
+NAMES = [f"vid_{number:07d}" for number in range(200)]
+LIST = [f"{name},0,1" for name in NAMES]
+
+
+def on_machine(name: str, folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """download.py on a machine of that name: its locks are its own, and appending is not atomic."""
+    locks = folder / f"locks of {name}"
+    locks.mkdir(exist_ok=True)
+    far = {
+        MACHINE_VARIABLE: name,
+        "PYTHONPATH": str(ROOT / "tests" / "far_machine"),
+        "FAR_LOCKS": str(locks),
+    }
+    listing = write_list(folder / f"{name}.csv", LIST)
+    command = [folder / "out", "--input_csv", listing, "--source", f"clips:{folder / 'held'}"]
+    return start("download.py", *command, *arguments, cwd=folder, env=far)
+
+
+def hold_clips(folder: Path, video: Path) -> None:
+    (folder / "held").mkdir()
+    for name in NAMES:
+        (folder / "held" / f"{name}_000000_000001.mp4").symlink_to(video)
+
+
+def lines_of(out: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of each report, every line of it whole."""
+    found = {}
+    for path in report_paths(out / "download_report.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            found[path.name] = list(csv.DictReader(file, strict=True))
+        for row in found[path.name]:
+            assert list(row) == list(RESULT_COLUMNS) and None not in row.values()
+            assert row["clip"][:11] in NAMES and row["finished_at"].endswith("Z")
+    return found
+
+
+@pytest.mark.parametrize("shards", [("1/2", "2/2"), ("1/1", "1/1")], ids=["shards", "same list"])
+def test_two_machines_in_one_folder(
+    shards: tuple[str, str], source: MakeSource, tmp_path: Path
+) -> None:
+    hold_clips(tmp_path, source(seconds=1, size=(64, 48)))
+    pair = [
+        on_machine(name, tmp_path, "--shard", shard, "--n", "2")
+        for name, shard in zip(("alpha", "beta"), shards, strict=True)
+    ]
+    assert [finish(process).code for process in pair] == [0, 0]
+    out = tmp_path / "out"
+    reports = lines_of(out)
+    assert len(reports) == 2
+    clips = [row["clip"] for rows in reports.values() for row in rows]
+    assert len(set(clips)) == len(list(out.glob("*.mp4"))) == 200
+    assert {row["status"] for rows in reports.values() for row in rows} == {"downloaded"}
+    if shards[0] == "1/2":
+        assert len(clips) == 200
+        assert "download_report.shard-1-of-2.csv" in reports
+    else:
+        assert "download_report.csv" in reports
+        assert {"download_report.alpha.csv", "download_report.beta.csv"} & set(reports)
+    assert not (out / ".tmp").exists()
+    # One machine again, afterwards, knows what both wrote, and keeps to the plain name.
+    (out / f"{NAMES[7]}_000000_000001.mp4").unlink()
+    again = finish(on_machine("gamma", tmp_path))
+    assert again.code == 0, again.err
+    assert "199" in again.err and "download_report.csv, and" in again.err
+    assert len(lines_of(out)["download_report.csv"]) >= 1
+
+
+def test_the_latest_line_of_all_machines_counts(tmp_path: Path) -> None:
+    path = tmp_path / "download_report.csv"
+    clips = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(4)]
+
+    def write(name: str, *rows: tuple[int, str, str]) -> None:
+        with ReportFile(tmp_path / name, RESULT_COLUMNS) as report:
+            for number, reason, hour in rows:
+                row = Result.of(clips[number], reason, "youtube").__dict__
+                report.append((row | {"finished_at": f"2026-11-01T{hour}:00:00Z"}).values())
+
+    write("download_report.node-2.csv", (0, "removed", "10"), (1, "", "09"), (2, "short", "08"))
+    write("download_report.csv", (0, "network", "11"), (1, "private", "12"), (2, "network", "12"))
+    write("download_report.shard-1-of-2.csv", (0, "geo_blocked", "09"), (3, "short", "09"))
+    (tmp_path / "download_report.txt").write_text("notes")
+    assert read_known(path).reasons == {
+        clips[0].name: ("failed", "network", "youtube"),
+        clips[1].name: ("unavailable", "private", "youtube"),
+        clips[2].name: ("failed", "network", "youtube"),
+    }
+    # What was downloaded last is what is on disk, whatever came after.
+    assert read_shorts(path) == {clips[2].name, clips[3].name}
+    assert read_windows(tmp_path) == {}
+
+
+def test_only_a_machines_own_leftovers_are_cleared_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base, now = tmp_path / ".tmp", time.time()
+
+    def leave(name: str, age: float) -> Path:
+        folder = base / name
+        folder.mkdir(parents=True)
+        (base / f"{name}.lock").touch()
+        (base / f"{name}.csv.claim").write_text(name)
+        os.utime(folder, (now - age, now - age))
+        return folder
+
+    monkeypatch.setenv(MACHINE_VARIABLE, "node-1")
+    dead = [leave("run-node-1-abcdefgh", 10), leave("run-node-2-abcdefgh", SILENT_SECONDS + 60)]
+    alive = [
+        leave("run-node-2-abcd_fgh", 3600),
+        leave("run-node-1-b-abcdefgh", 3600),
+        leave("run-abcdefgh", 3600),
+    ]
+    with run_folder(tmp_path) as workspace:
+        assert workspace.name.startswith("run-node-1-")
+        with run_folder(tmp_path):
+            assert workspace.exists()
+    for folder in dead:
+        assert list(base.glob(f"{folder.name}*")) == []
+    for folder in alive:
+        assert len(list(base.glob(f"{folder.name}*"))) == 3
+
+
+def test_a_report_has_one_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(MACHINE_VARIABLE, "head.lab/7")
+    path = tmp_path / "r.csv"
+
+    def names(count: int, shard: tuple[int, int] = (1, 1)) -> list[str]:
+        if not count:
+            return []
+        with (
+            run_folder(tmp_path) as workspace,
+            own_report(path, ("a",), workspace, shard) as report,
+        ):
+            return [report.path.name, *names(count - 1, shard)]
+
+    assert names(3) == ["r.csv", "r.head-lab-7.csv", "r.head-lab-7-2.csv"]
+    assert names(2, (2, 4)) == ["r.shard-2-of-4.csv", "r.shard-2-of-4-head-lab-7.csv"]
+    assert names(1) == ["r.csv"]
+
+
+def test_reorg_removes_no_source_that_another_machine_knows_more_of(tmp_path: Path) -> None:
+    def write(name: str, *rows: tuple[str, str]) -> None:
+        with ReportFile(tmp_path / name, REPORT_COLUMNS) as report:
+            report.append_all((source, "clip", action, "") for source, action in rows)
+
+    write("reorg_report.csv", ("a", "moving"), ("b", "moving"), ("c", "moving"), ("c", "left"))
+    write("reorg_report.node.csv", ("b", "left"), ("d", "moving"))
+    assert read_unfinished(tmp_path / "reorg_report.csv") == {"a", "d"}
+
+
+def test_a_run_that_was_killed_keeps_no_name(source: MakeSource, tmp_path: Path) -> None:
+    hold_clips(tmp_path, source(seconds=1, size=(64, 48)))
+    process = on_machine("alpha", tmp_path, "--n", "1")
+    out = tmp_path / "out"
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert list((out / ".tmp").glob("*.claim"))
+    # Another machine takes it for alive; its own sees by the lock that it is not.
+    assert finish(on_machine("beta", tmp_path, "--limit", "150")).code == 0
+    assert "download_report.beta.csv" in lines_of(out)
+    assert (out / ".tmp").exists()
+    assert finish(on_machine("alpha", tmp_path)).code == 0
+    assert [path.name for path in report_paths(out / "download_report.csv")] == [
+        "download_report.csv",
+        "download_report.beta.csv",
+    ]
+    assert not (out / ".tmp").exists()

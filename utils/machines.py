@@ -1,0 +1,126 @@
+"""A run among others in one folder, of this machine or of others: who is alive, who writes what.
+
+On the ground, under `files`. Machines may share the output folder over a network, where file locks
+often hold on one machine only (NFS with `local_lock`, Lustre with `localflock`) and appending is
+not atomic. So nothing here trusts a lock of another machine, and a file has one writer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from utils.errors import UserError
+
+MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine, where two have one host name
+RUN_PREFIX = "run-"
+BEAT_SECONDS = 60.0  # a run shows that it lives so often
+SILENT_SECONDS = 24 * 3600.0  # a run of another machine is dead after so long without a sign
+_NEW_SECONDS = 60.0  # a run may be between making its folder and locking it
+
+
+def machine_name() -> str:
+    """What this machine is called in names of files."""
+    name = os.environ.get(MACHINE_VARIABLE) or socket.gethostname()
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:63] or "unnamed"
+
+
+def run_prefix() -> str:
+    """How the temporary folders of this machine's runs begin."""
+    return f"{RUN_PREFIX}{machine_name()}-"
+
+
+def lock_path(folder: Path) -> Path:
+    """The lock that a run holds on its temporary folder."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def showing_life(folder: Path) -> Iterator[None]:
+    """Renew the date of a run's folder every minute, for machines that do not see its lock."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_SECONDS):
+            with suppress(OSError):
+                os.utime(folder)  # no time given: the file server's clock, for all machines alike
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def clear_dead_runs(base: Path) -> None:
+    """Remove the temporary folders in `base` of runs that are dead, and what they claimed."""
+    for folder in base.glob(f"{RUN_PREFIX}*"):
+        if folder.is_dir() and not folder.is_symlink():
+            with suppress(OSError):
+                _clear_if_dead(folder)
+    for claimed in base.glob("*.claim"):
+        with suppress(OSError):
+            if not (base / claimed.read_text(encoding="utf-8")).exists():
+                claimed.unlink()
+
+
+def _clear_if_dead(folder: Path) -> None:
+    lock = lock_path(folder)
+    silent = time.time() - folder.stat().st_mtime
+    is_ours = folder.name.rpartition("-")[0] == run_prefix().rstrip("-")
+    if silent < SILENT_SECONDS and not is_ours:
+        return
+    if silent < _NEW_SECONDS and not lock.exists():
+        return
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        pass
+    except NotImplementedError:  # a file system without locks
+        if silent >= SILENT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def claim(workspace: Path, names: Iterable[str]) -> Iterator[str]:
+    """The first of `names` that no other run has, this run's own while it lasts.
+
+    workspace: the run's temporary folder; beside it lies a file for each name that is taken, made
+    in one step that is atomic on network file systems, too. Raises UserError.
+    """
+    places = (workspace.with_name(f"{name}.claim") for name in names)
+    claimed = next(place for place in places if _create(place, workspace.name))
+    try:
+        yield claimed.stem
+    finally:
+        with suppress(OSError):
+            claimed.unlink()
+
+
+def _create(path: Path, text: str) -> bool:
+    """Write a new file; False when it is there already. Raises UserError."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UserError(f"cannot write into {path.parent}: {error.strerror}") from error
+    return True
