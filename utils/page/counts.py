@@ -142,7 +142,7 @@ def count_rows(
     sizes: Mapping[str, int],
     outcomes: Mapping[str, Outcome],
 ) -> None:
-    """Count by version and split. `rows`: (clip, version, split), a clip as often as it is listed."""
+    """Count by version and split. `rows`: (clip, version, split), as often as it is listed."""
     for name, version, split in rows:
         clip = clips.get(name)
         if clip is not None:

@@ -42,7 +42,7 @@ def draw_sample(names: Iterable[str], most: int | None, seed: int) -> list[str]:
 def draw_pictures(
     clips: Mapping[str, Clip], there: Iterable[str], pictures: int, seed: int
 ) -> Drawn:
-    """The contact sheet, one clip of every class in turn, and as long a strip as the page can hold."""
+    """The contact sheet, one clip of every class in turn, and strips as long as the page holds."""
     if not pictures:
         return Drawn((), {})
     classes: dict[str, list[str]] = defaultdict(list)

@@ -5,6 +5,7 @@ Made from the minutes in which lines came into the report (`outcomes`); pure ari
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,15 +99,14 @@ def _bins(counts: _Counts, width: timedelta) -> tuple[Bin, ...]:
 
 
 def _pauses(times: Sequence[datetime]) -> tuple[Pause, ...]:
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    pairs = list(itertools.pairwise(times))
+    gaps = [(after - before).total_seconds() for before, after in pairs]
     if not gaps:
         return ()
     # A run of few clips an hour has long gaps and no pause.
-    least = max(PAUSE_FROM, 10 * statistics.median(gaps))
+    least = max(PAUSE_FROM, timedelta(seconds=10 * statistics.median(gaps)))
     return tuple(
-        Pause(before, after)
-        for before, after in zip(times, times[1:], strict=False)
-        if least <= after - before < RUN_ENDS_AFTER
+        Pause(before, after) for before, after in pairs if least <= after - before < RUN_ENDS_AFTER
     )
 
 

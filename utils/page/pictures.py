@@ -70,7 +70,7 @@ def make_picture(task: PictureTask) -> Picture:
 
 
 def written(name: str, frame: Array, form: Form) -> Picture:
-    """`frame`, (H, W, 3) uint8, as text for the page; the middle of one that is very wide or tall."""
+    """`frame`, (H, W, 3) uint8, as text for the page; of a very wide or tall one the middle."""
     import numpy as np
     from PIL import Image
 

@@ -102,9 +102,7 @@ def hash_edges(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_packets(
-    container: av.container.InputContainer, look: Look
-) -> tuple[Look, bool, bool]:
+def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[Look, bool, bool]:
     """The look that the packets give; whether its pictures, and its sound, want a closer one."""
     if not container.streams.video:
         raise ValueError("no video stream")
@@ -171,7 +169,9 @@ def _look_closer(path: Path, look: Look) -> Look:
 
     with ClipReader(path, short_side=96) as reader:
         count = len(reader)
-        wanted = sorted({round(n * (count - 1) / (FRAMES_LOOKED_AT - 1)) for n in range(9)})
+        wanted = sorted(
+            {round(n * (count - 1) / (FRAMES_LOOKED_AT - 1)) for n in range(FRAMES_LOOKED_AT)}
+        )
         frames = reader.read(indices=wanted).astype(np.int16)  # (T, H, W, 3)
     spread = frames.reshape(len(frames), -1, 3).std(axis=1).max()
     changed = np.abs(frames - frames[:1]).max(axis=3) > CHANGED_BY
@@ -192,7 +192,7 @@ def _sound_peak(path: Path) -> float:
         for frame in container.decode(audio=0):
             samples = frame.to_ndarray()
             loudest = float(np.abs(samples.astype(np.float64)).max(initial=0))
-            if samples.dtype.kind in "iu":
-                loudest /= float(np.iinfo(samples.dtype).max)
+            if samples.dtype.kind == "i":
+                loudest /= 2.0 ** (8 * samples.dtype.itemsize - 1)
             peak = max(peak, loudest)
     return peak

@@ -29,9 +29,9 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to look wrong. `rule` holds its threshold, as it is shown; `find` gives (detail, badness).
+    """A way to look wrong. `rule` holds its threshold, as it is shown.
 
-    find: None for kinds that one look cannot tell.
+    find: gives (detail, badness), or None; None itself for kinds that one look cannot tell.
     """
 
     key: str
@@ -103,7 +103,9 @@ def _low(look: Look) -> tuple[str, float] | None:
 
 VERIFY = "download.py --verify moves it aside, and a rerun fetches it again"
 KINDS = (
-    Kind("broken", "Cannot be read", "the file does not open, or holds no picture", VERIFY, _broken),
+    Kind(
+        "broken", "Cannot be read", "the file does not open, or holds no picture", VERIFY, _broken
+    ),
     Kind(
         "black",
         "Black",
