@@ -15,7 +15,7 @@ from utils.page.distributions import Distributions
 from utils.page.history import History
 from utils.page.leaks import Leak
 from utils.page.pictures import Picture
-from utils.page.plots import Plot, moment, number_text, ranked_plot, time_plot
+from utils.page.plots import Plot, hours_text, moment, number_text, ranked_plot, time_plot
 from utils.page.suspects import KINDS, Kind, Suspect
 
 SHOWN_OF_A_KIND = 12
@@ -90,8 +90,8 @@ class Content:
         if history is None or not to_try or not (hours := history.hours_left(to_try)):
             return ""
         text = (
-            f"{number_text(history.pace)} clips an hour came to an end over the last run, pauses"
-            f" included. At that pace the {to_try:,} still to try take {hours_text(hours)}"
+            f"Over the last run {number_text(history.pace)} clips an hour came or were gone,"
+            f" pauses included. At that pace the {to_try:,} still to try take {hours_text(hours)}"
         )
         if not history.is_running:
             return f"{text}, once the run goes on."
@@ -103,13 +103,6 @@ class Content:
 
     def class_plot(self) -> Plot:
         return ranked_plot([count.missing_percent for count in self.counts.classes.values()])
-
-
-def hours_text(hours: float) -> str:
-    """`25 min`, `31 h`, `6.5 days`."""
-    if hours < 1:
-        return f"{max(1, round(hours * 60))} min"
-    return f"{round(hours):,} h" if hours < 96 else f"{number_text(round(hours / 24, 1))} days"
 
 
 def shown_kinds(suspects: Sequence[Suspect], probed: int, there: int) -> tuple[ShownKind, ...]:

@@ -19,7 +19,7 @@ from utils.report import DOWNLOADED, REASONS, UNAVAILABLE
 
 NO_LABEL = "(no label in the lists)"
 NOT_IN_REPORT = "not in the report"
-NOT_ASKED = ("", "not asked for", "not asked for yet: run the command below")
+NOT_ASKED = ("", "not asked for", "not asked for yet: run the command above")
 VANISHED = ("", "vanished", "came once, and is no longer in the folder: it will be fetched again")
 
 

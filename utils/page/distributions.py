@@ -11,6 +11,7 @@ from utils.page.plots import Plot, histogram, number_text
 from utils.page.probing import Look
 
 ROWS_SHOWN = 6
+SLOW_FROM = 60  # frames between key frames
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Distributions:
     plots: tuple[Plot, ...]
     groups: tuple[Group, ...]
     key_frames: str  # what their distance means for loading
+    is_slow: bool  # to load chunks of: its key frames lie far apart
 
 
 def distribute(looks: Sequence[Look]) -> Distributions | None:
@@ -46,10 +48,10 @@ def distribute(looks: Sequence[Look]) -> Distributions | None:
     if not good:
         return None
     plots = (
-        histogram("Length", "seconds", [look.seconds for look in good]),
-        histogram("Bitrate", "kbit a second", [look.kbits for look in good]),
-        histogram("File size", "MB", [look.bytes / 1e6 for look in good]),
-        histogram("Distance of key frames", "frames", [look.key_frames for look in good]),
+        histogram("Length", "seconds", [look.seconds for look in good], 0.5),
+        histogram("Bitrate", "kbit a second", [look.kbits for look in good], 10),
+        histogram("File size", "MB", [look.bytes / 1e6 for look in good], 0.05),
+        histogram("Key frames apart", "frames", [look.key_frames for look in good], 1),
     )
     groups = (
         _group("Size", [f"{look.width}x{look.height}" for look in good]),
@@ -57,7 +59,8 @@ def distribute(looks: Sequence[Look]) -> Distributions | None:
         _group("Video", [look.codec for look in good]),
         _group("Sound", [look.audio_codec or "none" for look in good]),
     )
-    return Distributions(len(good), plots, groups, _say_key_frames(good))
+    apart = statistics.median(look.key_frames for look in good)
+    return Distributions(len(good), plots, groups, _say_key_frames(good, apart), apart > SLOW_FROM)
 
 
 def _group(title: str, values: Sequence[str]) -> Group:
@@ -69,15 +72,11 @@ def _group(title: str, values: Sequence[str]) -> Group:
     return Group(title, tuple(Row(text, n, 100 * n / len(values)) for text, n in shown))
 
 
-def _say_key_frames(looks: Sequence[Look]) -> str:
-    frames = statistics.median(look.key_frames for look in looks)
+def _say_key_frames(looks: Sequence[Look], apart: float) -> str:
     seconds = statistics.median(look.key_seconds for look in looks)
-    text = (
+    return (
         "A chunk is decoded from the key frame before it, so their distance decides how fast chunks"
-        f" load: here {frames:,.0f} frames, {number_text(seconds)} s, in the middle of the clips."
+        f" load: here {apart:,.0f} frames, {number_text(seconds)} s, in the middle of the clips."
         " With one every 250 frames a chunk of 32 was measured to take 60 ms of CPU, every 30"
         " frames 28 ms, and 21 ms in files made for loading (256 lines)."
     )
-    if frames > 60:
-        text += " downscale_videos.py --for_loading makes them so."
-    return text

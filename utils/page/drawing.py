@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from utils.clip import Clip
 from utils.page.counts import NO_LABEL
 
-STRIP_BYTES = 1_600_000  # of the page, for the strips of all classes
+STRIP_BYTES = 1_700_000  # of the page, for the strips of all classes
 STRIP_PICTURE = 1_200  # bytes in the page of one of their pictures, as measured
 STRIP_LONGEST = 8
 

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from utils.page.history import Bin, History, Pause
+from utils.progress import plural
 
+HOUR = timedelta(hours=1)
 WIDTH, HEIGHT = 1000, 100  # of the box that marks are drawn in
+BARS = 24  # of a histogram, at the most about
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def number_text(value: float) -> str:
 
 def time_plot(history: History) -> Plot:
     """Clips an hour over the run: what came, is gone for good, failed; pauses marked."""
-    hours = history.width / timedelta(hours=1)
+    hours = history.width / HOUR
     start, span = history.bins[0].start, history.width * len(history.bins)
     end, y_ticks = axis(max((b.came + b.gone + b.failed) / hours for b in history.bins))
     rows: dict[str, list[tuple[float, float, float, float]]] = {"there": [], "gone": [], "try": []}
@@ -134,12 +137,19 @@ def _say_history(history: History, hours: float) -> str:
         f" the most at {moment(best.start)}, {number_text(rate(best))} an hour."
     )
     if history.pauses:
-        lasted = sum((p.end - p.start for p in history.pauses), timedelta())
+        lasted = sum((pause.end - pause.start for pause in history.pauses), timedelta())
         text += (
-            f" {len(history.pauses):,} pauses (hatched), {number_text(lasted / timedelta(hours=1))}"
-            " hours in all, in which nothing came: as a rule YouTube blocked."
-        ).replace("1 pauses", "1 pause", 1 if len(history.pauses) == 1 else 0)
+            f" {plural(len(history.pauses), 'pause')} (hatched), {hours_text(lasted / HOUR)} in"
+            " all, in which nothing came: as a rule YouTube blocked."
+        )
     return text
+
+
+def hours_text(hours: float) -> str:
+    """`25 min`, `31 h`, `6.5 days`."""
+    if hours < 1:
+        return f"{max(1, round(hours * 60))} min"
+    return f"{round(hours):,} h" if hours < 96 else f"{number_text(round(hours / 24, 1))} days"
 
 
 def moment(time: datetime) -> str:
@@ -204,36 +214,50 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
     )
 
 
-def histogram(title: str, unit: str, values: Sequence[float], bins: int = 24) -> Plot:
-    """How often which values occur, from the lowest to the highest; the outermost percent, where
-    it lies far out, goes into the outermost bars."""
+def histogram(title: str, unit: str, values: Sequence[float], least_step: float) -> Plot:
+    """How many of the clips have which value, from the lowest to the highest.
+
+    Where the outermost percent lies far out, it goes into the outermost bars, or the rest would be
+    one bar.
+    """
     values = sorted(values)
     count = len(values)
-    low, high = values[count // 100], values[-1 - count // 100]
-    if values[-1] - low < 2 * (high - low):
-        high = values[-1]
-    if high - values[0] < 2 * (high - low):
-        low = values[0]
-    step = nice_step(high - low, bins) if high > low else max(abs(low) / 10, 1.0)
-    start = math.floor(low / step + 1e-9) * step
-    number = max(1, math.ceil((high - start) / step - 1e-9) + (high == low))
+    low, high = _shown_range(values)
+    step = max(least_step, nice_step(high - low, BARS))
+    first = math.floor(low / step + 1e-9)
+    number = max(1, math.floor(high / step + 1e-9) - first + 1)
     into: Counter[int] = Counter()
     for value in values:
-        into[min(number - 1, max(0, math.floor((value - start) / step + 1e-9)))] += 1
+        into[min(number - 1, max(0, math.floor(value / step + 1e-9) - first))] += 1
     end, y_ticks = axis(100 * max(into.values()) / count, 2)
     bars = [
         ((place + 0.05) / number, 0.9 / number, 0.0, 100 * into[place] / count / end)
         for place in range(number)
     ]
-    every = max(1, math.ceil(number / 4))
+    every = math.ceil(number / 4)
     x_ticks = tuple(
-        Tick(100 * place / number, number_text(start + place * step))
+        Tick(100 * place / number, number_text((first + place) * step))
         for place in range(0, number + 1, every)
     )
-    says = f"Half have {number_text(values[count // 2])} or less; {_range_of(values)}."
-    return Plot(title, f"percent of clips, by {unit}", says, (
-        Series("there", title, bar_path(bars)),
-    ), x_ticks, y_ticks, x_name=unit)  # fmt: skip
+    return Plot(
+        title=title,
+        unit="percent of clips",
+        says=f"Half have {number_text(values[count // 2])} or less; {_range_of(values)}.",
+        series=(Series("there", title, bar_path(bars)),),
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        x_name=unit,
+    )
+
+
+def _shown_range(values: Sequence[float]) -> tuple[float, float]:
+    """From where to where the sorted values are drawn."""
+    low, high = values[len(values) // 100], values[-1 - len(values) // 100]
+    near = max(2 * (high - low), high / 2)
+    return (
+        values[0] if high - values[0] <= near else low,
+        values[-1] if values[-1] - low <= near else high,
+    )
 
 
 def _range_of(values: Sequence[float]) -> str:

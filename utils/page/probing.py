@@ -1,8 +1,8 @@
 """What a clip's packets, and where they look odd its pictures and its sound, tell.
 
 A worker of the page, in processes of its own, for a decoder can crash. The packets of a file take
-1 to 4 ms, its first frame 2 more. Only a clip whose packets are few and small, or whose first frame
-is dark or plain, is decoded further: a black, a frozen or a silent clip is one of these.
+1 to 4 ms, its first frame 2 more. Only a clip whose packets are small, or whose first frame is
+plain, is decoded further: a black or a frozen clip is one of these. The same goes for sound.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     import av
     import numpy as np
 
+    from utils.decode.pixels import Array
+
 EDGE_BYTES = 1 << 16  # of each end of a file: what is the same there is compared whole
 FRAMES_LOOKED_AT = 9
-ODD_BITS = 0.012  # bits a pixel of a picture that is not a key frame; a frozen one has 0.001
+# Bits a pixel of the picture in the middle, by size, that is no key frame: 0.001 to 0.023 in frozen
+# clips, 0.05 to 0.5 in others; clips with less that do move cost one more frame or two.
+ODD_BITS = 0.05
 ODD_SPREAD = 10.0  # levels, of the first frame
 ODD_SOUND = 4000.0  # bytes of sound a second; silence takes 300 of AAC
+FROZEN_PART = 0.001  # of the pixels; a clip in which fewer ever change is frozen
 CHANGED_BY = 12  # levels by which a pixel has changed; an encoder's pulse at key frames is 3
 
 
@@ -81,13 +86,13 @@ def probe_clip(task: ProbeTask) -> Look:
     try:
         look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
         with open_video(task.path) as container:
-            look, is_odd, odd_sound = _read_packets(container, look)
-        if is_odd:
-            look = _look_closer(task.path, look)
+            look, odd, odd_sound = _read_packets(container, look)
+        if odd:
+            look = _look_closer(task.path, look, odd == "plain")
         if odd_sound:
             look = replace(look, peak=_sound_peak(task.path))
     except (av.FFmpegError, OSError, ValueError) as error:
-        return replace(look, problem=f"cannot be read: {error}")
+        return replace(look, problem=str(getattr(error, "strerror", None) or error))
     except Exception as error:  # PyAV and our call do not fit: it stands with the clip
         return replace(look, problem=describe(error))
     return look
@@ -102,8 +107,8 @@ def hash_edges(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[Look, bool, bool]:
-    """The look that the packets give; whether its pictures, and its sound, want a closer one."""
+def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[Look, str, bool]:
+    """The look of the packets; how the pictures are odd (`plain`, `still`), whether the sound is."""
     if not container.streams.video:
         raise ValueError("no video stream")
     stream = container.streams.video[0]
@@ -125,7 +130,7 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
     pictures.sort()
     seconds = float(end * base)
     size = sum(size for _, size, _ in pictures)
-    between = sum(size for _, size, is_key in pictures if not is_key)
+    between = sorted(size for _, size, is_key in pictures if not is_key)
     pixels = first.width * first.height
     gap, frames = _key_distance(pictures, end)
     look = replace(
@@ -141,10 +146,10 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
         key_seconds=float(gap * base),
         key_frames=frames,
     )
-    not_keys = len(pictures) - sum(is_key for _, _, is_key in pictures)
-    is_still = not not_keys or between * 8 / pixels / not_keys < ODD_BITS
+    is_still = not between or between[len(between) // 2] * 8 / pixels < ODD_BITS
     is_plain = float(_luma(first).std()) < ODD_SPREAD
-    return look, is_still or is_plain, audio is not None and sound < ODD_SOUND * seconds
+    odd = "plain" if is_plain else "still" if is_still else ""
+    return look, odd, audio is not None and sound < ODD_SOUND * seconds
 
 
 def _key_distance(pictures: Sequence[tuple[int, int, bool]], end: int) -> tuple[int, int]:
@@ -161,26 +166,36 @@ def _luma(frame: av.VideoFrame) -> np.ndarray[Any, Any]:
     return frame.to_ndarray(format="gray")
 
 
-def _look_closer(path: Path, look: Look) -> Look:
-    """Decode some frames, spread over the clip, and compare them with one another."""
+def _look_closer(path: Path, look: Look, is_plain: bool) -> Look:
+    """Decode some frames, spread over the clip, and compare them; two are enough if it moves."""
     import numpy as np
 
     from utils.decode.clip_reader import ClipReader
 
     with ClipReader(path, short_side=96) as reader:
-        count = len(reader)
-        wanted = sorted(
-            {round(n * (count - 1) / (FRAMES_LOOKED_AT - 1)) for n in range(FRAMES_LOOKED_AT)}
-        )
-        frames = reader.read(indices=wanted).astype(np.int16)  # (T, H, W, 3)
-    spread = frames.reshape(len(frames), -1, 3).std(axis=1).max()
-    changed = np.abs(frames - frames[:1]).max(axis=3) > CHANGED_BY
+        last = len(reader) - 1
+        if (
+            not is_plain
+            and last
+            and _changed(reader.read(indices=[0, min(last, 30)])) > FROZEN_PART
+        ):
+            return look
+        steps = FRAMES_LOOKED_AT - 1
+        frames = reader.read(indices=sorted({round(n * last / steps) for n in range(steps + 1)}))
     return replace(
         look,
         brightest=float(frames.mean(axis=(1, 2, 3)).max()),
-        spread=float(spread),
-        changed=float(changed.mean(axis=(1, 2)).max()) if len(frames) > 1 else None,
+        spread=float(frames.reshape(len(frames), -1, 3).std(axis=1, dtype=np.float32).max()),
+        changed=_changed(frames) if last else None,
     )
+
+
+def _changed(frames: Array) -> float:
+    """The largest part of pixels in which one of `frames`, (T, H, W, 3), differs from the first."""
+    import numpy as np
+
+    apart = np.abs(frames[1:].astype(np.int16) - frames[:1]).max(axis=3)
+    return float((apart > CHANGED_BY).mean(axis=(1, 2)).max(initial=0))
 
 
 def _sound_peak(path: Path) -> float:

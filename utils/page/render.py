@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from utils.page.content import Content, hours_text
+from utils.page.content import Content
 from utils.page.plots import HEIGHT, WIDTH, moment, number_text
 from utils.page.tables import GENERATOR
 
@@ -55,7 +56,7 @@ def _environment() -> jinja2.Environment:
         "percent": lambda number: f"{number:.1f}",
         "short_number": number_text,
         "moment": moment,
-        "hours": hours_text,
+        "tied": lambda text: re.sub(r"(?<=\d) (?=%|h\b|min\b|days\b)", "\N{NO-BREAK SPACE}", text),
         "address": quote,
         "size": lambda size: f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB",
     }

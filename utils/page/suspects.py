@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.page.probing import Look
+from utils.page.probing import FROZEN_PART, Look
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Kind:
 
 BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
 PLAIN_SPREAD = 4.0
-FROZEN_PART = 0.001  # of the pixels
 SILENT_PEAK = 0.001  # of full scale: -60 dB
 SILENT_UNLESS = 0.5  # the part of clips with sound from which on silence is odd
 SHORTER_BY = 0.5  # seconds
