@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from utils.clip import Clip, clip_window
+from utils.packages import Streak
 from utils.page.outcomes import Outcomes
 from utils.page.pictures import Form, Picture, PictureTask, make_picture
 from utils.page.probing import Look, ProbeTask, hash_edges, probe_clip
@@ -53,7 +54,7 @@ class Dataset:
 def probe_clips(
     data: Dataset, names: Sequence[str], memory: Memory, args: argparse.Namespace
 ) -> list[Look]:
-    """A look at each of these clips, but for those that are gone by now. Raises Stopped."""
+    """A look at each of these clips, but for those gone by now. Raises Stopped, UserError."""
     tasks = [
         ProbeTask(name, data.path(name), clip_window(data.clips[name])[1])
         for name in names
@@ -72,7 +73,7 @@ def probe_clips(
 def make_pictures(
     data: Dataset, wanted: Iterable[tuple[str, Form]], memory: Memory, args: argparse.Namespace
 ) -> dict[tuple[str, Form], Picture]:
-    """A picture for each (clip, form). Raises Stopped."""
+    """A picture for each (clip, form). Raises Stopped, UserError."""
     wanted = list(dict.fromkeys(wanted))
     tasks = [
         PictureTask(name, data.path(name), form)
@@ -101,8 +102,12 @@ def _run(
         Progress(len(tasks), unit, quiet=args.quiet) as progress,
         closing(run_in_processes(worker, tasks, args.num_jobs, crashed)) as seen,
     ):
+        streak = Streak()
         for each in seen:
             progress.add("unreadable" if each.problem else "seen")
+            streak.add(not each.problem, each.problem)
+            if streak.is_hopeless:  # a package that lacks what we call, and no fault of the clips
+                raise streak.problem()
             yield each
     if STOP.is_set():
         raise Stopped

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.page.probing import FROZEN_PART, Look
+from utils.page.probing import FROZEN_BELOW, Look
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def _plain(look: Look) -> tuple[str, float] | None:
 
 
 def _frozen(look: Look) -> tuple[str, float] | None:
-    if look.changed is None or look.changed >= FROZEN_PART or _black(look) or _plain(look):
+    if look.motion is None or look.motion >= FROZEN_BELOW or _black(look) or _plain(look):
         return None
-    return f"{look.changed:.2%} of its pixels ever change", -look.changed
+    return f"no part of it ever changes by more than {look.motion:.1f} levels", -look.motion
 
 
 def _silent(look: Look) -> tuple[str, float] | None:
@@ -122,7 +122,7 @@ KINDS = (
     Kind(
         "frozen",
         "Frozen",
-        f"less than {FROZEN_PART:.1%} of the pixels ever change",
+        f"no part of the picture ever changes by {FROZEN_BELOW:g} of 255",
         "a still picture with sound teaches no action: leave it out of training",
         _frozen,
     ),
