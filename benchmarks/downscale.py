@@ -26,7 +26,7 @@ from statistics import mean, median
 
 import av
 
-from benchmarks.clips import find_clips, make_clips
+from benchmarks.clips import add_videos_option, clips_to_measure
 from benchmarks.frames import cpu
 from downscale_videos import Job, downscale
 from utils.cli import make_parser, positive_int, run_script
@@ -96,7 +96,7 @@ def middle(each: list[tuple[float, float, float]]) -> tuple[float, float, float]
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips to measure with")
+    add_videos_option(parser)
     parser.add_argument(
         "--turns", type=positive_int, default=3, metavar="N", help="measure N times"
     )
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         sizes = ((640, 360), (1280, 720))
-        groups = find_clips(args.videos) if args.videos else make_clips(work / "clips", sizes)
+        groups = clips_to_measure(args.videos, work / "clips", sizes)
         clips = [clip for each in groups.values() for clip in each]
         print(f"{len(clips)} clips, {', '.join(groups)}; the plain way is 1")
         print("| | CPU | bytes | SSIM |\n|---|---|---|---|")

@@ -26,7 +26,7 @@ from statistics import median
 
 import av
 
-from benchmarks.clips import find_clips, make_clips
+from benchmarks.clips import add_videos_option, clips_to_measure
 from frame_extract import ClipTask, Job, extract
 from utils.cli import make_parser, positive_int, run_script
 from utils.runs.frame_store import Settings
@@ -144,7 +144,7 @@ def two_at_a_time(clips: Sequence[Path], ffmpeg: str, work: Path) -> float:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips to measure with")
+    add_videos_option(parser)
     parser.add_argument(
         "--ffmpeg", nargs="+", metavar="PATH", help="the plain way's (default: the wheel's)"
     )
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ffmpegs = args.ffmpeg or [find_ffmpeg().path]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        groups = find_clips(args.videos) if args.videos else make_clips(work / "clips")
+        groups = clips_to_measure(args.videos, work / "clips")
         for number, ffmpeg in enumerate(ffmpegs):
             print(f"plain{number}: {find_ffmpeg(ffmpeg).version}")
         for size, clips in groups.items():

@@ -1,6 +1,6 @@
 """Compare load_frames with every other loader installed: time, exactness, two workers.
 
-    python benchmarks/load.py                        # on clips that it makes
+    python benchmarks/load.py                        # on two real films (benchmarks/films.py)
     python benchmarks/load.py --videos my_clips      # on some of yours
     pip install -r benchmarks/requirements.txt       # the other loaders
 
@@ -20,7 +20,6 @@ import multiprocessing
 import queue
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,10 +32,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import imageio_ffmpeg
+import av
 import numpy as np
 
-from benchmarks.clips import make_clip
+from benchmarks.clips import FILMS, MADE, add_videos_option, make_clip
+from benchmarks.films import AS_YOUTUBE, NoFilms, encode, get_films
 from benchmarks.loaders import Load, dump, installed, plainly_decoded
 from load_frames import ClipError, ClipReader, load_frames
 from utils.cli import EXIT_OK, make_parser, positive_int, run_script, say
@@ -46,18 +46,16 @@ CHUNK, UNIFORM = 32, 8
 ROUNDS = 3  # of the table with two workers
 STUCK_AFTER = 120  # seconds; 30 chunks take less than 10
 
-# name: how ffmpeg makes it. 640x360 is the file as YouTube has it; the others are downscaled.
-_SMALL = ["-vf", "scale=454:256", "-c:v", "libx264"]
-_FAST = [*_SMALL, "-preset", "veryfast", "-crf", "22"]
-ENCODES: dict[str, list[str]] = {
-    "360_lines_gop_250": ["-c:v", "copy"],
-    "256_lines_gop_250": [*_SMALL, "-preset", "medium", "-crf", "23", "-g", "250"],
-    "256_lines_gop_30": [*_FAST, "-g", "30"],
-    "256_lines_gop_16": [*_FAST, "-g", "16"],
-    "256_lines_for_loading": [
-        *[*_FAST, "-g", "30", "-tune", "fastdecode"],
-        *["-bf", "3", "-x264-params", "b-pyramid=none"],
-    ],
+# How the clips are made of the films: as YouTube would have them, and downscaled.
+_FAST = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "22"]
+ENCODES: dict[str, tuple[int, list[str]]] = {
+    "360_lines_gop_250": (360, AS_YOUTUBE),
+    "256_lines_gop_250": (256, AS_YOUTUBE),
+    "256_lines_gop_30": (256, [*_FAST, "-g", "30"]),
+    "256_lines_for_loading": (
+        256,
+        [*_FAST, "-g", "30", "-tune", "fastdecode", "-bf", "3", "-x264-params", "b-pyramid=none"],
+    ),
 }
 
 
@@ -72,18 +70,25 @@ class Row:
     difference: int | None
 
 
-def make_clips(folder: Path) -> list[Path]:
-    """Five clips of 10 s with sound: one shot, as YouTube would have it, in five encodings."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
-    source = folder / "source.mp4"
-    make_clip(source, (640, 360), seed=1, shots=1)
+def make_clips(folder: Path, videos: str) -> list[Path]:
+    """The two films, or one made shot of 10 s where --videos asks for it or the films cannot be
+    had, in every encoding of `ENCODES`."""
+    sources = []
+    if videos == FILMS:
+        try:
+            sources = get_films(folder / "films")
+        except NoFilms as error:
+            say(f"a made clip instead of the two real films ({error})")
+    if not sources:
+        sources = [folder / "made.mp4"]
+        make_clip(sources[0], (640, 360), seed=1, shots=1)
     paths = []
-    for name, options in ENCODES.items():
-        path = folder / f"{name}.mp4"
-        inputs = ["-i", str(source), "-f", "lavfi", "-i", "sine=d=10"]
-        outputs = [*options, "-c:a", "aac", "-movflags", "+faststart", str(path)]
-        subprocess.run([*ffmpeg, *inputs, *outputs], check=True)
-        paths.append(path)
+    for source in sources:
+        with av.open(str(source)) as container:
+            own = container.streams.video[0].height
+        for name, (lines, options) in ENCODES.items():
+            paths.append(folder / f"{source.stem}_{name}.mp4")
+            encode(source, paths[-1], min(own, lines), options)
     return paths
 
 
@@ -200,8 +205,8 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="use clips of this folder")
-    parser.add_argument("--clips", type=positive_int, default=3, help="how many of them")
+    add_videos_option(parser)
+    parser.add_argument("--clips", type=positive_int, default=3, help="how many of DIR's")
     parser.add_argument("--turns", type=positive_int, default=9, help="times each loader loads")
     parser.add_argument("--only", metavar="NAME,...", help="these loaders (and load_frames)")
     parser.add_argument("--no_workers", action="store_true", help="leave out the last table")
@@ -220,6 +225,8 @@ def chosen_loaders(only: str | None) -> dict[str, Load]:
 
 def find_clips(folder: Path, limit: int) -> list[Path]:
     """Some clips of the folder that can be loaded, evenly over their names."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
     found = sorted(p for p in folder.rglob("*") if p.suffix in (".mp4", ".mkv", ".webm"))
     if not found:
         raise UserError(f"there are no clips (.mp4, .mkv, .webm) in {folder}")
@@ -275,9 +282,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="load_bench_") as name:
         folder = Path(name)
-        if args.videos is not None and not args.videos.is_dir():
-            raise UserError(f"{args.videos} is not a folder")
-        paths = make_clips(folder) if args.videos is None else find_clips(args.videos, args.clips)
+        if args.videos in (FILMS, MADE):
+            paths = make_clips(folder, args.videos)
+        else:
+            paths = find_clips(Path(args.videos), args.clips)
         run(paths, folder, args)
     return EXIT_OK
 

@@ -22,7 +22,7 @@ from utils.runs.finding import NOT_OK, NOTE, OK, Finding
 from utils.sources.common import FetchOptions, is_youtube
 from utils.sources.youtube_commands import child_environment, extract_command, section_inputs
 from utils.sources.youtube_errors import BLOCKS, FetchError, classify
-from utils.sources.youtube_video import read_info
+from utils.sources.youtube_extract import read_info
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line
 from utils.video.probe import BadClip

@@ -21,7 +21,7 @@ def memory_path(url: str, out: Path) -> Path:
     return out / MEMORY_FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.txt"
 
 
-def remember(url: str, names: Iterable[str], options: FetchOptions) -> None:
+def remember(url: str, keys: Iterable[Key], options: FetchOptions) -> None:
     """Write down that an archive was read to its end, and the good clips that it holds.
 
     A line for its address, then one a clip. Raises OSError.
@@ -29,7 +29,8 @@ def remember(url: str, names: Iterable[str], options: FetchOptions) -> None:
     path = memory_path(url, options.out)
     path.parent.mkdir(exist_ok=True)
     part = options.workspace / path.name
-    part.write_text("\n".join([url, *sorted(names)]) + "\n", encoding="utf-8")
+    names = sorted("{}_{:06d}_{:06d}".format(*key) for key in keys)
+    part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
     publish(part, path)
 
 

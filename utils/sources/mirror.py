@@ -23,7 +23,7 @@ from utils.process import STOP, Stopped
 from utils.progress import plural
 from utils.report import Result
 from utils.sources.archive_memory import can_add
-from utils.sources.archives import HEADS_AT_ONCE, ArchiveReaders
+from utils.sources.archives import read_archives
 from utils.sources.common import FetchOptions, Run
 from utils.sources.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.web import WebError
@@ -32,6 +32,7 @@ from utils.web import WebError
 DATASETS = ("700_2020", "600", "400")
 SPLITS = ("train", "val", "test")
 PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
+HEADS_AT_ONCE = 8
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
 
 
@@ -199,7 +200,7 @@ def read_stage(
     if not reads:
         return
     tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    for event in ArchiveReaders(reads, wanted, options, mirror).events():
+    for event in read_archives(reads, wanted, options, mirror):
         if isinstance(event, Result):
             yield event
             continue

@@ -52,12 +52,20 @@ class Archive:
 
 @dataclass
 class Ending:
-    """How the reading of an archive went."""
+    """How the reading of an archive went. Its reader counts `taken`, its publisher `settled`."""
 
     archive: Archive
     error: str = ""  # why it broke off; empty when it ended whole
-    taken: int = 0
     odd: Counter[str] = field(default_factory=Counter)  # members that no mirror should hold
+    held: set[Key] = field(default_factory=set)  # the clips in it, wanted or not
+    bad: set[Key] = field(default_factory=set)  # those of them that were taken out and were no good
+    taken: int = 0
+    settled: int = 0  # taken out, and published or found bad
+
+    def settle(self, key: Key, is_good: bool) -> None:
+        """One clip less that is on its way."""
+        self.settled += 1
+        (self.bad.discard if is_good else self.bad.add)(key)
 
 
 class Wanted:

@@ -13,7 +13,8 @@ from utils.clip import Clip, by_video
 from utils.parallel import run_parallel
 from utils.report import Result
 from utils.sources.common import NOT_ASKED, Run, is_gone
-from utils.sources.youtube_video import SectionLuck, fetch_video
+from utils.sources.youtube_sections import SectionLuck
+from utils.sources.youtube_video import fetch_video
 
 __all__ = ["SectionLuck", "from_youtube"]
 

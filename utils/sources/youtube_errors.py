@@ -102,10 +102,8 @@ def is_for_good(error: FetchError) -> bool:
     return REASONS[error.reason][0] != FAILED
 
 
-def survives_as_whole(error: FetchError | None) -> bool:
-    """Whether fetching the whole video may help a clip (None: no section of it was tried)."""
-    if error is None:
-        return True
+def survives_as_whole(error: FetchError) -> bool:
+    """Whether fetching the whole video may help a clip whose section failed."""
     return not is_for_good(error) and error.reason not in ("disk_full", *BLOCKS)
 
 

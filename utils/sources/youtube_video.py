@@ -1,100 +1,78 @@
-"""One video: the tries, the sections or the whole, and what becomes of each of its clips.
+"""One video: the tries, until each of its clips is on disk or written off.
 
-Under `sources/youtube`. `youtube_commands` builds the lines that are run here, `youtube_errors`
-says what their failures mean.
+Under `sources/youtube`. A try (`youtube_attempt`) is one extraction (`youtube_extract`), then the
+section of each clip (`youtube_sections`), then the whole video for those that failed
+(`youtube_whole`); either way `youtube_cut` makes the clip.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from utils.clip import Clip, clip_window
-from utils.files import disk_is_full, is_disk_full, publish
+from utils.clip import Clip
+from utils.files import disk_is_full, is_disk_full
 from utils.packages import UNEXPECTED, describe
-from utils.process import Finished, Stopped, run_child, sleep
+from utils.process import Stopped, sleep
 from utils.report import Result
-from utils.sources.common import YOUTUBE, FetchOptions
-from utils.sources.pace import Pace, Turn
-from utils.sources.youtube_commands import (
-    child_environment,
-    extract_command,
-    section_inputs,
-    whole_command,
-)
-from utils.sources.youtube_errors import (
-    BLOCKS,
-    FFMPEG_REASONS,
-    FetchError,
-    classify,
-    classify_ytdlp,
-    is_for_good,
-    survives_as_whole,
-    ytdlp_message,
-)
-from utils.video.checks import check_clip
-from utils.video.ffmpeg import Input, complaints, cut_command, file_url, last_line, read_source
-from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_end
+from utils.sources.common import FetchOptions
+from utils.sources.pace import Pace
+from utils.sources.youtube_attempt import Attempt
+from utils.sources.youtube_commands import section_inputs
+from utils.sources.youtube_errors import BLOCKS, FetchError, is_for_good, survives_as_whole
+from utils.sources.youtube_extract import extract
+from utils.sources.youtube_sections import SectionLuck, are_reachable, cut_sections
+from utils.sources.youtube_whole import cut_whole
 
 TRIES = 3  # extractions for one video in one run, blocks not counted
-SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
-STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
+HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
 
 
-class SectionLuck:
-    """Counts the sections that failed where the whole video came; shared by the workers.
+@dataclass(frozen=True)
+class Worker:
+    """What a worker fetches videos with; `turn_number`: which proxy takes a video's first try."""
 
-    After STICKY_AFTER in a row the whole video comes first; every SECTION_AGAIN videos a section
-    is tried again, or a fault that has passed would cost a run of weeks ten times the bytes.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failed_in_a_row = 0
-        self._whole_first = 0
-
-    def whole_first(self) -> bool:
-        """Whether the next video should come whole; counts that it is asked."""
-        with self._lock:
-            if self._failed_in_a_row < STICKY_AFTER:
-                return False
-            self._whole_first += 1
-            return self._whole_first % SECTION_AGAIN != 0
-
-    def section_came(self) -> None:
-        with self._lock:
-            self._failed_in_a_row = 0
-
-    def only_whole_came(self) -> None:
-        with self._lock:
-            self._failed_in_a_row += 1
+    options: FetchOptions
+    pace: Pace
+    luck: SectionLuck
+    turn_number: int = 0
 
 
-class Budget:
-    """The time that is left for a video; waiting for a turn does not use it up."""
+@dataclass
+class Account:
+    """What has become of a video's clips so far, and what they have cost."""
 
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
+    source: str  # in the report
+    record: Callable[[Result], None] | None
+    began: float = field(default_factory=time.monotonic)  # moved on by the waits for a turn
+    attempts: int = 0
+    data_blocks: int = 0  # blocks that were not met at the extraction
+    results: dict[str, Result] = field(default_factory=dict)
 
-    @property
-    def left(self) -> float:
-        return self._deadline - time.monotonic()
+    def finish(self, clip: Clip, reason: str, size: int = 0, message: str = "") -> None:
+        """Write down what has become of a clip."""
+        result = Result.of(
+            clip,
+            reason,
+            self.source,
+            attempts=self.attempts,
+            seconds=time.monotonic() - self.began,
+            bytes=size,
+            message=message,
+        )
+        self.results[clip.name] = result
+        if result.is_on_disk and self.record is not None:
+            self.record(result)
 
-    def add(self, seconds: float) -> None:
-        self._deadline += seconds
-
-    def require(self) -> float:
-        """The seconds left, at least one. Raises FetchError (timeout) when there are none."""
-        if self.left <= 0:
-            raise FetchError("timeout", "took longer than --timeout")
-        return max(1.0, self.left)
+    def give_up(self, clips: Sequence[Clip], reason: str, message: str) -> None:
+        """Write off all of `clips` that nothing is known of yet."""
+        for clip in clips:
+            if clip.name not in self.results:
+                self.finish(clip, reason, message=message)
 
 
 def fetch_video(
@@ -111,271 +89,112 @@ def fetch_video(
     clip as soon as its file is in place, for its video may have more that take their time. Raises
     Stopped when nothing was finished.
     """
-    video = _Video(clips, options, pace or Pace(), luck or SectionLuck(), turn_number)
-    video.record = record
+    worker = Worker(options, pace or Pace(), luck or SectionLuck(), turn_number)
+    account = Account(options.source_name, record)
+    prefix = f"{clips[0].youtube_id}-"
     try:
-        video.folder = Path(
-            tempfile.mkdtemp(prefix=f"{clips[0].youtube_id}-", dir=options.workspace)
-        )
-        video.fetch()
+        with tempfile.TemporaryDirectory(
+            prefix=prefix, dir=options.workspace, ignore_cleanup_errors=True
+        ) as folder:
+            _fetch(clips, worker, Path(folder), account)
     except OSError as error:
         full = is_disk_full(error) or disk_is_full(options.out)
         message = f"{error.strerror or error}: {error.filename or options.out}"
-        for clip in list(video.pending):
-            video.finish(clip, "disk_full" if full else "unknown", message)
+        account.give_up(clips, "disk_full" if full else "unknown", message)
     except UNEXPECTED as error:
-        for clip in list(video.pending):
-            video.finish(clip, "unknown", describe(error))
+        account.give_up(clips, "unknown", describe(error))
     except Stopped:
-        if not video.results:
+        if not account.results:
             raise
-    finally:
-        shutil.rmtree(video.folder, ignore_errors=True)
-    return video.results
+    return list(account.results.values())
 
 
-class _Video:
-    """The tries for one video, and what has become of its clips so far."""
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        options: FetchOptions,
-        pace: Pace,
-        luck: SectionLuck,
-        turn_number: int,
-    ) -> None:
-        self.options, self.pace, self.luck = options, pace, luck
-        self.folder = options.workspace / "none"
-        self.turn_number = turn_number
-        self.pending = list(clips)
-        self.results: list[Result] = []
-        self.attempts = 0
-        self.media_blocks = 0
-        self.record: Callable[[Result], None] | None = None
-        self.started = time.monotonic()
-        self.waited = 0.0
-        self.budget = Budget(options.timeout * len(clips))
-
-    def fetch(self) -> None:
-        """Try until every clip is on disk or written off."""
-        while self.pending:
-            turn = self._wait_turn()
-            self.attempts += 1
-            before = len(self.pending)
-            try:
-                errors = self._attempt()
-            except FetchError as error:
-                errors = {clip.name: error for clip in self.pending}
-            except BaseException:
-                self.pace.unclear(turn)  # or a scout that is gone would be waited for, for ever
-                raise
-            if (block := self._met_block(errors)) and self.media_blocks <= TRIES:
-                self.pace.blocked(turn, block)
-                self.attempts -= 1  # nobody's clip fails for a block
-                continue
-            answered = len(self.pending) < before or any(map(is_for_good, errors.values()))
-            (self.pace.passed if answered else self.pace.unclear)(turn)
-            self._give_up(errors)
-            if self.pending:
-                # The wait grows with the tries, and is never the same for two workers.
-                sleep(min(2.0**self.attempts, max(0.0, self.budget.left)) * random.uniform(0.5, 1))
-
-    def _wait_turn(self) -> Turn:
+def _fetch(clips: Sequence[Clip], worker: Worker, folder: Path, account: Account) -> None:
+    """Try until every clip is on disk or written off; `account` says of each."""
+    pace, pending = worker.pace, list(clips)
+    while pending:
         before = time.monotonic()
-        turn = self.pace.wait_turn()
-        waited = time.monotonic() - before
-        self.waited += waited
-        self.budget.add(waited)
-        return turn
-
-    def _met_block(self, errors: Mapping[str, FetchError]) -> str:
-        """The reason of a block; empty if none was met.
-
-        Blocks of the site never end. Blocks on the data of one video do, after some pauses, or
-        that one video would hold up all others for ever.
-        """
-        blocks = [error for error in errors.values() if error.reason in BLOCKS]
-        if not blocks:
-            return ""
-        self.media_blocks += not blocks[0].at_extraction
-        return blocks[0].reason
-
-    def _give_up(self, errors: Mapping[str, FetchError]) -> None:
-        """Write off the clips for which another try is of no use, or of which there were enough."""
-        for clip in list(self.pending):
-            error = errors[clip.name]
-            hopeless = error.reason in ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)
-            if is_for_good(error) or hopeless or self.attempts >= TRIES:
-                self.finish(clip, error.reason, error.message)
-
-    def finish(self, clip: Clip, reason: str, message: str = "", size: int = 0) -> None:
-        """Say what has become of a clip."""
-        self.pending.remove(clip)
-        result = Result.of(
-            clip,
-            reason,
-            self.options.source_name,
-            attempts=self.attempts,
-            seconds=time.monotonic() - self.started - self.waited,
-            bytes=size,
-            message=message,
-        )
-        self.results.append(result)
-        if result.is_on_disk and self.record is not None:
-            self.record(result)
-
-    def _attempt(self) -> dict[str, FetchError]:
-        """One extraction, and from it sections or the whole video; the errors of what is left."""
-        proxies = self.options.proxies
-        turn = self.turn_number + self.attempts - 1
-        proxy = proxies[turn % len(proxies)] if proxies else None
-        info, info_file = self._extract(proxy)
-        errors: dict[str, FetchError] = {}
-        inputs = section_inputs(info, self.options)
-        # ffmpeg knows http:// proxies only, and goes past any other one without a word.
-        reachable = proxy is None or proxy.startswith("http://")
-        if inputs and reachable and not self.luck.whole_first():
-            errors = self._cut_sections(info, inputs, proxy)
-        if not any(survives_as_whole(errors.get(clip.name)) for clip in self.pending):
-            return errors
-        tried_sections = bool(errors)
-        came = len(self.pending)
+        turn = pace.wait_turn()
+        account.began += time.monotonic() - before
+        account.attempts += 1
+        deadline = account.began + worker.options.timeout * len(clips)
+        proxy = _proxy_of(worker, account)
+        attempt = Attempt(worker.options, folder, proxy, deadline, land=account.finish)
         try:
-            errors |= self._cut_whole(info_file, proxy)
+            errors = _try_once(attempt, pending, worker.luck)
         except FetchError as error:
-            # What a section told for good (past_end) stays told.
-            lasting = {name: each for name, each in errors.items() if is_for_good(each)}
-            return {clip.name: error for clip in self.pending} | lasting
-        if tried_sections and len(self.pending) < came:
-            self.luck.only_whole_came()
-        return errors
-
-    def _extract(self, proxy: str | None) -> tuple[dict[str, Any], Path]:
-        """What yt-dlp knows of the video, and the file that it is kept in."""
-        argv = extract_command(self.pending[0].youtube_id, self.options, self.folder, proxy)
-        done = run_child(argv, timeout=self.budget.require(), env=child_environment(proxy))
-        try:
-            info = read_info(done, self.options.url_base)
-        except FetchError as error:
-            error.at_extraction = True
+            errors = {clip.name: error for clip in pending}
+        except BaseException:
+            pace.unclear(turn)  # or a scout that is gone would be waited for, for ever
             raise
-        info_file = self.folder / "info.json"
-        info_file.write_text(done.stdout, encoding="utf-8")
-        return info, info_file
-
-    def _cut_sections(
-        self, info: Mapping[str, Any], inputs: Sequence[Input], proxy: str | None
-    ) -> dict[str, FetchError]:
-        errors = {}
-        for clip in list(self.pending):
-            try:
-                # Half of the time is kept for the whole video, which a slowed-down section needs.
-                limit = min(self.budget.require(), self.options.timeout / 2)
-                self._cut(clip, inputs, limit, proxy, claimed=info.get("duration"))
-                self.luck.section_came()
-            except FetchError as error:
-                errors[clip.name] = error
-        return errors
-
-    def _cut_whole(self, info_file: Path, proxy: str | None) -> dict[str, FetchError]:
-        whole = self._fetch_whole(info_file, proxy)
-        errors = {}
-        try:
-            tool = self.options.ffmpeg
-            end = measure_end(tool, whole, timeout=self.budget.require())
-            source = Input(file_url(whole), {"protocol_whitelist": "file"})
-            for clip in list(self.pending):
-                try:
-                    self._cut(clip, [source], self.budget.require(), proxy, end=end)
-                except FetchError as error:
-                    errors[clip.name] = error
-        except BadClip as error:
-            raise FetchError(error.reason, f"the whole video: {error.message}") from error
-        finally:
-            whole.unlink(missing_ok=True)
-        return errors
-
-    def _fetch_whole(self, info_file: Path, proxy: str | None) -> Path:
-        argv = whole_command(info_file, self.options, self.folder, proxy)
-        done = run_child(argv, timeout=self.budget.require(), env=child_environment(proxy))
-        if done.timed_out:
-            raise FetchError("timeout", "fetching the whole video took longer than --timeout")
-        files = [p for p in self.folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
-        if done.returncode != 0 or len(files) != 1:
-            reason = classify_ytdlp(done.stderr, self.options.url_base)
-            raise FetchError(reason, ytdlp_message(done))
-        return files[0]
-
-    def _cut(
-        self,
-        clip: Clip,
-        inputs: Sequence[Input],
-        limit: float,
-        proxy: str | None,
-        *,
-        end: float | None = None,
-        claimed: float | None = None,
-    ) -> None:
-        """Cut one clip, check it, give it its name. Raises FetchError.
-
-        `end`: where the picture ends, if it was measured; `claimed`: what the site says.
-        """
-        options = self.options
-        target = self.folder / f"{clip.name}.mp4"
-        start, wanted = clip_window(clip)
-        if end is not None and end - start < DURATION_TOLERANCE:
-            raise FetchError("past_end", f"the video ends at {end:.2f} s")
-        argv = cut_command(options.ffmpeg, inputs, start, wanted, options.encode, target)
-        done = run_child(argv, timeout=limit, env=child_environment(proxy))
-        if done.timed_out:
-            raise FetchError("timeout", f"cutting took longer than {limit:.0f} s")
-        source = read_source(done.stderr)
-        known_end = end if end is not None else source.duration
-        expected = wanted if known_end is None else min(wanted, known_end - start)
-        if expected < DURATION_TOLERANCE:
-            raise _past_end(start, known_end, claimed)
-        if done.returncode != 0:
-            raise FetchError(self._reason_of(done), last_line(done) or "ffmpeg failed")
-        try:
-            check_clip(target, expected, options.encode.audio and source.has_audio)
-        except BadClip as error:
-            reason = "disk_full" if disk_is_full(options.out) else error.reason
-            raise FetchError(reason, error.message) from error
-        size = target.stat().st_size
-        publish(target, options.out / target.name)
-        self.finish(clip, "short" if expected < wanted - DURATION_TOLERANCE else "", size=size)
-
-    def _reason_of(self, done: Finished) -> str:
-        if disk_is_full(self.options.out):
-            return "disk_full"
-        # Only ffmpeg's own complaints, and of those only what ffmpeg can know: the log also holds
-        # the title and the description of the video, which may say anything ("not a bot").
-        reason = classify("\n".join(complaints(done.stderr)))
-        return reason if reason in FFMPEG_REASONS else "unknown"
+        left = [clip for clip in pending if clip.name in errors]
+        if block := _met_block(errors, account):
+            pace.blocked(turn, block)
+            account.attempts -= 1  # nobody's clip fails for a block
+            pending = left
+            continue
+        answered = len(left) < len(pending) or any(map(is_for_good, errors.values()))
+        (pace.passed if answered else pace.unclear)(turn)
+        pending = _worth_a_try(left, errors, account)
+        if pending:
+            # The wait grows with the tries, and is never the same for two workers.
+            wait = min(2.0**account.attempts, max(0.0, deadline - time.monotonic()))
+            sleep(wait * random.uniform(0.5, 1))
 
 
-def _past_end(start: float, end: float | None, claimed: float | None) -> FetchError:
-    """The clip lies behind the video's end, as far as the file tells.
+def _proxy_of(worker: Worker, account: Account) -> str | None:
+    proxies = worker.options.proxies
+    turn = worker.turn_number + account.attempts - 1
+    return proxies[turn % len(proxies)] if proxies else None
 
-    For good only if both the file and the site say so: one of them may be wrong.
+
+def _met_block(errors: Mapping[str, FetchError], account: Account) -> str:
+    """The reason of a block that is to be waited for; empty if there is none.
+
+    Blocks of the site never end. Blocks on the data of one video do, after some pauses, or
+    that one video would hold up all others for ever.
     """
-    agreed = claimed is None or start > claimed - 1
-    return FetchError("past_end" if agreed else "truncated", f"the video ends at {end:.2f} s")
+    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
+    if block is None:
+        return ""
+    account.data_blocks += not block.at_extraction
+    return block.reason if account.data_blocks <= TRIES else ""
 
 
-def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
-    """The JSON that yt-dlp printed. Raises FetchError with the reason where it did not."""
-    if done.timed_out:
-        raise FetchError("timeout", "yt-dlp took longer than --timeout")
-    if done.returncode != 0:
-        raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
+def _worth_a_try(
+    clips: Sequence[Clip], errors: Mapping[str, FetchError], account: Account
+) -> list[Clip]:
+    """The clips that another try may bring; the others are written off."""
+    pending = []
+    for clip in clips:
+        error = errors[clip.name]
+        if is_for_good(error) or error.reason in HOPELESS or account.attempts >= TRIES:
+            account.finish(clip, error.reason, message=error.message)
+        else:
+            pending.append(clip)
+    return pending
+
+
+def _try_once(attempt: Attempt, clips: Sequence[Clip], luck: SectionLuck) -> dict[str, FetchError]:
+    """One extraction, and from it sections or the whole video; the errors of what did not come.
+
+    Raises FetchError where nothing came.
+    """
+    found = extract(attempt, clips[0].youtube_id)
+    inputs = section_inputs(found.info, attempt.options)
+    errors: dict[str, FetchError] = {}
+    left = list(clips)
+    if are_reachable(inputs, attempt.proxy) and not luck.whole_first():
+        errors = cut_sections(attempt, clips, inputs, found.info.get("duration"), luck)
+        left = [clip for clip in clips if clip.name in errors]
+        if not any(map(survives_as_whole, errors.values())):
+            return errors
     try:
-        info = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        raise FetchError("unknown", f"yt-dlp printed no JSON: {ytdlp_message(done)}") from None
-    if not isinstance(info, dict) or info.get("_type", "video") != "video":
-        raise FetchError("bad_id", "the address does not lead to one video")
-    if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
-        raise FetchError("live", f"the video is a live stream ({info['live_status']})")
-    return info
+        whole_errors = cut_whole(attempt, left, found.file)
+    except FetchError as error:
+        # What a section told for good (past_end) stays told.
+        lasting = {name: each for name, each in errors.items() if is_for_good(each)}
+        return {clip.name: error for clip in left} | lasting
+    if errors and len(whole_errors) < len(left):
+        luck.only_whole_came()
+    return whole_errors
