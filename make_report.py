@@ -36,19 +36,16 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.errors import UserError
 from utils.files import make_folder
-from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists
 from utils.packages import check_packages
 from utils.page.content import Content, numbers
 from utils.page.looking import Memory
-from utils.page.making import make_page
+from utils.page.making import make_page, read_listed
 from utils.page.tables import TABLES, check_ours
 from utils.process import Stopped, received_signal, sleep, stop_on_signals
 from utils.progress import plural
 from utils.runs.download_options import add_list_options
-from utils.runs.download_plan import read_wanted
 
 PAGE_NAME = "report.html"
 
@@ -104,38 +101,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_ours(page)
     try:
         with stop_on_signals():
-            lists = read_lists_once(args)
+            listed = read_listed(args)
             if args.dry_run:
-                say_dry_run(lists, page, args)
+                say_dry_run(listed.lists, page, args)
                 return EXIT_OK
             make_folder(page.parent)
             memory = Memory()
             while True:
-                content = make_page(lists, folder, page, memory, args)
+                content = make_page(listed, folder, page, memory, args)
                 tell(content, page, args)
                 if not args.watch:
                     return EXIT_OK
                 sleep(args.watch)
     except Stopped:
         return 128 + received_signal()
-
-
-def read_lists_once(args: argparse.Namespace) -> ClipLists:
-    """The wanted clips. Raises UserError; a list that is not there is not fetched by a page."""
-    args.given = args.input_csv
-    needed = needed_lists(args.input_csv)
-    if needed.missing:
-        official, where = needed.missing[0]
-        raise UserError(
-            f"the list {official.name} is not in {where}: download.py fetches it, or give its path"
-        )
-    args.input_csv = needed.paths
-    lists = read_wanted(args)
-    if not args.quiet:
-        say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
-        if lists.refused:
-            say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
-    return lists
 
 
 def say_dry_run(lists: ClipLists, page: Path, args: argparse.Namespace) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from utils.page.counts import Count, Counts
 from utils.page.distributions import Distributions
 from utils.page.history import History
-from utils.page.leaks import Leak
 from utils.page.pictures import Picture
 from utils.page.plots import Plot, hours_text, moment, number_text, ranked_plot, time_plot
+from utils.page.splits import Leak
 from utils.page.suspects import KINDS, Kind, Suspect
 
 SHOWN_OF_A_KIND = 12

@@ -9,38 +9,47 @@ import argparse
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from utils.cli import VERSION, say
-from utils.lists.reading import ClipLists
+from utils.errors import UserError
+from utils.lists.official import needed_lists
+from utils.lists.reading import ClipLists, same_split
+from utils.lists.versions import Rows, read_rows
 from utils.page.content import Content, NextStep, ShownKind, shown_kinds
-from utils.page.counts import NO_LABEL, Counts, count_clips, look_at_folder
+from utils.page.counts import NO_LABEL, Counts, count_clips, count_rows, look_at_folder
 from utils.page.distributions import distribute
 from utils.page.drawing import STRIP_BYTES, Drawn, draw_pictures, draw_sample
 from utils.page.history import make_history
 from utils.page.looking import Dataset, Memory, make_pictures, probe_clips, suspects_of
 from utils.page.outcomes import read_outcomes
 from utils.page.pictures import SHEET, STRIP, Form, Picture
+from utils.page.splits import Leak, find_leaks, leaking_videos, name_classes, wanted_rows
 from utils.page.suspects import in_order
 from utils.page.tables import class_rows, median_lengths, missing_rows, suspect_rows, write_all
 from utils.progress import plural
+from utils.runs.download_plan import read_wanted
 from utils.sources.mirror import NAME as MIRROR
 
 
 def make_page(
-    lists: ClipLists, folder: Path, page: Path, memory: Memory, args: argparse.Namespace
+    listed: Listed, folder: Path, page: Path, memory: Memory, args: argparse.Namespace
 ) -> Content:
     """Gather, look, write; what the page says. Raises UserError, Stopped."""
     from utils.page.render import render_page
 
     now = datetime.now(UTC)
-    data = look_at(lists, folder, args)
+    data = look_at(listed.lists, folder, args)
     counts = count_clips(data.clips, data.sizes, data.outcomes.of)
+    rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
+    count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
     there = [name for name in data.clips if name in data.sizes]
     looks = probe_clips(data, draw_sample(there, args.sample, args.seed), memory, args)
-    suspects = in_order(suspects_of(data, looks))
+    leaking = leaking_videos(listed.rows, data.clips, data.sizes)
+    suspects = in_order([*suspects_of(data, looks), *leaking])
     kinds = shown_kinds(suspects, len(looks), len(there))
     drawn = draw_pictures(data.clips, there, args.pictures, args.seed)
     pictures = picture_all(data, drawn, kinds, memory, args)
@@ -53,7 +62,7 @@ def make_page(
         medians=median_lengths(counts),
         history=make_history(data.outcomes.minutes, now),
         next_steps=next_steps(counts, page, args),
-        leaks=(),
+        leaks=listed.leaks,
         probed=len(looks),
         distributions=distribute(looks),
         kinds=kinds,
@@ -67,13 +76,42 @@ def make_page(
         watch=args.watch or 0,
         version=VERSION,
     )
-    rows = {
+    tables = {
         "missing.csv": missing_rows(data.clips, data.sizes, data.outcomes.of),
         "suspects.csv": suspect_rows(suspects, data.clips),
         "classes.csv": class_rows(counts, content.medians),
     }
-    write_all(page, render_page(content), rows)
+    write_all(page, render_page(content), tables)
     return content
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the lists say, read once."""
+
+    lists: ClipLists
+    rows: Rows
+    leaks: tuple[Leak, ...]
+
+
+def read_listed(args: argparse.Namespace) -> Listed:
+    """The wanted clips, and every row. Raises UserError, for a list that is not there too."""
+    args.given = args.input_csv
+    needed = needed_lists(args.input_csv)
+    if needed.missing:
+        official, where = needed.missing[0]
+        raise UserError(
+            f"the list {official.name} is not in {where}: download.py fetches it, or give its path"
+        )
+    args.input_csv = needed.paths
+    lists = read_wanted(args)
+    rows = read_rows(args.lists, args.trim_format)
+    name_classes(lists, rows)
+    if not args.quiet:
+        say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
+        if lists.refused:
+            say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
+    return Listed(lists, rows, find_leaks(rows))
 
 
 def look_at(lists: ClipLists, folder: Path, args: argparse.Namespace) -> Dataset:

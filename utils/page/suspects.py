@@ -129,8 +129,8 @@ KINDS = (
     Kind(
         "two_splits",
         "A video under two splits",
-        "a video of val or test that stands in train too",
-        "keep the video out of training",
+        "a video that the lists name under more than one of train, val and test",
+        "make_training_lists.py keeps the videos of val and test out of train",
     ),
     Kind(
         "doubled",
