@@ -24,6 +24,7 @@ from pathlib import Path
 from utils.cli import EXIT_OK, make_parser, run_script
 from utils.clip import printable
 from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.machines import own_folder
 from utils.packages import UNEXPECTED, check_packages, describe
 from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
@@ -37,6 +38,7 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
+from utils.runs.cluster import check_dask, open_cluster
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
@@ -59,6 +61,7 @@ from utils.video.probe import BadClip
 from utils.workers import Crashed, Failed, WorkerPool
 
 REPORT_NAME = "downscale_report.csv"
+PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,17 @@ def downscale(job: Job, task: Task) -> DownscaleResult:
     except Failed as error:
         result = DownscaleResult.failed(task.clip, "unknown", str(error))
     return replace(result, seconds=round(time.monotonic() - started, 2))
+
+
+def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult:
+    """The worker on a cluster: in a process of its own, so `ask` need not be in another."""
+    workspace = own_folder(job.workspace)
+    return downscale(replace(job, tool=find_ffmpeg(ffmpeg), workspace=workspace), task)
+
+
+def lost(task: Task, how: str) -> DownscaleResult:
+    """Of a task that has cost three processes of a cluster, or workers."""
+    return DownscaleResult.failed(task.clip, "undecodable" if "process" in how else "unknown", how)
 
 
 def downscale_clip(job: Job, task: Task) -> DownscaleResult:
@@ -216,7 +230,8 @@ COLUMNS = tuple(each.name for each in fields(DownscaleResult))
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("av", "numpy", "ffmpeg-python", "joblib")
+    check_packages(*PACKAGES)
+    check_dask(args)
     check_folders(args)
     encode, as_it_is = choose_encode(args), not wants_encoding(args)
     tool = find_ffmpeg(args.ffmpeg)
@@ -232,12 +247,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_folder(out) as workspace,
             WorkerPool(inspect) as ask,
             own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
+            open_cluster(args, workspace, PACKAGES, [args.videos_dir]) as cluster,
         ):
             job = Job(tool, encode, args.fps, as_it_is, out, workspace, ask)
-            worker = functools.partial(downscale, job)
-            tally = run_batch(
-                batch, run_parallel(worker, batch.tasks(), args.num_jobs), report, args
-            )
+            if cluster:
+                worker = functools.partial(downscale_there, replace(job, ask=inspect), args.ffmpeg)
+                outcomes = cluster.run(worker, batch.tasks(), lost)
+            else:
+                worker = functools.partial(downscale, job)
+                outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
+            tally = run_batch(batch, outcomes, report, args, cluster)
     written = f"{tally.totals['bytes'] / 1e6:,.1f} MB"
     return finish(batch, tally, args, report.path, [f"size: {written} written"])
 
