@@ -105,9 +105,9 @@ def make_tree(job: Job, folder: str, tree: Mapping[str, str]) -> None:
     A clip that is gone by now is added to `job.gone`.
     """
     base = job.out / folder
+    _drop_stale(job, base, tree)  # and folders that are empty then
     for below in sorted({name.rpartition("/")[0] for name in tree}):
         make_folder(base / below)
-    _drop_stale(job, base, tree)
     for number, (name, clip) in enumerate(tree.items()):
         if number % 1024 == 0:
             sleep(0)
