@@ -89,23 +89,28 @@ def ours(standin: StandIn, ids: Sequence[str], start: int, out: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    ids = [f"benchmark{number:02d}" for number in range(args.videos)]
+def compare(videos: int, rounds: int, seconds: float) -> tuple[list[tuple[Cost, Cost]], int]:
+    """(what a clip cost, plain and ours, each round; the bytes of the video)."""
+    ids = [f"benchmark{number:02d}" for number in range(videos)]
     pairs: list[tuple[Cost, Cost]] = []
     with tempfile.TemporaryDirectory() as name, StandIn() as standin:
         folder = Path(name)
-        source = make_source(folder / "source.mp4", seconds=args.seconds)
+        source = make_source(folder / "source.mp4", seconds=seconds)
         for youtube_id in ids:
             standin.add_video(youtube_id, source)
         standin.media_url(ids[0])
-        for number in range(args.rounds):
+        for number in range(rounds):
             start = 20 + number * 37
             a, b = folder / f"plain{number}", folder / f"ours{number}"
             pairs.append(
                 (measured(plain, standin, ids, start, a), measured(ours, standin, ids, start, b))
             )
-        size = source.stat().st_size
+        return pairs, source.stat().st_size
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    pairs, size = compare(args.videos, args.rounds, args.seconds)
     print(f"{args.seconds:g} s video of {size / 1e6:.1f} MB, 10 s clips, {args.rounds} rounds of")
     print(f"{args.videos}, one at a time; a clip, and the median ratio:")
     print(f"{'':14}{'plain':>12}{'ours':>12}{'ratio':>8}")
