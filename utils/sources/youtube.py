@@ -15,6 +15,7 @@ from utils.report import Result
 from utils.sources.common import NOT_ASKED, Run, is_gone
 from utils.sources.youtube_sections import SectionLuck
 from utils.sources.youtube_video import fetch_video
+from utils.sources.ytdlp import end_ytdlp
 
 __all__ = ["SectionLuck", "from_youtube"]
 
@@ -35,5 +36,8 @@ def from_youtube(
         else:
             reason = run.known.reasons[clip.name][1]
             yield Result.of(clip, reason, run.options.source_name, message=NOT_ASKED)
-    for results in run_parallel(fetch, enumerate(by_video(asked)), run.num_jobs):
-        yield from results
+    try:
+        for results in run_parallel(fetch, enumerate(by_video(asked)), run.num_jobs):
+            yield from results
+    finally:
+        end_ytdlp()
