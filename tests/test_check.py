@@ -135,7 +135,7 @@ def test_an_ffmpeg_without_the_encoder(
 ) -> None:
     standin.add_video(ID, source(seconds=20))
     tool = tmp_path / "ffmpeg"
-    tool.write_text("#!/bin/sh\necho 'ffmpeg version 4.0 of a lab'\n")
+    tool.write_text("#!/bin/sh\necho 'ffmpeg version 6.0 of a lab'\n")
     tool.chmod(0o755)
     done = check(standin, tmp_path, fresh, "--ffmpeg", tool)
     assert done.code == 2

@@ -28,7 +28,7 @@ class Extraction:
 
 def extract(attempt: Attempt, youtube_id: str) -> Extraction:
     """Ask for a video. Raises FetchError, which says that the site itself told it."""
-    argv = extract_command(youtube_id, attempt.options, attempt.folder, attempt.proxy)
+    argv = extract_command(youtube_id, attempt.options, attempt.folder)
     env = child_environment(attempt.proxy)
     done = run_ytdlp(argv, timeout=attempt.time_left(), env=env)
     try:
