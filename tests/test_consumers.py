@@ -32,7 +32,8 @@ from tests.training_sets import (
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is asked of a hub
 
 Set = tuple[Path, list[object]]
-NO_MMACTION2 = "no MMAction2: requirements-consumers-nodeps.txt"
+FIRST, SECOND = "requirements-consumers.txt", "requirements-consumers-nodeps.txt"
+NO_MMACTION2 = f"no MMAction2: {SECOND}"
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +57,20 @@ def expected(out: Path, split: str) -> dict[str, int]:
 @pytest.fixture
 def torchvision() -> Any:
     """torchvision without its compiled operators, which its lists of folders do not use."""
-    torch = pytest.importorskip("torch", reason="no torch: requirements-consumers.txt")
+    torch = pytest.importorskip("torch", reason=f"no torch: {FIRST}")
     if "torchvision" not in sys.modules:
         operators = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         torchvision_operators.append(operators)  # they go when it goes
-    return pytest.importorskip(
-        "torchvision", reason="no torchvision: requirements-consumers-nodeps.txt"
-    )
+    return pytest.importorskip("torchvision", reason=f"no torchvision: {SECOND}")
 
 
 torchvision_operators: list[Any] = []
 
 
 def test_webdataset(tmp_path: Path, whole: Set) -> None:
-    webdataset = pytest.importorskip(
-        "webdataset", reason="no webdataset: requirements-consumers.txt"
-    )
+    webdataset = pytest.importorskip("webdataset", reason=f"no webdataset: {FIRST}")
     clips, given = whole
     lists_of(clips, tmp_path, "--format", "webdataset", *given, "--shard_size", "1M", "--n", 2)
     shards = sorted(map(str, tmp_path.glob("train-*.tar")))
@@ -88,7 +85,7 @@ def test_webdataset(tmp_path: Path, whole: Set) -> None:
 
 
 def test_huggingface_videofolder(tmp_path: Path, whole: Set) -> None:
-    datasets = pytest.importorskip("datasets", reason="no datasets: requirements-consumers.txt")
+    datasets = pytest.importorskip("datasets", reason=f"no datasets: {FIRST}")
     clips, given = whole
     out = tmp_path / "out"
     lists_of(clips, out, "--format", "huggingface", *given)
@@ -108,7 +105,7 @@ def test_huggingface_videofolder(tmp_path: Path, whole: Set) -> None:
 def test_pytorchvideo(tmp_path: Path, whole: Set, torchvision: Any) -> None:
     paths = pytest.importorskip(
         "pytorchvideo.data.labeled_video_paths",
-        reason="no pytorchvideo: requirements-consumers-nodeps.txt",
+        reason=f"no pytorchvideo: {SECOND}",
     )
     clips, given = whole
     lists_of(clips, tmp_path, "--format", "slowfast", *given)
@@ -129,9 +126,7 @@ def test_torchvision_folders(tmp_path: Path, whole: Set, torchvision: Any) -> No
 
 
 def test_slowfast(tmp_path: Path, whole: Set, torchvision: Any) -> None:
-    kinetics = pytest.importorskip(
-        "slowfast.datasets.kinetics", reason="no SlowFast: requirements-consumers-nodeps.txt"
-    )
+    kinetics = pytest.importorskip("slowfast.datasets.kinetics", reason=f"no SlowFast: {SECOND}")
     from slowfast.config.defaults import get_cfg
 
     clips, given = whole
@@ -146,9 +141,7 @@ def test_slowfast(tmp_path: Path, whole: Set, torchvision: Any) -> None:
 
 
 def test_slowfast_ava(tmp_path: Path, torchvision: Any) -> None:
-    helper = pytest.importorskip(
-        "slowfast.datasets.ava_helper", reason="no SlowFast: requirements-consumers-nodeps.txt"
-    )
+    helper = pytest.importorskip("slowfast.datasets.ava_helper", reason=f"no SlowFast: {SECOND}")
     from slowfast.config.defaults import get_cfg
 
     listing, boxes, clips, frames = make_ava(tmp_path, frames_each=180)

@@ -17,7 +17,7 @@ import av
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, children_with, finish, report_rows, run, start, write_list
+from tests.scripts import ROOT, Done, finish, report_rows, run, start, write_list
 from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
@@ -146,75 +146,6 @@ def test_a_hopeless_run_ends_and_points_to_check(standin: StandIn, tmp_path: Pat
     last = done.err.splitlines()[-1]
     assert last.startswith("see which link is broken: python ")
     assert last.endswith(" --check")
-
-
-FAULTS: dict[str, dict[str, object]] = {
-    "cut_section": {"cut_after": 150_000, "client": "ffmpeg", "times": 2},
-    "cut_forever": {"cut_after": 150_000, "client": "ffmpeg"},
-    "stalled____": {"stall_after": 100_000, "client": "ffmpeg", "times": 1},
-    "throttled__": {"throttle": 400_000, "only": "open_ended"},
-    "answer_503_": {"status": 503, "times": 2},
-    "answer_429_": {"status": 429, "times": 1},
-    "forbidden__": {"status": 403, "client": "ffmpeg"},
-    "no_range___": {"no_range": True},
-    "no_length__": {"no_length": True},
-    "truncated__": {"truncate": 300_000, "client": "ffmpeg"},
-    "web_page___": {"html": True, "client": "ffmpeg"},
-    "player_503_": {"status": 503, "target": "player", "times": 2},
-}
-
-
-def test_faults_on_the_way_still_end_in_whole_clips(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    for number, (youtube_id, knob) in enumerate(FAULTS.items()):
-        standin.add_video(youtube_id, source(seconds=20, size=(640, (360, 480)[number % 2])))
-        standin.knobs(youtube_id, **knob)
-    done = download(standin, tmp_path, [f"{name},8,12" for name in FAULTS], "--n", "6")
-    assert done.code == 0, done.err
-    for youtube_id in FAULTS:
-        path = tmp_path / "out" / f"{youtube_id}_000008_000012.mp4"
-        assert frame_numbers(path) == list(range(200, 300)), youtube_id
-        assert beep_times(path) == pytest.approx(range(4), abs=0.040), youtube_id
-
-
-def test_what_never_comes_fails_under_its_own_name(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    faults: dict[str, dict[str, object]] = {
-        "forbidden": {"status": 403},
-        "truncated": {"truncate": 300_000},
-        "undecodable": {"html": True},
-    }
-    for reason, knob in faults.items():
-        standin.add_video(f"{reason:_<11}", source(seconds=20))
-        standin.knobs(f"{reason:_<11}", **knob)
-    rows = [f"{reason:_<11},8,12" for reason in faults]
-    done = download(standin, tmp_path, rows, "--n", "3")
-    assert done.code == 1
-    found = report_rows(tmp_path / "out" / "download_report.csv")
-    assert {row["reason"] for row in found.values()} == set(faults)
-    for reason in faults:
-        row = found[f"{reason:_<11}_000008_000012"]
-        assert (row["status"], row["reason"]) == ("failed", reason), row
-    assert clips_in(tmp_path / "out") == []
-    assert nothing_temporary(tmp_path / "out")
-    assert "fetches the 3 that are still to be had" in done.err
-    standin.clear_knobs()
-    assert download(standin, tmp_path, rows).code == 0
-
-
-def test_a_clip_that_takes_too_long_is_given_up(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
-    standin.knobs(stall_after=1000)
-    before = time.monotonic()
-    done = download(standin, tmp_path, ["abcdefghijk,8,12"], "--timeout", "10")
-    assert time.monotonic() - before < 40
-    assert done.code == 1
-    rows = report_rows(tmp_path / "out" / "download_report.csv")
-    assert [row["reason"] for row in rows.values()] == ["timeout"]
 
 
 def test_the_end_of_a_video(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
@@ -454,30 +385,6 @@ def test_narrowing(tmp_path: Path) -> None:
     assert count("--shard", "1/1") == 100
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_run_in_order(
-    number: signal.Signals, standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    out, listing = stalled_run(standin, source, tmp_path)
-    process = start("download.py", *arguments(standin, out, listing, "--n", "2"), cwd=tmp_path)
-    wait_for(lambda: clips_in(out) and children_with(str(out)) and busy(standin))
-    process.send_signal(number)
-    before = time.monotonic()
-    time.sleep(0.05)
-    process.send_signal(number)  # as `timeout` does, and people do
-    done = finish(process, 20)
-    assert time.monotonic() - before < 5
-    assert done.code == 128 + number
-    assert "stopping" in done.err
-    assert "stopped after" in done.err
-    assert "on disk now: 1 of 3" in done.err
-    assert children_with(str(out)) == []
-    assert nothing_temporary(out)
-    standin.clear_knobs()
-    assert run("download.py", *arguments(standin, out, listing), cwd=tmp_path).code == 0
-    assert len(clips_in(out)) == 3
-
-
 def test_a_stop_loses_no_line_of_a_video_with_more_clips(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
@@ -523,39 +430,6 @@ def test_a_scout_that_fails_by_itself_is_replaced(
         row["reason"] for row in report_rows(tmp_path / "out" / "download_report.csv").values()
     }
     assert reasons <= {"unknown", ""}
-
-
-def test_sigkill_leaves_no_bad_clip_and_the_next_start_cleans_up(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    out, listing = stalled_run(standin, source, tmp_path)
-    process = start("download.py", *arguments(standin, out, listing, "--n", "2"), cwd=tmp_path)
-    wait_for(lambda: clips_in(out) and busy(standin))
-    process.kill()
-    process.communicate()
-    for orphan in children_with(str(out)):
-        orphan.kill()
-    assert clips_in(out) == ["first_____a_000008_000010.mp4"]
-    assert (out / ".tmp").exists()
-    standin.clear_knobs()
-    assert run("download.py", *arguments(standin, out, listing), cwd=tmp_path).code == 0
-    assert nothing_temporary(out)
-    for path in out.glob("*.mp4"):
-        assert frame_numbers(path) == list(range(200, 250))
-
-
-def stalled_run(standin: StandIn, source: MakeSource, folder: Path) -> tuple[Path, Path]:
-    """A list whose first video comes and whose others stall."""
-    for name in ("first_____a", "second____a", "third_____a"):
-        standin.add_video(name, source(seconds=20))
-    for name in ("second____a", "third_____a"):
-        standin.knobs(name, stall_after=50_000)
-    rows = ["first_____a,8,10", "second____a,8,10", "third_____a,8,10"]
-    return folder / "out", write_list(folder / "list.csv", rows)
-
-
-def busy(standin: StandIn) -> bool:
-    return any(not request.finished for request in standin.requests(target="media"))
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
@@ -669,30 +543,6 @@ def test_ava_rows_are_six_seconds_around_the_key_frame(
     assert frame_numbers(tmp_path / "out" / "abcdefghijk_000002.mp4") == list(range(0, 150))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to mount")
-def test_a_full_disk_stops_the_run(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)])
-    if mounted.returncode != 0:
-        pytest.skip("cannot mount here")
-    try:
-        rows = []
-        for number in range(5):
-            standin.add_video(f"abcdefghij{number}", source(seconds=20))
-            rows.append(f"abcdefghij{number},5,15")
-        listing = write_list(tmp_path / "list.csv", rows)
-        done = run("download.py", *arguments(standin, small / "out", listing), cwd=tmp_path)
-        assert done.code == 2
-        assert "no room left" in done.err
-        for path in (small / "out").glob("*.mp4"):
-            assert len(frame_numbers(path)) == 250
-        assert nothing_temporary(small / "out")
-        assert len(standin.requests(target="player")) < 5
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-
-
 def test_the_report_says_what_the_files_are(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
@@ -761,31 +611,6 @@ def test_sections_come_over_https_too(
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-def test_the_output_folder_vanishes(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    """An unmounted disk ends the run at once, in one line; no clip is counted that is not there."""
-    names = [f"vanishing{number:02d}" for number in range(8)]
-    for name in names:
-        standin.add_video(name, source(seconds=20))
-    listing = write_list(tmp_path / "list.csv", [f"{name},8,10" for name in names])
-    out = tmp_path / "out"
-    running = start("download.py", *arguments(standin, out, listing, "--n", "1"), cwd=tmp_path)
-    until = time.monotonic() + 60
-    while not clips_in(out) and time.monotonic() < until:
-        time.sleep(0.02)
-    out.rename(tmp_path / "elsewhere")
-    done = finish(running)
-    assert done.code == 2, done.err
-    assert done.err.splitlines()[-1].startswith(f"error: {out}/download_report.csv is no longer")
-    assert done.err.count("failed") <= 1
-    assert "on disk now" not in done.err
-    assert len(standin.requests(target="player")) < len(names)
-    shutil.rmtree(out, ignore_errors=True)
-    (tmp_path / "elsewhere").rename(out)
-    again = run("download.py", *arguments(standin, out, listing), cwd=tmp_path)
-    assert again.code == 0, again.err
-    assert len(clips_in(out)) == len(names)
 
 
 def test_a_folder_where_a_clip_should_be(

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from utils.machines import clear_dead_runs, lock_path, run_prefix, showing_life
 TEMP_FOLDER = ".tmp"
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
+_REPLACING = threading.Lock()  # a look and a rename are one step for the threads of a run
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -75,6 +77,8 @@ def run_folder(out: Path) -> Iterator[Path]:
     machines, which may not see the lock, it shows that it lives: see `machines`.
     """
     base = out / TEMP_FOLDER
+    if base.is_symlink():
+        raise UserError(f"{base} is a link, and what is half done stays in {out}: remove the link")
     try:
         folder = _make_run_folder(base)
         lock = FileLock(lock_path(folder))
@@ -111,10 +115,35 @@ def publish(temporary: Path, final: Path) -> None:
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
+    replace_file(temporary, final)
+    sync_folder(final.parent)
+
+
+def replace_file(temporary: Path, final: Path) -> None:
+    """`os.replace`, but never over a folder, nor over a file of another name. Raises OSError.
+
+    macOS and Windows take `abc` and `ABC` for one file: the second of two ids that differ in case
+    alone would replace the first.
+    """
     if final.is_dir() and not final.is_symlink():  # os.replace would name the temporary file only
         raise IsADirectoryError(errno.EISDIR, "a folder is where the file should be", str(final))
-    os.replace(temporary, final)
-    sync_folder(final.parent)
+    with _REPLACING:
+        if os.path.lexists(final) and _is_of_another_name(final):
+            raise FileExistsError(
+                errno.EEXIST,
+                "a file whose name differs only in case is there, and this file system takes both"
+                " for one",
+                str(final),
+            )
+        os.replace(temporary, final)
+
+
+def _is_of_another_name(path: Path) -> bool:
+    """Whether the file at `path` is stored under a name that differs in case."""
+    other = path.with_name(path.name.swapcase())
+    if not os.path.lexists(other) or not os.path.samestat(path.lstat(), other.lstat()):
+        return False  # as nearly always: this file system knows case, and no listing is needed
+    return path.name not in os.listdir(path.parent)
 
 
 def start_writing(path: Path) -> None:
@@ -134,7 +163,7 @@ def publish_many(pairs: Sequence[tuple[Path, Path]]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
     for temporary, final in pairs:
-        os.replace(temporary, final)
+        replace_file(temporary, final)
     sync_folder(pairs[0][1].parent)
 
 

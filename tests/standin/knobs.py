@@ -63,6 +63,13 @@ class Knob:
     no_length: bool = False  # no Content-Length: the end of the connection is the end of the file
     html: bool = False  # a web page with 200 where a video should be
     truncate: int | None = None  # the first so many bytes, as if they were the whole file
+    longer: int | None = None  # so many bytes more than Content-Length says
+    endless: bool = False  # after the last byte more and more of them, until the client leaves
+    gzip: bool = False  # Content-Encoding: gzip, asked for or not
+    body: bytes | None = None  # this with 200, in place of all else
+    redirect: str | None = None  # 302 to this address; "loop": to itself
+    retry_after: int | None = None  # the header, with `status`
+    reset: bool = False  # no answer: the connection is reset
 
     def __post_init__(self) -> None:
         if self.only not in (None, "open_ended", "bounded", "big"):

@@ -13,6 +13,8 @@ made to go wrong. Typical use:
 from __future__ import annotations
 
 import contextlib
+import gzip
+import itertools
 import json
 import os
 import re
@@ -20,6 +22,7 @@ import select
 import shlex
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -60,6 +63,7 @@ class Block:
     why: str | int  # a key of DEAD, or an HTTP status
     requests: int | None
     seconds: float | None
+    address: str | None  # only of this client; None: of all
 
 
 class StandIn:
@@ -237,6 +241,7 @@ class StandIn:
         after: int = 0,
         requests: int | None = None,
         seconds: float | None = None,
+        address: str | None = None,
     ) -> None:
         """After `after` more player requests, answers all with `why`: a key of DEAD, or a status.
 
@@ -246,7 +251,7 @@ class StandIn:
             raise KeyError(why)
         with self._lock:
             self._players, self._block_began = 0, None
-            self._block = Block(after, why, requests, seconds)
+            self._block = Block(after, why, requests, seconds, address)
 
     def unblock(self) -> None:
         with self._lock:
@@ -309,11 +314,13 @@ class StandIn:
                     met.append(knob)
         return combined(met)
 
-    def blocked(self) -> str | int | None:
+    def blocked(self, address: str) -> str | int | None:
         """Counts a player request, and says with what it is to be refused, if it is."""
         with self._lock:
-            self._players += 1
             block = self._block
+            if block is not None and block.address not in (None, address):
+                return None
+            self._players += 1
             if block is None or self._players <= block.after:
                 return None
             now = time.monotonic()
@@ -373,6 +380,7 @@ class _Server(ThreadingHTTPServer):
     ) -> None:
         self.standin, self.scheme, self.tls = standin, name, tls
         self._open: set[socket.socket] = set()
+        self.to_reset: set[socket.socket] = set()
         self._threads_of_requests: set[threading.Thread] = set()
         self._guard = threading.Lock()
         self._loop: threading.Thread | None = None
@@ -430,7 +438,9 @@ class _Server(ThreadingHTTPServer):
         except Exception as error:
             self.standin.errors.append(error)
         finally:
-            self.shutdown_request(connection)
+            # An orderly shutdown would come before the reset.
+            is_reset = connection in self.to_reset
+            (self.close_request if is_reset else self.shutdown_request)(connection)
             with self._guard:
                 self._open -= {plain, connection}
                 self._threads_of_requests.discard(threading.current_thread())
@@ -454,10 +464,14 @@ class _Handler(BaseHTTPRequestHandler):
             content = self.standin.find(request) if request.target != "other" else None
             # HEAD is only a question about the file: it uses no knob up.
             knob = Knob() if self.command == "HEAD" else self.standin.effects(request)
+            if self._is_turned_away(knob):
+                return
             if knob.status is not None:
                 self._refuse(knob.status, knob)
             elif content is None:
                 self._refuse(404, knob)
+            elif knob.body is not None:
+                self._send(knob.body, _content_type(request, content), replace(knob, no_range=True))
             elif knob.html:
                 self._send(HTML, "text/html; charset=utf-8", replace(knob, no_range=True))
             else:
@@ -475,13 +489,18 @@ class _Handler(BaseHTTPRequestHandler):
             if request.target != "player":
                 self._refuse(404, Knob())
                 return
-            refused = self.standin.blocked()
+            refused = self.standin.blocked(self.client_address[0])
             knob = self.standin.effects(request)
+            if self._is_turned_away(knob):
+                return
             status = knob.status or (refused if isinstance(refused, int) else None)
             if status is not None:
                 self._refuse(status, knob)
             elif knob.html:
                 self._send(HTML, "text/html; charset=utf-8", replace(knob, no_range=True))
+            elif knob.body is not None:
+                kind = "application/json; charset=utf-8"
+                self._send(knob.body, kind, replace(knob, no_range=True))
             else:
                 dead = DEAD[refused] if isinstance(refused, str) else None
                 answer = self.standin.player_answer(youtube_id) if dead is None else None
@@ -531,6 +550,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     # --- answering ---
 
+    def _is_turned_away(self, knob: Knob) -> bool:
+        """A reset or a redirect, in place of any answer."""
+        if knob.reset:
+            now = struct.pack("ii", 1, 0)  # linger for no time: what is closed is reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+            cast(_Server, self.server).to_reset.add(self.connection)
+            self.close_connection = True
+            return True
+        if knob.redirect is None:
+            return False
+        target = self.path if knob.redirect == "loop" else knob.redirect
+        self._headers(302, "text/html", 0, {"Location": target})
+        return True
+
     def _refuse(self, status: int, knob: Knob) -> None:
         """An error, in the player API's JSON on its own server and as a page elsewhere."""
         words = self.responses.get(status, ("Error", ""))[0]
@@ -541,8 +574,19 @@ class _Handler(BaseHTTPRequestHandler):
             body, kind = f"<html><body>{status} {words}</body></html>".encode(), "text/html"
         self._send(body, kind, replace(knob, no_range=True), status)
 
+    def _more_headers(self, knob: Knob) -> dict[str, str]:
+        more = {} if knob.no_range else {"Accept-Ranges": "bytes"}
+        if knob.gzip:
+            more["Content-Encoding"] = "gzip"
+        if knob.retry_after is not None and knob.status is not None:
+            more["Retry-After"] = str(knob.retry_after)
+        return more
+
     def _send(self, content: Path | bytes, kind: str, knob: Knob, status: int = 200) -> None:
         """A file or bytes: the part that was asked for, with what the knob does to it."""
+        if knob.gzip:
+            content = gzip.compress(content if isinstance(content, bytes) else content.read_bytes())
+            knob = replace(knob, no_range=True)
         total = len(content) if isinstance(content, bytes) else content.stat().st_size
         if knob.truncate is not None:
             total = min(total, knob.truncate)
@@ -554,10 +598,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             first, last = asked
             status = 206
-        more = {} if knob.no_range else {"Accept-Ranges": "bytes"}
+        more = self._more_headers(knob)
         if status == 206:
             more["Content-Range"] = f"bytes {first}-{last}/{total}"
-        self._headers(status, kind, None if knob.no_length else last - first + 1, more)
+        no_length = knob.no_length or knob.endless
+        self._headers(status, kind, None if no_length else last - first + 1, more)
         if self.command != "HEAD":
             self._body(content, first, last - first + 1, knob)
 
@@ -579,7 +624,7 @@ class _Handler(BaseHTTPRequestHandler):
         end = min([length, *stops])
         began = time.monotonic()
         step = CHUNK if knob.throttle is None else max(1, min(CHUNK, int(knob.throttle / 20)))
-        for chunk in _chunks(content, first, end, step):
+        for chunk in _with_more(_chunks(content, first, end, step), knob, step):
             if self.standin.stopping.is_set():
                 raise ConnectionAbortedError
             self.wfile.write(chunk)
@@ -588,7 +633,7 @@ class _Handler(BaseHTTPRequestHandler):
             if knob.throttle is not None:
                 due = began + self.sent / knob.throttle
                 self.standin.stopping.wait(max(0.0, due - time.monotonic()))
-        if end < length:
+        if end < length or knob.longer is not None:
             self.close_connection = True
             if knob.stall_after is not None and end == knob.stall_after:
                 self._stall()
@@ -603,6 +648,15 @@ class _Handler(BaseHTTPRequestHandler):
                 or not self.connection.recv(1, socket.MSG_PEEK)
             ):
                 return
+
+
+def _with_more(chunks: Iterator[bytes], knob: Knob, step: int) -> Iterator[bytes]:
+    """The body, and behind it what nobody was promised."""
+    yield from chunks
+    if knob.longer is not None:
+        yield bytes(knob.longer)
+    if knob.endless:
+        yield from itertools.repeat(bytes(step))
 
 
 def _chunks(content: Path | bytes, first: int, length: int, step: int) -> Iterator[bytes]:

@@ -10,10 +10,12 @@ import csv
 import gc
 import math
 import os
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from utils.clip import (
@@ -43,6 +45,12 @@ COLUMNS = {
     "split": "split",
 }
 REQUIRED = ("youtube_id", "time_start", "time_end")
+
+# What bounds the memory that a list can take, whatever is given as one.
+MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
+MAX_REFUSED = 100_000
+MAX_LINE = 1 << 20  # characters
+TELL_AFTER, TELL_EVERY = 2.0, 10.0  # seconds of silence while lists are read
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,16 @@ class ClipLists:
     relabelled: int = 0  # clips that a later row names under another label
     labels_seen: set[str] = field(default_factory=set)
     splits_seen: set[str] = field(default_factory=set)
+    is_cut_short: bool = False  # --limit was reached, and nothing behind it was read
+
+    def refuse(self, refused: Refused) -> None:
+        """One more row is no clip. Raises UserError where they are too many for a list."""
+        self.refused.append(refused)
+        if len(self.refused) > MAX_REFUSED:
+            raise UserError(
+                f"more than {MAX_REFUSED:,} rows are no clips, the first is {self.refused[0]}:"
+                " is this a list?"
+            )
 
 
 def same_split(split: str) -> str:
@@ -119,21 +137,42 @@ def find_lists(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_lists(
-    paths: Sequence[Path], selection: Selection = Selection(), trim_format: str = "%06d"
+    paths: Sequence[Path],
+    selection: Selection = Selection(),
+    trim_format: str = "%06d",
+    tell: Callable[[str], None] | None = None,
 ) -> ClipLists:
     """Every wanted clip of the lists, once. Raises UserError for a file that is no list.
 
-    At 650,000 rows this is what a run waits for first, hence `_Times`.
+    At 650,000 rows this is what a run waits for first, hence `_Times`. `tell` is given a line when
+    it takes longer than people wait in silence. Reading ends where the limit is reached.
     """
-    lists = ClipLists()
+    lists, telling = ClipLists(), _Telling(tell)
     with without_garbage_collection():
         for path in paths:
-            _add_rows(lists, path, selection, trim_format)
-    if selection.limit is not None:
-        for name in list(lists.clips)[selection.limit :]:
-            del lists.clips[name]
-            lists.not_wanted += 1
+            _add_rows(lists, path, selection, trim_format, telling)
+            if lists.is_cut_short:
+                break
     return lists
+
+
+class _Telling:
+    """Says how far the reading has come: after two seconds, and then now and again."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+        self._due = time.monotonic() + TELL_AFTER
+
+    def tick(self, lists: ClipLists) -> None:
+        """Look at the clock, and at what must stay within bounds. Raises UserError."""
+        if self._tell is not None and time.monotonic() > self._due:
+            self._due = time.monotonic() + TELL_EVERY
+            self._tell(f"reading the lists: {lists.rows:,} rows, {len(lists.clips):,} clips so far")
+        if len(lists.clips) > MAX_CLIPS:
+            raise UserError(
+                f"the lists hold more than {MAX_CLIPS:,} clips, and all of Kinetics has 650,000:"
+                " narrow them with --limit, --shard, --split or --label"
+            )
 
 
 def _width_problem(row: Sequence[str], columns: Sequence[str]) -> str:
@@ -141,7 +180,9 @@ def _width_problem(row: Sequence[str], columns: Sequence[str]) -> str:
     return "" if same else f"{len(row)} columns where the header has {len(columns)}"
 
 
-def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: str) -> None:
+def _add_rows(
+    lists: ClipLists, path: Path, selection: Selection, trim_format: str, telling: _Telling
+) -> None:
     rows = _fields(path)
     columns = _read_header(path, *next(rows, (1, [], "")))
     at = {name: i for i, name in enumerate(columns)}
@@ -152,8 +193,13 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
     times, labels, splits = _Times(trim_format), {"": ""}, {"": ""}
     extras: dict[Extra, Extra] = {(): ()}
 
-    clips, narrows = lists.clips, selection.narrows
+    clips, narrows, limit = lists.clips, selection.narrows, selection.limit
     for line, row, problem in rows:
+        if not lists.rows & 0xFFFF:
+            telling.tick(lists)
+        if len(clips) == limit:
+            lists.is_cut_short = True
+            break
         lists.rows += 1
         problem = problem or _width_problem(row, columns)
         if not problem:
@@ -162,7 +208,7 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
             end, end_name = times[row[end_at]]
             problem = _problem(youtube_id, start, end)
         if problem:
-            lists.refused.append(Refused(path, line, printable(",".join(row)), problem))
+            lists.refuse(Refused(path, line, printable(",".join(row)), problem))
             continue
         label = labels.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
         split = splits.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
@@ -178,7 +224,7 @@ def _add_rows(lists: ClipLists, path: Path, selection: Selection, trim_format: s
             continue
         known = clips.setdefault(name, clip)
         if known is not clip and (problem := _compare(lists, known, clip)):
-            lists.refused.append(Refused(path, line, printable(",".join(row)), problem))
+            lists.refuse(Refused(path, line, printable(",".join(row)), problem))
     lists.labels_seen.update(label for label in labels if label)
     lists.splits_seen.update(split for split in splits if split)
 
@@ -281,7 +327,9 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str], str]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(iter(partial(file.readline, MAX_LINE), ""), 1):
+                if len(raw) == MAX_LINE:
+                    raise UserError(f"{path}:{number}: a line without end: this is not a list")
                 text = raw.rstrip("\r\n")
                 if not text or text.isspace():
                     continue

@@ -74,14 +74,14 @@ def read_wanted(args: argparse.Namespace) -> ClipLists:
         shard=args.shard,
         limit=args.limit,
     )
-    lists = read_lists(args.lists, selection, args.trim_format)
+    lists = read_lists(args.lists, selection, args.trim_format, None if args.quiet else say)
     if lists.rows == 0:
         raise UserError(f"no row in {', '.join(map(str, args.lists))}: nothing to download")
     for option, asked, seen in (
         ("--label", args.label, lists.labels_seen),
         ("--split", args.split, lists.splits_seen),
     ):
-        for word in asked:
+        for word in () if lists.is_cut_short else asked:
             known = {same_split(s) if option == "--split" else s.casefold() for s in seen}
             wanted = same_split(word) if option == "--split" else word.casefold()
             if wanted not in known:
@@ -123,6 +123,8 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out")
     if lists.not_wanted:
         say(f"             {plural(lists.not_wanted, 'row')} not selected")
+    if lists.is_cut_short:
+        say("             read up to --limit, and no further")
     say_refused(lists)
     if lists.relabelled:
         say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.clip import Clip, clip_window
-from utils.files import disk_is_full, is_disk_full, publish, sync_folder
+from utils.files import disk_is_full, is_disk_full, publish, replace_file, sync_folder
 from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result
@@ -74,7 +74,7 @@ def _link(source: Path, final: Path, workspace: Path) -> None:
         publish(temporary, final)
         return
     # Not `publish`: it opens the file for writing, and the file is not ours.
-    os.replace(temporary, final)
+    replace_file(temporary, final)
     sync_folder(final.parent)
 
 

@@ -29,13 +29,16 @@ def cut_clip(
 ) -> None:
     """Cut a clip, in `limit` seconds at the most, and let it land. Raises FetchError, OSError.
 
-    `end`: where the picture ends, if it was measured; `claimed`: what the site says.
+    `end`: where the picture ends, if it was measured. `claimed`: where the site says that it does,
+    or the header of a file that ends long before it.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}.mp4"
     start, wanted = clip_window(clip)
     if end is not None and end - start < DURATION_TOLERANCE:
-        raise FetchError("past_end", f"the video ends at {end:.2f} s")
+        raise _past_end(start, end, claimed)
+    if end is not None and claimed is not None and end < start + wanted - DURATION_TOLERANCE:
+        raise FetchError("truncated", f"{end:.2f} s came of a video of {claimed:.2f} s")
     argv = cut_command(options.ffmpeg, inputs, start, wanted, options.encode, target)
     done = attempt.run(argv, limit)
     if done.timed_out:

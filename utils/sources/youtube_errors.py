@@ -51,12 +51,15 @@ ERRORS: tuple[tuple[str, str], ...] = (
     ("undecodable", r"Invalid data found when processing input"),
     (
         "network",
-        r"HTTP error (404|5\d\d)|Server returned (404|5XX)|timed out|Connection (refused|reset)"
+        r"HTTP error (404|410|5\d\d)|Server returned (404|410|4XX|5XX)|timed out"
+        r"|Connection (refused|reset)|redirect loop|Too many redirects|not get any data blocks"
         r"|Failed to resolve|Temporary failure in name resolution|bytes read, \d+ more expected"
         r"|file is empty|Stream ends prematurely|Input/output error|SSL:",
     ),
 )
 FFMPEG_REASONS = ("rate_limited", "disk_full", "forbidden", "undecodable", "network")
+# What yt-dlp says at last of an API that answered nothing of use; its warnings may know more.
+_NO_ANSWER = "Failed to extract any player response"
 _ERRORS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in ERRORS)
 
 
@@ -89,6 +92,8 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     reason = classify(errors)
     if reason == "unknown":
         reason = classify(stderr)
+        if reason == "unknown" and _NO_ANSWER in errors:
+            return "network"
     elif reason in ("no_format", "forbidden"):
         warned = classify(stderr)
         reason = warned if warned in ("cookies", "js_runtime", *BLOCKS) else reason

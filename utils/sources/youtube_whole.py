@@ -14,7 +14,7 @@ from utils.sources.youtube_commands import whole_command
 from utils.sources.youtube_cut import cut_clip
 from utils.sources.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
 from utils.video.ffmpeg import Input, file_url
-from utils.video.probe import BadClip, measure_end
+from utils.video.probe import BadClip, measure_ends
 
 
 def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[str, FetchError]:
@@ -25,11 +25,14 @@ def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[
     whole = _fetch_whole(attempt, info_file)
     errors = {}
     try:
-        end = measure_end(attempt.options.ffmpeg, whole, timeout=attempt.time_left())
+        ends = measure_ends(attempt.options.ffmpeg, whole, timeout=attempt.time_left())
+        # Of a file that came in part, a clip behind its end is not one behind the video's.
+        claimed = ends.promised if ends.breaks_off else None
         source = Input(file_url(whole), {"protocol_whitelist": "file"})
         for clip in clips:
             try:
-                cut_clip(attempt, clip, [source], attempt.time_left(), end=end)
+                limit = attempt.time_left()
+                cut_clip(attempt, clip, [source], limit, end=ends.picture, claimed=claimed)
             except FetchError as error:
                 errors[clip.name] = error
     except BadClip as error:
@@ -41,7 +44,7 @@ def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[
 
 def _fetch_whole(attempt: Attempt, info_file: Path) -> Path:
     options, folder = attempt.options, attempt.folder
-    done = attempt.run(whole_command(info_file, options, folder, attempt.proxy))
+    done = attempt.run(whole_command(info_file, options, folder))
     if done.timed_out:
         raise FetchError("timeout", "fetching the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from utils.process import run_child
 from utils.pyav import open_video, ratio
-from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
+from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line, read_source
 
 DURATION_TOLERANCE = 0.1  # seconds by which a whole clip may differ from what was asked for
+BREAKS_OFF = 1.0  # seconds; headers are wrong by less, and by more where a file came in part
 
 
 class BadClip(Exception):
@@ -46,25 +47,47 @@ class Probe:
         return self.end
 
 
-def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float:
-    """Where the picture of a file ends, in seconds, by its packets and not by its header.
+@dataclass(frozen=True)
+class Ends:
+    """Where a file ends, in seconds: its picture, all of its streams, and what its header says."""
 
-    In a child process, for the file is a stranger's. Raises BadClip where the file breaks off.
+    picture: float
+    streams: float
+    promised: float | None  # None: the header does not say
+
+    @property
+    def breaks_off(self) -> bool:
+        """Whether all streams end long before the header says, as of a file that came in part."""
+        return self.promised is not None and self.streams < self.promised - BREAKS_OFF
+
+
+def measure_end(tool: Ffmpeg, path: Path, timeout: float | None = None) -> float:
+    """Where the picture of a file ends: `measure_ends`."""
+    return measure_ends(tool, path, timeout).picture
+
+
+def measure_ends(tool: Ffmpeg, path: Path, timeout: float | None = None) -> Ends:
+    """Where a file ends, by its packets, and by its header.
+
+    In a child process, for the file is a stranger's. Raises BadClip where ffmpeg finds that the
+    file breaks off. An mp4 that ends between two packets is none to ffmpeg: `Ends.breaks_off`.
     """
-    argv = [tool.path, *STRICT]
-    argv += ["-i", file_url(path), "-map", "0:v:0", "-c", "copy"]
+    argv = [tool.path, *STRICT, "-loglevel", "level+info"]
+    argv += ["-i", file_url(path), "-map", "0:v:0", "-map", "0:a?", "-c", "copy"]
     done = run_child([*argv, "-f", "framecrc", "-"], timeout=timeout)
-    base = re.search(r"^#tb 0: (\d+)/(\d+)$", done.stdout, re.MULTILINE)
+    bases = re.findall(r"^#tb (\d+): (\d+)/(\d+)$", done.stdout, re.MULTILINE)
+    ticks: dict[str, int] = {}
     # Lines of framecrc: stream, dts, pts, duration, size, checksum.
-    lines = re.finditer(r"^0, *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE)
-    end = max((int(line[1]) + int(line[2]) for line in lines), default=None)
+    for line in re.finditer(r"^(\d+), *-?\d+, *(-?\d+), *(\d+),", done.stdout, re.MULTILINE):
+        ticks[line[1]] = max(int(line[2]) + int(line[3]), ticks.get(line[1], 0))
     if done.timed_out:
         raise BadClip("timeout", "reading it does not come to an end")
-    if base is None or end is None:
+    if not bases or "0" not in ticks:
         raise BadClip("undecodable", last_line(done) or "no picture in it")
     if done.returncode != 0:
         raise BadClip("truncated", f"breaks off: {last_line(done)}")
-    return end * int(base[1]) / int(base[2])
+    ends = {n: ticks[n] * int(up) / int(down) for n, up, down in bases if n in ticks}
+    return Ends(ends["0"], max(ends.values()), read_source(done.stderr).duration)
 
 
 def probe(path: Path) -> Probe:

@@ -1,0 +1,23 @@
+"""Every test below tests/faults is part of `pytest -m faults_all`; `slow` ones run only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.promise import Lab
+from tests.standin.server import StandIn
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults_all)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, standin: StandIn) -> Lab:
+    return Lab(tmp_path, standin)

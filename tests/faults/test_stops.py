@@ -1,0 +1,133 @@
+"""Groups 1 to 3: kills of the run, kills of its children, signals, a terminal that closes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from random import Random
+
+import psutil
+import pytest
+
+from benchmarks.kills import kill_again_and_again, want_clips
+from tests.conftest import MakeSource
+from tests.faults.promise import SMALL, Lab, keeps_promise, wait_for
+from tests.scripts import Done, finish
+
+STALLED = ("stalled___1", "stalled___2")
+
+
+def stall(lab: Lab, source: MakeSource) -> None:
+    """A list whose first video comes and whose others never do."""
+    lab.video("comes_first", source(**SMALL))
+    for youtube_id in STALLED:
+        lab.video(youtube_id, source(**SMALL))
+        lab.standin.knobs(youtube_id, stall_after=3000)
+
+
+def is_in_the_middle(lab: Lab) -> bool:
+    """One clip is there, and ffmpeg waits for the next."""
+    waiting = lab.standin.requests(target="media", finished=False)
+    return len(lab.clips()) == 1 and len(waiting) >= 1
+
+
+def test_the_run_is_killed_again_and_again(lab: Lab, source: MakeSource) -> None:
+    """The short form of benchmarks/kills.py."""
+    want_clips(lab, source(**SMALL), videos=4, clips=2)
+    tally = kill_again_and_again(lab, 5, Random(7))
+    assert (tally.kills, tally.bad, tally.torn) == (5, 0, 0)
+    keeps_promise(lab, lab.run(), 0)
+
+
+def test_a_killed_run_leaves_what_the_next_one_clears(lab: Lab, source: MakeSource) -> None:
+    stall(lab, source)
+    process = lab.start("--n", "2")
+    wait_for(lambda: is_in_the_middle(lab))
+    process.kill()
+    lab.end_orphans()
+    done = finish(process)
+    assert (lab.out / ".tmp").exists()
+    keeps_promise(lab, done, -signal.SIGKILL)
+    assert not (lab.out / ".tmp").exists()
+
+
+@pytest.mark.parametrize(("program", "target"), [("yt_dlp", "player"), ("ffmpeg", "media")])
+def test_one_child_is_killed(program: str, target: str, lab: Lab, source: MakeSource) -> None:
+    """The video is tried again in the same run, and the others are not harmed."""
+    stall(lab, source)
+    lab.standin.clear_knobs()
+    victim = STALLED[0]
+    knob = lab.standin.knobs(victim, target=target, stall_after=0, times=1)
+    process = lab.start("--n", "2")
+    wait_for(lambda: lab.standin.times_used(knob))
+    child = next(child for child in lab.processes() if is_program(child, program, victim))
+    child.kill()
+    done = finish(process)
+    others = {row["attempts"] for name, row in lab.report().items() if victim not in name}
+    assert others == {"1"}
+    keeps_promise(lab, done, 0)
+
+
+def is_program(process: psutil.Process, program: str, youtube_id: str) -> bool:
+    line = process.cmdline()
+    name = os.path.basename(line[0]) + " " + " ".join(line[1:3])
+    return program in name and any(youtube_id in word for word in line)
+
+
+def once(number: signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+    return lambda process: process.send_signal(number)
+
+
+def twice(number: signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+    def send(process: subprocess.Popen[str]) -> None:
+        process.send_signal(number)
+        time.sleep(0.05)  # as `timeout` does, and people do
+        process.send_signal(number)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [
+        pytest.param(once(signal.SIGINT), signal.SIGINT, marks=pytest.mark.slow),
+        (twice(signal.SIGINT), signal.SIGINT),
+        (once(signal.SIGTERM), signal.SIGTERM),
+        pytest.param(once(signal.SIGHUP), signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM", "SIGHUP"],
+)
+def test_a_signal_stops_the_run_in_order(
+    send: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    lab: Lab,
+    source: MakeSource,
+) -> None:
+    stall(lab, source)
+    process = lab.start("--n", "2")
+    wait_for(lambda: is_in_the_middle(lab))
+    before = time.monotonic()
+    send(process)
+    done = finish(process, 20)
+    assert time.monotonic() - before < 5
+    assert "stopping" in done.err and "stopped after" in done.err
+    assert not (lab.out / ".tmp").exists()
+    keeps_promise(lab, done, 128 + number)
+
+
+def test_the_terminal_closes(lab: Lab, source: MakeSource) -> None:
+    """What a user sees on it is lost; the run ends as by SIGHUP."""
+    stall(lab, source)
+    ours, theirs = pty.openpty()
+    given = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = lab.start("--n", "2", through=["setsid", "-c"], **given)
+    os.close(theirs)
+    wait_for(lambda: is_in_the_middle(lab))
+    os.close(ours)
+    done = Done(process.wait(20), "", "")
+    assert not (lab.out / ".tmp").exists()
+    keeps_promise(lab, done, 128 + signal.SIGHUP)
