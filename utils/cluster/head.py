@@ -106,13 +106,15 @@ class Cluster:
         its worker along three times, or raised. Stops the run where the scheduler is lost.
         """
         work = _Work(iter(tasks), self.script, pickle.dumps(function), self._numbers)
-        while not STOP.is_set() and not (work.all_drawn and not work.open):
-            if not self._wait_for_workers():
-                break
-            # Of the last round, what was lost after all others had been drawn.
-            work.again = deque(sorted(work.open))
-            for number, answer in self._round(self._draw(work)):
-                yield from self._settle(work, number, answer, lost)
+        try:
+            while not (work.all_drawn and not work.open) and self._wait_for_workers():
+                # Of the last round, what was lost after all others had been drawn.
+                work.again = deque(sorted(work.open))
+                for number, answer in self._round(self._draw(work)):
+                    yield from self._settle(work, number, answer, lost)
+        except BaseException:
+            STOP.set()  # closed early (the report could not be written, say): draw no more
+            raise
 
     def note(self) -> str:
         """Every machine, what it has done, and what holds it up, for the progress line."""
