@@ -142,7 +142,7 @@ class Cluster:
 
     def _round(self, drawn: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """(number, answer) of the tasks that are drawn, until all are back or the run is over."""
-        self._backend = DaskBackend(self.client, lambda: self.members.last)
+        self._backend = DaskBackend(self.client, self._addresses)
         threads = sum(self.members.threads.get(address, 1) for address in self.members.fit)
         parallel = Parallel(
             backend=self._backend,
@@ -169,6 +169,13 @@ class Cluster:
             if STOP.is_set() and deadline is None:
                 deadline = time.monotonic() + STOP_SECONDS
                 self._end_outposts()
+
+    def _addresses(self) -> list[str]:
+        """Where a task may go: to the machines that are not blocked, if there are any."""
+        now = time.monotonic()
+        fit = self.members.fit
+        free = [each for each, host in fit.items() if self._blocks.get(host, ("", 0.0))[1] <= now]
+        return free or self.members.last
 
     def _settle(
         self, work: _Work, number: int, answer: Any, lost: Callable[[Any, str], Outcome]

@@ -8,42 +8,20 @@ from __future__ import annotations
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed import Client, Future
 
 from utils.cluster.sending import call_outpost
+from utils.cluster.tasks import TOKEN, Finding, Question
 from utils.process import STOP
 from utils.progress import plural
 
 ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 1.0
-TOKEN = "token.txt"
 _POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a worker is asked: to read a token in the folder, to write one, and what it has."""
-
-    folder: Path
-    token: str
-    packages: tuple[str, ...]
-    ffmpeg: str | None  # --ffmpeg
-    sees: tuple[Path, ...] = ()  # what else it has to see
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a worker says of itself. `versions`: name -> release, as they are to agree with ours."""
-
-    machine: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    token: str = ""  # the name of the file that it wrote
-    problem: str = ""
 
 
 class Members:
@@ -59,13 +37,12 @@ class Members:
         workspace: Path,
         ask: Callable[[Question], Finding],
         question: Question,
-        script: str,
         tell: Callable[[str], None],
     ) -> None:
         self.client, self.name, self.workspace, self.tell = client, name, workspace, tell
         self.question = question
         (workspace / TOKEN).write_text(question.token, encoding="utf-8")
-        self._frame = pickle.dumps((script, pickle.dumps(ask), pickle.dumps(question)))
+        self._frame = pickle.dumps(("", pickle.dumps(ask), pickle.dumps(question)))
         self._ours = ask(question)
         (workspace / self._ours.token).unlink(missing_ok=True)
         self.fit: dict[str, str] = {}  # address -> machine

@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from utils.cli import say
 from utils.cluster.code import own_script, pack_code
+from utils.cluster.tasks import TOKEN, Finding, Question
 from utils.errors import UserError
 from utils.machines import machine_name
 from utils.packages import NAMES, check_packages
@@ -31,7 +32,6 @@ from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
-    from utils.cluster.members import Finding, Question
 
 CONNECT_SECONDS = 10.0
 WORKERS_SECONDS = 30.0  # for the first worker to be there
@@ -86,7 +86,7 @@ def open_cluster(
         yield None
         return
     from utils.cluster.head import Cluster
-    from utils.cluster.members import Members, Question
+    from utils.cluster.members import Members
 
     with ExitStack() as stack:
         client = _connect(args.dask, stack)
@@ -96,7 +96,7 @@ def open_cluster(
         question = Question(
             workspace, uuid4().hex, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees)
         )
-        members = Members(client, name, workspace, look_around, question, script, say)
+        members = Members(client, name, workspace, look_around, question, say)
         members.look()
         if args.strict and members.left_out:
             raise UserError("--strict: a worker cannot take part, see above")
@@ -136,9 +136,7 @@ def _connect(address: str, stack: ExitStack) -> Any:
     deadline = time.monotonic() + WORKERS_SECONDS
     while not client.scheduler_info()["workers"] and not STOP.wait(0.1):
         if time.monotonic() > deadline:
-            raise UserError(
-                f"the Dask scheduler has no workers: start some (dask worker {address})"
-            )
+            raise UserError(f"Dask has no workers: start some (dask worker {address})")
     return client
 
 
@@ -161,8 +159,6 @@ def _send_code(client: Any, name: str, workspace: Path, script: str) -> None:
 
 def look_around(question: Question) -> Finding:
     """Run by each worker, and by the head itself: what is there, and is the folder the same?"""
-    from utils.cluster.members import TOKEN, Finding
-
     machine = machine_name()
     try:
         check_packages(*question.packages)
