@@ -1,4 +1,4 @@
-"""What finds damage in a clip: `decode_whole` says of files what an ffmpeg started for each says."""
+"""What finds damage in a clip: `decode_whole` says of files what `ffmpeg -xerror` says of them."""
 
 from __future__ import annotations
 

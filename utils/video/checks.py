@@ -138,6 +138,7 @@ def decode_whole(path: Path) -> None:
             streams[0].codec_context.options = {"skip_loop_filter": "all"}
             for packet in container.demux(streams):
                 for frame in packet.decode():
+                    assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
                     if frame.is_corrupt:
                         raise BadClip("undecodable", "does not decode: a corrupt frame")
                     if packet.stream is streams[0]:
