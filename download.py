@@ -59,6 +59,7 @@ from utils.runs.download_plan import (
     tool_versions,
 )
 from utils.runs.download_summary import finish
+from utils.runs.tools import try_tools
 from utils.runs.verify import verify
 from utils.sources.chain import SourceSettings, ask_sources, make_source
 from utils.sources.common import NOT_ASKED, FetchOptions, Run, Source
@@ -125,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + received_signal() if STOP.is_set() else EXIT_OK
     lists = read_wanted(args)
     out = args.out.absolute()
+    cookies = [args.cookies.absolute()] if args.cookies else []
     tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
     if not args.dry_run:
         make_folder(out)
@@ -138,10 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_plan(plan, out, args, tools)
         if args.dry_run:
             return EXIT_OK
+        if plan.to_fetch:
+            try_tools(args)
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
-            open_cluster(args, workspace, PACKAGES) as cluster,
+            open_cluster(args, workspace, PACKAGES, cookies) as cluster,
         ):
             run, sources = make_run(args, out, workspace, plan.known)
             run.cluster = cluster

@@ -17,18 +17,17 @@ import argparse
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import EXIT_OK, make_parser, run_script
-from utils.clip import printable
 from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
 from utils.machines import own_folder
 from utils.packages import UNEXPECTED, check_packages, describe
 from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
-from utils.report import MADE_REASONS, now, own_report
+from utils.report import MADE_REASONS, own_report
 from utils.runs.batch import (
     Task,
     add_batch_options,
@@ -39,6 +38,7 @@ from utils.runs.batch import (
     say_batch,
 )
 from utils.runs.cluster import check_dask, open_cluster
+from utils.runs.downscale_report import COLUMNS, REPORT_NAME, DownscaleResult, lost
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
@@ -54,13 +54,13 @@ from utils.video.ffmpeg import (
     downscale_command,
     find_ffmpeg,
     last_line,
+    require_encoder,
     rewrap_command,
 )
 from utils.video.inspect import Question, Video, inspect, tolerance
 from utils.video.probe import BadClip
 from utils.workers import Crashed, Failed, WorkerPool
 
-REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 
 
@@ -75,29 +75,6 @@ class Job:
     out: Path
     workspace: Path
     ask: Callable[[Question], Video | BadClip]
-
-
-@dataclass(frozen=True)
-class DownscaleResult:
-    """A line of downscale_report.csv. `seconds` is the time it took; sizes are the output's."""
-
-    clip: str
-    status: str
-    reason: str = ""
-    action: str = ""  # encoded, rewrapped
-    frames: int = 0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    bytes: int = 0
-    source_bytes: int = 0
-    message: str = ""
-    finished_at: str = field(default_factory=now)
-
-    @classmethod
-    def failed(cls, clip: str, reason: str, message: str) -> DownscaleResult:
-        return cls(clip, MADE_REASONS[reason][0], reason, message=printable(message, 500))
 
 
 def downscale(job: Job, task: Task) -> DownscaleResult:
@@ -124,11 +101,6 @@ def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult
     """The worker on a cluster: in a process of its own, so `ask` need not be in another."""
     workspace = own_folder(job.workspace)
     return downscale(replace(job, tool=find_ffmpeg(ffmpeg), workspace=workspace), task)
-
-
-def lost(task: Task, how: str) -> DownscaleResult:
-    """Of a task that has cost three processes of a cluster, or workers."""
-    return DownscaleResult.failed(task.clip, "undecodable" if "process" in how else "unknown", how)
 
 
 def downscale_clip(job: Job, task: Task) -> DownscaleResult:
@@ -225,9 +197,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-COLUMNS = tuple(each.name for each in fields(DownscaleResult))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
@@ -242,6 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_batch(batch, args, encode_line(encode, args.fps, as_it_is))
         if args.dry_run:
             return EXIT_OK
+        if batch.to_do:
+            require_encoder(tool, encode.codec)
         make_folder(out)
         with (
             run_folder(out) as workspace,

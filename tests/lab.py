@@ -28,7 +28,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._children: list[subprocess.Popen[bytes]] = []
-        self.log = (folder / "dask.log").open("wb")
+        self.log = folder / "dask.log"
         where = folder / "scheduler.json"
         self.scheduler = self._start(
             *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
@@ -37,6 +37,10 @@ class Lab:
         )
         wait_for(lambda: where.exists() and where.read_text().strip().endswith("}"))
         self.address: str = json.loads(where.read_text())["address"]
+
+    def wait_for_workers(self, count: int) -> None:
+        """Until so many have come, in all."""
+        wait_for(lambda: self.log.read_text().count("Starting worker compute stream") >= count)
 
     def machine(
         self, name: str, hidden: Path | None = None, packages: Path | None = None, **more: str
@@ -57,21 +61,22 @@ class Lab:
         return self._start(
             *(["unshare", "--mount", "sh", "-c", hide, "-"] if hidden else []),
             *(sys.executable, "-m", "distributed.cli.dask_worker", self.address),
-            *("--name", name, "--nthreads", "2", "--no-nanny", "--no-dashboard"),
+            *("--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"),
             *("--local-directory", str(self.folder / "scratch")),
             **far | more,
         )
 
     def _start(self, *command: str, **more: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            cwd=self.folder,
-            env=os.environ | more,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | more,
+                start_new_session=True,
+            )
         self._children.append(process)
         return process
 
@@ -83,4 +88,3 @@ class Lab:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
-        self.log.close()

@@ -9,7 +9,6 @@ import pytest
 from utils.report import REASONS
 from utils.sources.common import FetchOptions, is_youtube
 from utils.sources.youtube_commands import (
-    cookie_header,
     extract_command,
     section_inputs,
     whole_command,
@@ -105,11 +104,6 @@ def test_old_ffmpegs_get_no_option_that_they_lack() -> None:
     assert "request_size" not in found.options
     assert found.options["rw_timeout"] == "15000000"
     assert "ca_file" in found.options
-
-
-def test_cookies_of_a_format() -> None:
-    assert cookie_header('a=b; Domain=.h; Path=/; c="d e"; Secure') == 'a=b; c="d e"'
-    assert cookie_header(None) == ""
 
 
 LOG = """\

@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "arguments are required" in message:
             message += ": put them before the options"
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        text = f"{self.prog}: error: {message} (see {self.prog} --help)\n"
+        self.exit(EXIT_USAGE, hide_passwords(text))
 
 
 class _Version(argparse.Action):
@@ -154,15 +155,30 @@ def existing_folder(path: Path, what: str) -> Path:
     return path.absolute()
 
 
+_SECRETS = (
+    (re.compile(r"(://[^/@\s:'\"]*):[^/\s'\"]*@"), r"\1:***@"),
+    (re.compile(r"((?<![\w-])(?:--[\w-]*password|--twofactor|-p)[ =])[^\s'\"]+"), r"\1***"),
+    (re.compile(r"(\b(?:Authorization|Cookie) ?: ?)[^'\"]+", re.IGNORECASE), r"\1***"),
+)
+
+
 def hide_passwords(text: str) -> str:
-    """`http://user:secret@host` as `http://user:***@host`, wherever in a text it stands."""
-    return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", text)
+    """`http://user:secret@host` as `http://user:***@host`, wherever in a text it stands.
+
+    Also what --ytdlp_args may hold: `--password X`, a header with cookies.
+    """
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def say(text: str = "") -> None:
-    """Human text goes to stderr; stdout carries data only. A terminal that is gone is no error."""
+    """Human text goes to stderr, passwords hidden; stdout carries data only.
+
+    A terminal that is gone is no error.
+    """
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(hide_passwords(text), file=sys.stderr, flush=True)
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:

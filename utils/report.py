@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from utils.cli import hide_passwords
 from utils.clip import Clip, Refused, printable
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full
@@ -98,7 +99,7 @@ class Result:
     def of(cls, clip: Clip, reason: str, source: str, **more: Any) -> Result:
         """The result of `clip` with `reason` (empty: all is well), finished now."""
         if "message" in more:
-            more["message"] = printable(more["message"], 500)
+            more["message"] = printable(hide_passwords(more["message"]), 500)
         if "seconds" in more:
             more["seconds"] = round(more["seconds"], 2)
         return cls(

@@ -1,4 +1,4 @@
-"""Groups 11 and 12: names of folders, links that lead elsewhere, and whoever else is in a folder."""
+"""Groups 11 and 12: names of folders, links that lead elsewhere, and who else is in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from tests.faults.promise import SMALL, Lab, fingerprint, keeps_promise
 from tests.scripts import finish, run
 from tests.standin.server import StandIn
 
-ODD = ("with space", "%03d %(id)s", "a:b", "quote'\"`$(touch x);", "-dash", "ünï\N{SNOWMAN}", "n" * 200)
+ODD = (
+    "with space",
+    "%03d %(id)s",
+    "a:b",
+    "quote'\"`$(touch x);",
+    "-dash",
+    "ünï\N{SNOWMAN}",
+    "n" * 200,
+)
 SHIM = Path(__file__).with_name("no_case.c")
 
 

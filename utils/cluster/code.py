@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def pack_code() -> bytes:
-    """A zip of the scripts, `utils` and requirements.txt."""
+def own_script() -> str:
+    """The script that runs, by its path in the checkout; empty for one that is not of the suite."""
+    path = Path(sys.argv[0]).resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+
+
+def pack_code(script: str) -> bytes:
+    """A zip of the script, `utils` and requirements.txt."""
+    files = [*(ROOT / "utils").rglob("*.py"), ROOT / "requirements.txt"]
+    if script:
+        files.append(ROOT / script)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py")]:
+        for path in files:
             archive.write(path, path.relative_to(ROOT))
-        archive.write(ROOT / "requirements.txt", "requirements.txt")
     return packed.getvalue()

@@ -122,7 +122,7 @@ def _options(args: argparse.Namespace, folder: Path) -> FetchOptions:
 def _extract(
     youtube_id: str, options: FetchOptions, folder: Path, proxy: str | None
 ) -> tuple[dict[str, Any], str]:
-    argv = extract_command(youtube_id, options, folder, proxy)
+    argv = extract_command(youtube_id, options, folder)
     done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
     return read_info(done, options.url_base), done.stderr
 

@@ -110,7 +110,11 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         help="a proxy; give it again for more, workers take turns",
     )
     group.add_argument(
-        "--ytdlp_args", default="", metavar="ARGS", help='more arguments for yt-dlp, in one "..."'
+        "--ytdlp_args",
+        default="",
+        metavar="ARGS",
+        help='more arguments for yt-dlp, in one "...": it gets none in any other way, for its own'
+        " configuration is not read; they can run programs (--exec): take none from strangers",
     )
     group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
     group.add_argument(
@@ -163,7 +167,8 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
             parser.error(f"--{option} {address}: an address begins with http:// or https://")
     for proxy in args.proxy:
         if not re.match(r"(https?|socks\w*)://.", proxy):
-            parser.error(f"--proxy {proxy}: write http://HOST:PORT or socks5://HOST:PORT")
+            host = proxy.rpartition("@")[2]  # before it may stand a password
+            parser.error(f"--proxy {host}: write http://HOST:PORT or socks5://HOST:PORT")
     if args.max_height < 0 or args.timeout <= 0 or not 0 <= args.crf <= 51:
         parser.error("--max_height is 0 or more, --timeout more than 0, --crf within 0 and 51")
     if args.block_pause <= 0:

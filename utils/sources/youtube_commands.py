@@ -10,7 +10,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,12 +33,10 @@ def format_arguments(options: FetchOptions) -> list[str]:
     return ["-f", wanted, "-S", order]
 
 
-def common_arguments(options: FetchOptions, folder: Path, proxy: str | None) -> list[str]:
+def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     """What every call of yt-dlp has: no configuration but the user's `--ytdlp_args`."""
     argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--no-playlist", "--color", "never"]
     argv += ["--socket-timeout", "20", "--ffmpeg-location", options.ffmpeg.path]
-    if proxy:
-        argv += ["--proxy", proxy]
     if options.cookies:
         # A copy for each call: yt-dlp writes its cookie file anew at its end, and workers that
         # shared one would tear it.
@@ -51,21 +48,17 @@ def common_arguments(options: FetchOptions, folder: Path, proxy: str | None) -> 
     return argv
 
 
-def extract_command(
-    youtube_id: str, options: FetchOptions, folder: Path, proxy: str | None = None
-) -> list[str]:
+def extract_command(youtube_id: str, options: FetchOptions, folder: Path) -> list[str]:
     """yt-dlp prints all it knows of a video as JSON, the chosen formats' addresses in it."""
-    argv = [*common_arguments(options, folder, proxy), *format_arguments(options), "-J"]
+    argv = [*common_arguments(options, folder), *format_arguments(options), "-J"]
     # The address comes after `--`, or an id such as -2JgjPsy4Eo could be read as an option.
     return [*argv, *options.ytdlp_args, "--", options.url_base + youtube_id]
 
 
-def whole_command(
-    info_file: Path, options: FetchOptions, folder: Path, proxy: str | None = None
-) -> list[str]:
+def whole_command(info_file: Path, options: FetchOptions, folder: Path) -> list[str]:
     """yt-dlp fetches the whole video natively; the extraction is taken from `info_file`."""
     template = str(folder / "whole").replace("%", "%%") + ".%(ext)s"
-    argv = [*common_arguments(options, folder, proxy), *format_arguments(options)]
+    argv = [*common_arguments(options, folder), *format_arguments(options)]
     argv += ["--no-progress", "--merge-output-format", "mp4/mkv", "-o", template]
     return [*argv, *options.ytdlp_args, "--load-info-json", str(info_file)]
 
@@ -78,6 +71,8 @@ def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input
         url = each.get("url")
         if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
             return []
+        if each.get("cookies"):
+            return []  # ffmpeg takes them on its command line alone, which `ps` shows to everybody
         if each.get("protocol") not in ("http", "https", "m3u8", "m3u8_native"):
             return []
         inputs.append(Input(url, http_options(url, each, options)))
@@ -94,8 +89,6 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
     3.9 s); ffmpeg before 8.1 has no such option and would refuse the line.
     """
     headers = dict(fmt.get("http_headers") or {})
-    if cookie := cookie_header(fmt.get("cookies")):
-        headers["Cookie"] = cookie
     wanted = {
         "headers": "".join(f"{name}: {value}\r\n" for name, value in headers.items()),
         "reconnect": "1",
@@ -115,20 +108,16 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
     return found
 
 
-def cookie_header(cookies: str | None) -> str:
-    """yt-dlp's `cookies` of a format (`name=value; Domain=...`) as a Cookie header's value."""
-    try:
-        parsed = SimpleCookie(cookies or "")
-    except CookieError:
-        return ""
-    return "; ".join(f"{name}={morsel.coded_value}" for name, morsel in parsed.items())
-
-
 def child_environment(proxy: str | None) -> dict[str, str]:
-    """The environment of a child: UTF-8, and the proxy, which ffmpeg takes from there."""
+    """The environment of a child: UTF-8, and the proxy, which yt-dlp and ffmpeg take from there.
+
+    Not on a command line: a proxy's password may be in it, and `ps` shows that to everybody.
+    """
     environment = {**os.environ, "PYTHONUTF8": "1"}
     if proxy:
-        environment |= {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            environment |= {name: proxy, name.upper(): proxy}
+        environment |= {"no_proxy": "", "NO_PROXY": ""}
     return environment
 
 

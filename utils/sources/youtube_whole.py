@@ -44,7 +44,7 @@ def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[
 
 def _fetch_whole(attempt: Attempt, info_file: Path) -> Path:
     options, folder = attempt.options, attempt.folder
-    done = attempt.run(whole_command(info_file, options, folder, attempt.proxy))
+    done = attempt.run(whole_command(info_file, options, folder))
     if done.timed_out:
         raise FetchError("timeout", "fetching the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]

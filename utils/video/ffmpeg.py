@@ -25,6 +25,7 @@ STRICT = (
     *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
     *("-protocol_whitelist", "file"),
 )
+OLDEST = (5, 1)  # the first release that knows -fps_mode
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class Encode:
 
     Defaults: `veryfast` takes 1.2 CPU-s for 10 s of 640x360 where x264's own `medium` takes 3.3,
     and at constant quality pays for it in bytes, not in looks. benchmarks/README.md has the
-    comparison behind CRF 18.
+    comparison behind CRF 20.
     """
 
-    crf: float = 18
+    crf: float = 20
     preset: str = "veryfast"
     codec: str = "libx264"
     tune: str | None = None
@@ -93,9 +94,25 @@ def find_ffmpeg(chosen: str | None = None) -> Ffmpeg:
     found = re.match(r"ffmpeg version (\S+)", version.stdout)
     if version.returncode != 0 or found is None:
         raise UserError(f"{path} does not run as ffmpeg: {last_line(version) or 'no version'}")
+    release = re.match(r"n?(\d+)\.(\d+)", found[1])  # none in a build from git, which is taken
+    if release is not None and (int(release[1]), int(release[2])) < OLDEST:
+        raise UserError(
+            f"{path} is ffmpeg {found[1]}, and the suite works with {OLDEST[0]}.{OLDEST[1]} or"
+            " newer: pip install -U -r requirements.txt, or give --ffmpeg PATH"
+        )
     http = run_child([path, "-hide_banner", "-h", "protocol=http"], timeout=60)
     options = frozenset(re.findall(r"^\s+-(\w+)", http.stdout, re.MULTILINE))
     return Ffmpeg(path, found[1], options)
+
+
+def require_encoder(tool: Ffmpeg, name: str) -> None:
+    """Whether ffmpeg was built with an encoder. Raises UserError; takes 30 ms."""
+    done = run_child([tool.path, "-hide_banner", "-h", f"encoder={name}"], timeout=60)
+    if not done.stdout.startswith(f"Encoder {name} "):
+        raise UserError(
+            f"{tool.path} (ffmpeg {tool.version}) has no {name}:"
+            " pip install -U -r requirements.txt, or give --ffmpeg PATH of one that has it"
+        )
 
 
 def _ffmpeg_of_wheel() -> str | None:
