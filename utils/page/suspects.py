@@ -150,7 +150,7 @@ KINDS = (
         "short",
         "Shorter than its times",
         f"more than {SHORTER_BY:g} s shorter than the list says",
-        "The video ended before the clip did (short in the report), or fetch it again",
+        "Fetch it again, unless it was kept as short: then its video ends there",
         _short,
     ),
     Kind(
