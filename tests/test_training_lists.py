@@ -16,9 +16,12 @@ import pytest
 
 from tests.scripts import run, write_list
 from tests.training_sets import (
+    AVA_CLIPS,
+    AVA_IDS,
     LABELLED,
     clip_names,
     lists_of,
+    make_ava,
     make_clips,
     make_lists,
     make_report,
@@ -342,28 +345,8 @@ def test_manifests_are_compared_and_followed(tmp_path: Path, lists: Lists, clips
 
 
 def test_ava_forms(tmp_path: Path) -> None:
-    ids = ("aaa_1_2_3_4", "bbbbbbbbbbb")
-    listing = write_list(
-        tmp_path / "videos_to_download.csv",
-        [f"{ids[0]},902,-1,train", f"{ids[1]},1,-1,train"],
-        "youtube_id,time_start,time_end,split",
-    )
-    names = [f"{ids[0]}_000902", f"{ids[1]}_000001"]
-    clips, frames = make_clips(tmp_path / "clips", names), tmp_path / "frames"
-    for name in names:
-        (frames / name).mkdir(parents=True)
-        for at in range(1, 6):
-            (frames / name / f"{at:06d}.jpg").touch()
-    columns = "clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action"
-    boxes = write_list(
-        tmp_path / "annotations_train.csv",
-        [
-            f'{names[0]},{ids[0]},902.48,3.48,105,0.25,0.4,0.75,0.90049,12,"a, b"',
-            f"{names[1]},{ids[1]},1.5,1.5,46,0,0,1,1,80,stand",
-            f"{names[1]},{ids[1]},1.5,1.5,46,,,,,,",
-        ],
-        columns,
-    )
+    ids, names = AVA_IDS, AVA_CLIPS
+    listing, boxes, clips, frames = make_ava(tmp_path)
     words = [clips, tmp_path / "out", "--format", "ava", "--input_csv", listing]
     said = lists_of(*words, "--annotations", boxes, "--frames", frames)
     lines = (tmp_path / "out" / "mmaction2_train.csv").read_text().splitlines()

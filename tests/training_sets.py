@@ -20,6 +20,10 @@ LABELLED = "label,youtube_id,time_start,time_end,split,is_cc"
 OLD = ("dying hair", "hugging", '"say ""hi"", wave"', "person's (not dog) walk", "yoga")
 NEW = ("dyeing hair", "hugging (not baby)", '"say ""hi"", wave"', "person's (not dog) walk", "Yoga")
 
+# An id with underscores, as readers split names at them; and a key frame near its video's begin.
+AVA_IDS = ("aaa_1_2_3_4", "bbbbbbbbbbb")
+AVA_CLIPS = ("aaa_1_2_3_4_000902", "bbbbbbbbbbb_000001")
+
 
 def video_id(group: str, number: int) -> str:
     return f"{group}{number:0{11 - len(group)}d}"
@@ -65,6 +69,30 @@ def clip_names(*lists: Path) -> list[str]:
                 start, end = int(row["time_start"]), int(row["time_end"])
                 names[f"{row['youtube_id']}_{start:06d}_{end:06d}"] = None
     return list(names)
+
+
+def make_ava(folder: Path, frames_each: int = 5) -> tuple[Path, Path, Path, Path]:
+    """(list, annotations, clips, frames) of two AVA-Kinetics key frames of train."""
+    listing = write_list(
+        folder / "videos_to_download.csv",
+        [f"{AVA_IDS[0]},902,-1,train", f"{AVA_IDS[1]},1,-1,train"],
+        "youtube_id,time_start,time_end,split",
+    )
+    boxes = write_list(
+        folder / "annotations_train.csv",
+        [
+            f'{AVA_CLIPS[0]},{AVA_IDS[0]},902.48,3.48,105,0.25,0.4,0.75,0.90049,12,"a, b"',
+            f"{AVA_CLIPS[1]},{AVA_IDS[1]},1.5,1.5,46,0,0,1,1,80,stand",
+            f"{AVA_CLIPS[1]},{AVA_IDS[1]},1.5,1.5,46,,,,,,",
+        ],
+        "clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action",
+    )
+    frames = folder / "frames"
+    for name in AVA_CLIPS:
+        (frames / name).mkdir(parents=True)
+        for at in range(1, frames_each + 1):
+            (frames / name / f"{at:06d}.jpg").touch()
+    return listing, boxes, make_clips(folder / "clips", list(AVA_CLIPS)), frames
 
 
 def make_clips(folder: Path, names: list[str], video: Path | None = None) -> Path:
