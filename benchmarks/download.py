@@ -135,22 +135,29 @@ def print_rows(pairs: Sequence[tuple[Cost, Cost]]) -> None:
         print(f"{field + ' ' + suffix:14}{left:12.{digits}f}{right:12.{digits}f}{ratio:8.2f}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    ids = [f"benchmark{number:02d}" for number in range(args.videos)]
+def compare(
+    videos: int, rounds: int, seconds: float, made: bool = False
+) -> tuple[list[tuple[Cost, Cost]], int]:
+    """(what a clip cost, plain and ours, each round; the bytes of the video)."""
+    ids = [f"benchmark{number:02d}" for number in range(videos)]
     pairs: list[tuple[Cost, Cost]] = []
     with tempfile.TemporaryDirectory() as name, StandIn() as standin:
         folder = Path(name)
-        source = make_video(folder / "source.mp4", args.seconds, args.made)
+        source = make_video(folder / "source.mp4", seconds, made)
         for youtube_id in ids:
             standin.add_video(youtube_id, source)
         standin.media_url(ids[0])
-        for number in range(args.rounds):
+        for number in range(rounds):
             start = 20 + number * 37
             a, b = folder / f"plain{number}", folder / f"ours{number}"
             left = measured(plain, standin, ids, start, a, source)
             pairs.append((left, measured(ours, standin, ids, start, b, source)))
-        size = source.stat().st_size
+        return pairs, source.stat().st_size
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    pairs, size = compare(args.videos, args.rounds, args.seconds, args.made)
     print(f"{args.seconds:g} s video of {size / 1e6:.1f} MB, 10 s clips, {args.rounds} rounds of")
     print(f"{args.videos}, one at a time; a clip, and the median ratio:")
     print_rows(pairs)
