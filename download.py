@@ -31,13 +31,13 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say
 from utils.files import make_folder, run_folder
 from utils.packages import check_packages
-from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.progress import Progress
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally, own_report
 from utils.runs.check import check
@@ -136,7 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return EXIT_OK
         if plan.to_fetch:
-            try_tools(args)
+            with suppress(Stopped):
+                try_tools(args)
+        if STOP.is_set():
+            return 128 + received_signal()
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
