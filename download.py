@@ -41,6 +41,7 @@ from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_
 from utils.progress import Progress
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally, own_report
 from utils.runs.check import check
+from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
 from utils.runs.download_options import (
     add_fetch_options,
     add_list_options,
@@ -67,6 +68,7 @@ from utils.sources.wanted import MirrorOptions
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
+PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 
 
@@ -83,6 +85,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_picture_options(parser)
     group = parser.add_argument_group("what to do")
     add_num_jobs(group)
+    add_cluster_options(group)
     group.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
     group.add_argument(
         "--verify",
@@ -116,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.check:
         return check(args, say)
-    check_packages("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
+    check_packages(*PACKAGES)
+    check_dask(args)
     started = time.monotonic()
     if not ensure_lists(args):
         return 128 + received_signal() if STOP.is_set() else EXIT_OK
@@ -143,8 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
+            open_cluster(args, workspace, PACKAGES) as cluster,
         ):
             run, sources = make_run(args, out, workspace, plan.known)
+            run.cluster = cluster
             tally = fetch(plan, run, sources, report, args)
     return finish(plan, tally, run, args, report.path, time.monotonic() - started)
 
@@ -200,16 +206,19 @@ def fetch(
         report.append_result(result)
         recorded.add(result.clip)
 
+    note = run.cluster.note if run.cluster else run.pace.note
     for refused in plan.lists.refused:
         result = Result.of_refused(refused)
         if result.message not in plan.known.refused:
             report.append_result(result)
     with (
-        Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=run.pace.note) as progress,
+        Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:
             run.tell = progress.say
+        if run.cluster:
+            run.cluster.members.tell = progress.say
         run.record = record
         for result in results:
             tally.add(result)

@@ -17,17 +17,17 @@ import argparse
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import EXIT_OK, make_parser, run_script
-from utils.clip import printable
 from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.machines import own_folder
 from utils.packages import UNEXPECTED, check_packages, describe
 from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
-from utils.report import MADE_REASONS, now, own_report
+from utils.report import MADE_REASONS, own_report
 from utils.runs.batch import (
     Task,
     add_batch_options,
@@ -37,6 +37,8 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
+from utils.runs.cluster import check_dask, open_cluster
+from utils.runs.downscale_report import COLUMNS, REPORT_NAME, DownscaleResult, lost
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
@@ -59,7 +61,7 @@ from utils.video.inspect import Question, Video, inspect, tolerance
 from utils.video.probe import BadClip
 from utils.workers import Crashed, Failed, WorkerPool
 
-REPORT_NAME = "downscale_report.csv"
+PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 
 
 @dataclass(frozen=True)
@@ -73,29 +75,6 @@ class Job:
     out: Path
     workspace: Path
     ask: Callable[[Question], Video | BadClip]
-
-
-@dataclass(frozen=True)
-class DownscaleResult:
-    """A line of downscale_report.csv. `seconds` is the time it took; sizes are the output's."""
-
-    clip: str
-    status: str
-    reason: str = ""
-    action: str = ""  # encoded, rewrapped
-    frames: int = 0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    bytes: int = 0
-    source_bytes: int = 0
-    message: str = ""
-    finished_at: str = field(default_factory=now)
-
-    @classmethod
-    def failed(cls, clip: str, reason: str, message: str) -> DownscaleResult:
-        return cls(clip, MADE_REASONS[reason][0], reason, message=printable(message, 500))
 
 
 def downscale(job: Job, task: Task) -> DownscaleResult:
@@ -116,6 +95,12 @@ def downscale(job: Job, task: Task) -> DownscaleResult:
     except Failed as error:
         result = DownscaleResult.failed(task.clip, "unknown", str(error))
     return replace(result, seconds=round(time.monotonic() - started, 2))
+
+
+def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult:
+    """The worker on a cluster: in a process of its own, so `ask` need not be in another."""
+    workspace = own_folder(job.workspace)
+    return downscale(replace(job, tool=find_ffmpeg(ffmpeg), workspace=workspace), task)
 
 
 def downscale_clip(job: Job, task: Task) -> DownscaleResult:
@@ -212,12 +197,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-COLUMNS = tuple(each.name for each in fields(DownscaleResult))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("av", "numpy", "ffmpeg-python", "joblib")
+    check_packages(*PACKAGES)
+    check_dask(args)
     check_folders(args)
     encode, as_it_is = choose_encode(args), not wants_encoding(args)
     tool = find_ffmpeg(args.ffmpeg)
@@ -235,12 +218,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_folder(out) as workspace,
             WorkerPool(inspect) as ask,
             own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
+            open_cluster(args, workspace, PACKAGES, [args.videos_dir]) as cluster,
         ):
             job = Job(tool, encode, args.fps, as_it_is, out, workspace, ask)
-            worker = functools.partial(downscale, job)
-            tally = run_batch(
-                batch, run_parallel(worker, batch.tasks(), args.num_jobs), report, args
-            )
+            if cluster:
+                worker = functools.partial(downscale_there, replace(job, ask=inspect), args.ffmpeg)
+                outcomes = cluster.run(worker, batch.tasks(), lost)
+            else:
+                worker = functools.partial(downscale, job)
+                outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
+            tally = run_batch(batch, outcomes, report, args, cluster)
     written = f"{tally.totals['bytes'] / 1e6:,.1f} MB"
     return finish(batch, tally, args, report.path, [f"size: {written} written"])
 

@@ -16,7 +16,6 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import functools
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -28,6 +27,7 @@ from utils.cli import EXIT_OK, make_parser, run_script
 from utils.clip import printable
 from utils.decode.errors import ClipError, CorruptClip
 from utils.files import folders_in, is_disk_full, make_folder, names_in, run_folder
+from utils.machines import own_folder
 from utils.packages import check_packages, describe
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
@@ -42,6 +42,7 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
+from utils.runs.cluster import check_dask, open_cluster
 from utils.video.inspect import check_whole, pictures_of
 from utils.video.probe import BadClip
 
@@ -60,6 +61,7 @@ from utils.runs.frame_store import (
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
 
 REPORT_NAME = "frames_report.csv"
+PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
 
     settings = job.settings
     look = Look(settings.quality, settings.short_side, settings.upscale)
-    source = FrameSource(task.path)
+    source = FrameSource(task.path, probe=False)
     try:
         check_whole(source)
         fps = Fraction(settings.fps)
@@ -133,7 +135,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)
-        maker = PictureMaker(look, ratio(source.stream.sample_aspect_ratio))
+        maker = PictureMaker(look, source.picture_of)
         store = open_store(job)
         for index, frame in source.decode(list(of_frame)):
             jpeg = maker.jpeg(frame)
@@ -157,7 +159,7 @@ def in_words(error: ClipError) -> str:
 
 def open_store(job: Job) -> Store:
     """A store of this process's own: a worker has one clip in hand."""
-    temporary = job.workspace / f"{os.getpid()}"
+    temporary = own_folder(job.workspace) / "pictures"
     return TarStore(temporary) if job.settings.archive else FolderStore(temporary)
 
 
@@ -167,6 +169,11 @@ def target_path(out: Path, clip: str, archive: bool) -> Path:
 
 def crashed(task: ClipTask, how: str) -> FramesResult:
     return FramesResult.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
+
+
+def lost(task: ClipTask, how: str) -> FramesResult:
+    """Of a task that has cost three processes of a cluster, or workers."""
+    return FramesResult.failed(task.clip, "undecodable" if "process" in how else "unknown", how)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -183,7 +190,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("av", "numpy", "simplejpeg", "joblib")
+    check_packages(*PACKAGES)
+    check_dask(args)
     check_folders(args)
     settings = Settings(
         str(args.fps),
@@ -208,15 +216,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
+            open_cluster(args, workspace, PACKAGES, [args.videos_dir]) as cluster,
         ):
             write_settings(out, workspace, settings)
             job = Job(settings, out, workspace, args.overwrite)
             times = key_times or {}
             tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             worker = functools.partial(extract, job)
-            tally = run_batch(
-                batch, run_in_processes(worker, tasks, args.num_jobs, crashed), report, args
-            )
+            if cluster:
+                outcomes = cluster.run(worker, tasks, lost)
+            else:
+                outcomes = run_in_processes(worker, tasks, args.num_jobs, crashed)
+            tally = run_batch(batch, outcomes, report, args, cluster)
     pictures = tally.totals["frames"]
     return finish(batch, tally, args, report.path, [f"pictures: {pictures:,}"])
 

@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
 from utils.errors import UserError
@@ -45,6 +46,8 @@ from utils.process import STOP, Stopped, stop_on_signals, stop_run
 from utils.progress import Progress
 from utils.report import ReportFile, own_report
 from utils.runs.bring import settle
+from utils.runs.bring_cluster import settle_on_cluster
+from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
 from utils.runs.gather import scan
 from utils.runs.reorg_actions import (
     COPY,
@@ -67,6 +70,10 @@ from utils.runs.reorg_report import (
 )
 from utils.video.ffmpeg import find_ffmpeg
 
+if TYPE_CHECKING:
+    from utils.cluster.head import Cluster
+
+PACKAGES = ("av", "ffmpeg-python", "joblib")
 CHUNK = 200  # clips a task where nothing is decoded: a task costs 66 us, a rename 20
 
 
@@ -98,15 +105,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
     add_num_jobs(parser)
+    add_cluster_options(parser)
     args = parser.parse_args(argv)
     args.mode = COPY if args.copy else LINK if args.link else MOVE
     if args.remove_empty and args.mode != MOVE:
         parser.error("--remove_empty goes with moving; --copy and --link leave the source as it is")
+    if args.dask and args.no_check:
+        parser.error("--dask is for the check: leave --no_check out")
     return args
 
 
 def bring_all(
-    groups: Sequence[Group], job: Job, report: ReportFile, args: argparse.Namespace
+    groups: Sequence[Group],
+    job: Job,
+    report: ReportFile,
+    args: argparse.Namespace,
+    cluster: Cluster | None,
 ) -> Counter[str]:
     """Settle every clip, in parallel; returns the counts of actions. Raises DiskFull at the end."""
     size = 1 if job.check else CHUNK
@@ -123,9 +137,16 @@ def bring_all(
         return done
 
     num_files = sum(len(group.files) for group in groups)
-    with Progress(num_files, "file", quiet=args.quiet) as progress:
+    note = cluster.note if cluster else str
+    with Progress(num_files, "file", quiet=args.quiet, note=note) as progress:
         chunks = (groups[at : at + size] for at in range(0, len(groups), size))
-        for outcomes in run_parallel(settle_chunk, announced(chunks, job, report), args.num_jobs):
+        to_do = announced(chunks, job, report)
+        if cluster:
+            cluster.members.tell = progress.say
+            settled = settle_on_cluster(to_do, job, cluster)
+        else:
+            settled = run_parallel(settle_chunk, to_do, args.num_jobs)
+        for outcomes in settled:
             write_down(outcomes, report)
             for outcome in outcomes:
                 counts[outcome.action] += 1
@@ -145,7 +166,8 @@ def bring_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("av", "ffmpeg-python", "joblib")
+    check_packages(*PACKAGES)
+    check_dask(args)
     started = time.monotonic()
     src, dst = existing_folder(args.src, "src").resolve(), args.dst.resolve()
     duplicates = args.duplicates.resolve() if args.duplicates else None
@@ -165,8 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         unfinished = read_unfinished(dst / REPORT_NAME)
         workspace = stack.enter_context(run_folder(dst))
         report = stack.enter_context(own_report(dst / REPORT_NAME, REPORT_COLUMNS, workspace))
+        cluster = stack.enter_context(open_cluster(args, workspace, PACKAGES, [src, dst]))
         job = replace(job, unfinished=unfinished, workspace=workspace)
-        counts = bring_all(groups, job, report, args)
+        counts = bring_all(groups, job, report, args, cluster)
         removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
     return finish(tree, counts, removed, args, report.path, time.monotonic() - started)
 

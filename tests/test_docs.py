@@ -22,6 +22,7 @@ PAGES = {  # the page of docs that describes a script
     "downscale_videos.py": "downscaling",
     "make_ava_kin_download_csv.py": "ava_kinetics",
     "load_frames.py": "loading",
+    "make_report.py": "report",
 }
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for all scripts
@@ -100,7 +101,7 @@ def test_imports_are_those_that_requirements_name() -> None:
     }
     modules = {"ffmpeg-python": "ffmpeg", "pillow": "pil", "imageio-ffmpeg": "imageio_ffmpeg"}
     known = {modules.get(name, name.replace("-", "_")) for name in names}
-    optional = {"torch", "decord", "cv2", "torchcodec", "deno"}
+    optional = {"distributed", "cloudpickle", "torch", "decord", "cv2", "torchcodec", "deno"}
     for path in [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py")]:
         for module in imported_modules(path):
             own = (ROOT / f"{module}.py").exists() or module in ("utils", "tests", "benchmarks")

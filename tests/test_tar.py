@@ -92,6 +92,32 @@ def test_damage_is_told_from_an_early_end(pack: type[bytes]) -> None:
         assert not caught.value.ends_early
 
 
+def test_a_damaged_header_in_the_middle_is_not_the_end() -> None:
+    """Which tarfile takes it for: the rest of the archive would be lost in silence."""
+    data = bytearray(archive(tarfile.GNU_FORMAT))
+    data[1536 + 150] ^= 1  # in the checksum of the second member's header
+    found = []
+    with pytest.raises(BadTar) as caught:
+        for member in reader(bytes(data), 999).members():
+            found.append(member.name)
+    assert found == ["a.mp4"]
+    assert not caught.value.ends_early
+
+
+def test_a_huge_extended_header_is_not_read() -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return info.tobuf() if len(asked) == 1 else bytes(size)
+
+    with pytest.raises(BadTar):
+        next(TarStream(read).members())
+    assert sum(asked) < 2**20
+
+
 def test_random_damage_raises_nothing_else() -> None:
     chance = random.Random(2)
     for pack in (bytes, gzip.compress, members_gzip):

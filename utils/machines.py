@@ -39,6 +39,13 @@ def run_prefix() -> str:
     return f"{RUN_PREFIX}{machine_name()}-"
 
 
+def own_folder(workspace: Path) -> Path:
+    """A folder of this process's own in the run's temporary one, which machines may share."""
+    folder = workspace / f"{machine_name()}-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def lock_path(folder: Path) -> Path:
     """The lock that a run holds on its temporary folder."""
     return folder.with_name(f"{folder.name}.lock")

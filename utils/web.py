@@ -1,6 +1,9 @@
 """Plain HTTP for lists and archives: streams that can be taken up again, sizes, small texts.
 
-Under `official` and `mirror`. requests does the talking; every error of it becomes a WebError.
+Under `lists/fetching`, `sources/mirror` and `archive_reading`. requests does the talking; every
+error of it becomes a WebError. Ours is what no client has: going on within a file that may have
+changed (requests, httpx), without storing it (the downloaders), in the same process that a stop
+must end at once. retryhttp and tenacity would save the eight lines of `waits`.
 """
 
 from __future__ import annotations

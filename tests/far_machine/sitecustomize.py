@@ -1,18 +1,20 @@
-"""Python on a machine of its own, for tests: a network file system as the worst of them is.
+"""Python on a machine of its own, for tests: its locks, its appending and its address.
 
 Put on PYTHONPATH, with FAR_LOCKS as this machine's folder of locks. A lock is seen on this machine
 only (NFS with `local_lock`, Lustre with `localflock`), and appending is what it is on NFS: a look
-at the size, then a write there.
+at the size, then a write there. With FAR_ADDRESS (127.0.0.2, say) its connections come from there.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import time
 from typing import Any
 
 LOCKS = os.environ["FAR_LOCKS"]
+ADDRESS = os.environ.get("FAR_ADDRESS", "")
 ROUND_TRIP_SECONDS = 0.002
 _locks: dict[tuple[int, int, int], int] = {}
 _appending: set[int] = set()
@@ -46,6 +48,14 @@ def write(file: int, data: Any) -> int:
     return os.pwrite(file, data, size)
 
 
+def connect(self: socket.socket, address: Any) -> None:
+    if ADDRESS and self.family == socket.AF_INET and not self.getsockname()[1]:
+        self.bind((ADDRESS, 0))
+    _connect(self, address)
+
+
+_connect = socket.socket.connect
+socket.socket.connect = connect  # type: ignore[method-assign, assignment]
 fcntl.flock = flock  # type: ignore[assignment]
 os.open = open_file
 os.write = write

@@ -63,6 +63,7 @@ class Block:
     why: str | int  # a key of DEAD, or an HTTP status
     requests: int | None
     seconds: float | None
+    address: str | None  # only of this client; None: of all
 
 
 class StandIn:
@@ -240,6 +241,7 @@ class StandIn:
         after: int = 0,
         requests: int | None = None,
         seconds: float | None = None,
+        address: str | None = None,
     ) -> None:
         """After `after` more player requests, answers all with `why`: a key of DEAD, or a status.
 
@@ -249,7 +251,7 @@ class StandIn:
             raise KeyError(why)
         with self._lock:
             self._players, self._block_began = 0, None
-            self._block = Block(after, why, requests, seconds)
+            self._block = Block(after, why, requests, seconds, address)
 
     def unblock(self) -> None:
         with self._lock:
@@ -312,11 +314,13 @@ class StandIn:
                     met.append(knob)
         return combined(met)
 
-    def blocked(self) -> str | int | None:
+    def blocked(self, address: str) -> str | int | None:
         """Counts a player request, and says with what it is to be refused, if it is."""
         with self._lock:
-            self._players += 1
             block = self._block
+            if block is not None and block.address not in (None, address):
+                return None
+            self._players += 1
             if block is None or self._players <= block.after:
                 return None
             now = time.monotonic()
@@ -485,7 +489,7 @@ class _Handler(BaseHTTPRequestHandler):
             if request.target != "player":
                 self._refuse(404, Knob())
                 return
-            refused = self.standin.blocked()
+            refused = self.standin.blocked(self.client_address[0])
             knob = self.standin.effects(request)
             if self._is_turned_away(knob):
                 return

@@ -88,14 +88,18 @@ class FrameSource:
         self.table, self._packets = read_table(self._container, self._stream, self._keep)
 
     def _open_unprobed(self) -> bool:
-        """Open an mp4 of plain H.264. False, and nothing is open, if it is not one."""
+        """Open an mp4 of plain H.264. False, and nothing is open, if it is not one.
+
+        Nor if it is in fragments: their times (`start_time`) are found by the search only.
+        """
         if not _is_mp4(self.path):
             return False
         try:
             self._open(_UNPROBED)
         except ClipError:
             return False
-        if self._codec.name == "h264" and codes_whole_frames(self._codec.extradata or b""):
+        whole = codes_whole_frames(self._codec.extradata or b"")
+        if self._codec.name == "h264" and whole and self._stream.start_time is not None:
             self._read_packets()
             if self.table.pts and not self.table.odd and not self.table.own_headers:
                 return True

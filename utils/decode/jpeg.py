@@ -8,6 +8,8 @@ uncommon pixel formats go through swscale.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -52,9 +54,13 @@ def picture_size(width: int, height: int, aspect: Fraction | None, look: Look) -
 class PictureMaker:
     """JPEGs of the frames of one clip. All of them get the size of the first one's picture."""
 
-    def __init__(self, look: Look, aspect: Fraction | None) -> None:
+    def __init__(
+        self, look: Look, picture_of: Callable[[VideoFrame], tuple[int, int, Fraction | None]]
+    ) -> None:
+        """picture_of: `FrameSource.picture_of` of the clip."""
+        _keep_freed_memory()
         self.look = look
-        self._aspect = aspect
+        self._picture_of = picture_of
         self.size: tuple[int, int] | None = None
         self.shown_size = (0, 0)
         self._orientation = Orientation()
@@ -65,7 +71,7 @@ class PictureMaker:
     def jpeg(self, frame: VideoFrame) -> bytes:
         """The picture of `frame`. Raises ValueError for a frame that has no size or format."""
         if self.size is None:
-            self.size = picture_size(frame.width, frame.height, self._aspect, self.look)
+            self.size = picture_size(*self._picture_of(frame), self.look)
             self._orientation = Orientation.of(frame)
             turned = self._orientation.transposed
             self.shown_size = self.size[::-1] if turned else self.size
@@ -133,6 +139,17 @@ class PictureMaker:
         if key not in self._full_range:
             self._full_range[key] = FullRange(frame, MATRICES.get(space_code, BT601), is_full)
         return self._full_range[key].convert(frame)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Once a process: let malloc keep what a frame frees, for the next one.
+
+    glibc gives blocks above a threshold back to the system, which costs page faults anew for every
+    frame: 3 to 5 % of all from 640x360 on. The threshold rises to the largest block that was freed
+    (mallopt(3), M_MMAP_THRESHOLD), 32 MB at most; one that is never written to costs nothing.
+    """
+    np.empty(24 << 20, np.uint8)
 
 
 class FullRange:

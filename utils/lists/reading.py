@@ -270,6 +270,39 @@ def list_rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
             yield youtube_id, start, end, row[label_at] if label_at >= 0 else ""
 
 
+def every_row(
+    path: Path, trim_format: str = "%06d"
+) -> Iterator[tuple[int, str, float, float, str, str, Extra] | Refused]:
+    """(line, clip's name, time_start, time_end, label, split, extra) of every row, also repeats.
+
+    A row that is no clip is `Refused`. Raises UserError for a file that is no list.
+    """
+    rows = _fields(path)
+    columns = _read_header(path, *next(rows, (1, [], "")))
+    at = {name: i for i, name in enumerate(columns)}
+    id_at, start_at, end_at = (at[name] for name in REQUIRED)
+    label_at, split_at = at.get("label", -1), at.get("split", -1)
+    other = [(i, name) for name, i in at.items() if name not in COLUMNS.values()]
+    times = _Times(trim_format)
+    for line, row, problem in rows:
+        problem = problem or _width_problem(row, columns)
+        if not problem:
+            youtube_id = row[id_at]
+            start, start_name = times[row[start_at]]
+            end, end_name = times[row[end_at]]
+            problem = _problem(youtube_id, start, end)
+        if problem:
+            yield Refused(path, line, printable(",".join(row)), problem)
+            continue
+        if end == AVA_TIME_END:
+            name = clip_name(youtube_id, start, end, trim_format)
+        else:
+            name = f"{youtube_id}_{start_name}_{end_name}"
+        label = row[label_at] if label_at >= 0 else ""
+        split = row[split_at] if split_at >= 0 else ""
+        yield line, name, start, end, label, split, tuple((name, row[i]) for i, name in other)
+
+
 class _Times(dict[str, tuple[float, str]]):
     """text of a time -> (seconds, its part of a file's name); (nan, "") for what is no time."""
 

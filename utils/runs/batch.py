@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, add_num_jobs, existing_folder, say
 from utils.clip import trim_format
@@ -29,6 +29,10 @@ from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.progress import Progress, clock, plural
 from utils.report import FAILED, MADE_REASONS, WRITTEN, ReportFile
+from utils.runs.cluster import add_cluster_options
+
+if TYPE_CHECKING:
+    from utils.cluster.head import Cluster
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
     add_num_jobs(group)
+    add_cluster_options(group)
 
 
 def frame_rate(text: str) -> Fraction:
@@ -153,14 +158,21 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: str) -> None:
 
 
 def run_batch(
-    batch: Batch, outcomes: Generator[Any, None, None], report: ReportFile, args: argparse.Namespace
+    batch: Batch,
+    outcomes: Generator[Any, None, None],
+    report: ReportFile,
+    args: argparse.Namespace,
+    cluster: Cluster | None,
 ) -> Tally:
     """Write down what becomes of each clip, as it comes. A full disk stops the run."""
     tally = Tally()
+    note = cluster.note if cluster else str
     with (
-        Progress(len(batch.to_do), "clip", quiet=args.quiet) as progress,
+        Progress(len(batch.to_do), "clip", quiet=args.quiet, note=note) as progress,
         closing(outcomes),
     ):
+        if cluster:
+            cluster.members.tell = progress.say
         for outcome in outcomes:
             tally.statuses[outcome.status] += 1
             tally.reasons[outcome.reason] += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from utils.runs.reorg_actions import (
     Outcome,
     report_path,
 )
+from utils.video.ffmpeg import Ffmpeg
 from utils.video.probe import BadClip
 from utils.video.rewrap import check_same_pictures, rewrap
 
@@ -41,6 +43,15 @@ NAME_TOLERANCE = 0.5  # seconds by which a clip may differ from what its name sa
 
 def settle(group: Group, job: Job) -> list[Outcome]:
     """Bring in the best file for one clip, and say what became of each. Raises only Stopped."""
+    outcomes, rivals = pass_over_same(group, job)
+    if rivals:
+        worth = weigh(group, rivals, job.check, job.tool)
+        outcomes += settle_rivals(group, rivals, worth, job)
+    return outcomes
+
+
+def pass_over_same(group: Group, job: Job) -> tuple[list[Outcome], list[Found]]:
+    """(what became of the files whose very content is in its place, the other files)."""
     outcomes, rivals = [], []
     for found in group.files:
         done = same_as_there(found, group, job)
@@ -48,9 +59,18 @@ def settle(group: Group, job: Job) -> list[Outcome]:
             rivals.append(found)
         else:
             outcomes.append(done)
-    if rivals:
-        outcomes += settle_rivals(group, rivals, job)
-    return outcomes
+    return outcomes, rivals
+
+
+def weigh(group: Group, rivals: Sequence[Found], check: bool, tool: Ffmpeg) -> dict[str, Quality]:
+    """What the files are worth, and the one in its place if there is one; decoded if `check`.
+
+    Raises nothing but Stopped.
+    """
+    everyone = [*rivals, group.there] if group.there else list(rivals)
+    if len(everyone) > 1 or check or not rivals[0].is_mp4:
+        return {found.path: examine(found, tool if check else None) for found in everyone}
+    return {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
 
 
 def same_as_there(found: Found, group: Group, job: Job) -> Outcome | None:
@@ -83,13 +103,11 @@ def same_as_there(found: Found, group: Group, job: Job) -> Outcome | None:
     return None
 
 
-def settle_rivals(group: Group, rivals: list[Found], job: Job) -> list[Outcome]:
+def settle_rivals(
+    group: Group, rivals: list[Found], worth: dict[str, Quality], job: Job
+) -> list[Outcome]:
     """Choose between files that differ, bring the chosen one in, put the others aside."""
     everyone = [*rivals, group.there] if group.there else list(rivals)
-    if len(everyone) > 1 or job.check or not rivals[0].is_mp4:
-        worth = {found.path: examine(found, job.decoder) for found in everyone}
-    else:
-        worth = {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
     good = [found for found in everyone if not worth[found.path].problem]
     outcomes: list[Outcome] = []
     chosen = None

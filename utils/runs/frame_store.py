@@ -6,6 +6,7 @@ For frame_extract.py: a folder or a tar a clip, whole or not there.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from utils.runs.batch import frame_rate
 if TYPE_CHECKING:
     pass
 
+O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
 SETTINGS_NAME = ".frames_settings.json"
 
 
@@ -60,9 +62,14 @@ class FolderStore:
         temporary.mkdir()
 
     def add(self, number: int, jpeg: bytes) -> None:
-        with open(self._folder / f"{number:06d}.jpg", "wb", buffering=0) as file:
-            if file.write(jpeg) != len(jpeg):
-                raise OSError(28, "No space left on device")
+        # By the system's own calls: Python's open makes six of these three, for every picture.
+        path = f"{self._folder}/{number:06d}.jpg"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | O_BINARY, 0o666)
+        try:
+            if os.write(file, jpeg) != len(jpeg):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
 
     def publish(self, final: Path, overwrite: bool) -> None:
         """One rename. What is there is moved away first, for a rename replaces no folder."""

@@ -48,10 +48,6 @@ class Job:
     unfinished: frozenset[str] = frozenset()  # sources whose last line in the report is `moving`
     workspace: Path = Path()
 
-    @property
-    def decoder(self) -> Ffmpeg | None:
-        return self.tool if self.check else None
-
 
 @dataclass(frozen=True)
 class Outcome:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from utils.clip import Clip
 from utils.report import UNAVAILABLE, Known, Result
 from utils.sources.pace import Pace
 from utils.video.ffmpeg import Encode, Ffmpeg
+
+if TYPE_CHECKING:
+    from utils.cluster.head import Cluster
 
 YOUTUBE = "https://www.youtube.com/watch?v="
 YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
@@ -59,6 +63,7 @@ class Run:
     ask_again: bool = False  # --retry
     tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
     record: Callable[[Result], None] | None = None  # a clip that is on disk, at once
+    cluster: Cluster | None = None  # --dask
 
 
 # A source takes the clips that are still wanted, and yields a result for each, as they come.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils.clip import Clip
@@ -25,8 +26,12 @@ from utils.report import Result
 from utils.sources.archive_memory import can_add
 from utils.sources.archives import read_archives
 from utils.sources.common import FetchOptions, Run
+from utils.sources.mirror_cluster import read_on_cluster
 from utils.sources.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.web import WebError
+
+if TYPE_CHECKING:
+    from utils.cluster.head import Cluster
 
 # In this order: K700-2020 and most of K600 have an archive a class; K400 mixes, and is the dearest.
 DATASETS = ("700_2020", "600", "400")
@@ -41,11 +46,15 @@ def from_mirror(
 ) -> Generator[Result, None, None]:
     """The source `cvdf`."""
     with suppress(Stopped):
-        yield from fetch_from_mirror(clips, run.options, mirror, run.tell)
+        yield from fetch_from_mirror(clips, run.options, mirror, run.tell, run.cluster)
 
 
 def fetch_from_mirror(
-    clips: Sequence[Clip], options: FetchOptions, mirror: MirrorOptions, tell: Tell
+    clips: Sequence[Clip],
+    options: FetchOptions,
+    mirror: MirrorOptions,
+    tell: Tell,
+    cluster: Cluster | None = None,
 ) -> Generator[Result, None, None]:
     """The clips that the mirror holds, as they land; then a result for each that it does not."""
     wanted = Wanted(clips)
@@ -58,10 +67,10 @@ def fetch_from_mirror(
             for split in SPLITS
             for archive in find_archives(OfficialList(dataset, split), wanted, mirror, failed, tell)
         ]
-        yield from read_stage(dataset, archives, wanted, options, mirror, failed, tell)
+        yield from read_stage(dataset, archives, wanted, options, mirror, failed, tell, cluster)
         if dataset == "400":
             spares = replacements(archives, wanted, mirror)
-            yield from read_stage(dataset, spares, wanted, options, mirror, failed, tell)
+            yield from read_stage(dataset, spares, wanted, options, mirror, failed, tell, cluster)
     for clip in clips:
         if STOP.is_set():
             return
@@ -191,6 +200,7 @@ def read_stage(
     mirror: MirrorOptions,
     failed: dict[Key, str],
     tell: Tell,
+    cluster: Cluster | None,
 ) -> Generator[Result, None, None]:
     """Read the archives that can add something; say how many they are, how large, how it went."""
     left = wanted.keys
@@ -200,7 +210,11 @@ def read_stage(
     if not reads:
         return
     tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    for event in read_archives(reads, wanted, options, mirror):
+    if cluster:
+        events = read_on_cluster(reads, wanted, options, cluster)
+    else:
+        events = read_archives(reads, wanted, options, mirror)
+    for event in events:
         if isinstance(event, Result):
             yield event
             continue

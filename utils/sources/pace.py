@@ -7,16 +7,26 @@ pause is over and one video alone, the scout, has come through. Nobody's clip fa
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 
-from utils.process import sleep, stop_run
+import psutil
+from filelock import FileLock
+
+from utils.machines import machine_name
+from utils.process import Stopped, sleep, stop_run
 
 MOST_PAUSES = 4  # the pause doubles up to this many times its first length: 15, 30, 60 minutes
 SCOUT_SECONDS = 1.0  # at least so long between two scouts
+HOLD_SECONDS = 5.0  # on a cluster, a block holds a video so long before another machine takes it
 _POLL_SECONDS = 0.2
 
 
@@ -28,6 +38,27 @@ class Turn:
     is_scout: bool = False
 
 
+@dataclass
+class PaceState:
+    """What a limiter knows. Times are those of `time.monotonic`, which a machine's processes share.
+
+    scout: the process that has the scout; 0 where none is out.
+    """
+
+    next_start: float = 0.0
+    period: int = 0
+    pause: float = 0.0
+    blocked_until: float | None = None
+    reopened_at: float = float("-inf")
+    scout: int = 0
+    reason: str = ""
+    blocks: int = 0
+
+
+class TurnedAway(Stopped):
+    """This machine is blocked, and another one may have the video."""
+
+
 class Pace:
     """Hands out turns. Every turn is given back with `passed`, `blocked` or `unclear`."""
 
@@ -37,75 +68,139 @@ class Pace:
         self.interval = 3600 / videos_per_hour if videos_per_hour else 0.0
         self.first_pause = pause_seconds
         self.stop_on_block = stop_on_block
-        self.blocks = 0
+        self.hold_seconds = float("inf")
         self._lock = threading.Lock()
-        self._next_start = 0.0
-        self._period = 0
-        self._pause = 0.0
-        self._blocked_until: float | None = None
-        self._reopened_at = float("-inf")
-        self._scout_is_out = False
-        self._reason = ""
+        self._known = PaceState()
+
+    @contextmanager
+    def _state(self) -> Iterator[PaceState]:
+        """The state, to look at and to change, while nobody else does."""
+        with self._lock:
+            yield self._known
+
+    @property
+    def blocks(self) -> int:
+        with self._state() as state:
+            return state.blocks
 
     def wait_turn(self) -> Turn:
-        """Wait until one more video may be asked for. Raises Stopped."""
+        """Wait until one more video may be asked for. Raises Stopped, TurnedAway."""
+        asked = time.monotonic()
         while True:
-            with self._lock:
+            with self._state() as state:
                 now = time.monotonic()
-                if self._blocked_until is None:
-                    start = max(now, self._next_start)
+                if state.blocked_until is None:
+                    start = max(now, state.next_start)
                     # Jitter, for requests at a steady beat are what a bot looks like.
-                    self._next_start = start + self.interval * random.uniform(0.7, 1.3)
-                    turn = Turn(self._period)
+                    state.next_start = start + self.interval * random.uniform(0.7, 1.3)
+                    turn = Turn(state.period)
                     wait = start - now
-                elif now >= self._blocked_until and not self._scout_is_out:
-                    self._scout_is_out = True
-                    return Turn(self._period, is_scout=True)
+                elif now >= state.blocked_until and not _is_out(state.scout):
+                    state.scout = os.getpid()
+                    return Turn(state.period, is_scout=True)
+                elif now - asked > self.hold_seconds:
+                    raise TurnedAway
                 else:
                     turn, wait = None, _POLL_SECONDS
             sleep(wait)
-            if turn is not None and turn.period == self._period:
-                return turn
+            if turn is None:
+                continue
+            with self._state() as state:
+                if turn.period == state.period:
+                    return turn
 
     def passed(self, turn: Turn) -> None:
         """The video was answered, be it with "removed": there is no block (any more)."""
-        with self._lock:
-            if turn.is_scout and turn.period == self._period:
-                self._scout_is_out = False
-                self._blocked_until = None
-                self._reopened_at = self._next_start = time.monotonic()
+        with self._state() as state:
+            if turn.is_scout and turn.period == state.period:
+                state.scout = 0
+                state.blocked_until = None
+                state.reopened_at = state.next_start = time.monotonic()
 
     def unclear(self, turn: Turn) -> None:
         """The video failed for reasons of its own: a scout that says nothing, send another."""
-        with self._lock:
-            if turn.is_scout and turn.period == self._period:
-                self._scout_is_out = False
+        with self._state() as state:
+            if turn.is_scout and turn.period == state.period:
+                state.scout = 0
                 # Scouts keep to the pace too, whatever it is that they meet.
-                self._blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
+                state.blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
 
     def blocked(self, turn: Turn, reason: str) -> None:
         """The video met a block. Those that were under way when it began count as one block."""
-        with self._lock:
-            if turn.period != self._period:
+        with self._state() as state:
+            if turn.period != state.period:
                 return
             now = time.monotonic()
-            soon_again = turn.is_scout or now - self._reopened_at < self._pause
-            doubled = min(2 * self._pause, MOST_PAUSES * self.first_pause)
-            self._pause = doubled if soon_again else self.first_pause
-            self._period += 1
-            self._scout_is_out = False
-            self._blocked_until = now + self._pause
-            self._reason = reason
-            self.blocks += 1
+            soon_again = turn.is_scout or now - state.reopened_at < state.pause
+            doubled = min(2 * state.pause, MOST_PAUSES * self.first_pause)
+            state.pause = doubled if soon_again else self.first_pause
+            state.period += 1
+            state.scout = 0
+            state.blocked_until = now + state.pause
+            state.reason = reason
+            state.blocks += 1
         if self.stop_on_block:
             stop_run()
 
+    def count_block(self) -> None:
+        """A machine of the cluster has met a block, and sees to its pause itself."""
+        with self._state() as state:
+            state.blocks += 1
+        if self.stop_on_block:
+            stop_run()
+
+    def pause_left(self) -> tuple[str, float] | None:
+        """(the reason of a block, the seconds to its next try); None where there is none."""
+        with self._state() as state:
+            if state.blocked_until is None:
+                return None
+            return state.reason, max(0.0, state.blocked_until - time.monotonic())
+
     def note(self) -> str:
         """What the progress line says of a block: a countdown; empty when there is none."""
-        until = self._blocked_until
-        if until is None:
+        block = self.pause_left()
+        if block is None:
             return ""
-        left = max(0, round(until - time.monotonic()))
-        if left == 0:
-            return f"blocked ({self._reason}), one video tries the ground"
-        return f"blocked ({self._reason}), next try in {timedelta(seconds=left)}"
+        reason, seconds = block
+        if round(seconds) == 0:
+            return f"blocked ({reason}), one video tries the ground"
+        return f"blocked ({reason}), next try in {timedelta(seconds=round(seconds))}"
+
+
+def _is_out(scout: int) -> bool:
+    """Whether there is a scout, and its process lives: a worker of a cluster may be killed."""
+    return scout == os.getpid() or (scout != 0 and psutil.pid_exists(scout))
+
+
+class MachinePace(Pace):
+    """The limiter of all processes of a run on this machine, in a file of the run's folder.
+
+    The lock needs to hold on this machine only. A block turns videos away, to other machines.
+    """
+
+    def __init__(self, workspace: Path, videos_per_hour: float, pause_seconds: float) -> None:
+        super().__init__(videos_per_hour, pause_seconds)
+        self.hold_seconds = HOLD_SECONDS
+        self._path = workspace / f"pace-{machine_name()}.json"
+        self._file_lock = FileLock(f"{self._path}.lock")
+
+    @contextmanager
+    def _state(self) -> Iterator[PaceState]:
+        with self._lock, self._locked():
+            state = PaceState()
+            with suppress(FileNotFoundError):
+                state = PaceState(**json.loads(self._path.read_text(encoding="utf-8")))
+            yield state
+            self._path.write_text(json.dumps(asdict(state)), encoding="utf-8")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._file_lock.acquire()
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._file_lock.release()

@@ -94,6 +94,20 @@ class Wanted:
         with self._lock:
             self._clips.pop(key, None)
 
+    def clips_of(self, keys: frozenset[Key]) -> tuple[Clip, ...]:
+        """The clips among `keys` that are still wanted."""
+        with self._lock:
+            return tuple(self._clips[key] for key in keys & self._clips.keys())
+
+    def settle(self, result: Result) -> bool:
+        """Strike a clip off that another machine took; False if it had been struck off before."""
+        key = (result.youtube_id, int(result.time_start), int(result.time_end))
+        with self._lock:
+            is_wanted = key in self._clips
+            if result.is_on_disk:
+                self._clips.pop(key, None)
+            return is_wanted
+
     @property
     def keys(self) -> frozenset[Key]:
         with self._lock:

@@ -13,6 +13,7 @@ from utils.clip import Clip, by_video
 from utils.parallel import run_parallel
 from utils.report import Result
 from utils.sources.common import NOT_ASKED, Run, is_gone
+from utils.sources.youtube_cluster import fetch_on_cluster
 from utils.sources.youtube_sections import SectionLuck
 from utils.sources.youtube_video import fetch_video
 
@@ -35,5 +36,10 @@ def from_youtube(
         else:
             reason = run.known.reasons[clip.name][1]
             yield Result.of(clip, reason, run.options.source_name, message=NOT_ASKED)
-    for results in run_parallel(fetch, enumerate(by_video(asked)), run.num_jobs):
+    videos = enumerate(by_video(asked))
+    if run.cluster:
+        for results in fetch_on_cluster(videos, run, run.cluster):
+            yield from results
+        return
+    for results in run_parallel(fetch, videos, run.num_jobs):
         yield from results

@@ -1,0 +1,277 @@
+"""--dask: scheduler and workers as a user starts them, against the stand-in; what may go wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeSource
+from tests.scripts import Done, children_with, finish, report_rows, run, start, write_list
+from tests.standin.mirror import Mirror
+from tests.standin.server import StandIn
+from utils.cli import Parser
+from utils.errors import UserError
+from utils.report import report_paths
+from utils.runs.cluster import add_cluster_options, check_dask
+
+if importlib.util.find_spec("distributed") is None:
+    pytest.skip("distributed is not installed: requirements-cluster.txt", allow_module_level=True)
+
+from tests.lab import Lab, wait_for
+
+BETA = "127.0.0.2"  # the address of the machine `beta`, as YouTube sees it
+FAST = ("--videos_per_hour", "0", "--max_height", "360")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Machines alpha and beta, and two that cannot take part."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "shared").mkdir()
+    other = folder / "other" / "av-18.1.99.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: av\nVersion: 18.1.99\n")
+    with Lab(folder) as lab:
+        lab.machine("alpha")
+        lab.machine("beta", FAR_ADDRESS=BETA)
+        lab.machine("oddone", packages=folder / "other")
+        if os.name == "posix" and os.geteuid() == 0:
+            lab.machine("nofolder", hidden=folder / "shared")
+        yield lab
+
+
+@pytest.fixture
+def shared(lab: Lab, request: pytest.FixtureRequest) -> Path:
+    """A folder of the test's own on the disk that the machines share."""
+    folder = lab.folder / "shared" / str(request.node.name).partition("[")[0]
+    folder.mkdir()
+    return folder
+
+
+def videos(standin: StandIn, video: Path, *names: str) -> list[str]:
+    for name in names:
+        standin.add_video(name, video)
+    return [f"{name},8,9" for name in names]
+
+
+def arguments(standin: StandIn, folder: Path, rows: list[str], *more: object) -> list[object]:
+    folder.mkdir(exist_ok=True)
+    listing = write_list(folder / "list.csv", rows)
+    return [
+        *(folder / "out", "--input_csv", listing, "--ytdlp_args", standin.ytdlp_args),
+        *(*FAST, *more),
+    ]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.[mj]p[4g]")}
+
+
+def check_whole(out: Path, count: int) -> None:
+    """Every clip once in the report and once in the folder, and nothing else."""
+    lines = (out / "download_report.csv").read_text().splitlines()
+    assert len(lines) == count + 1
+    assert sorted(report_rows(out / "download_report.csv")) == sorted(
+        path.stem for path in out.glob("*.mp4")
+    )
+    assert len(report_paths(out / "download_report.csv")) == 1
+    assert not (out / ".tmp").exists()
+
+
+def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
+    lab: Lab, standin: StandIn, source: MakeSource, shared: Path
+) -> None:
+    names = [f"abcdefghij{number}" for number in range(8)]
+    rows = videos(standin, source(seconds=20), *names)
+    here = run("download.py", *arguments(standin, shared / "one", rows), cwd=shared)
+    assert here.code == 0, here.err
+    gamma = lab.machine("gamma")
+    for name in names[2:]:
+        standin.knobs(name, throttle=100_000)
+    command = arguments(standin, shared / "many", rows, "--dask", lab.address)
+    out = shared / "many" / "out"
+    process = start("download.py", *command, cwd=shared)
+    wait_for(lambda: list(out.glob("*.mp4")) and list(out.glob(".tmp/run-*/gamma-*")))
+    gamma.send_signal(signal.SIGKILL)
+    lab.machine("delta")
+    standin.clear_knobs()
+    done = finish(process)
+    assert done.code == 0, done.err
+    check_whole(out, 8)
+    assert bytes_of(out) == bytes_of(shared / "one" / "out")
+    assert "on oddone: it has PyAV 18.1.99, and this run " in done.err
+    if os.geteuid() == 0:
+        assert "on nofolder: it cannot use the folder " in done.err
+    assert "lost         worker " in done.err and "on gamma" in done.err
+    wait_for(lambda: not children_with(str(out)), 15)
+
+
+def test_one_machine_is_blocked_and_others_go_on(
+    lab: Lab, standin: StandIn, source: MakeSource, shared: Path
+) -> None:
+    rows = videos(standin, source(seconds=20), *(f"bcdefghijk{n}" for n in range(6)))
+    standin.block("bot_check", address=BETA)
+    command = arguments(standin, shared, rows, "--dask", lab.address, "--block_pause", "5")
+    done = run("download.py", *command, cwd=shared)
+    assert done.code == 0, done.err
+    check_whole(shared / "out", 6)
+    machines = done.err.partition("machines     ")[2].splitlines()[0]
+    assert "blocked (bot_check), next try in 0:0" in machines.partition("beta ")[2]
+    assert machines.count("blocked") == 1
+
+
+def test_frames_and_small_videos_are_the_same(lab: Lab, source: MakeSource, shared: Path) -> None:
+    clips = shared / "clips"
+    clips.mkdir()
+    for number in range(4):
+        (clips / f"clip{number}.mp4").write_bytes(source(seconds=2).read_bytes())
+    (clips / "broken.mp4").write_bytes(b"no video")
+    for script, more in (("frame_extract.py", ["--fps", "5"]), ("downscale_videos.py", [])):
+        given = ["--short_side", "90", *more]
+        here = run(script, clips, shared / f"{script} here", *given, cwd=shared)
+        there = run(script, clips, shared / script, *given, "--dask", lab.address, cwd=shared)
+        assert here.code == there.code == 1, there.err
+        assert "4 written, 1 failed" in there.err
+        made = bytes_of(shared / script)
+        assert made == bytes_of(shared / f"{script} here") and len(made) >= 4
+        report = next((shared / script).glob("*_report.csv"))
+        assert report_rows(report)["broken"]["reason"] == "undecodable"
+        assert not (shared / script / ".tmp").exists()
+
+
+def test_archives_are_read_by_several(
+    lab: Lab, standin: StandIn, source: MakeSource, shared: Path
+) -> None:
+    mirror, data = Mirror(standin), source(seconds=10, size=(320, 180)).read_bytes()
+    names = [f"-bcdefghi{number:02d}_000001_000011" for number in range(4)]
+    for number, label in enumerate(("yoga", "zumba"), 1):
+        held = {name: data for name in (*names[2 * number - 2 : 2 * number], names[0])}
+        mirror.add_class("700_2020", "val", label, held, number=number)
+    listing = write_list(shared / "list.csv", [f"{name[:11]},1,11" for name in names])
+    mirror.publish(shared / "kinetics_csv")
+    given = [shared / "out", "--input_csv", listing, "--source", "cvdf", "--dask", lab.address]
+    done = run("download.py", *given, "--mirror_base", mirror.base, cwd=shared)
+    assert done.code == 0, done.err
+    assert sorted(mirror.reads()) == ["k700_val_001.tar.gz", "k700_val_002.tar.gz"]
+    check_whole(shared / "out", 4)
+    assert set(bytes_of(shared / "out").values()) == {data}
+    # What is read back whole on the cluster, and found bad, comes anew.
+    (shared / "out" / f"{names[1]}.mp4").write_bytes(data[: len(data) // 2])
+    given += ["--verify", "--retry", "all"]
+    done = run("download.py", *given, "--mirror_base", mirror.base, cwd=shared)
+    assert done.code == 0, done.err
+    assert f": {names[1]}: " in done.err and "verified     4 of 4 clips, 1 bad" in done.err
+    assert set(bytes_of(shared / "out").values()) == {data, data[: len(data) // 2]}
+    assert len(list((shared / "out").glob("*.mp4"))) == 4
+
+
+def test_old_clips_are_looked_at_there_and_moved_here(
+    lab: Lab, source: MakeSource, shared: Path
+) -> None:
+    data = source(seconds=2).read_bytes()
+    (shared / "old" / "jogging").mkdir(parents=True)
+    for number in range(3):
+        path = shared / "old" / "jogging" / f"-bcdefghi{number:02d}_1_3.mp4"
+        path.write_bytes(data[: len(data) // 2] if number == 2 else data)
+    given = ["old", "clips", "--dask", lab.address, "--remove_empty"]
+    done = run("reorg_kinetics_videos.py", *given, cwd=shared)
+    assert done.code == 1
+    assert "2 moved, 1 left" in done.err and "on disk now: 2 of 3 clips" in done.err
+    assert sorted(bytes_of(shared / "clips")) == [
+        "-bcdefghi00_000001_000003.mp4",
+        "-bcdefghi01_000001_000003.mp4",
+    ]
+    assert [path.name for path in (shared / "old" / "jogging").iterdir()] == [path.name]
+
+
+def stalled(
+    lab: Lab, standin: StandIn, source: MakeSource, folder: Path
+) -> tuple[subprocess.Popen[str], Path]:
+    """A run of which one clip is there, and the rest never comes."""
+    rows = videos(standin, source(seconds=20), *(f"cdefghijkl{n}" for n in range(4)))
+    for number in range(1, 4):
+        standin.knobs(f"cdefghijkl{number}", stall_after=10_000)
+    command = arguments(standin, folder, rows, "--dask", lab.address)
+    process, out = start("download.py", *command, cwd=folder), folder / "out"
+    wait_for(lambda: list(out.glob("*.mp4")) and children_with(str(out)))
+    wait_for(lambda: len(standin.requests(target="media", finished=False)) >= 2)
+    return process, out
+
+
+def ended(process: subprocess.Popen[str], out: Path) -> Done:
+    done = finish(process, 20)  # it is 10 s on a machine that does nothing else
+    wait_for(lambda: not [c for c in children_with(str(out)) if c.name() != "python"], 15)
+    assert "stopped after" in done.err
+    assert "on disk now: 1 of 4" in done.err
+    return done
+
+
+def test_ctrl_c(lab: Lab, standin: StandIn, source: MakeSource, shared: Path) -> None:
+    process, out = stalled(lab, standin, source, shared)
+    process.send_signal(signal.SIGINT)
+    assert ended(process, out).code == 128 + signal.SIGINT
+    standin.clear_knobs()
+    rows = [f"cdefghijkl{n},8,9" for n in range(4)]
+    command = arguments(standin, shared, rows, "--dask", lab.address)
+    again = run("download.py", *command, cwd=shared)
+    assert again.code == 0, again.err
+    check_whole(out, 4)
+
+
+def test_the_scheduler_is_lost(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
+    with Lab(tmp_path) as own:
+        own.machine("alpha")
+        own.machine("beta")
+        process, out = stalled(own, standin, source, tmp_path)
+        own.scheduler.send_signal(signal.SIGKILL)
+        done = ended(process, out)
+        assert done.code == 1
+        assert "the Dask scheduler is lost" in done.err
+    standin.clear_knobs()
+    rows = [f"cdefghijkl{n},8,9" for n in range(4)]
+    assert run("download.py", *arguments(standin, tmp_path, rows), cwd=tmp_path).code == 0
+    check_whole(out, 4)
+
+
+def test_strict_and_what_cannot_be(lab: Lab, source: MakeSource, shared: Path) -> None:
+    (shared / "clips").mkdir()
+    (shared / "clips" / "a.mp4").write_bytes(source(seconds=2).read_bytes())
+    given = ("downscale_videos.py", "clips", "small")
+    done = run(*given, "--dask", lab.address, "--strict", cwd=shared)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("error: --strict: ")
+    assert "left out     worker tcp://" in done.err
+    began = time.monotonic()
+    done = run(*given, "--dask", "tcp://127.0.0.1:9", cwd=shared)
+    assert (done.code, time.monotonic() - began < 40) == (2, True)
+    assert done.err.splitlines()[-1].startswith("error: no Dask scheduler answers at tcp://127")
+    for bad in ("head", "local:0", "http://head:8786"):
+        done = run(*given, "--dask", bad, cwd=shared)
+        assert done.code == 2
+        assert "is not tcp://HOST:PORT, nor local:N" in done.err
+
+
+def test_dask_on_this_machine(source: MakeSource, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(source(seconds=2).read_bytes())
+    given = ["clips", "frames", "--fps", "2", "--dask", "local:2"]
+    done = run("frame_extract.py", *given, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "2 workers with 2 threads on 1 machine" in done.err
+    assert len(list((tmp_path / "frames" / "a").iterdir())) == 4
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = Parser()
+    add_cluster_options(parser)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_dask(parser.parse_args([]))
+    with pytest.raises(UserError, match="pip install -r requirements-cluster.txt"):
+        check_dask(parser.parse_args(["--dask", "head:8786"]))

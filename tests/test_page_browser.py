@@ -1,0 +1,220 @@
+"""The page of make_report.py in a real browser, with the network off: Debian's chromium.
+
+Without a browser these tests are skipped, and say so.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser import NARROW, WIDE, Seen, open_browser, open_page
+from tests.page_clips import LABELS, clip, make_good, write_report, write_rows, youtube_id
+from tests.scripts import finish, run, start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+COUNT, THERE = 24, 14
+NEW = "all of the classes, by a name that is nowhere near as short as a window of 390 is wide"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips, list, report and page. It asks for the browser first, to be skipped."""
+    folder = tmp_path_factory.mktemp("page")
+    make_dataset(folder)
+    done = run("make_report.py", "clips", "--input_csv", "list.csv", "--pictures", 10, cwd=folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+def make_dataset(folder: Path) -> None:
+    clips = folder / "clips"
+    clips.mkdir()
+    make_good(clips, THERE)
+    videos = [youtube_id(number) for number in range(COUNT)]
+    listing = write_rows(folder / "list.csv", videos)
+    with listing.open("a", encoding="utf-8") as file:
+        file.write(f'"{NEW}",{youtube_id(COUNT)},1,2,train\n')
+        file.write(f"{LABELS[1]},{youtube_id(COUNT + 1)},1,2,val\n")
+    rows = []
+    for number, video in enumerate(videos):
+        hour, minute = divmod(3 * number + 35 * (number > 9), 60)
+        at = f"2026-11-22T1{hour}:{minute:02}:00Z"
+        what = ("downloaded", "", "youtube") if number < THERE else FAILS[number % len(FAILS)]
+        rows.append((video, *what, at))
+    write_report(clips / "download_report.csv", rows)
+
+
+FAILS = (("unavailable", "removed", "youtube"), ("failed", "timeout", "youtube"))
+
+
+@pytest.fixture
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
+    with open_page(browser, folder / "clips" / "report.html") as (page, seen):
+        yield page
+    check_quiet(seen)
+
+
+def check_quiet(seen: Seen) -> None:
+    """Nothing but the file itself, and its own pictures, was asked for; the console is empty."""
+    left = [url for url in seen.requests if not url.startswith("data:")]
+    assert all(url.startswith("file:") and url.endswith("/report.html") for url in left), left
+    assert seen.console == []
+
+
+def classes(page: Page) -> list[str]:
+    """The classes that the table shows, from the top."""
+    return page.locator("#class-table tbody tr:not([hidden]) > th").all_text_contents()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_looks_right(browser: Browser, folder: Path, width: int, theme: str) -> None:
+    path = folder / "clips" / "report.html"
+    with open_page(browser, path, width, color_scheme=theme) as (page, seen):
+        wide = "document.documentElement.scrollWidth"
+        assert page.evaluate(wide) <= width
+        for button in page.locator("#class-table tbody button").all():
+            button.click()  # strips too must not make it wider
+        assert page.evaluate(wide) <= width
+        assert page.locator("h1").inner_text().startswith(f"{THERE} of {COUNT + 2} clips")
+        ink, paper = page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body)"
+            ".backgroundColor].map((text) => text.match(/[0-9]+/g).slice(0, 3).map(Number))"
+        )
+        assert (sum(ink) < sum(paper)) == (theme == "light")
+        pictures = page.locator("img").all()
+        assert len(pictures) > 10
+        assert all(picture.evaluate("i => i.naturalWidth > 40") for picture in pictures)
+    check_quiet(seen)
+
+
+def test_a_label_is_text(page: Page) -> None:
+    assert page.title().startswith(f"{THERE} of ")  # the label would have set another
+    for label in LABELS:
+        assert label in classes(page)
+    assert page.evaluate("document.querySelectorAll('main script').length") == 0
+
+
+def test_sorting(page: Page) -> None:
+    shares = page.locator("#class-table tbody td:nth-child(4)")
+
+    def column() -> list[float]:
+        return [float(text) for text in shares.all_text_contents()]
+
+    assert column() == sorted(column(), reverse=True)  # what lost most comes first
+    head = page.locator("#class-table thead th")
+    head.nth(3).locator("button").click()
+    assert head.nth(3).get_attribute("aria-sort") == "ascending"
+    assert column() == sorted(column())
+    head.nth(0).locator("button").click()
+    assert head.nth(0).get_attribute("aria-sort") == "ascending"
+    assert head.nth(3).get_attribute("aria-sort") == "none"
+    assert classes(page) == [LABELS[3], LABELS[0], NEW, LABELS[2], LABELS[1]]
+
+
+def test_searching(page: Page) -> None:
+    page.get_by_label("Search classes").fill("LOUD hi")
+    assert classes(page) == [LABELS[2]]
+    assert page.locator("#found").inner_text() == f"1 of {len(LABELS) + 1}"
+    page.get_by_label("Search classes").fill("")
+    assert len(classes(page)) == len(LABELS) + 1
+
+
+def test_a_class_opens_to_its_pictures(page: Page) -> None:
+    button = page.get_by_role("button", name=LABELS[1], exact=True)
+    assert button.get_attribute("aria-expanded") == "false"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    strip = page.locator(".strip img")
+    mine = {clip(youtube_id(n)) for n in range(THERE) if n % len(LABELS) == 1}
+    assert {image.get_attribute("alt") for image in strip.all()} == mine
+    page.keyboard.press("Enter")
+    assert strip.count() == 0
+    assert page.get_by_role("button", name=NEW).count() == 0  # it has no clip, hence no strip
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    """Tab goes down the page, every stop can be seen, and a picture shows its name at its stop."""
+    tops, count = [], page.locator("a[href], button, input").count()
+    for _ in range(count):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(
+            "(() => { const e = document.activeElement, b = e.getBoundingClientRect();"
+            "return [Math.round(b.top + scrollY), getComputedStyle(e).outlineStyle,"
+            "e.textContent || e.id]; })()"
+        )
+        tops.append(stop[0])
+        assert stop[1] != "none", stop
+    assert len(tops) == count
+    body = tops[2:]  # the link that skips to the numbers stands above everything
+    assert all(after >= before - 8 for before, after in zip(body, body[1:], strict=False))
+    caption = page.locator(".sheet a:focus .over")
+    assert caption.evaluate("e => getComputedStyle(e).opacity") == "1"
+    assert "good" in caption.inner_text()
+
+
+def test_a_plot_says_what_it_shows(page: Page) -> None:
+    plots = page.locator("figure.plot svg")
+    assert plots.count() == 6
+    for plot in plots.all():
+        ids = (plot.get_attribute("aria-labelledby") or "").split()
+        texts = [page.locator(f"#{each}").inner_text() for each in ids]
+        assert len(texts) == 2
+        assert all(texts)
+    assert page.locator(".box i.pause").count() == 1
+    assert "1 pause (hatched), 38 min" in page.locator("#plot-time-says").inner_text()
+
+
+def test_without_scripts_all_is_there(browser: Browser, folder: Path) -> None:
+    path = folder / "clips" / "report.html"
+    with open_page(browser, path, java_script_enabled=False) as (page, seen):
+        assert len(classes(page)) == len(LABELS) + 1
+        assert not page.locator("#search").is_visible()
+    check_quiet(seen)
+
+
+def test_watch_keeps_the_readers_place(browser: Browser, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    make_dataset(tmp_path)
+    options = ["--input_csv", "list.csv", "--pictures", 10, "--watch", 1]
+    watching = start("make_report.py", "clips", *options, cwd=tmp_path)
+    path = tmp_path / "clips" / "report.html"
+    until = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    with open_page(browser, path) as (page, seen):
+        page.locator("#class-table thead button").first.click()
+        page.get_by_role("button", name=LABELS[1], exact=True).click()
+        page.get_by_label("Search classes").fill("yoga")
+        page.evaluate("window.scrollTo(0, 900)")
+        (tmp_path / "clips" / f"{clip(youtube_id(1))}.mp4").unlink()
+        expect(page).to_have_title(re.compile(f"{THERE - 1} of .*"), timeout=60_000)
+        expect(page.locator(".strip img")).to_have_count(3)
+        assert page.get_by_label("Search classes").input_value() == "yoga"
+        assert classes(page) == [LABELS[1]]
+        assert page.locator("#class-table thead th").first.get_attribute("aria-sort") == "ascending"
+        assert page.evaluate("scrollY") == 900
+        assert page.evaluate("document.activeElement.id") == "search"
+    check_quiet(seen)
+    watching.send_signal(signal.SIGINT)
+    done = finish(watching)
+    assert done.code == 128 + signal.SIGINT
+    assert path.exists()
+    assert not (tmp_path / "clips" / ".tmp").exists()

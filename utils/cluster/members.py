@@ -1,0 +1,151 @@
+"""Which workers of a Dask cluster take part in the run: asked before they get a clip, and watched.
+
+Under `cluster/head`. A worker that joins late is asked as well; one that is lost is told.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distributed import Client, Future
+
+from utils.cluster.sending import call_outpost
+from utils.progress import plural
+
+ANSWER_SECONDS = 60.0
+LOOK_SECONDS = 1.0
+TOKEN = "token.txt"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a worker is asked: to read a token in the folder, to write one, and what it has."""
+
+    folder: Path
+    token: str
+    packages: tuple[str, ...]
+    ffmpeg: str | None  # --ffmpeg
+    sees: tuple[Path, ...] = ()  # folders that it has to see besides
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a worker says of itself. `versions`: name -> release, as they are to agree with ours."""
+
+    machine: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    token: str = ""  # the name of the file that it wrote
+    problem: str = ""
+
+
+class Members:
+    """The workers by address. `tell` is given a line for each that is left out, joins or is lost.
+
+    ask: what a worker does with a Question. ours: what the run itself has, to compare.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        workspace: Path,
+        ask: Callable[[Question], Finding],
+        question: Question,
+        script: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.client, self.name, self.workspace, self.tell = client, name, workspace, tell
+        self.question = question
+        (workspace / TOKEN).write_text(question.token, encoding="utf-8")
+        self._frame = pickle.dumps((script, pickle.dumps(ask), pickle.dumps(question)))
+        self._ours = ask(question)
+        (workspace / self._ours.token).unlink(missing_ok=True)
+        self.fit: dict[str, str] = {}  # address -> machine
+        self.threads: dict[str, int] = {}
+        self.left_out: dict[str, str] = {}  # address -> why, with its host
+        self.last: list[str] = []  # the addresses that were fit when there were any
+
+    def look(self) -> None:
+        """Ask new workers, and see which are gone."""
+        there = self.client.scheduler_info(n_workers=-1)["workers"]
+        for address in self.fit.keys() - there.keys():
+            machine = self.fit.pop(address)
+            self.tell(f"lost         worker {address} on {machine}: what it was at goes to others")
+        new = [each for each in there if each not in self.fit and each not in self.left_out]
+        self.threads = {address: worker["nthreads"] for address, worker in there.items()}
+        asked = [(address, there[address], self._ask(address)) for address in new]
+        deadline = time.monotonic() + ANSWER_SECONDS
+        for address, worker, future in asked:
+            finding = self._answer(future, max(0.1, deadline - time.monotonic()))
+            if problem := self._problem(finding):
+                host = finding.machine or worker["host"]
+                self.left_out[address] = f"{address} on {host}: {problem}"
+                self.tell(f"left out     worker {self.left_out[address]}")
+            else:
+                self.fit[address] = finding.machine
+        self.last = list(self.fit) or self.last
+
+    def machines(self) -> Counter[str]:
+        """How many fit workers each machine has."""
+        return Counter(self.fit.values())
+
+    def line(self) -> str:
+        """`3 workers with 6 threads on 2 machines: node-1 2, node-2 1`"""
+        machines = self.machines()
+        threads = sum(self.threads[address] for address in self.fit)
+        return (
+            f"{plural(len(self.fit), 'worker')} with {plural(threads, 'thread')} on"
+            f" {plural(len(machines), 'machine')}: "
+            + ", ".join(f"{machine} {count}" for machine, count in sorted(machines.items()))
+        )
+
+    def _ask(self, address: str) -> Future:
+        return self.client.submit(
+            call_outpost,
+            self.name,
+            -1,
+            self._frame,
+            workers=[address],
+            pure=False,
+            priority=100,
+        )
+
+    def _answer(self, future: Future, seconds: float) -> Finding:
+        try:
+            answer, how = future.result(timeout=seconds)
+        except Exception as error:
+            if "imeout" in type(error).__name__:
+                return Finding("", problem=f"no answer in {ANSWER_SECONDS:.0f} s")
+            return Finding("", problem=f"{type(error).__name__}: {error}")
+        if not answer:
+            return Finding("", problem=f"cannot run the code of this run: {how}")
+        worked, finding, _ = pickle.loads(answer)
+        if not worked:
+            return Finding("", problem=finding)
+        assert isinstance(finding, Finding)
+        return finding
+
+    def _problem(self, finding: Finding) -> str:
+        """Why a worker cannot take part; empty if it can."""
+        if finding.problem:
+            return finding.problem
+        for name, ours in self._ours.versions.items():
+            its = finding.versions.get(name, "")
+            if its != ours:
+                return f"it has {name} {its or 'not at all'}, and this run {ours}"
+        written = self.workspace / finding.token
+        try:
+            if written.read_text(encoding="utf-8") != self.question.token:
+                return f"what it wrote into {self.question.folder} came here as something else"
+        except OSError:
+            return f"it writes into another {self.question.folder} than this run: share the folder"
+        finally:
+            with suppress(OSError):
+                written.unlink()
+        return ""

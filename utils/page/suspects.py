@@ -1,0 +1,214 @@
+"""What looks wrong, by which measure and past which threshold: one table, `KINDS`.
+
+Behind `probing`, before the page and suspects.csv. Nothing here touches a file but `same_bytes`,
+which reads two.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.page.probing import FROZEN_BELOW, Look
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One clip, or one video, that looks wrong. `detail` says what was measured."""
+
+    kind: str
+    clip: str  # empty: it is about the video
+    youtube_id: str
+    detail: str
+    badness: float = 0.0  # within its kind, the worst has the largest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to look wrong. `rule` holds its threshold, as it is shown.
+
+    find: gives (detail, badness), or None; None itself for kinds that one look cannot tell.
+    """
+
+    key: str
+    title: str
+    rule: str
+    todo: str
+    find: Callable[[Look], tuple[str, float] | None] | None = None
+
+
+BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
+PLAIN_SPREAD = 4.0
+SILENT_PEAK = 0.001  # of full scale: -60 dB
+SILENT_UNLESS = 0.5  # the part of clips with sound from which on silence is odd
+SHORTER_BY = 0.5  # seconds
+LOW_BITS = 0.008  # bits a pixel and frame
+
+
+def _broken(look: Look) -> tuple[str, float] | None:
+    return (look.problem, 0.0) if look.problem else None
+
+
+def _black(look: Look) -> tuple[str, float] | None:
+    if look.brightest is None or look.spread is None:
+        return None
+    if look.brightest >= BLACK_MEAN or look.spread >= BLACK_SPREAD:
+        return None
+    return f"its brightest frame has a mean level of {look.brightest:.1f}", -look.brightest
+
+
+def _plain(look: Look) -> tuple[str, float] | None:
+    if look.spread is None or look.spread >= PLAIN_SPREAD or _black(look):
+        return None
+    return f"its levels differ by {look.spread:.1f} within a frame", -look.spread
+
+
+def _frozen(look: Look) -> tuple[str, float] | None:
+    if look.motion is None or look.motion >= FROZEN_BELOW or _black(look) or _plain(look):
+        return None
+    return f"no part of it ever changes by more than {look.motion:.1f} levels", -look.motion
+
+
+def _silent(look: Look) -> tuple[str, float] | None:
+    if look.problem:
+        return None
+    if not look.audio_codec:
+        return "no sound track", 1.0
+    if look.peak is None or look.peak >= SILENT_PEAK:
+        return None
+    level = f"{20 * math.log10(look.peak):.0f} dB" if look.peak > 0 else "nothing at all"
+    return f"the loudest it gets is {level}", 2.0
+
+
+def _short(look: Look) -> tuple[str, float] | None:
+    lacks = look.listed_seconds - look.seconds
+    if look.problem or lacks <= max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
+        return None
+    return f"{look.seconds:.2f} s where the list says {look.listed_seconds:g}", lacks
+
+
+def _low(look: Look) -> tuple[str, float] | None:
+    if look.problem or look.pixel_bits >= LOW_BITS or _black(look) or _plain(look) or _frozen(look):
+        return None
+    size = f"{look.width}x{look.height} at {look.fps:g} a second"
+    return f"{look.kbits:,.0f} kbit/s for {size}: {look.pixel_bits:.4f} bits a pixel", (
+        -look.pixel_bits
+    )
+
+
+VERIFY = "download.py --verify moves it aside, and a rerun fetches it again"
+KINDS = (
+    Kind(
+        "broken", "Cannot be read", "the file does not open, or holds no picture", VERIFY, _broken
+    ),
+    Kind(
+        "black",
+        "Black",
+        f"no frame brighter than {BLACK_MEAN:g} of 255 on the average",
+        "look at it: if the video is black, leave it out of training",
+        _black,
+    ),
+    Kind(
+        "one_colour",
+        "One colour",
+        f"levels within a frame differ by less than {PLAIN_SPREAD:g} of 255",
+        "look at it: if the video is so, leave it out of training",
+        _plain,
+    ),
+    Kind(
+        "frozen",
+        "Frozen",
+        f"no part of the picture ever changes by {FROZEN_BELOW:g} of 255",
+        "a still picture with sound teaches no action: leave it out of training",
+        _frozen,
+    ),
+    Kind(
+        "two_splits",
+        "A video under two splits",
+        "a video that the lists name under more than one of train, val and test",
+        "make_training_lists.py keeps the videos of val and test out of train",
+    ),
+    Kind(
+        "doubled",
+        "Same bytes under two names",
+        "two files of the folder, byte for byte",
+        "one of them is not what its name says: fetch both again",
+    ),
+    Kind(
+        "silent",
+        "Silent",
+        f"no sound track, or none louder than {20 * math.log10(SILENT_PEAK):.0f} dB, where"
+        f" {SILENT_UNLESS:.0%} of the clips or more have sound",
+        "matters to whoever trains on sound",
+        _silent,
+    ),
+    Kind(
+        "short",
+        "Shorter than its times",
+        f"more than {SHORTER_BY:g} s shorter than the list says",
+        "the video ended before the clip did (short in the report), or fetch it again",
+        _short,
+    ),
+    Kind(
+        "low_bitrate",
+        "Very low bitrate for its size",
+        f"less than {LOW_BITS:g} bits a pixel and frame",
+        "look at it: little but blocks may be left of the picture",
+        _low,
+    ),
+)
+BY_KEY = {kind.key: kind for kind in KINDS}
+
+
+def find_suspects(looks: Iterable[Look], ids: Callable[[str], str]) -> list[Suspect]:
+    """What single looks tell, worst first. `ids`: clip -> its video."""
+    looks = list(looks)
+    heard = sum(1 for look in looks if not look.problem and not _silent(look))
+    readable = sum(1 for look in looks if not look.problem)
+    found = []
+    for kind in KINDS:
+        if kind.find is None or (kind.key == "silent" and heard < SILENT_UNLESS * readable):
+            continue
+        for look in looks:
+            if (seen := kind.find(look)) is not None:
+                found.append(Suspect(kind.key, look.name, ids(look.name), *seen))
+    return found
+
+
+def in_order(suspects: Iterable[Suspect]) -> list[Suspect]:
+    """Worst first: by kind, then by how bad, then by name."""
+    place = {kind.key: number for number, kind in enumerate(KINDS)}
+    return sorted(suspects, key=lambda s: (place[s.kind], -s.badness, s.clip, s.youtube_id))
+
+
+def find_doubled(
+    edges: Mapping[str, str],
+    sizes: Mapping[str, int],
+    path_of: Callable[[str], Path],
+    ids: Callable[[str], str],
+) -> list[Suspect]:
+    """Clips whose files are the same byte for byte. `edges`: clip -> hash of its file's ends."""
+    alike: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for name, digest in edges.items():
+        alike[(sizes[name], digest)].append(name)
+    found = []
+    for names in alike.values():
+        names.sort()
+        first = names[0]
+        same = [name for name in names[1:] if same_bytes(path_of(first), path_of(name))]
+        for name in [first, *same] if same else []:
+            other = first if name != first else same[0]
+            found.append(Suspect("doubled", name, ids(name), f"the same file as {other}.mp4"))
+    return found
+
+
+def same_bytes(path: Path, other: Path) -> bool:
+    """Whether two files hold the same; False for one that is gone."""
+    try:
+        return filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""reorg_kinetics_videos.py on a Dask cluster: workers decode the files, this machine moves them.
+
+Beside `runs/bring`. A move that two machines may both be at is a file that may be lost, so that the
+workers only look.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from utils.process import Stopped
+from utils.runs.bring import pass_over_same, settle_rivals, weigh
+from utils.runs.gather import Found, Quality
+from utils.runs.reorg_actions import Group, Job, Outcome
+from utils.video.ffmpeg import find_ffmpeg
+
+if TYPE_CHECKING:
+    from utils.cluster.head import Cluster
+
+
+@dataclass(frozen=True)
+class ToWeigh:
+    """The files of a clip that are to be decoded, and what became of its others."""
+
+    group: Group
+    rivals: tuple[Found, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+Weighed = tuple[ToWeigh, dict[str, Quality]]
+
+
+def settle_on_cluster(
+    chunks: Iterable[Sequence[Group]], job: Job, cluster: Cluster
+) -> Iterator[list[Outcome]]:
+    """`settle` for the groups of all chunks, as their files come back from the workers."""
+    ready: deque[list[Outcome]] = deque()
+
+    def tasks() -> Iterator[ToWeigh]:
+        for chunk in chunks:
+            for group in chunk:
+                outcomes, rivals = pass_over_same(group, job)
+                if rivals:
+                    yield ToWeigh(group, tuple(rivals), tuple(outcomes))
+                else:
+                    ready.append(outcomes)
+
+    work = functools.partial(weigh_there, cluster.ffmpeg)
+    with suppress(Stopped), closing(cluster.run(work, tasks(), lost)) as weighed:
+        for task, worth in weighed:
+            settled = settle_rivals(task.group, list(task.rivals), worth, job)
+            yield [*task.outcomes, *settled]
+            while ready:
+                yield ready.popleft()
+    yield from ready
+
+
+def weigh_there(ffmpeg: str | None, task: ToWeigh) -> Weighed:
+    """The worker, in a process of the cluster."""
+    return task, weigh(task.group, task.rivals, True, find_ffmpeg(ffmpeg))
+
+
+def lost(task: ToWeigh, how: str) -> Weighed:
+    """Of a clip that has cost three processes of the cluster, or workers: its files stay."""
+    files = [*task.rivals, *([task.group.there] if task.group.there else [])]
+    return task, {found.path: Quality(f"cannot be checked: {how}") for found in files}
