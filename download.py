@@ -69,6 +69,7 @@ from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
+FOUND = "found on disk: the run that fetched it was killed before its line was written"
 CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 
 
@@ -211,6 +212,8 @@ def fetch(
         result = Result.of_refused(refused)
         if result.message not in plan.known.refused:
             report.append_result(result)
+    for name in plan.known.unreported:
+        report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
         Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,

@@ -87,7 +87,7 @@ def look_at_report(path: Path) -> None:
 
 
 CLIP = Clip("abcdefghijk_000001_000002", "abcdefghijk", 1.0, 2.0)
-LINE = ",".join([CLIP.name, "abcdefghijk", "1", "2", "failed", "network", "youtube", "1", "1", "0"])
+LINE = f"{CLIP.name},abcdefghijk,1,2,failed,network,youtube,1,1,0,x,2026-01-01T00:00:00Z"
 
 
 @QUICK

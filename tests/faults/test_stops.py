@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import psutil
 import pytest
@@ -123,7 +124,7 @@ def test_the_terminal_closes(lab: Lab, source: MakeSource) -> None:
     """What a user sees on it is lost; the run ends as by SIGHUP."""
     stall(lab, source)
     ours, theirs = pty.openpty()
-    given = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    given: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = lab.start("--n", "2", through=["setsid", "-c"], **given)
     os.close(theirs)
     wait_for(lambda: is_in_the_middle(lab))
