@@ -47,7 +47,11 @@ GOOD = (
 
 
 @pytest.mark.parametrize(
-    ("ends", "encoding"), [("\r\n", "utf-8-sig"), ("\n", "utf-8")], ids=["BOM, CRLF", "plain"]
+    ("ends", "encoding"),
+    [
+        pytest.param("\r\n", "utf-8-sig", id="BOM, CRLF"),
+        pytest.param("\n", "utf-8", id="plain", marks=pytest.mark.slow),
+    ],
 )
 def test_rows_that_are_none(ends: str, encoding: str, lab: Lab, source: MakeSource) -> None:
     """Refused with their line; ids that look like numbers or options are ids; nothing is run."""
