@@ -5,8 +5,9 @@ examples:
 
 Starts the stand-in of tests/standin on this machine, makes a few source videos, and runs the
 scripts one after the other as a user would: download, the chain of sources, an old folder brought
-home, frames, small clips, AVA-Kinetics, and a clip loaded into Python. Every command is printed,
-with what it prints, and what it wrote is checked. The folder demo_output/ is left to look at.
+home, frames, small clips, AVA-Kinetics, a clip loaded into Python, training lists, and a page of
+all that is there. Every command is printed, with what it prints, and what it wrote is checked. The
+folder demo_output/ is left to look at.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped:
         return 128 + received_signal()
     say(f"\nall as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/:")
-    say("  clips/ and their report, frames/, clips_128/, sheet.png, and in")
+    say("  clips/ and their report, frames/, clips_128/, lists/ for training, sheet.png, and in")
     say("  ava_kinetics_csv/annotations_preview.png the annotated box on the red one")
+    say(f"open {out}/page/report.html in a browser: what is there, what is missing, and why")
     return EXIT_OK
 
 
@@ -213,6 +215,23 @@ def clip_to_array(stage: Stage) -> None:
     stage.run("load_frames.py", clip, "--start", 40, "--stop", 56, "--sheet", "sheet.png")
 
 
+def clips_to_training(stage: Stage) -> None:
+    """make_training_lists.py: the lists of a framework, of the clips that are really there"""
+    words = ["clips", "lists", "--input_csv", "list.csv", "--format", "slowfast"]
+    because = "some clips are missing, and excluded.csv says which"
+    stage.run("make_training_lists.py", *words, expect=EXIT_INCOMPLETE, because=because)
+    about = ("classes.json", "classes.txt", "excluded.csv", "manifest.csv")
+    stage.expect("lists", "val.csv", *about)
+
+
+def clips_to_page(stage: Stage) -> None:
+    """make_report.py: one page of the dataset, to look at"""
+    page = "page/report.html"
+    (stage.folder / "page").mkdir()
+    stage.run("make_report.py", "clips", "--input_csv", "list.csv", "--out", page)
+    stage.expect("page", "report.html", "missing.csv", "suspects.csv", "classes.csv")
+
+
 STEPS = (
     list_to_clips,
     the_same_again,
@@ -222,6 +241,8 @@ STEPS = (
     clips_to_small_clips,
     ava_kinetics,
     clip_to_array,
+    clips_to_training,
+    clips_to_page,
 )
 
 

@@ -127,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + received_signal() if STOP.is_set() else EXIT_OK
     lists = read_wanted(args)
     out = args.out.absolute()
+    cookies = [args.cookies.absolute()] if args.cookies else []
     tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
     if not args.dry_run:
         make_folder(out)
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
-            open_cluster(args, workspace, PACKAGES) as cluster,
+            open_cluster(args, workspace, PACKAGES, cookies) as cluster,
         ):
             run, sources = make_run(args, out, workspace, plan.known)
             run.cluster = cluster

@@ -1,15 +1,17 @@
 """download.py against the plain way, side by side: bytes, requests, CPU and wall seconds a clip.
 
-  python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300]
+  python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300] [--made]
 
 The plain way is what most tools of this kind do: yt-dlp fetches the whole video, then
 `ffmpeg -ss S -t 10` cuts it and encodes with its defaults. Both ways fetch the same clips from the
-stand-in, in turn, in one run; what is printed is the median over the rounds of ours / plain.
+stand-in, in turn, in one run; what is printed is the median over the rounds of ours / plain. CPU is
+that of all processes. The video is two real films in turn (`benchmarks/films`), or a made one.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import statistics
 import subprocess
@@ -20,9 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.films import NoFilms, make_long_film
 from tests.standin.server import StandIn
-from tests.standin.sources import frame_numbers, make_source
+from tests.standin.sources import make_source
 from utils.video.ffmpeg import find_ffmpeg
+from utils.video.probe import probe
 
 Way = Callable[[StandIn, Sequence[str], int, Path], None]
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +41,7 @@ class Cost:
     cpu: float
     wall: float
     clip_bytes: float
+    ssim: float  # of the picture, to the source
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,10 +51,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=300, help="length of a video (default: 300)"
     )
+    parser.add_argument("--made", action="store_true", help="a made video in place of real films")
     return parser.parse_args(argv)
 
 
-def measured(way: Way, standin: StandIn, ids: Sequence[str], start: int, out: Path) -> Cost:
+def measured(
+    way: Way, standin: StandIn, ids: Sequence[str], start: int, out: Path, source: Path
+) -> Cost:
     """Run one way and say what it cost; the stand-in's own CPU is not in it."""
     standin.clear_log()
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -59,10 +67,37 @@ def measured(way: Way, standin: StandIn, ids: Sequence[str], start: int, out: Pa
     standin.wait_idle()
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     for path in out.glob("*.mp4"):
-        assert len(frame_numbers(path)) == 250, f"{path} is not 10 s long"
+        assert probe(path).frames == 250, f"{path} is not 10 s long"
     size = sum(path.stat().st_size for path in out.glob("*.mp4"))
-    totals = (standin.bytes_served, len(standin.requests()), cpu, wall, size)
-    return Cost(*(total / len(ids) for total in totals))
+    return Cost(
+        bytes=standin.bytes_served / len(ids),
+        requests=len(standin.requests()) / len(ids),
+        cpu=cpu / len(ids),
+        wall=wall / len(ids),
+        clip_bytes=size / len(ids),
+        ssim=likeness(next(out.glob("*.mp4")), source, start),
+    )
+
+
+def likeness(clip: Path, source: Path, start: int) -> float:
+    """SSIM of a clip's luma to the same frames of its source, by ffmpeg's filter."""
+    given = [find_ffmpeg().path, "-i", str(clip), "-ss", str(start), "-t", "10", "-i", str(source)]
+    argv = [*given, "-lavfi", "[0:v][1:v]ssim", "-f", "null", "-"]
+    log = subprocess.run(argv, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"SSIM Y:([0-9.]+)", log)
+    assert found is not None, log
+    return float(found[1])
+
+
+def make_video(path: Path, seconds: float, made: bool) -> Path:
+    """The video that all ids stand for."""
+    if not made:
+        try:
+            make_long_film(path.parent, path, seconds)
+            return path
+        except NoFilms as error:
+            print(f"no real films ({error}): a made video", file=sys.stderr)
+    return make_source(path, seconds=seconds)
 
 
 def plain(standin: StandIn, ids: Sequence[str], start: int, out: Path) -> None:
@@ -89,32 +124,43 @@ def ours(standin: StandIn, ids: Sequence[str], start: int, out: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    ids = [f"benchmark{number:02d}" for number in range(args.videos)]
-    pairs: list[tuple[Cost, Cost]] = []
-    with tempfile.TemporaryDirectory() as name, StandIn() as standin:
-        folder = Path(name)
-        source = make_source(folder / "source.mp4", seconds=args.seconds)
-        for youtube_id in ids:
-            standin.add_video(youtube_id, source)
-        standin.media_url(ids[0])
-        for number in range(args.rounds):
-            start = 20 + number * 37
-            a, b = folder / f"plain{number}", folder / f"ours{number}"
-            pairs.append(
-                (measured(plain, standin, ids, start, a), measured(ours, standin, ids, start, b))
-            )
-        size = source.stat().st_size
-    print(f"{args.seconds:g} s video of {size / 1e6:.1f} MB, 10 s clips, {args.rounds} rounds of")
-    print(f"{args.videos}, one at a time; a clip, and the median ratio:")
+def print_rows(pairs: Sequence[tuple[Cost, Cost]]) -> None:
     print(f"{'':14}{'plain':>12}{'ours':>12}{'ratio':>8}")
     rows = (("bytes", 1e6, "MB"), ("requests", 1, ""), ("cpu", 1, "s"), ("wall", 1, "s"))
-    for field, unit, suffix in (*rows, ("clip_bytes", 1e6, "MB")):
+    for field, unit, suffix in (*rows, ("clip_bytes", 1e6, "MB"), ("ssim", 1, "")):
         left = statistics.median(getattr(p, field) for p, _ in pairs) / unit
         right = statistics.median(getattr(o, field) for _, o in pairs) / unit
         ratio = statistics.median(getattr(o, field) / getattr(p, field) for p, o in pairs)
-        print(f"{field + ' ' + suffix:14}{left:12.2f}{right:12.2f}{ratio:8.2f}")
+        digits = 4 if field == "ssim" else 2
+        print(f"{field + ' ' + suffix:14}{left:12.{digits}f}{right:12.{digits}f}{ratio:8.2f}")
+
+
+def compare(
+    videos: int, rounds: int, seconds: float, made: bool = False
+) -> tuple[list[tuple[Cost, Cost]], int]:
+    """(what a clip cost, plain and ours, each round; the bytes of the video)."""
+    ids = [f"benchmark{number:02d}" for number in range(videos)]
+    pairs: list[tuple[Cost, Cost]] = []
+    with tempfile.TemporaryDirectory() as name, StandIn() as standin:
+        folder = Path(name)
+        source = make_video(folder / "source.mp4", seconds, made)
+        for youtube_id in ids:
+            standin.add_video(youtube_id, source)
+        standin.media_url(ids[0])
+        for number in range(rounds):
+            start = 20 + number * 37
+            a, b = folder / f"plain{number}", folder / f"ours{number}"
+            left = measured(plain, standin, ids, start, a, source)
+            pairs.append((left, measured(ours, standin, ids, start, b, source)))
+        return pairs, source.stat().st_size
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    pairs, size = compare(args.videos, args.rounds, args.seconds, args.made)
+    print(f"{args.seconds:g} s video of {size / 1e6:.1f} MB, 10 s clips, {args.rounds} rounds of")
+    print(f"{args.videos}, one at a time; a clip, and the median ratio:")
+    print_rows(pairs)
     return 0
 
 

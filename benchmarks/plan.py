@@ -56,6 +56,16 @@ def make_inputs(folder: Path, clips: int) -> None:
             os.close(os.open(full / f"{name}.mp4", os.O_CREAT | os.O_WRONLY))
 
 
+def time_plan(folder: Path, out: str) -> tuple[float, float]:
+    """(wall, CPU seconds) of the plan for one of the folders that `make_inputs` made."""
+    command = [sys.executable, str(ROOT / "download.py"), str(folder / out), "-q"]
+    command += ["--dry_run", "--input_csv", str(folder / "list.csv")]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(command, check=True)
+    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
@@ -63,18 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_inputs(folder, args.clips)
         print(f"{args.clips:,} rows, median of {args.rounds}: wall s, CPU s, MB")
         for out in ("full", "empty", "known"):
-            walls, cpus = [], []
-            for _ in range(args.rounds):
-                command = [sys.executable, str(ROOT / "download.py"), str(folder / out), "-q"]
-                command += ["--dry_run", "--input_csv", str(folder / "list.csv")]
-                before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-                subprocess.run(command, check=True)
-                walls.append(time.monotonic() - started)
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            runs = [time_plan(folder, out) for _ in range(args.rounds)]
+            wall, cpu = (statistics.median(times) for times in zip(*runs, strict=True))
             # The peak of all children so far; `full` comes first, and the rest can only add.
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            wall, cpu = statistics.median(walls), statistics.median(cpus)
             print(f"{out:6} {wall:6.1f} {cpu:6.1f} {peak:6.0f}")
     return 0
 

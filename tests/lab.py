@@ -61,7 +61,7 @@ class Lab:
         return self._start(
             *(["unshare", "--mount", "sh", "-c", hide, "-"] if hidden else []),
             *(sys.executable, "-m", "distributed.cli.dask_worker", self.address),
-            *("--name", name, "--nthreads", "2", "--no-nanny", "--no-dashboard"),
+            *("--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"),
             *("--local-directory", str(self.folder / "scratch")),
             **far | more,
         )

@@ -103,14 +103,14 @@ def test_a_folder_that_cannot_be_written(
 
 def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
     standin.add_video(ID, source(seconds=20))
-    listing = write_list(tmp_path / "list.csv", (f"{ID},{n},{n + 10}" for n in range(40)))
+    listing = write_list(tmp_path / "list.csv", (f"{ID},{n},{n + 10}" for n in range(60)))
     small = "import shutil\nshutil.disk_usage = lambda path: (10**9, 10**9, 10**6)\n"
     shadow(fresh, "sitecustomize.py", f"{small}shutil._ntuple_diskusage = None\n")
     usage = "import shutil, collections\nU = collections.namedtuple('U', 'total used free')\n"
     shadow(fresh, "sitecustomize.py", f"{usage}shutil.disk_usage = lambda p: U(9, 9, 10**7)\n")
     done = check(standin, tmp_path, fresh, tmp_path / "out", "--input_csv", listing)
     assert done.code == 2
-    assert "room         not ok 0.0 GB free, 40 clips need about 0.1 GB; make room" in done.err
+    assert "room         not ok 0.0 GB free, 60 clips need about 0.1 GB; make room" in done.err
 
 
 @pytest.mark.parametrize(

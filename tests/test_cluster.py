@@ -6,7 +6,6 @@ import importlib.util
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def check_whole(out: Path, count: int) -> None:
 def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
     lab: Lab, standin: StandIn, source: MakeSource, shared: Path
 ) -> None:
-    names = [f"abcdefghij{number}" for number in range(8)]
+    names = [f"abcdefghij{number}" for number in range(5)]
     rows = videos(standin, source(seconds=20), *names)
     here = run("download.py", *arguments(standin, shared / "one", rows), cwd=shared)
     assert here.code == 0, here.err
@@ -104,7 +103,7 @@ def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
     standin.clear_knobs()
     done = finish(process)
     assert done.code == 0, done.err
-    check_whole(out, 8)
+    check_whole(out, 5)
     assert bytes_of(out) == bytes_of(shared / "one" / "out")
     assert "on oddone: it has PyAV 18.1.99, and this run " in done.err
     if os.geteuid() == 0:
@@ -116,12 +115,12 @@ def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
 def test_one_machine_is_blocked_and_others_go_on(
     lab: Lab, standin: StandIn, source: MakeSource, shared: Path
 ) -> None:
-    rows = videos(standin, source(seconds=20), *(f"bcdefghijk{n}" for n in range(6)))
+    rows = videos(standin, source(seconds=20), *(f"bcdefghijk{n}" for n in range(4)))
     standin.block("bot_check", address=BETA)
     command = arguments(standin, shared, rows, "--dask", lab.address, "--block_pause", "5")
     done = run("download.py", *command, cwd=shared)
     assert done.code == 0, done.err
-    check_whole(shared / "out", 6)
+    check_whole(shared / "out", 4)
     machines = done.err.partition("machines     ")[2].splitlines()[0]
     assert "blocked (bot_check), next try in 0:0" in machines.partition("beta ")[2]
     assert machines.count("blocked") == 1
@@ -130,7 +129,7 @@ def test_one_machine_is_blocked_and_others_go_on(
 def test_frames_and_small_videos_are_the_same(lab: Lab, source: MakeSource, shared: Path) -> None:
     clips = shared / "clips"
     clips.mkdir()
-    for number in range(4):
+    for number in range(2):
         (clips / f"clip{number}.mp4").write_bytes(source(seconds=2).read_bytes())
     (clips / "broken.mp4").write_bytes(b"no video")
     for script, more in (("frame_extract.py", ["--fps", "5"]), ("downscale_videos.py", [])):
@@ -138,9 +137,9 @@ def test_frames_and_small_videos_are_the_same(lab: Lab, source: MakeSource, shar
         here = run(script, clips, shared / f"{script} here", *given, cwd=shared)
         there = run(script, clips, shared / script, *given, "--dask", lab.address, cwd=shared)
         assert here.code == there.code == 1, there.err
-        assert "4 written, 1 failed" in there.err
+        assert "2 written, 1 failed" in there.err
         made = bytes_of(shared / script)
-        assert made == bytes_of(shared / f"{script} here") and len(made) >= 4
+        assert made == bytes_of(shared / f"{script} here") and len(made) >= 2
         report = next((shared / script).glob("*_report.csv"))
         assert report_rows(report)["broken"]["reason"] == "undecodable"
         assert not (shared / script / ".tmp").exists()
@@ -195,8 +194,8 @@ def stalled(
     lab: Lab, standin: StandIn, source: MakeSource, folder: Path
 ) -> tuple[subprocess.Popen[str], Path]:
     """A run of which one clip is there, and the rest never comes."""
-    rows = videos(standin, source(seconds=20), *(f"cdefghijkl{n}" for n in range(4)))
-    for number in range(1, 4):
+    rows = videos(standin, source(seconds=20), *(f"cdefghijkl{n}" for n in range(3)))
+    for number in range(1, 3):
         standin.knobs(f"cdefghijkl{number}", stall_after=10_000)
     command = arguments(standin, folder, rows, "--dask", lab.address)
     process, out = start("download.py", *command, cwd=folder), folder / "out"
@@ -209,7 +208,7 @@ def ended(process: subprocess.Popen[str], out: Path) -> Done:
     done = finish(process, 20)  # it is 10 s on a machine that does nothing else
     wait_for(lambda: not [c for c in children_with(str(out)) if c.name() != "python"], 15)
     assert "stopped after" in done.err
-    assert "on disk now: 1 of 4" in done.err
+    assert "on disk now: 1 of 3" in done.err
     return done
 
 
@@ -218,11 +217,11 @@ def test_ctrl_c(lab: Lab, standin: StandIn, source: MakeSource, shared: Path) ->
     process.send_signal(signal.SIGINT)
     assert ended(process, out).code == 128 + signal.SIGINT
     standin.clear_knobs()
-    rows = [f"cdefghijkl{n},8,9" for n in range(4)]
+    rows = [f"cdefghijkl{n},8,9" for n in range(3)]
     command = arguments(standin, shared, rows, "--dask", lab.address)
     again = run("download.py", *command, cwd=shared)
     assert again.code == 0, again.err
-    check_whole(out, 4)
+    check_whole(out, 3)
 
 
 def test_the_scheduler_is_lost(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
@@ -235,9 +234,9 @@ def test_the_scheduler_is_lost(standin: StandIn, source: MakeSource, tmp_path: P
         assert done.code == 1
         assert "the Dask scheduler is lost" in done.err
     standin.clear_knobs()
-    rows = [f"cdefghijkl{n},8,9" for n in range(4)]
+    rows = [f"cdefghijkl{n},8,9" for n in range(3)]
     assert run("download.py", *arguments(standin, tmp_path, rows), cwd=tmp_path).code == 0
-    check_whole(out, 4)
+    check_whole(out, 3)
 
 
 def test_strict_and_what_cannot_be(lab: Lab, source: MakeSource, shared: Path) -> None:
@@ -248,14 +247,9 @@ def test_strict_and_what_cannot_be(lab: Lab, source: MakeSource, shared: Path) -
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("error: --strict: ")
     assert "left out     worker tcp://" in done.err
-    began = time.monotonic()
-    done = run(*given, "--dask", "tcp://127.0.0.1:9", cwd=shared)
-    assert (done.code, time.monotonic() - began < 40) == (2, True)
-    assert done.err.splitlines()[-1].startswith("error: no Dask scheduler answers at tcp://127")
-    for bad in ("head", "local:0", "http://head:8786"):
-        done = run(*given, "--dask", bad, cwd=shared)
-        assert done.code == 2
-        assert "is not tcp://HOST:PORT, nor local:N" in done.err
+    done = run(*given, "--dask", "local:0", cwd=shared)
+    assert done.code == 2
+    assert "is not tcp://HOST:PORT, nor local:N" in done.err
 
 
 def test_dask_on_this_machine(source: MakeSource, tmp_path: Path) -> None:

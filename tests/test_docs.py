@@ -23,6 +23,7 @@ PAGES = {  # the page of docs that describes a script
     "make_ava_kin_download_csv.py": "ava_kinetics",
     "load_frames.py": "loading",
     "make_report.py": "report",
+    "make_training_lists.py": "training",
 }
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for all scripts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -197,3 +198,23 @@ def test_a_run_that_was_killed_keeps_no_name(source: MakeSource, tmp_path: Path)
         "download_report.beta.csv",
     ]
     assert not (out / ".tmp").exists()
+
+
+def test_the_slurm_script_of_the_docs_runs_as_it_stands(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    script = tmp_path / "kinetics.sh"
+    script.write_text(text.partition("```bash\n")[2].partition("```")[0], encoding="utf-8")
+    listing = write_list(tmp_path / "list.csv", LIST)
+    slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_ARRAY_TASK_COUNT": "8"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = 0
+    for part in ("1", "8"):
+        done = subprocess.run(
+            ["bash", script, "--dry_run", "--input_csv", listing],
+            env=os.environ | slurm | {"SLURM_ARRAY_TASK_ID": part, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        found += int(done.stderr.partition("to fetch     ")[2].split()[0])
+    assert 20 < found < 80  # a quarter of 200

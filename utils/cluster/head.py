@@ -106,13 +106,15 @@ class Cluster:
         its worker along three times, or raised. Stops the run where the scheduler is lost.
         """
         work = _Work(iter(tasks), self.script, pickle.dumps(function), self._numbers)
-        while not STOP.is_set() and not (work.all_drawn and not work.open):
-            if not self._wait_for_workers():
-                break
-            # Of the last round, what was lost after all others had been drawn.
-            work.again = deque(sorted(work.open))
-            for number, answer in self._round(self._draw(work)):
-                yield from self._settle(work, number, answer, lost)
+        try:
+            while not (work.all_drawn and not work.open) and self._wait_for_workers():
+                # Of the last round, what was lost after all others had been drawn.
+                work.again = deque(sorted(work.open))
+                for number, answer in self._round(self._draw(work)):
+                    yield from self._settle(work, number, answer, lost)
+        except BaseException:
+            STOP.set()  # closed early (the report could not be written, say): draw no more
+            raise
 
     def note(self) -> str:
         """Every machine, what it has done, and what holds it up, for the progress line."""
@@ -140,7 +142,7 @@ class Cluster:
 
     def _round(self, drawn: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """(number, answer) of the tasks that are drawn, until all are back or the run is over."""
-        self._backend = DaskBackend(self.client, lambda: self.members.last)
+        self._backend = DaskBackend(self.client, self._addresses)
         threads = sum(self.members.threads.get(address, 1) for address in self.members.fit)
         parallel = Parallel(
             backend=self._backend,
@@ -167,6 +169,13 @@ class Cluster:
             if STOP.is_set() and deadline is None:
                 deadline = time.monotonic() + STOP_SECONDS
                 self._end_outposts()
+
+    def _addresses(self) -> list[str]:
+        """Where a task may go: to the machines that are not blocked, if there are any."""
+        now = time.monotonic()
+        fit = self.members.fit
+        free = [each for each, host in fit.items() if self._blocks.get(host, ("", 0.0))[1] <= now]
+        return free or self.members.last
 
     def _settle(
         self, work: _Work, number: int, answer: Any, lost: Callable[[Any, str], Outcome]

@@ -8,40 +8,20 @@ from __future__ import annotations
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed import Client, Future
 
 from utils.cluster.sending import call_outpost
+from utils.cluster.tasks import TOKEN, Finding, Question
+from utils.process import STOP
 from utils.progress import plural
 
 ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 1.0
-TOKEN = "token.txt"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a worker is asked: to read a token in the folder, to write one, and what it has."""
-
-    folder: Path
-    token: str
-    packages: tuple[str, ...]
-    ffmpeg: str | None  # --ffmpeg
-    sees: tuple[Path, ...] = ()  # folders that it has to see besides
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a worker says of itself. `versions`: name -> release, as they are to agree with ours."""
-
-    machine: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    token: str = ""  # the name of the file that it wrote
-    problem: str = ""
+_POLL_SECONDS = 0.02
 
 
 class Members:
@@ -57,13 +37,12 @@ class Members:
         workspace: Path,
         ask: Callable[[Question], Finding],
         question: Question,
-        script: str,
         tell: Callable[[str], None],
     ) -> None:
         self.client, self.name, self.workspace, self.tell = client, name, workspace, tell
         self.question = question
         (workspace / TOKEN).write_text(question.token, encoding="utf-8")
-        self._frame = pickle.dumps((script, pickle.dumps(ask), pickle.dumps(question)))
+        self._frame = pickle.dumps(("", pickle.dumps(ask), pickle.dumps(question)))
         self._ours = ask(question)
         (workspace / self._ours.token).unlink(missing_ok=True)
         self.fit: dict[str, str] = {}  # address -> machine
@@ -75,20 +54,24 @@ class Members:
         """Ask new workers, and see which are gone."""
         there = self.client.scheduler_info(n_workers=-1)["workers"]
         for address in self.fit.keys() - there.keys():
-            machine = self.fit.pop(address)
+            machine = self.fit[address]
             self.tell(f"lost         worker {address} on {machine}: what it was at goes to others")
-        new = [each for each in there if each not in self.fit and each not in self.left_out]
+        # New ones in place of the old, for other threads read them at any time.
         self.threads = {address: worker["nthreads"] for address, worker in there.items()}
-        asked = [(address, there[address], self._ask(address)) for address in new]
+        self.fit = {address: host for address, host in self.fit.items() if address in there}
+        new = [each for each in there if each not in self.fit and each not in self.left_out]
+        asked = [(address, self._ask(address)) for address in new]
         deadline = time.monotonic() + ANSWER_SECONDS
-        for address, worker, future in asked:
-            finding = self._answer(future, max(0.1, deadline - time.monotonic()))
+        for address, future in asked:
+            finding = self._answer(future, deadline)
+            if STOP.is_set():
+                return
             if problem := self._problem(finding):
-                host = finding.machine or worker["host"]
+                host = finding.machine or there[address]["host"]
                 self.left_out[address] = f"{address} on {host}: {problem}"
                 self.tell(f"left out     worker {self.left_out[address]}")
             else:
-                self.fit[address] = finding.machine
+                self.fit = {**self.fit, address: finding.machine}
         self.last = list(self.fit) or self.last
 
     def machines(self) -> Counter[str]:
@@ -116,12 +99,13 @@ class Members:
             priority=100,
         )
 
-    def _answer(self, future: Future, seconds: float) -> Finding:
-        try:
-            answer, how = future.result(timeout=seconds)
-        except Exception as error:
-            if "imeout" in type(error).__name__:
+    def _answer(self, future: Future, deadline: float) -> Finding:
+        while not future.done():
+            if time.monotonic() > deadline or STOP.wait(_POLL_SECONDS):
                 return Finding("", problem=f"no answer in {ANSWER_SECONDS:.0f} s")
+        try:
+            answer, how = future.result(timeout=ANSWER_SECONDS)
+        except Exception as error:  # of dask's own: what the worker raises comes as an answer
             return Finding("", problem=f"{type(error).__name__}: {error}")
         if not answer:
             return Finding("", problem=f"cannot run the code of this run: {how}")

@@ -100,14 +100,16 @@ def list_file(path: Path) -> ListFile:
     return ListFile(path, named[1].replace("-", "_") if named else rest, split)
 
 
-def read_rows(paths: Iterable[Path], trim_format: str = "%06d") -> Rows:
-    """Every row of the lists. 650,000 take 1.6 s. Raises UserError for a file that is no list."""
-    rows = Rows()
+def read_rows(paths: Iterable[Path], trim_format: str = "%06d", rows: Rows | None = None) -> Rows:
+    """Every row of the lists, added to `rows` if given. Raises UserError for what is no list."""
+    rows, paths = Rows() if rows is None else rows, list(paths)
+    several = len(paths) > 1
     # The same labels, splits and names repeat: each is kept once.
     known: dict[str, str] = {}
     extras: dict[Extra, Extra] = {}
     with without_garbage_collection():
-        for number, path in enumerate(paths):
+        for number, path in enumerate(paths, len(rows.lists)):
+            label_of: dict[str, str] = {}
             rows.lists.append(listed := list_file(path))
             splits = {"": listed.split}
             for row in every_row(path, trim_format):
@@ -119,12 +121,12 @@ def read_rows(paths: Iterable[Path], trim_format: str = "%06d") -> Rows:
                     splits[split] = known.setdefault(same_split(split), same_split(split))
                 rows.list_at.append(number)
                 rows.lines.append(line)
-                rows.names.append(known.setdefault(name, name))
-                rows.labels.append(known.setdefault(label, label))
+                rows.names.append(known.setdefault(name, name) if several else name)
+                rows.labels.append(label_of.setdefault(label, label))
                 rows.splits.append(splits[split])
                 rows.starts.append(start)
                 rows.ends.append(end)
-                rows.extras.append(extras.setdefault(extra, extra))
+                rows.extras.append(extras.setdefault(extra, extra) if extra else ())
     return rows
 
 

@@ -45,15 +45,15 @@ class Count:
     def missing_percent(self) -> float:
         return 100 * self.missing / self.wanted if self.wanted else 0.0
 
-    def add(self, clip: Clip, is_there: bool, outcome: Outcome | None) -> None:
-        """One more wanted clip."""
-        self.wanted += 1
+    def add(self, clips: int, is_there: bool, outcome: Outcome | None, seconds: float) -> None:
+        """So many more wanted clips, of which the same is known."""
+        self.wanted += clips
         if is_there:
-            self.there += 1
-            self.short += outcome is not None and outcome.reason == "short"
-            self.lengths[round(clip_window(clip)[1], 2)] += 1
+            self.there += clips
+            self.short += clips * (outcome is not None and outcome.reason == "short")
+            self.lengths[seconds] += clips
         elif outcome is not None and outcome.status == UNAVAILABLE:
-            self.gone += 1
+            self.gone += clips
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,24 @@ def count_clips(
     """Everything but the splits: those `count_rows` adds."""
     counts = Counts()
     whys: Counter[tuple[str, str, str]] = Counter()
-    for name, clip in clips.items():
-        outcome, is_there = outcomes.get(name), name in sizes
-        counts.total.add(clip, is_there, outcome)
-        label = clip.label or NO_LABEL
-        if label not in counts.classes:
-            counts.classes[label] = Count()
-        counts.classes[label].add(clip, is_there, outcome)
+    # Clips of which the same is known are counted first: a tenth of the steps at full size.
+    alike = Counter(
+        (clip.label, name in sizes, outcomes.get(name), round(clip_window(clip)[1], 2))
+        for name, clip in clips.items()
+    )
+    for (label, is_there, outcome, seconds), number in alike.items():
+        known = counts.classes.setdefault(label or NO_LABEL, Count())
+        for count in (counts.total, known):
+            count.add(number, is_there, outcome, seconds)
         if is_there:
-            counts.bytes += sizes[name]
             came = outcome is not None and outcome.status == DOWNLOADED
-            counts.sources[outcome.source if came and outcome else NOT_IN_REPORT] += 1
+            counts.sources[outcome.source if came and outcome else NOT_IN_REPORT] += number
         else:
             why = why_missing(outcome)
-            whys[why] += 1
-            counts.failed += outcome is not None and why[0] not in ("", UNAVAILABLE)
+            whys[why] += number
+            counts.failed += number * (why[0] not in ("", UNAVAILABLE))
     counts.whys = tuple(Why(*why, number) for why, number in whys.most_common())
+    counts.bytes = sum(size for name, size in sizes.items() if name in clips)
     counts.not_listed = len(sizes) - counts.total.there
     return counts
 
@@ -143,13 +145,14 @@ def count_rows(
     outcomes: Mapping[str, Outcome],
 ) -> None:
     """Count by version and split. `rows`: (clip, version, split), as often as it is listed."""
-    for name, version, split in rows:
-        clip = clips.get(name)
-        if clip is not None:
-            key = (version, split)
-            if key not in counts.splits:
-                counts.splits[key] = Count()
-            counts.splits[key].add(clip, name in sizes, outcomes.get(name))
+    alike = Counter(
+        (version, split, name in sizes, outcomes.get(name))
+        for name, version, split in rows
+        if name in clips
+    )
+    for (version, split, is_there, outcome), number in alike.items():
+        count = counts.splits.setdefault((version, split), Count())
+        count.add(number, is_there, outcome, 0.0)
 
 
 def median_length(lengths: Mapping[float, int]) -> float | None:

@@ -79,7 +79,7 @@ def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History
 
 def _time(text: str) -> datetime | None:
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M").replace(tzinfo=UTC)
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:  # a line of the report that was edited by hand
         return None
 

@@ -118,7 +118,7 @@ def suspects_of(data: Dataset, looks: Sequence[Look]) -> list[Suspect]:
     found = find_suspects(looks, data.youtube_id)
     edges = {look.name: look.edges for look in looks if look.edges and look.bytes}
     sizes = {data.sizes[name] for name in edges}
-    for name, size in data.sizes.items():
+    for name, size in data.sizes.items() if sizes else ():
         if size in sizes and name not in edges:
             try:
                 edges[name] = hash_edges(data.path(name))

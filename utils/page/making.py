@@ -17,7 +17,7 @@ from urllib.parse import quote
 from utils.cli import VERSION, say
 from utils.errors import UserError
 from utils.lists.official import needed_lists
-from utils.lists.reading import ClipLists, same_split
+from utils.lists.reading import ClipLists, same_split, without_garbage_collection
 from utils.lists.versions import Rows, read_rows
 from utils.page.content import Content, NextStep, ShownKind, shown_kinds
 from utils.page.counts import NO_LABEL, Counts, count_clips, count_rows, look_at_folder
@@ -42,13 +42,14 @@ def make_page(
     from utils.page.render import render_page
 
     now = datetime.now(UTC)
-    data = look_at(listed.lists, folder, args)
-    counts = count_clips(data.clips, data.sizes, data.outcomes.of)
-    rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
-    count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
+    with without_garbage_collection():
+        data = look_at(listed.lists, folder, args)
+        counts = count_clips(data.clips, data.sizes, data.outcomes.of)
+        rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
+        count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
     there = [name for name in data.clips if name in data.sizes]
     looks = probe_clips(data, draw_sample(there, args.sample, args.seed), memory, args)
-    leaking = leaking_videos(listed.rows, data.clips, data.sizes)
+    leaking = leaking_videos(listed.rows, data.clips, data.sizes) if listed.leaks else []
     suspects = in_order([*suspects_of(data, looks), *leaking])
     kinds = shown_kinds(suspects, len(looks), len(there))
     drawn = draw_pictures(data.clips, there, args.pictures, args.seed)

@@ -20,7 +20,7 @@ from utils.progress import plural
 
 HOUR = timedelta(hours=1)
 WIDTH, HEIGHT = 1000, 100  # of the box that marks are drawn in
-BARS = 24  # of a histogram, at the most about
+BARS, FEW_BARS = 24, 7  # of a histogram, at the most and at the least, about
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,10 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
     low, high = _shown_range(values)
     step = max(least_step, nice_step(high - low, BARS))
     first = math.floor(low / step + 1e-9)
-    number = max(1, math.floor(high / step + 1e-9) - first + 1)
+    number = math.floor(high / step + 1e-9) - first + 1
+    if number < FEW_BARS:  # clips that are all alike: one thin bar, with room around it
+        first -= min(first, (FEW_BARS - number) // 2)
+        number = FEW_BARS
     into: Counter[int] = Counter()
     for value in values:
         into[min(number - 1, max(0, math.floor(value / step + 1e-9) - first))] += 1
@@ -241,7 +244,7 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
     )
     return Plot(
         title=title,
-        unit="percent of clips",
+        unit="% of clips",
         says=f"Half have {number_text(values[count // 2])} or less; {_range_of(values)}.",
         series=(Series("there", title, bar_path(bars)),),
         x_ticks=x_ticks,
@@ -253,7 +256,7 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
 def _shown_range(values: Sequence[float]) -> tuple[float, float]:
     """From where to where the sorted values are drawn."""
     low, high = values[len(values) // 100], values[-1 - len(values) // 100]
-    near = max(2 * (high - low), high / 2)
+    near = max(2 * (high - low), 0.6 * high)
     return (
         values[0] if high - values[0] <= near else low,
         values[-1] if values[-1] - low <= near else high,

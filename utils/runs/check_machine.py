@@ -33,7 +33,7 @@ from utils.video.ffmpeg import find_ffmpeg, last_line
 
 INSTALL = "pip install -U -r requirements.txt"
 OLD_DAYS = 60  # YouTube changes faster than that
-BYTES_A_CLIP, BYTES_A_SMALL_CLIP = 1_500_000, 750_000  # 10 s at CRF 18: 480 lines; 256
+BYTES_A_CLIP, BYTES_A_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
 
 NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,14 +23,15 @@ from uuid import uuid4
 
 from utils.cli import say
 from utils.cluster.code import own_script, pack_code
+from utils.cluster.tasks import TOKEN, Finding, Question
 from utils.errors import UserError
 from utils.machines import machine_name
 from utils.packages import NAMES, check_packages
+from utils.process import STOP
 from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
-    from utils.cluster.members import Finding, Question
 
 CONNECT_SECONDS = 10.0
 WORKERS_SECONDS = 30.0  # for the first worker to be there
@@ -77,14 +79,14 @@ def open_cluster(
 ) -> Iterator[Cluster | None]:
     """The workers that --dask names, each asked whether it can take part; None without --dask.
 
-    workspace: the run's temporary folder; sees: folders that every worker has to see besides.
+    workspace: the run's temporary folder; sees: what else every worker has to see.
     Raises UserError.
     """
     if not args.dask:
         yield None
         return
     from utils.cluster.head import Cluster
-    from utils.cluster.members import Members, Question
+    from utils.cluster.members import Members
 
     with ExitStack() as stack:
         client = _connect(args.dask, stack)
@@ -94,11 +96,11 @@ def open_cluster(
         question = Question(
             workspace, uuid4().hex, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees)
         )
-        members = Members(client, name, workspace, look_around, question, script, say)
+        members = Members(client, name, workspace, look_around, question, say)
         members.look()
         if args.strict and members.left_out:
             raise UserError("--strict: a worker cannot take part, see above")
-        if not members.fit:
+        if not members.fit and not STOP.is_set():
             raise UserError(f"no worker of {args.dask} can take part, see above")
         if not args.quiet:
             say(f"dask         {members.line()}")
@@ -131,12 +133,10 @@ def _connect(address: str, stack: ExitStack) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(f"no Dask scheduler answers at {address}: {error}") from None
     stack.callback(_quietly, client.close, timeout=3)
-    try:
-        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-    except TimeoutError:
-        raise UserError(
-            f"the Dask scheduler at {address} has no workers: start some (dask worker {address})"
-        ) from None
+    deadline = time.monotonic() + WORKERS_SECONDS
+    while not client.scheduler_info()["workers"] and not STOP.wait(0.1):
+        if time.monotonic() > deadline:
+            raise UserError(f"Dask has no workers: start some (dask worker {address})")
     return client
 
 
@@ -159,8 +159,6 @@ def _send_code(client: Any, name: str, workspace: Path, script: str) -> None:
 
 def look_around(question: Question) -> Finding:
     """Run by each worker, and by the head itself: what is there, and is the folder the same?"""
-    from utils.cluster.members import TOKEN, Finding
-
     machine = machine_name()
     try:
         check_packages(*question.packages)
@@ -172,9 +170,9 @@ def look_around(question: Question) -> Finding:
         return Finding(machine, problem=str(error))
     written = f"token-{uuid4().hex}"
     try:
-        for folder in question.sees:
-            if not folder.is_dir():
-                return Finding(machine, problem=f"it does not see the folder {folder}")
+        for path in question.sees:
+            if not path.exists():
+                return Finding(machine, problem=f"it does not see {path}")
         if (question.folder / TOKEN).read_text(encoding="utf-8") != question.token:
             return Finding(machine, problem=f"its {question.folder} is another one than this run's")
         (question.folder / written).write_text(question.token, encoding="utf-8")

@@ -116,7 +116,9 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     sources = args.source
     rate = videos_per_hour(args)
     pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
-    if rate and videos and sources == ["youtube"]:
+    if rate and args.dask:
+        pace += " and machine"
+    elif rate and videos and sources == ["youtube"]:
         pace += f", so {clock(videos / rate * 3600)} or more"
     again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
     if not args.retry and sources != ["youtube"]:

@@ -16,6 +16,7 @@ from utils.sources.common import NOT_ASKED, Run, is_gone
 from utils.sources.youtube_cluster import fetch_on_cluster
 from utils.sources.youtube_sections import SectionLuck
 from utils.sources.youtube_video import fetch_video
+from utils.sources.ytdlp import end_ytdlp
 
 __all__ = ["SectionLuck", "from_youtube"]
 
@@ -41,5 +42,8 @@ def from_youtube(
         for results in fetch_on_cluster(videos, run, run.cluster):
             yield from results
         return
-    for results in run_parallel(fetch, videos, run.num_jobs):
-        yield from results
+    try:
+        for results in run_parallel(fetch, videos, run.num_jobs):
+            yield from results
+    finally:
+        end_ytdlp()

@@ -7,15 +7,16 @@ when YouTube blocks it, its videos go back to the head and from there to other m
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.clip import Clip
 from utils.cluster.tasks import Block, Partly
 from utils.machines import own_folder
 from utils.process import STOP, Stopped
-from utils.report import Result
+from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, read_report
 from utils.sources.common import FetchOptions, Run
 from utils.sources.pace import HOLD_SECONDS, MachinePace
 from utils.sources.youtube_sections import SectionLuck
@@ -62,10 +63,25 @@ def fetch_on_cluster(
         return [Result.of(clip, "unknown", source, message=how) for clip in task.clips], False
 
     tasks = (VideoTask(number, clips) for number, clips in videos)
+    told: set[str] = set()
     for results, is_block in cluster.run(functools.partial(fetch_there, there), tasks, lost):
         if is_block:
             pace.count_block()
+        told.update(result.clip for result in results)
         yield results
+    if STOP.is_set():
+        yield [each for each in _written_down(run.options.workspace) if each.clip not in told]
+
+
+def _written_down(workspace: Path) -> Iterator[Result]:
+    """The clips that the workers put in place, also those whose answer never came."""
+    for path in workspace.glob(f"*/{REPORT_NAME}"):
+        for row in read_report(path, RESULT_COLUMNS):
+            yield Result(
+                *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
+                *(int(row[7]), float(row[8]), int(row[9])),
+                *(row[10], row[11]),
+            )
 
 
 def fetch_there(there: There, task: VideoTask) -> Partly:
@@ -77,7 +93,9 @@ def fetch_there(there: There, task: VideoTask) -> Partly:
     results: list[Result] = []
     before = pace.blocks
     try:
-        results = fetch_video(task.clips, options, pace, luck, task.number)
+        with ReportFile(folder / REPORT_NAME, RESULT_COLUMNS) as report:
+            record = report.append_result
+            results = fetch_video(task.clips, options, pace, luck, task.number, record)
     except Stopped:
         if STOP.is_set():
             raise

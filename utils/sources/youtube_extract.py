@@ -13,8 +13,9 @@ from typing import Any
 from utils.process import Finished
 from utils.sources.common import YOUTUBE
 from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import extract_command
+from utils.sources.youtube_commands import child_environment, extract_command
 from utils.sources.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
+from utils.sources.ytdlp import run_ytdlp
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Extraction:
 def extract(attempt: Attempt, youtube_id: str) -> Extraction:
     """Ask for a video. Raises FetchError, which says that the site itself told it."""
     argv = extract_command(youtube_id, attempt.options, attempt.folder)
-    done = attempt.run(argv)
+    env = child_environment(attempt.proxy)
+    done = run_ytdlp(argv, timeout=attempt.time_left(), env=env)
     try:
         info = read_info(done, attempt.options.url_base)
     except FetchError as error:

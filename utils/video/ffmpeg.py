@@ -51,10 +51,10 @@ class Encode:
 
     Defaults: `veryfast` takes 1.2 CPU-s for 10 s of 640x360 where x264's own `medium` takes 3.3,
     and at constant quality pays for it in bytes, not in looks. benchmarks/README.md has the
-    comparison behind CRF 18.
+    comparison behind CRF 20.
     """
 
-    crf: float = 18
+    crf: float = 20
     preset: str = "veryfast"
     codec: str = "libx264"
     tune: str | None = None

@@ -1,0 +1,158 @@
+"""What a clip costs, in one table: every job of the suite beside the plain way, and what is wanted.
+
+  python -m benchmarks.table             # an hour on 2 cores
+  python -m benchmarks.table --quick     # 10 minutes; the lists at a tenth of their size
+  python -m benchmarks.table --only load_frames plan
+
+Each row is one of the other benchmarks, which say what the plain way is and print more. `ratio` is
+ours / plain, the median over turns on the same input: of CPU seconds, or of what the row names;
+load_frames is the other way round, torchcodec / ours. Seconds wanted are those of the machine that
+benchmarks/README.md was measured on, start of the script included; --quick asks for a tenth of
+them, start and all. A row that cannot be measured here says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks import bookkeeping, download, frames, load, plan
+from benchmarks.clips import FILMS, clips_to_measure
+from utils.cli import make_parser, run_script
+from utils.report import REPORT_NAME
+from utils.video.ffmpeg import find_ffmpeg
+
+AT_MOST, AT_LEAST = "<=", ">="
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. `wanted` holds for `value`, which is the ratio unless it says a unit."""
+
+    job: str
+    ratio: float
+    bound: str
+    wanted: float
+    value: float | None = None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        value = self.ratio if self.value is None else self.value
+        reached = value <= self.wanted if self.bound == AT_MOST else value >= self.wanted
+        measured = f"{self.value:.2f} {self.unit}" if self.value is not None else ""
+        wanted = f"{self.bound} {self.wanted:g} {self.unit}".rstrip()
+        cells = (self.job, f"{self.ratio:.2f}", measured, wanted, "yes" if reached else "no")
+        return f"| {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: `scale` of the lists, so many turns."""
+
+    scale: float
+    turns: int
+
+
+FULL, QUICK = Effort(1.0, 5), Effort(0.1, 2)
+
+
+def downloads(work: Path, effort: Effort) -> Iterator[Row]:
+    pairs, _ = download.compare(videos=effort.turns + 1, rounds=effort.turns, seconds=300)
+    cpu = median(ours.cpu / plain.cpu for plain, ours in pairs)
+    yield Row("download.py, CPU a clip of 10 s", cpu, AT_MOST, 0.5)
+    ratio = median(ours.bytes / plain.bytes for plain, ours in pairs)
+    size = median(ours.bytes for _, ours in pairs) / 1e6
+    yield Row("download.py, bytes a clip of a 5-minute video", ratio, AT_MOST, 1.0, size, "MB")
+
+
+def frame_extract(work: Path, effort: Effort) -> Iterator[Row]:
+    groups = clips_to_measure(FILMS, work / "clips").items()
+    for (size, clips), wanted in zip(groups, (0.52, 0.52, 0.65), strict=True):
+        found = frames.compare(clips, [find_ffmpeg().path], work / size, effort.turns)
+        yield Row(f"frame_extract.py, {size}", found["ours/plain0"], AT_MOST, wanted)
+
+
+def plan_dead(work: Path, effort: Effort) -> Iterator[Row]:
+    """Plain: Python's csv reads the list and the report."""
+    clips = round(650_000 * effort.scale)
+    plan.make_inputs(work, clips)
+
+    def plain() -> None:
+        for path in (work / "list.csv", work / "known" / REPORT_NAME):
+            with path.open(newline="") as file:
+                {row[0]: row for row in csv.reader(file)}
+
+    ours = [plan.time_plan(work, "known")[1] for _ in range(effort.turns)]
+    theirs = [frames.cpu(plain)[0] for _ in range(effort.turns)]
+    ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+    job = f"plan, a report with {clips:,} dead clips"
+    yield Row(job, ratio, AT_MOST, 5 * effort.scale, median(ours), "s")
+
+
+def kept_books(name: str, wanted: float, unit: str, work: Path, effort: Effort) -> Iterator[Row]:
+    """A job of benchmarks.bookkeeping; wanted in seconds, or (no unit) as a ratio."""
+    pairs = bookkeeping.JOBS[name](work, effort.scale, effort.turns)
+    ours, _, ratio, _ = bookkeeping.middle(pairs)
+    if unit:
+        yield Row(name, ratio, AT_MOST, wanted * effort.scale, ours, unit)
+    else:
+        yield Row(name, ratio, AT_MOST, wanted)
+
+
+def load_frames(work: Path, effort: Effort) -> Iterator[Row]:
+    """640x272 and 640x360, GOP 250; the median over both films."""
+    loaders, missing = load.installed()
+    if "torchcodec" in missing:
+        raise NotThere(f"torchcodec: {missing['torchcodec']}")
+    chosen = {name: loaders[name] for name in ("load_frames", "torchcodec")}
+    clips = clips_to_measure(FILMS, work, ((640, 360),))["360 lines"]
+    ways = {"random chunk": 1.4, "8 uniform": 1.6, "whole clip": 1.4}
+    for way, wanted in ways.items():
+        each = [load.measure(clip, way, chosen, effort.turns * 4 + 1)[1].ratio for clip in clips]
+        yield Row(f"load_frames, {way}; torchcodec / ours", median(each), AT_LEAST, wanted)
+
+
+class NotThere(Exception):
+    """What a row is compared with is not installed."""
+
+
+JOBS: dict[str, Callable[[Path, Effort], Iterator[Row]]] = {
+    "download": downloads,
+    "frame_extract": frame_extract,
+    "plan": plan_dead,
+    "ava_csv": partial(kept_books, "AVA-Kinetics lists", 4.0, "s"),
+    "reorg": partial(kept_books, "reorg --no_check", 6.0, "s"),
+    "verify": partial(kept_books, "--verify, a clip", 0.6, ""),
+    "load_frames": load_frames,
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--quick", action="store_true", help="fewer turns, shorter lists")
+    parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS), help="these rows")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    effort = QUICK if args.quick else FULL
+    print("| job | ratio | measured | wanted | reached |\n|---|---|---|---|---|", flush=True)
+    for name in args.only:
+        with tempfile.TemporaryDirectory(prefix="table_") as folder:
+            try:
+                for row in JOBS[name](Path(folder), effort):
+                    print(row, flush=True)
+            except NotThere as error:
+                print(f"| {name} | not measured: {error} | | | |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
