@@ -92,6 +92,21 @@ def test_a_report_that_is_none(name: str, lab: Lab, source: MakeSource) -> None:
     keeps_promise(lab, lab.run(), 0)
 
 
+def test_a_line_that_a_kill_has_cost(lab: Lab, source: MakeSource) -> None:
+    """Killed between a clip's name and its line: the next start writes it, though all is there."""
+    for number in range(2):
+        lab.video(f"abcdefghij{number}", source(**SMALL))
+    keeps_promise(lab, lab.run(), 0)
+    report = lab.out / "download_report.csv"
+    lines = report.read_text(encoding="utf-8").splitlines(keepends=True)
+    report.write_text("".join(lines[:-1]), encoding="utf-8")
+    (lab.out / ".tmp" / "run-killed").mkdir(parents=True)
+    os.utime(lab.out / ".tmp" / "run-killed", (0, 0))  # long ago
+    lab.standin.clear_log()
+    keeps_promise(lab, lab.run(), 0)
+    assert "killed before its line was written" in report.read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to forbid root a file"
 )
