@@ -63,8 +63,8 @@ class Annotations:
     """One annotation file.
 
     `rows` has the columns of the file as text, in categories (the box and action_id are "" where
-    there is none), and, as int64, `line` (from 1), `nanoseconds` (the timestamp) and `second` (its floor, in
-    seconds). `refused` are the rows that are none.
+    there is none), and, as int64, `line` (from 1), `nanoseconds` (the timestamp) and `second` (its
+    floor, in seconds). `refused` are the rows that are none.
     """
 
     path: Path
