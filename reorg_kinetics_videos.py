@@ -32,7 +32,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,12 +41,11 @@ from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_s
 from utils.errors import UserError
 from utils.files import DiskFull, make_folder, run_folder, sync_folder
 from utils.packages import check_packages
-from utils.parallel import run_parallel
-from utils.process import STOP, Stopped, stop_on_signals, stop_run
+from utils.process import stop_on_signals, stop_run
 from utils.progress import Progress
 from utils.report import ReportFile, own_report
-from utils.runs.bring import settle
 from utils.runs.bring_cluster import settle_on_cluster
+from utils.runs.bring_here import settle_here
 from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
 from utils.runs.gather import scan
 from utils.runs.reorg_actions import (
@@ -58,7 +57,6 @@ from utils.runs.reorg_actions import (
     REPORT_NAME,
     Group,
     Job,
-    Outcome,
 )
 from utils.runs.reorg_plan import make_groups, say_plan
 from utils.runs.reorg_report import (
@@ -126,16 +124,6 @@ def bring_all(
     size = 1 if job.check else CHUNK
     counts: Counter[str] = Counter()
     is_full = False
-
-    def settle_chunk(chunk: Sequence[Group]) -> list[Outcome]:
-        done: list[Outcome] = []
-        with suppress(Stopped):
-            for group in chunk:
-                if STOP.is_set():
-                    break
-                done += settle(group, job)
-        return done
-
     num_files = sum(len(group.files) for group in groups)
     note = cluster.note if cluster else str
     with Progress(num_files, "file", quiet=args.quiet, note=note) as progress:
@@ -145,7 +133,7 @@ def bring_all(
             cluster.members.tell = progress.say
             settled = settle_on_cluster(to_do, job, cluster)
         else:
-            settled = run_parallel(settle_chunk, to_do, args.num_jobs)
+            settled = settle_here(to_do, job, args.num_jobs)
         for outcomes in settled:
             write_down(outcomes, report)
             for outcome in outcomes:

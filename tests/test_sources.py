@@ -13,7 +13,6 @@ from tests.scripts import Done, report_rows, run, write_list
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
 from utils.video.checks import decode_whole
-from utils.video.ffmpeg import find_ffmpeg
 from utils.video.mp4_length import read_length
 from utils.video.probe import probe
 
@@ -186,7 +185,7 @@ def test_a_file_that_breaks_off_anywhere_is_found(source: MakeSource, tmp_path: 
     """And the length read from the boxes is the one that the packets give."""
     whole = source(seconds=4, fps="30000/1001")
     assert read_length(whole).seconds == pytest.approx(probe(whole).end, abs=0.02)
-    decode_whole(find_ffmpeg(), whole)
+    decode_whole(whole)
     data, part = whole.read_bytes(), tmp_path / "part.mp4"
     for size in [*range(0, len(data), len(data) // 97), len(data) - 1]:
         part.write_bytes(data[:size])

@@ -311,8 +311,8 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
     """`read_report` of `path` and of the reports beside it: the last line for a clip counts.
 
     status: only lines that say this. Of one file all such rows, oldest first. Of several only the
-    latest of each clip, by `finished_at`, the last column; they are read twice, and that takes
-    160 MB for 650,000 clips. Raises UserError.
+    latest of each clip, by `finished_at`, the last column; they are read twice: 650,000 lines in
+    2.4 s and not 1.0, with 130 MB more. Raises UserError.
     """
     at = columns.index("status")
     paths = report_paths(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,21 +31,21 @@ from utils.runs.reorg_actions import (
     Outcome,
     report_path,
 )
-from utils.video.ffmpeg import Ffmpeg
 from utils.video.probe import BadClip
 from utils.video.rewrap import check_same_pictures, rewrap
 
+Look = Callable[[Found, bool], Quality]  # `examine`, here or in a worker process
 NAME_TOLERANCE = 0.5  # seconds by which a clip may differ from what its name says, unremarked
 
 
 # --- one clip ------------------------------------------------------------------------------------
 
 
-def settle(group: Group, job: Job) -> list[Outcome]:
+def settle(group: Group, job: Job, look: Look = examine) -> list[Outcome]:
     """Bring in the best file for one clip, and say what became of each. Raises only Stopped."""
     outcomes, rivals = pass_over_same(group, job)
     if rivals:
-        worth = weigh(group, rivals, job.check, job.tool)
+        worth = weigh(group, rivals, job.check, look)
         outcomes += settle_rivals(group, rivals, worth, job)
     return outcomes
 
@@ -62,14 +62,16 @@ def pass_over_same(group: Group, job: Job) -> tuple[list[Outcome], list[Found]]:
     return outcomes, rivals
 
 
-def weigh(group: Group, rivals: Sequence[Found], check: bool, tool: Ffmpeg) -> dict[str, Quality]:
+def weigh(
+    group: Group, rivals: Sequence[Found], check: bool, look: Look = examine
+) -> dict[str, Quality]:
     """What the files are worth, and the one in its place if there is one; decoded if `check`.
 
-    Raises nothing but Stopped.
+    Raises nothing but what `look` does.
     """
     everyone = [*rivals, group.there] if group.there else list(rivals)
     if len(everyone) > 1 or check or not rivals[0].is_mp4:
-        return {found.path: examine(found, tool if check else None) for found in everyone}
+        return {found.path: look(found, check) for found in everyone}
     return {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
 
 

@@ -6,7 +6,6 @@ workers only look.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -17,7 +16,6 @@ from utils.process import Stopped
 from utils.runs.bring import pass_over_same, settle_rivals, weigh
 from utils.runs.gather import Found, Quality
 from utils.runs.reorg_actions import Group, Job, Outcome
-from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
@@ -50,8 +48,7 @@ def settle_on_cluster(
                 else:
                     ready.append(outcomes)
 
-    work = functools.partial(weigh_there, cluster.ffmpeg)
-    with suppress(Stopped), closing(cluster.run(work, tasks(), lost)) as weighed:
+    with suppress(Stopped), closing(cluster.run(weigh_there, tasks(), lost)) as weighed:
         for task, worth in weighed:
             settled = settle_rivals(task.group, list(task.rivals), worth, job)
             yield [*task.outcomes, *settled]
@@ -60,9 +57,9 @@ def settle_on_cluster(
     yield from ready
 
 
-def weigh_there(ffmpeg: str | None, task: ToWeigh) -> Weighed:
+def weigh_there(task: ToWeigh) -> Weighed:
     """The worker, in a process of the cluster."""
-    return task, weigh(task.group, task.rivals, True, find_ffmpeg(ffmpeg))
+    return task, weigh(task.group, task.rivals, True)
 
 
 def lost(task: ToWeigh, how: str) -> Weighed:

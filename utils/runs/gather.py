@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
-from utils.errors import UserError
 from utils.files import TEMP_FOLDER
 from utils.video.checks import check_complete, decode_whole
-from utils.video.ffmpeg import Ffmpeg
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
 from utils.video.rewrap import rewrap_problem
 
@@ -133,8 +131,8 @@ def canonical_name(stem: str) -> str | None:
     return clip_name(youtube_id, start, AVA_TIME_END if end is None else end)
 
 
-def examine(found: Found, tool: Ffmpeg | None) -> Quality:
-    """What a file is worth; `tool`: decode it whole with this, too. Raises nothing but Stopped."""
+def examine(found: Found, whole: bool = True) -> Quality:
+    """What a file is worth; `whole`: decode all of it, too. Raises nothing."""
     if not found.size:
         return Quality("the file is empty")
     path = Path(found.path)
@@ -142,13 +140,11 @@ def examine(found: Found, tool: Ffmpeg | None) -> Quality:
         if not found.is_mp4 and (problem := rewrap_problem(path)):
             return Quality(problem)
         seen = probe(path)
-        if tool is not None:
+        if whole:
             check_complete(path)
-            decode_whole(tool, path)
+            decode_whole(path)
     except BadClip as error:
         return Quality(error.message)
-    except UserError as error:  # ffmpeg has gone in the middle of the run
-        return Quality(str(error))
     return Quality(duration=seen.end - seen.start, pixels=seen.width * seen.height)
 
 

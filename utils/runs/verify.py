@@ -14,25 +14,15 @@ from utils.clip import Clip, clip_window
 from utils.errors import UserError
 from utils.files import names_in, run_folder, set_aside
 from utils.lists.reading import ClipLists
-from utils.parallel import run_parallel
+from utils.parallel import run_in_processes
 from utils.progress import Progress, plural
 from utils.report import REPORT_NAME, read_shorts
 from utils.runs.cluster import open_cluster
 from utils.video.checks import check_complete, check_length, decode_whole
-from utils.video.ffmpeg import find_ffmpeg
 from utils.video.probe import BadClip, probe
 
 BAD_FOLDER = ".bad"
 PACKAGES = ("av", "ffmpeg-python", "joblib")
-
-
-@dataclass(frozen=True)
-class Checking:
-    """What the workers share. `ffmpeg`: --ffmpeg, which each machine finds anew."""
-
-    out: Path
-    ffmpeg: str | None
-    timeout: float
 
 
 @dataclass(frozen=True)
@@ -52,11 +42,11 @@ class Checked:
     unknown: str = ""
 
 
-def check(checking: Checking, task: ClipToCheck) -> Checked:
-    """The worker: decode one clip whole, and measure it."""
-    path = checking.out / f"{task.clip.name}.mp4"
+def check(out: Path, task: ClipToCheck) -> Checked:
+    """The worker, in a process of its own: decode one clip whole, and measure it."""
+    path = out / f"{task.clip.name}.mp4"
     try:
-        decode_whole(find_ffmpeg(checking.ffmpeg), path, checking.timeout)
+        decode_whole(path)
         check_complete(path)
         if not task.is_short:
             check_length(probe(path), clip_window(task.clip)[1])
@@ -78,12 +68,12 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             cluster = stack.enter_context(open_cluster(args, workspace, PACKAGES))
         note = cluster.note if cluster else str
         progress = stack.enter_context(Progress(len(clips), "clip", quiet=args.quiet, note=note))
-        worker = functools.partial(check, Checking(out, args.ffmpeg, args.timeout))
+        worker = functools.partial(check, out)
         if cluster:
             cluster.members.tell = progress.say
             checked = cluster.run(worker, tasks, lost)
         else:
-            checked = run_parallel(worker, tasks, args.num_jobs)
+            checked = run_in_processes(worker, tasks, args.num_jobs, lost)
         write_down(checked, progress, out, args.dry_run)
     if not args.quiet:
         done, bad = sum(progress.counts.values()), progress.counts["bad"]

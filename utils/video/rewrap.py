@@ -49,7 +49,7 @@ def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
 
 def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
     """Whether two files decode whole, to the same pictures in the same time. Raises BadClip."""
-    decode_whole(tool, target)
+    decode_whole(target)
     if picture_hashes(tool, source) != picture_hashes(tool, target):
         raise BadClip("undecodable", "re-wrapped, it shows other pictures")
     before, after = probe(source), probe(target)
