@@ -184,11 +184,9 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
     "64 file descriptors": (["prlimit", "--nofile=64"], {0}),
     "16 file descriptors": (["prlimit", "--nofile=16"], {0, 1, 2}),
     "512 MB": (["prlimit", f"--as={512 << 20}"], {0, 1, 2}),
-    "200 MB": (["prlimit", f"--as={200 << 20}"], {2}),
     "30 processes": ([*NOBODY, "prlimit", "--nproc=30"], {0, 1}),
     "5 processes": ([*NOBODY, "prlimit", "--nproc=5"], {0, 1, 2}),
 }
-SLOW = ("16 file descriptors", "512 MB", "200 MB", "30 processes")
 
 
 @pytest.fixture
