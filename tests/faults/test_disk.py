@@ -187,6 +187,7 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
     "30 processes": ([*NOBODY, "prlimit", "--nproc=30"], {0, 1}),
     "5 processes": ([*NOBODY, "prlimit", "--nproc=5"], {0, 1, 2}),
 }
+SLOW = ("16 file descriptors", "512 MB", "30 processes")
 
 
 @pytest.fixture
