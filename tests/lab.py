@@ -53,6 +53,7 @@ class Lab:
         locks.mkdir(exist_ok=True)
         far_machine = ROOT / "tests" / "far_machine"
         far = {
+            "TMPDIR": str(self.folder),
             MACHINE_VARIABLE: name,
             "PYTHONPATH": os.pathsep.join(map(str, filter(None, (far_machine, packages)))),
             "FAR_LOCKS": str(locks),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import logging
+import math
 import os
 import signal
 import subprocess
@@ -17,8 +20,9 @@ from tests.standin.mirror import Mirror
 from tests.standin.server import StandIn
 from utils.cli import Parser
 from utils.errors import UserError
+from utils.files import run_folder
 from utils.report import report_paths
-from utils.runs.cluster import add_cluster_options, check_dask
+from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
 
 if importlib.util.find_spec("distributed") is None:
     pytest.skip("distributed is not installed: requirements-cluster.txt", allow_module_level=True)
@@ -269,3 +273,24 @@ def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     check_dask(parser.parse_args([]))
     with pytest.raises(UserError, match="pip install -r requirements-cluster.txt"):
         check_dask(parser.parse_args(["--dask", "head:8786"]))
+
+
+def test_a_task_that_ends_its_process_is_given_up_and_one_that_raises(
+    lab: Lab, shared: Path
+) -> None:
+    options = argparse.Namespace(dask=lab.address, strict=False, quiet=True)
+
+    def lost(task: float, how: str) -> str:
+        return how
+
+    try:
+        with run_folder(shared) as space, open_cluster(options, space, ["av"]) as cluster:
+            assert cluster is not None
+            died = list(cluster.run(os._exit, [7], lost))
+            assert died == ["its worker process ended with exit code 7"]
+            raised = list(cluster.run(math.sqrt, [-1.0, 4.0], lost))
+            assert sorted(map(str, raised)) == ["2.0", "ValueError: math domain error"]
+            assert set(cluster.run(abs, range(-50, 0), lost)) == set(range(1, 51))
+            assert list(space.glob("begun-*")) == []
+    finally:
+        logging.disable(logging.NOTSET)

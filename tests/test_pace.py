@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from utils.sources.pace import Pace, Turn
+from utils.machines import MACHINE_VARIABLE
+from utils.process import Stopped
+from utils.sources.pace import MachinePace, Pace, Turn, TurnedAway
 
 
 def test_starts_are_spread_over_all_workers() -> None:
@@ -80,3 +85,40 @@ def test_a_scout_without_an_answer_is_replaced() -> None:
     assert first.is_scout and second.is_scout
     pace.passed(second)
     assert not pace.wait_turn().is_scout
+
+
+def test_a_machines_processes_share_one_limiter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(MACHINE_VARIABLE, "alpha")
+    first, second = MachinePace(tmp_path, 60, 900), MachinePace(tmp_path, 60, 900)
+    monkeypatch.setenv(MACHINE_VARIABLE, "beta")
+    elsewhere = MachinePace(tmp_path, 60, 900)
+    turn = first.wait_turn()
+    with second._state() as state:
+        assert state.next_start > time.monotonic() + 30  # the other process's next turn
+    first.blocked(turn, "bot_check")
+    second.hold_seconds = 0.0
+    with pytest.raises(TurnedAway):
+        second.wait_turn()
+    block = second.pause_left()
+    assert block is not None and block[0] == "bot_check" and block[1] > 800
+    assert (second.blocks, elsewhere.blocks, elsewhere.pause_left()) == (1, 0, None)
+    assert elsewhere.wait_turn().period == 0
+
+
+def test_a_scout_whose_process_was_killed_is_replaced(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    pace = MachinePace(tmp_path, 0, 0.01)
+    pace.blocked(pace.wait_turn(), "rate_limited")
+    with pace._state() as state:
+        state.scout = gone.pid
+    assert pace.wait_turn().is_scout
+
+
+def test_a_machines_pace_ends_with_its_run(tmp_path: Path) -> None:
+    pace = MachinePace(tmp_path / "run", 0, 900)
+    with pytest.raises(Stopped):
+        pace.wait_turn()
+    assert not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from utils.errors import UserError
-from utils.machines import clear_dead_runs, lock_path, run_prefix, showing_life
+from utils.machines import clear_dead_runs, lock_path, remove_run, run_prefix, showing_life
 
 TEMP_FOLDER = ".tmp"
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
@@ -92,7 +92,7 @@ def run_folder(out: Path) -> Iterator[Path]:
         with showing_life(folder):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_run(folder)
         lock.release()
         with suppress(OSError):
             lock_path(folder).unlink()

@@ -92,14 +92,26 @@ def _clear_if_dead(folder: Path) -> None:
         return
     try:
         with FileLock(lock, timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_run(folder)
             lock.unlink(missing_ok=True)
     except Timeout:
         pass
     except NotImplementedError:  # a file system without locks
         if silent >= SILENT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_run(folder)
             lock.unlink(missing_ok=True)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run's temporary folder, also while workers of a cluster still write into it.
+
+    Renamed first: what comes after that finds no folder, and is not left behind.
+    """
+    dead = folder.with_name(f"{folder.name}.dead")
+    with suppress(OSError):
+        os.rename(folder, dead)
+    shutil.rmtree(dead, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -171,6 +171,24 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """What is started in here never sees Ctrl-C, which goes to the whole group.
+
+    The mask is inherited. multiprocessing's resource tracker would lift it when it starts.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    masked = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def sleep(seconds: float) -> None:
     """Sleep, but no longer than the run lasts. Raises Stopped."""
     if STOP.wait(max(0.0, seconds)):

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from utils.packages import describe
-from utils.process import STOP, Stopped
+from utils.process import STOP, Stopped, without_ctrl_c
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -46,14 +46,10 @@ class WorkerProcess(Generic[Task, Outcome]):
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(function, other_end), daemon=True)
-        # Ctrl-C goes to the whole group; the mask is inherited, so that no worker ever sees it.
-        masked = hasattr(signal, "pthread_sigmask")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
         try:
-            self._process.start()
+            with without_ctrl_c():
+                self._process.start()
         finally:
-            if before is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             other_end.close()  # or the pipe would not close when the process dies
 
     def call(self, task: Task) -> Outcome:

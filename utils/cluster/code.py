@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def own_script() -> str:
     """The script that runs, by its path in the checkout; empty for one that is not of the suite."""
     path = Path(sys.argv[0]).resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+    is_ours = path.suffix == ".py" and path.parent in (ROOT, ROOT / "benchmarks")
+    return path.relative_to(ROOT).as_posix() if is_ours else ""
 
 
 def pack_code(script: str) -> bytes:

@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import runpy
+import shutil
 import signal
 import struct
 import sys
@@ -19,6 +20,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from utils.cluster.tasks import STOPPED
@@ -42,6 +44,7 @@ def main() -> None:
             answers.flush()
         except OSError:
             break
+    leave()
 
 
 def read_frames(pipe: BinaryIO, frames: queue.SimpleQueue[bytes | None]) -> None:
@@ -51,7 +54,14 @@ def read_frames(pipe: BinaryIO, frames: queue.SimpleQueue[bytes | None]) -> None
     STOP.set()
     frames.put(None)
     time.sleep(PATIENCE)
-    os._exit(1)
+    leave()
+
+
+def leave() -> None:
+    """End, and take the code away: a worker that was killed cannot."""
+    with suppress(OSError):
+        shutil.rmtree(os.getcwd(), ignore_errors=True)
+    os._exit(0)
 
 
 def work(script: str, function: bytes, task: bytes) -> tuple[bool, Any, str]:

@@ -27,7 +27,7 @@ from utils.cluster.tasks import TOKEN, Finding, Question
 from utils.errors import UserError
 from utils.machines import machine_name
 from utils.packages import NAMES, check_packages
-from utils.process import STOP
+from utils.process import STOP, without_ctrl_c
 from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:
@@ -121,12 +121,13 @@ def _connect(address: str, stack: ExitStack) -> Any:
     if address.startswith("local:"):
         scratch = tempfile.mkdtemp(prefix="kinetics-dask-")
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        where = LocalCluster(
-            n_workers=int(address.removeprefix("local:")),
-            threads_per_worker=1,
-            dashboard_address=None,
-            local_directory=scratch,
-        )
+        with without_ctrl_c():
+            where = LocalCluster(
+                n_workers=int(address.removeprefix("local:")),
+                threads_per_worker=1,
+                dashboard_address=None,
+                local_directory=scratch,
+            )
         stack.callback(_quietly, where.close, timeout=5)
     try:
         client = Client(where, timeout=CONNECT_SECONDS, set_as_default=False)

@@ -195,6 +195,8 @@ class MachinePace(Pace):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if not self._path.parent.is_dir():  # which the lock would make
+            raise Stopped
         try:
             self._file_lock.acquire()
         except NotImplementedError:  # a file system without locks
