@@ -31,13 +31,13 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say
 from utils.files import make_folder, run_folder
 from utils.packages import check_packages
-from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
 from utils.progress import Progress
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally, own_report
 from utils.runs.check import check
@@ -69,6 +69,7 @@ from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
+FOUND = "found on disk: the run that fetched it was killed before its line was written"
 CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 
 
@@ -141,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return EXIT_OK
         if plan.to_fetch:
-            try_tools(args)
+            with suppress(Stopped):
+                try_tools(args)
+        if STOP.is_set():
+            return 128 + received_signal()
         with (
             run_folder(out) as workspace,
             own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
@@ -209,6 +213,8 @@ def fetch(
         result = Result.of_refused(refused)
         if result.message not in plan.known.refused:
             report.append_result(result)
+    for name in plan.known.unreported:
+        report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
         Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,

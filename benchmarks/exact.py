@@ -135,7 +135,7 @@ def compare(path: Path, chance: random.Random) -> tuple[str, str]:
     """(verdict, in what the clip differs or why it was decoded from its start)."""
     try:
         reference = plainly_decoded(path)
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, IndexError):  # IndexError: the copy was left without a stream
         return "not decoded by PyAV either", ""
     if not reference:
         return "not decoded by PyAV either", ""

@@ -19,9 +19,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import psutil
 
 from tests.faults.promise import SMALL, Lab, checks, problem_of
 from tests.scripts import finish
@@ -103,7 +106,10 @@ def moment_of(lab: Lab) -> str:
     """What the run is at, by its children and its temporary files."""
     if not (lab.out / ".tmp").is_dir():
         return "start or end"
-    names = {p.name() for p in lab.processes()}
+    names = set()
+    for process in lab.processes():
+        with suppress(psutil.Error):
+            names.add(process.name())
     if any("ffmpeg" in name for name in names):
         return "cut"
     temporary = [path.suffix for path in (lab.out / ".tmp").rglob("*") if path.is_file()]

@@ -65,7 +65,8 @@ def measure(folder: Path, form: str) -> tuple[float, float, int]:
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "make_training_lists.py", str(folder / "clips"), str(out)]
-    command += ["--format", form, "--quiet", "--shard_size", "100M"]
+    command += ["--format", form, "--quiet"]
+    command += ["--shard_size", "100M"] if form == "webdataset" else []
     command += ["--input_csv", *(str(folder / f"kinetics-700_{s}.csv") for s in ("train", "val"))]
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT)

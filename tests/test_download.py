@@ -240,80 +240,6 @@ def test_picture_options_hold_in_one_encode(
         assert frame_numbers(path) == list(range(25, 100))
 
 
-@pytest.mark.parametrize("name", ["with space", "%03d", "a:b", "quote'\"", "-dash"])
-def test_odd_folders(name: str, standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
-    standin.knobs(status=403, client="ffmpeg")  # through yt-dlp's own file names as well
-    listing = write_list(tmp_path / "list.csv", ["abcdefghijk,8,10"])
-    done = run("download.py", *arguments(standin, tmp_path / name, listing), cwd=tmp_path)
-    assert done.code == 0, done.err
-    assert clips_in(tmp_path / name) == ["abcdefghijk_000008_000010.mp4"]
-    assert {path.name for path in tmp_path.iterdir()} <= {"list.csv", name, ".cache"}
-
-
-HOSTILE = """\
-\ufeffyoutube_id,time_start,time_end,label,split\r
-abcdefghijk,8,10,ok,val\r
-../../x,0,10,a,val\r
-;touch x,0,10,a,val\r
-$(touch x)1,0,10,a,val\r
-abcdefghijk,NaN,10,a,val\r
-abcdefghijk,inf,-1,a,val\r
-abcdefghijk,1e300,10,a,val\r
-abcdefghijk,10,8,a,val\r
-abcdefghijk,8,10,a,val,more,columns\r
-abcdefghijk,8\r
-"abcdefghijk,8,10,a,val\r
-abcdefghijk\u0663,8,10,a,val\r
-,,,,\r
-abcdefghijk,-5,10,a,val\r
-\r
-"abcdefghijk","8","10","a, quoted",validate\r
-"""
-
-
-def test_hostile_rows_are_refused_with_their_line(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
-    listing = tmp_path / "list.csv"
-    listing.write_bytes(HOSTILE.encode())
-    done = run("download.py", *arguments(standin, tmp_path / "out", listing), cwd=tmp_path)
-    assert done.code == 1
-    assert clips_in(tmp_path / "out") == ["abcdefghijk_000008_000010.mp4"]
-    assert {p.name for p in tmp_path.iterdir()} <= {"list.csv", "out", ".cache"}
-    for line in range(3, 13):
-        assert f"list.csv:{line}: " in done.err
-    assert "and 3 more" in done.err
-    report = (tmp_path / "out" / "download_report.csv").read_text(encoding="utf-8")
-    assert report.count(",invalid,") == 13
-    assert f"{listing}:15: " in report
-    run("download.py", *arguments(standin, tmp_path / "out", listing), cwd=tmp_path)
-    assert (tmp_path / "out" / "download_report.csv").read_text(encoding="utf-8") == report
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "is empty"),
-        (b"label,video\nx,y\n", "no youtube_id, time_start, time_end"),
-        (b"abcdefghijk,0902,0.1,0.2,0.3,0.4,12\n", "make_ava_kin_download_csv.py"),
-        (b"abcdefghijk,0902\n", "make_ava_kin_download_csv.py"),
-        (b"youtube_id,time_start,time_end\n", "no row"),
-        (b"youtube_id,time_start,time_end\n\xff\xfe,1,2\n", "not UTF-8"),
-        (b"youtube_id,youtube_id,time_start,time_end\n", "twice"),
-    ],
-)
-def test_what_is_no_list_is_said_in_one_line(content: bytes, says: str, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_bytes(content)
-    done = run("download.py", "out", "--input_csv", "list.csv", cwd=tmp_path)
-    assert done.code == 2
-    assert says in done.err
-    assert done.err.count("\n") == 1
-    assert "list.csv" in done.err
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -438,22 +364,6 @@ def wait_for(condition: object, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
-
-
-def test_two_runs_at_once_do_no_harm(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    rows = []
-    for number in range(4):
-        standin.add_video(f"abcdefghij{number}", source(seconds=20))
-        rows.append(f"abcdefghij{number},8,10")
-    listing, out = write_list(tmp_path / "list.csv", rows), tmp_path / "out"
-    pair = [start("download.py", *arguments(standin, out, listing), cwd=tmp_path) for _ in "ab"]
-    assert [finish(process).code for process in pair] == [0, 0]
-    for path in out.glob("*.mp4"):
-        assert frame_numbers(path) == list(range(200, 250))
-    assert len(clips_in(out)) == 4
-    assert nothing_temporary(out)
-    lines = (out / "download_report.csv").read_text().splitlines()
-    assert all(line.count(",") == 11 for line in lines)
 
 
 def test_verify_finds_bad_clips_and_fetches_them_anew(
@@ -611,27 +521,3 @@ def test_sections_come_over_https_too(
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-def test_a_folder_where_a_clip_should_be(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    standin.add_video("inthewayyyy", source(seconds=20))
-    (tmp_path / "out" / "inthewayyyy_000008_000010.mp4" / "mine").mkdir(parents=True)
-    done = download(standin, tmp_path, ["inthewayyyy,8,10"])
-    assert done.code == 1
-    assert "a folder is where the file should be: " in done.err
-    assert f"{tmp_path}/out/inthewayyyy_000008_000010.mp4" in done.err
-    assert (tmp_path / "out" / "inthewayyyy_000008_000010.mp4" / "mine").is_dir()
-
-
-def test_a_proxys_password_is_not_printed(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    standin.add_video("passwordddd", source(seconds=20))
-    proxy = "http://user:s3cret@127.0.0.1:9"
-    done = download(standin, tmp_path, ["passwordddd,8,10"], "--proxy", proxy, "--timeout", "8")
-    assert done.code == 1
-    assert "s3cret" not in done.err
-    assert "s3cret" not in (tmp_path / "out" / "download_report.csv").read_text()
-    assert "user:***@" in done.err

@@ -177,6 +177,17 @@ def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSour
     assert all(len(list((tmp_path / "out" / name).iterdir())) >= 10 for name in folders)
 
 
+def test_fragments_with_longer_sound_are_no_truncated_clip(tmp_path: Path) -> None:
+    """Opened without the search, such a file gives the sound's length for the picture's."""
+    clip = tmp_path / "in" / "fragments.mp4"
+    clip.parent.mkdir()
+    inputs = ["-f", "lavfi", "-i", "testsrc2=s=96x64:d=1:r=25", "-f", "lavfi", "-i", "sine=d=2"]
+    outputs = ["-c:v", "libx264", "-bf", "0", "-movflags", "frag_keyframe+empty_moov", str(clip)]
+    subprocess.run([ffmpeg_path(), "-v", "error", "-nostdin", *inputs, *outputs], check=True)
+    assert run(clip.parent, tmp_path / "out", "--fps", "0").code == 0
+    assert rows(tmp_path / "out")["fragments"]["frames"] == "25"
+
+
 def test_a_rerun_makes_what_is_missing_and_nothing_else(tmp_path: Path, source: MakeSource) -> None:
     clip = source(seconds=1, fps=25, size=(64, 64))
     folder, out = link_clips(tmp_path / "in/label", a=clip, b=clip), tmp_path / "out"

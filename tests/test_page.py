@@ -107,7 +107,7 @@ def known_folder(folder: Path) -> Path:
     for video in videos[:8]:
         (clips / f"{clip(video)}.mp4").touch()
     (clips / f"{clip('not_listed_')}.mp4").touch()
-    write_rows(folder / "list.csv", videos)
+    write_rows(folder / "list.csv", [*videos, videos[0]])  # a repeat counts once
     day = "2026-11-22T"
     rows = [
         (v, "downloaded", "", "youtube", f"{day}10:{n:02}:00Z") for n, v in enumerate(videos[:6])
@@ -138,7 +138,9 @@ def test_numbers(tmp_path: Path) -> None:
     assert reasons == {"not asked for": 8, "vanished": 1, "private": 1, "removed": 1, "network": 1}
     classes = {row["label"]: row["missing"] for row in numbers["classes"]}
     assert classes == dict.fromkeys(LABELS, 3)
-    assert [(row["version"], row["split"]) for row in numbers["splits"]] == [("list", "val")]
+    (part,) = numbers["splits"]
+    assert (part["version"], part["split"]) == ("list", "val")
+    assert (part["wanted"], part["there"], part["gone"]) == (20, 8, 2)
     table = rows_of(clips / "classes.csv")
     assert {row["label"]: row["missing_percent"] for row in table} == dict.fromkeys(LABELS, "60.0")
     assert numbers["next"] == [

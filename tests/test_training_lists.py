@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.scripts import run, write_list
+from tests.scripts import run, start, write_list
 from tests.training_sets import (
     AVA_CLIPS,
     AVA_IDS,
@@ -308,9 +309,13 @@ def test_lengths_and_hashes_are_measured_once(tmp_path: Path, source: Callable[.
     lines = memory.read_text().splitlines()
     lists_of(*words, "--min_seconds", 3, "--hash", code=1)
     assert memory.read_text().splitlines() == lines
-    os.utime(clips / "aaaaaaaaaaa_000000_000010.mp4", (1, 1))
+    changed = clips / "aaaaaaaaaaa_000000_000010.mp4"
+    changed.unlink()  # a link to a video that others use
+    changed.write_bytes(long.read_bytes() + b"\0\0\0\x08free")
     lists_of(*words, "--min_seconds", 3, "--hash", code=1)
-    assert len(memory.read_text().splitlines()) > len(lines)
+    (again,) = table(tmp_path / "out" / "manifest.csv")
+    assert len(again["sha256"]) == 64 and again["sha256"] != row["sha256"]
+    assert len(memory.read_text().splitlines()) == len(lines) + 1
 
 
 def test_manifests_are_compared_and_followed(tmp_path: Path, lists: Lists, clips: Path) -> None:
@@ -411,6 +416,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
         ["--per_class", "0"],
         ["--fraction", "2"],
         ["--shard_size", "5"],
+        ["--shard_size", "1M"],
         ["--pretrain"],
         ["--frames", str(clips)],
         ["--absolute", "--path_prefix", "/"],
@@ -418,8 +424,41 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     ]
     for bad in wrong:
         lists_of(clips, tmp_path / "b", *given, *bad, code=2)
+    for option in ("--absolute", "--link_dir=x", "--path_prefix=x"):
+        words = [clips, tmp_path / "b", "--format", "webdataset", option]
+        assert "has none" in lists_of(*words, code=2)
     assert "needs --annotations" in lists_of(clips, tmp_path / "b", "--format", "ava", code=2)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_killed_run_leaves_whole_shards_and_is_finished(tmp_path: Path, lists: Lists) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in clip_names(lists["400_train"]):
+        (clips / f"{name}.mp4").write_bytes(os.urandom(2_000_000))
+    given = ["--format", "webdataset", "--input_csv", lists["400_train"], "--shard_size", "5M"]
+    words = [clips, tmp_path / "out", *given, "--n", 2]
+    process = start("make_training_lists.py", *words, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "out").glob("*.tar")):
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    left = sorted((tmp_path / "out").glob("*.tar"))
+    assert left and all(len(members_of(path)) % 3 == 0 for path in left)
+    lists_of(clips, tmp_path / "out", *given)
+    names = [name for path in (tmp_path / "out").glob("*.tar") for name in members_of(path)]
+    assert len(names) == len(set(names)) == 3 * 50
+    assert not (tmp_path / "out" / ".tmp").exists()
+
+
+def members_of(path: Path) -> list[str]:
+    """The names in a whole tar; raises where it is torn."""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None and len(file.read()) == member.size
+        return tar.getnames()
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, lists: Lists, clips: Path) -> None:

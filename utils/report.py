@@ -342,20 +342,26 @@ class Known:
     # clip: (status, reason, source that said so)
     reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
+    unreported: frozenset[str] = frozenset()  # clips on disk whose line a kill has cost
 
     def status(self, clip: Clip) -> str:
         """`unavailable` or `failed`; empty for a clip that the report does not know."""
         return self.reasons[clip.name][0] if clip.name in self.reasons else ""
 
 
-def read_known(path: Path) -> Known:
-    """Read the download report, of all machines: the last line for a clip counts."""
+def read_known(path: Path, on_disk: Iterable[str] = ()) -> Known:
+    """Read the download report, of all machines: the last line for a clip counts.
+
+    on_disk: clips of which it is to be said whether they have a line.
+    """
+    unreported = set(on_disk)
     reasons: dict[str, tuple[str, str, str]] = {}
     refused: set[str] = set()
     kept: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for row in read_reports(path, RESULT_COLUMNS):
         clip, status = row[0], row[4]
         if status == DOWNLOADED:
+            unreported.discard(clip)
             if clip in reasons:
                 del reasons[clip]
         elif status == INVALID:
@@ -363,7 +369,7 @@ def read_known(path: Path) -> Known:
         elif status in (UNAVAILABLE, FAILED):
             why = (status, row[5], row[6])
             reasons[clip] = kept.setdefault(why, why)
-    return Known(reasons, frozenset(refused))
+    return Known(reasons, frozenset(refused), frozenset(unreported))
 
 
 def read_shorts(path: Path) -> frozenset[str]:

@@ -130,9 +130,9 @@ def silent_port() -> Iterator[int]:
     ("base", "reason"),
     [
         ("http://127.0.0.1:1/", "network"),
-        ("http://nowhere.invalid/", "network"),
-        ("https://{tls}/", "network"),
-        ("http://127.0.0.1:{silent}/", "timeout"),
+        pytest.param("http://nowhere.invalid/", "network", marks=pytest.mark.slow),
+        pytest.param("https://{tls}/", "network", marks=pytest.mark.slow),
+        pytest.param("http://127.0.0.1:{silent}/", "timeout", marks=pytest.mark.slow),
     ],
     ids=["refused", "no such name", "TLS", "silent"],
 )

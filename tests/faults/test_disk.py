@@ -73,7 +73,7 @@ def fill(folder: Path, leave: int = 0) -> Path:
 
 
 @needs_root
-@pytest.mark.parametrize("way", ["cut", "fetch"])
+@pytest.mark.parametrize("way", ["cut", pytest.param("fetch", marks=pytest.mark.slow)])
 def test_the_disk_fills_up(way: str, lab: Lab, small_disk: Mount, source: MakeSource) -> None:
     """Over ffmpeg's output, and over yt-dlp's; what is there is whole, and more room mends it."""
     video = source(seconds=10, size=(320, 180), complexity=3.0)
@@ -121,7 +121,7 @@ def test_a_read_only_disk(lab: Lab, small_disk: Mount, source: MakeSource) -> No
 
 
 @needs_root
-@pytest.mark.parametrize("how", ["unmounted", "renamed"])
+@pytest.mark.parametrize("how", ["unmounted", pytest.param("renamed", marks=pytest.mark.slow)])
 def test_the_folder_vanishes(how: str, lab: Lab, tmp_path: Path, source: MakeSource) -> None:
     """The run ends at once, in one line; no clip is counted that is not there."""
     for number in range(8):
@@ -188,7 +188,7 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
     "30 processes": ([*NOBODY, "prlimit", "--nproc=30"], {0, 1}),
     "5 processes": ([*NOBODY, "prlimit", "--nproc=5"], {0, 1, 2}),
 }
-SLOW = ("16 file descriptors", "200 MB", "30 processes")
+SLOW = ("16 file descriptors", "512 MB", "200 MB", "30 processes")
 
 
 @pytest.fixture

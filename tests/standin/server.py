@@ -41,7 +41,13 @@ CHUNK = 64 << 10
 # Without a limit the kernel takes megabytes that no client ever reads, and the log counts them.
 SEND_BUFFER = 64 << 10
 HTML = b"<!DOCTYPE html><html><body>Before you continue to YouTube</body></html>"
-TYPES = {".mp4": "video/mp4", ".csv": "text/csv", ".txt": "text/plain", ".gz": "application/gzip"}
+TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".csv": "text/csv",
+    ".txt": "text/plain",
+    ".gz": "application/gzip",
+}
 
 
 @dataclass(frozen=True)

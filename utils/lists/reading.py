@@ -300,7 +300,8 @@ def every_row(
             name = f"{youtube_id}_{start_name}_{end_name}"
         label = row[label_at] if label_at >= 0 else ""
         split = row[split_at] if split_at >= 0 else ""
-        yield line, name, start, end, label, split, tuple((name, row[i]) for i, name in other)
+        extra = tuple([(column, row[i]) for i, column in other]) if other else ()
+        yield line, name, start, end, label, split, extra
 
 
 class _Times(dict[str, tuple[float, str]]):

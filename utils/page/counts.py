@@ -144,7 +144,7 @@ def count_rows(
     sizes: Mapping[str, int],
     outcomes: Mapping[str, Outcome],
 ) -> None:
-    """Count by version and split. `rows`: (clip, version, split), as often as it is listed."""
+    """Count by version and split. `rows`: (clip, version, split), each once."""
     alike = Counter(
         (version, split, name in sizes, outcomes.get(name))
         for name, version, split in rows

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from utils.clip import Clip, clip_window
+from utils.clip import MAX_TIME, Clip, clip_window
 from utils.packages import Streak
 from utils.page.outcomes import Outcomes
 from utils.page.pictures import Form, Picture, PictureTask, make_picture
@@ -115,7 +115,7 @@ def _run(
 
 def suspects_of(data: Dataset, looks: Sequence[Look]) -> list[Suspect]:
     """What the probed clips show, and which files of the folder are their doubles."""
-    found = find_suspects(looks, data.youtube_id)
+    found = [_as_reported(data, each) for each in find_suspects(looks, data.youtube_id)]
     edges = {look.name: look.edges for look in looks if look.edges and look.bytes}
     sizes = {data.sizes[name] for name in edges}
     for name, size in data.sizes.items() if sizes else ():
@@ -127,3 +127,12 @@ def suspects_of(data: Dataset, looks: Sequence[Look]) -> list[Suspect]:
         if STOP.is_set():
             raise Stopped
     return [*found, *find_doubled(edges, data.sizes, data.path, data.youtube_id)]
+
+
+def _as_reported(data: Dataset, suspect: Suspect) -> Suspect:
+    """A short clip that download.py kept knowingly says so, and comes after the others."""
+    outcome = data.outcomes.of.get(suspect.clip)
+    if suspect.kind != "short" or outcome is None or outcome.reason != "short":
+        return suspect
+    detail = f"{suspect.detail}; kept as short: its video ends there"
+    return replace(suspect, detail=detail, badness=suspect.badness - MAX_TIME)

@@ -181,4 +181,8 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> tuple[Ne
         command = shlex.join(map(str, [*words, page.parent / "missing.csv"]))
         what = f"looks in the mirror's archives for the {total.gone:,} that are gone from YouTube"
         steps.append(NextStep(command, what))
+    if total.there and not total.to_try:
+        words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
+        command = shlex.join(map(str, [*words, "--input_csv", *args.given]))
+        steps.append(NextStep(command, "writes training lists of what is there"))
     return tuple(steps)

@@ -32,9 +32,7 @@ ODD_BYTES = 100  # of such a picture: the heads of a small one alone take 40
 ODD_SPREAD = 10.0  # levels, of the first frame
 ODD_SOUND = 4000.0  # bytes of sound a second; silence takes 300 of AAC
 BLOCK = 8  # pixels of a picture whose short side is 96
-FROZEN_BELOW = (
-    3.0  # levels by which the mean of a block ever changes; camera noise makes less than 1
-)
+FROZEN_BELOW = 4.0  # levels by which a block's mean ever changes; noise alone makes 1
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,15 @@ def _spelled(number: int | None, names: tuple[str, ...], label: str) -> str:
 
 
 def wanted_rows(rows: Rows, splits: frozenset[str]) -> Iterator[tuple[str, str, str]]:
-    """(clip, version, split) of every row; of chosen splits only, if any were chosen."""
-    for name, (version, split) in zip(rows.names, rows.parts(), strict=True):
-        if not splits or split in splits:
-            yield name, version, split
+    """(clip, version, split), each once; of chosen splits only, if any were chosen."""
+    seen: dict[Part, set[str]] = {}
+    for name, part in zip(rows.names, rows.parts(), strict=True):
+        if splits and part[1] not in splits:
+            continue
+        names = seen.setdefault(part, set())
+        if name not in names:
+            names.add(name)
+            yield name, *part
 
 
 def find_leaks(rows: Rows) -> tuple[Leak, ...]:

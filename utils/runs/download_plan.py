@@ -19,7 +19,7 @@ from pathlib import Path
 from utils.cli import say
 from utils.clip import Clip
 from utils.errors import UserError
-from utils.files import free_bytes, names_in
+from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists.fetching import fetch_needed
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
@@ -97,8 +97,11 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     there = names_in(out, ".mp4")
     on_disk = lists.clips.keys() & there
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
-    # With all there and nothing refused, the report has nothing to tell.
-    known = read_known(out / REPORT_NAME) if missing or lists.refused else Known()
+    # A run that was killed leaves its folder, and may have named a clip and not written its line.
+    was_killed = (out / TEMP_FOLDER).is_dir()
+    known = Known()
+    if missing or lists.refused or was_killed:  # else the report has nothing to tell
+        known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
     again = missing
     if not args.retry and args.source == ["youtube"]:
         again = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]

@@ -19,9 +19,11 @@ import certifi
 from utils.sources.common import FetchOptions
 from utils.video.ffmpeg import Input
 
-CHUNK = (
-    2**20
-)  # bytes a request: the rest of one is sent for nothing; over 10 MiB YouTube slows down
+# Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.
+CHUNK = 2**18
+INDEX_CHUNK = (
+    2**15
+)  # while ffmpeg reads a file's beginning, end and index, of which it needs little
 
 
 def format_arguments(options: FetchOptions) -> list[str]:
@@ -86,7 +88,8 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
 
     The reconnects repair connections that are cut, stall or are answered 5xx or 429 once; without
     `rw_timeout` a stall hangs for ever. `request_size` keeps YouTube from slowing down (13 s to
-    3.9 s); ffmpeg before 8.1 has no such option and would refuse the line.
+    3.9 s), and small ones save bytes (benchmarks/README.md); ffmpeg before 8.1 has no such option
+    and would refuse the line.
     """
     headers = dict(fmt.get("http_headers") or {})
     wanted = {
@@ -96,8 +99,11 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
         "reconnect_on_http_error": "429,5xx",
         "reconnect_delay_max": "8",
         "request_size": str(CHUNK),
+        "initial_request_size": str(INDEX_CHUNK),
     }
     found = {k: v for k, v in wanted.items() if v and k in options.ffmpeg.http_options}
+    if "request_size" in found:
+        found["multiple_requests"] = "1"  # over one connection
     found["rw_timeout"] = "15000000"  # microseconds
     if urlsplit(url).scheme == "https":
         # ffmpeg 9 checks certificates, and looks for the authorities only where Debian keeps them.

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import compress
 
 from utils.errors import UserError
 from utils.lists.classes import Classes
@@ -18,6 +19,7 @@ from utils.lists.versions import ID_LENGTH, Rows
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 HOLDOUT = "holdout"  # the split of rows that --holdout names without one
 NO_LABEL = -1
+_IN_LIST = bytes([1]) + bytes(255)  # reasons, translated: 1 for a row that is in a list
 
 
 class Reason(IntEnum):
@@ -65,18 +67,18 @@ class Choice:
 
     def chosen(self, split: str | None = None) -> Iterator[int]:
         """The rows that are in a list (of `split`), in the order of the lists."""
-        for at, (reason, of) in enumerate(zip(self.reasons, self.splits, strict=True)):
-            if not reason and (split is None or of == split):
-                yield at
+        rows = compress(range(self.wanted), self.reasons.translate(_IN_LIST))
+        if split is None:
+            return rows
+        splits = self.splits
+        return (at for at in rows if splits[at] == split)
 
     def excluded(self) -> Iterator[int]:
         return (at for at, reason in enumerate(self.reasons) if reason)
 
     def used_splits(self) -> list[str]:
         """The splits that have a clip, in the order train, val, test."""
-        found = {
-            split for split, reason in zip(self.splits, self.reasons, strict=True) if not reason
-        }
+        found = set(compress(self.splits, self.reasons.translate(_IN_LIST)))
         return [split for split in SPLITS if split in found]
 
     def label(self, at: int) -> str:

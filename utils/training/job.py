@@ -9,6 +9,7 @@ import os
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from utils.errors import UserError
@@ -40,7 +41,7 @@ class Job:
     annotations: tuple[Path, ...] = ()
     gone: list[str] = field(default_factory=list)  # clips that went away while they were read
 
-    @property
+    @cached_property
     def before(self) -> str:
         """What stands before `<clip>.mp4` in a list: empty, or ends with a slash."""
         return path_before(self.clips, self.prefix)

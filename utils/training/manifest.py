@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.clip import AVA_TIME_END, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name, printable
 from utils.errors import UserError
 from utils.lists.versions import ListFile, Rows
 from utils.report import format_time, now
@@ -53,21 +53,21 @@ def lines(choice: Choice) -> Iterator[str]:
     quoted = [f'"{name.replace(chr(34), chr(34) * 2)}"' if set(name) & set(',"') else name
               for name in choice.classes.names]  # fmt: skip
     quoted.append("")  # number -1: no label
-    times: dict[tuple[float, float], str] = {}
+    nominal: dict[float, str] = {}
+    measured, hashes, numbers, sizes = choice.seconds, choice.hashes, choice.numbers, choice.sizes
     for split in SPLITS:
         for at in choice.chosen(split):
-            if (seconds := choice.seconds.get(at)) is not None:
-                text = f"{seconds:.3f}"
-            elif (text := times.get(key := (rows.starts[at], rows.ends[at]), "")) == "":
-                text = times[key] = nominal_seconds(*key)
-            label = quoted[choice.numbers[at]]
-            sha256 = choice.hashes.get(at, "")
-            yield f"{names[at]},{split},{label},{choice.sizes[at]},{text},{sha256}\n"
+            if measured:
+                text = f"{measured[at]:.3f}"
+            elif (text := nominal.get(length := rows.ends[at] - rows.starts[at], "")) == "":
+                text = nominal[length] = nominal_seconds(length)
+            sha256 = hashes[at] if hashes else ""
+            yield f"{names[at]},{split},{quoted[numbers[at]]},{sizes[at]},{text},{sha256}\n"
 
 
-def nominal_seconds(start: float, end: float) -> str:
-    """The length of a clip as its list gives it."""
-    return "6" if end == AVA_TIME_END else format_time(end - start)
+def nominal_seconds(length: float) -> str:
+    """The length of a clip as its list gives it; below 0 (`time_end` -1) for AVA-Kinetics."""
+    return format_time(AVA_DURATION if length < 0 else length)
 
 
 def is_ours(path: Path) -> bool:

@@ -12,7 +12,8 @@ from utils.training.formats import FORMATS
 from utils.training.subsets import fraction
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-SMALLEST_SHARD = 10_000
+SMALLEST_SHARD, SHARD_SIZE = 10_000, "1G"
+WITHOUT_PATHS = ("torchvision", "huggingface", "webdataset")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +127,7 @@ def _add_form_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--shard_size",
         type=shard_size,
-        default="1G",
+        default=SHARD_SIZE,
         metavar="BYTES",
         help="webdataset: a shard's most, with K, M or G",
     )
@@ -150,8 +151,13 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error("--absolute and --path_prefix exclude each other")
     if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
         parser.error(f"--lists_base {args.lists_base}: begins with http:// or https://")
-    if args.link_dir and args.format in ("torchvision", "huggingface", "webdataset"):
-        parser.error(f"--link_dir is for lists of paths, and --format {args.format} has none")
+    for option in ("link_dir", "path_prefix", "absolute"):
+        if getattr(args, option) and args.format in WITHOUT_PATHS:
+            parser.error(f"--{option} is for lists of paths, and --format {args.format} has none")
+    if args.link_dir and (args.frames or args.format == "ava"):
+        parser.error("--link_dir links clips, and these lists name frames")
+    if args.shard_size != shard_size(SHARD_SIZE) and args.format != "webdataset":
+        parser.error("--shard_size goes with --format webdataset")
 
 
 def shard_size(text: str) -> int:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,14 @@ class Shard:
     samples: tuple[Sample, ...]
 
     @property
+    def name(self) -> str:
+        return os.path.basename(self.final)
+
+    @property
+    def tar_bytes(self) -> int:
+        return END + sum(sample.tar_bytes for sample in self.samples)
+
+    @property
     def content(self) -> str:
         """A digest of all that the shard's bytes hang on, but the clips' own."""
         digest = hashlib.sha256()
@@ -68,10 +76,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class Written:
-    """What came of a shard: its bytes, or why it was not written. `gone`: the clip that was not."""
+    """What came of a shard: nothing to say, or why it was not written. `gone`: over which clip."""
 
     shard: Shard
-    bytes: int = 0
     problem: str = ""
     gone: str = ""
     disk_full: bool = False
@@ -81,14 +88,18 @@ def webdataset(job: Job) -> list[Path]:
     """Write what is not there yet. Raises UserError, DiskFull, Stopped."""
     shards = [s for split in job.choice.used_splits() for s in plan(job, split)]
     memory = job.out / MEMORY_NAME
-    known = {row[0]: (row[3], row[2]) for row in read_report(memory, MEMORY_COLUMNS)}
-    missing = [shard for shard in shards if not _is_there(shard, known)]
-    _check_folder(job.out, shards, known)
+    known = {row[0]: row[3] for row in read_report(memory, MEMORY_COLUMNS)}
+    planned = {shard.name: shard.content for shard in shards}
+    _check_folder(job.out, planned, known)
+    missing = [shard for shard in shards if not _is_there(shard, known.get(shard.name))]
     job.tell(f"shards       {len(shards):,}, {len(shards) - len(missing):,} of them there")
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(missing), "shard", quiet=job.quiet) as progress,
     ):
+        # Before they are written: a run that is killed must know its own shards again.
+        new = [shard for shard in missing if known.get(shard.name) != planned[shard.name]]
+        report.append_all((s.name, len(s.samples), s.tar_bytes, planned[s.name]) for s in new)
         for done in run_in_processes(write, missing, job.num_jobs, _crashed):
             if done.disk_full:
                 stop_run()
@@ -96,10 +107,7 @@ def webdataset(job: Job) -> list[Path]:
             progress.add("not written" if done.problem else "written")
             if done.problem:
                 job.gone.append(done.gone or done.shard.final)
-                progress.failure("not written", Path(done.shard.final).name, done.problem)
-                continue
-            name = Path(done.shard.final).name
-            report.append([name, len(done.shard.samples), done.bytes, done.shard.content])
+                progress.failure("not written", done.shard.name, done.problem)
     sleep(0)
     return [Path(shard.final) for shard in shards if os.path.exists(shard.final)]
 
@@ -141,25 +149,22 @@ def _sample(choice: Choice, at: int, clips: Path) -> Sample:
     return Sample(key, path, choice.sizes[at], cls, text.encode())
 
 
-def _is_there(shard: Shard, known: dict[str, tuple[str, str]]) -> bool:
-    name = os.path.basename(shard.final)
-    if name not in known or known[name][0] != shard.content:
+def _is_there(shard: Shard, known: str | None) -> bool:
+    if known != shard.content or not os.path.exists(shard.final):
         return False
-    return os.path.exists(shard.final) and str(os.path.getsize(shard.final)) == known[name][1]
+    return os.path.getsize(shard.final) == shard.tar_bytes
 
 
-def _check_folder(out: Path, shards: Sequence[Shard], known: dict[str, tuple[str, str]]) -> None:
+def _check_folder(out: Path, planned: Mapping[str, str], known: Mapping[str, str]) -> None:
     """Shards of two selections are never mixed: a reader takes all that the folder holds."""
-    ours = {os.path.basename(shard.final): shard for shard in shards}
     for path in sorted(out.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar")):
-        shard = ours.get(path.name)
-        if shard is None or (path.name in known and known[path.name][0] != shard.content):
+        if path.name not in known:
+            raise UserError(f"{path} is not of this script: name another folder, or remove it")
+        if planned.get(path.name) != known[path.name]:
             raise UserError(
                 f"{path} is of another selection of clips (more of them, another seed or"
                 " --shard_size): name another folder, or remove it"
             )
-        if path.name not in known:
-            raise UserError(f"{path} is not of this script: name another folder, or remove it")
 
 
 def write(shard: Shard) -> Written:
@@ -172,10 +177,9 @@ def write(shard: Shard) -> Written:
                 if problem:
                     return Written(shard, problem=problem, gone=sample.key)
         # tarfile pads to 10,240 bytes; the end mark of two blocks is all that the form asks for.
-        size = END + sum(sample.tar_bytes for sample in shard.samples)
-        os.truncate(temporary, size)
+        os.truncate(temporary, shard.tar_bytes)
         publish(temporary, Path(shard.final))
-        return Written(shard, bytes=size)
+        return Written(shard)
     except OSError as error:
         return Written(shard, problem=str(error), disk_full=is_disk_full(error))
     finally:

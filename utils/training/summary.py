@@ -49,7 +49,7 @@ def say_lists(rows: Rows, classes: Classes, tell: Tell) -> None:
     for old, new in classes.joined:
         tell(f"joined       {old!r} is {new!r}")
     for each in classes.renamed:
-        tell(f"renamed      {each.old!r} is {each.new!r} now ({each.seen})")
+        tell(f"renamed      {each.old!r} is {each.new!r} now (all {each.videos} videos of both)")
     if rows.refused:
         tell(f"refused      {plural(len(rows.refused), 'row')}")
         for refused in rows.refused[:SHOWN]:

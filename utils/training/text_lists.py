@@ -12,12 +12,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from utils.lists.versions import ID_LENGTH
 from utils.report import format_time
 from utils.training.choosing import Choice
 from utils.training.job import Job, write_lines
 
 COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number")
 MORE_COLUMNS = ("version", "bytes", "seconds", "sha256")
+ALL_COLUMNS = COLUMNS + MORE_COLUMNS
+ROWS_AT_ONCE = 1024
 
 
 def path_label(job: Job) -> list[Path]:
@@ -51,25 +54,34 @@ def _frame_folders(job: Job, split: str) -> Iterator[str]:
         yield f"{before}{choice.rows.names[at]} {choice.frames[at]} {choice.numbers[at]}\n"
 
 
-def known_of(choice: Choice, at: int, path: str) -> dict[str, str | int | float | None]:
-    """Everything that is known of a clip; a number or hash that is not is None."""
-    rows = choice.rows
-    name, number = rows.names[at], choice.numbers[at]
-    return {
-        "path": path,
-        "clip": name,
-        "youtube_id": name[:11],
-        "time_start": rows.starts[at],
-        "time_end": rows.ends[at],
-        "split": choice.splits[at],
-        "label": choice.label(at) or None,
-        "number": None if number < 0 else number,
-        "version": rows.lists[rows.list_at[at]].version,
-        "bytes": choice.sizes[at],
-        "seconds": choice.seconds.get(at),
-        "sha256": choice.hashes.get(at),
-        **{column: value for column, value in rows.extras[at] if column not in COLUMNS},
-    }
+Value = str | int | float | None
+
+
+def values_of(choice: Choice, at: int, path: str) -> list[Value]:
+    """What is known of a clip, in the order of COLUMNS and MORE_COLUMNS; None where nothing is."""
+    rows, number = choice.rows, choice.numbers[at]
+    name = rows.names[at]
+    return [
+        path,
+        name,
+        name[:ID_LENGTH],
+        rows.starts[at],
+        rows.ends[at],
+        choice.splits[at],
+        None if number < 0 else choice.classes.names[number],
+        None if number < 0 else number,
+        rows.lists[rows.list_at[at]].version,
+        choice.sizes[at],
+        choice.seconds.get(at),
+        choice.hashes.get(at),
+    ]
+
+
+def known_of(choice: Choice, at: int, path: str) -> dict[str, Value]:
+    """The same by name, with the further columns of its list."""
+    known = dict(zip(ALL_COLUMNS, values_of(choice, at, path), strict=True))
+    more = choice.rows.extras[at]
+    return known | {column: value for column, value in more if column not in known}
 
 
 def csv_with_header(job: Job) -> list[Path]:
@@ -78,20 +90,33 @@ def csv_with_header(job: Job) -> list[Path]:
 
 
 def _csv(job: Job, split: str) -> Iterator[str]:
-    choice = job.choice
-    extras = {extra for extra in set(choice.rows.extras[: choice.wanted]) if extra}
-    columns = dict.fromkeys((*COLUMNS, *MORE_COLUMNS))
-    columns |= dict.fromkeys(sorted({name for extra in extras for name, _ in extra}))
+    choice, extras = job.choice, job.choice.rows.extras
+    more = sorted({name for extra in set(extras[: choice.wanted]) for name, _ in extra})
+    more = [name for name in more if name not in ALL_COLUMNS]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    for at in choice.chosen(split):
-        known = known_of(choice, at, job.path(at))
-        times = {key: format_time(float(known[key] or 0)) for key in ("time_start", "time_end")}
-        writer.writerow(known | times)
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*ALL_COLUMNS, *more])
+    times = _Times()
+    for number, at in enumerate(choice.chosen(split), 1):
+        values = values_of(choice, at, job.path(at))
+        values[3:5] = times[choice.rows.starts[at]], times[choice.rows.ends[at]]
+        if more:
+            known = dict(extras[at])
+            values += [known.get(name, "") for name in more]
+        writer.writerow(values)
+        if number % ROWS_AT_ONCE == 0:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
+
+
+class _Times(dict[float, str]):
+    """Seconds -> as a list writes them; the same few thousand times repeat."""
+
+    def __missing__(self, seconds: float) -> str:
+        self[seconds] = text = format_time(seconds)
+        return text
 
 
 def json_lists(job: Job) -> list[Path]:

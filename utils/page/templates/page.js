@@ -9,7 +9,6 @@ const heads = [...table.tHead.rows[0].cells];
 const search = document.getElementById("search");
 const found = document.getElementById("found");
 const scroller = table.parentElement;
-const strips = new Map(Object.entries(JSON.parse(document.getElementById("strips").textContent)));
 const name = (row) => row.cells[0].textContent;
 document.documentElement.classList.add("scripted");
 
@@ -65,6 +64,14 @@ search.addEventListener("input", show);
 
 // --- a class opens to a strip of pictures --------------------------------------------------------
 
+let strips = null;
+
+// The pictures of all classes are 1 to 2 MB of text: read when a class is first opened.
+function picturesOf(row) {
+  strips ??= new Map(Object.entries(JSON.parse(document.getElementById("strips").textContent)));
+  return strips.get(name(row)) ?? [];
+}
+
 function toggle(row) {
   const button = row.cells[0].firstElementChild;
   if (row.strip) {
@@ -78,7 +85,7 @@ function toggle(row) {
   const strip = document.createElement("div");
   cell.colSpan = heads.length;
   strip.className = "strip";
-  for (const [clip, source, width, height] of strips.get(name(row))) {
+  for (const [clip, source, width, height] of picturesOf(row)) {
     const image = new Image(width, height);
     image.src = source;
     image.alt = image.title = clip;
@@ -91,7 +98,7 @@ function toggle(row) {
 }
 
 for (const row of rows) {
-  if (!strips.get(name(row))?.length) continue;
+  if (!("pictures" in row.dataset)) continue;
   const button = document.createElement("button");
   button.type = "button";
   button.setAttribute("aria-expanded", "false");
@@ -125,7 +132,7 @@ function restore(kept) {
   sort(kept.column, kept.direction);
   search.value = kept.search;
   for (const row of rows) {
-    if (kept.open.includes(name(row)) && strips.get(name(row))?.length) toggle(row);
+    if (kept.open.includes(name(row)) && "pictures" in row.dataset) toggle(row);
   }
   show();
   const row = rows.find((each) => name(each) === kept.focusedClass);
