@@ -77,13 +77,13 @@ def fill(folder: Path, leave: int = 0) -> Path:
 def test_the_disk_fills_up(way: str, lab: Lab, small_disk: Mount, source: MakeSource) -> None:
     """Over ffmpeg's output, and over yt-dlp's; what is there is whole, and more room mends it."""
     video = source(seconds=10, size=(320, 180), complexity=3.0)
-    for number in range(6):
+    for number in range(4):
         lab.video(f"filling___{number}", video, 1, 9)
     if way == "fetch":
         lab.standin.knobs(status=403, client="ffmpeg")
     done = lab.run("--n", "1")
     assert "no room left on the disk of" in done.err
-    assert len(lab.standin.requests(target="player")) < 6
+    assert len(lab.standin.requests(target="player")) < 4
     assert not (lab.out / ".tmp").exists()
     keeps_promise(lab, done, 2, mend=lambda: small_disk("size=60m"))
 
@@ -184,11 +184,10 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
     "64 file descriptors": (["prlimit", "--nofile=64"], {0}),
     "16 file descriptors": (["prlimit", "--nofile=16"], {0, 1, 2}),
     "512 MB": (["prlimit", f"--as={512 << 20}"], {0, 1, 2}),
-    "200 MB": (["prlimit", f"--as={200 << 20}"], {2}),
     "30 processes": ([*NOBODY, "prlimit", "--nproc=30"], {0, 1}),
     "5 processes": ([*NOBODY, "prlimit", "--nproc=5"], {0, 1, 2}),
 }
-SLOW = ("16 file descriptors", "512 MB", "200 MB", "30 processes")
+SLOW = ("16 file descriptors", "512 MB", "30 processes")
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ KINDS: dict[str, Kind] = {
     "too_short__": Kind(times=(3, 13), frames=range(75, 100), reason="short"),
     "past_end___": Kind(times=(10, 20), reason="past_end"),
 }
-IN_CI = ("audio_only_", "rotated____", "odd_sizes__", "vp9_opus___", "variable___")
+IN_CI = ("audio_only_", "rotated____", "vp9_opus___", "variable___")
 
 
 def made(kind: Kind, name: str, folder: Path, source: MakeSource) -> Path:

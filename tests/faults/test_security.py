@@ -90,6 +90,7 @@ def test_errors_hide_passwords_too(options: list[str], hidden: str, lab: Lab) ->
     assert hidden not in done.err
 
 
+@pytest.mark.slow
 def test_a_failing_proxy_hides_its_password(lab: Lab, source: MakeSource) -> None:
     lab.video("abcdefghijk", source(**SMALL))
     lab.more = ["--proxy", "http://user:s3cret@127.0.0.1:9", "--ytdlp_args"]

@@ -99,7 +99,7 @@ def twice(number: signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
     ("send", "number"),
     [
         pytest.param(once(signal.SIGINT), signal.SIGINT, marks=pytest.mark.slow),
-        (twice(signal.SIGINT), signal.SIGINT),
+        pytest.param(twice(signal.SIGINT), signal.SIGINT, marks=pytest.mark.slow),
         (once(signal.SIGTERM), signal.SIGTERM),
         pytest.param(once(signal.SIGHUP), signal.SIGHUP, marks=pytest.mark.slow),
     ],

@@ -80,7 +80,7 @@ def test_told_before_the_first_clip(name: str, lab: Lab, source: MakeSource) -> 
     assert says in done.err.splitlines()[-1], done.err
     assert lab.standin.requests() == []
     assert lab.report() == {}
-    if name in ("old ffmpeg", "yt-dlp crashes"):
+    if name == "yt-dlp crashes":
         keeps_promise(lab, done, 2)
     assert done.code == 2
 

@@ -78,7 +78,7 @@ def download_list(splits: Iterable[Split]) -> list[str]:
     clips: dict[tuple[str, int], str] = {}
     for split in splits:
         pairs = split.rows[["youtube_id", "second"]].drop_duplicates()
-        for pair in pairs.itertuples(index=False, name=None):
+        for pair in zip(pairs["youtube_id"].tolist(), pairs["second"].tolist(), strict=True):
             clips.setdefault(pair, split.name)
     end = f"{AVA_TIME_END:.0f}"
     return [
