@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import simplejpeg
 from PIL import Image
 
 from tests import scripts
 from tests.conftest import MakeSource
 from tests.scripts import link_clips
 from tests.standin.sources import ffmpeg_path, read_frame_number
+from utils.decode.jpeg import with_margin
 
 SCRIPT = Path(__file__).parent.parent / "frame_extract.py"
 VARIABLE = [0, 0.04, 0.1, 0.3, 0.32, 0.36, 0.5, 0.9, 1.0, 1.2, 1.5]
@@ -392,7 +394,7 @@ def test_settings_file_says_what_was_asked(tmp_path: Path, source: MakeSource) -
 
 
 @pytest.mark.parametrize("size", [(96, 171), (97, 160), (97, 171)])
-def test_what_lies_behind_an_odd_picture_in_memory_is_not_in_the_jpeg(
+def test_what_lies_behind_an_odd_picture_is_not_in_its_jpeg(
     size: tuple[int, int],
 ) -> None:
     height, width = size
