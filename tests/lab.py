@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from tests.scripts import ROOT
 from utils.machines import MACHINE_VARIABLE
 
@@ -41,6 +43,16 @@ class Lab:
     def wait_for_workers(self, count: int) -> None:
         """Until so many have come, in all."""
         wait_for(lambda: self.log.read_text().count("Starting worker compute stream") >= count)
+
+    def cpu_seconds(self) -> float:
+        """Of the scheduler, the workers, and what they have started and is running."""
+        total = 0.0
+        for child in self._children:
+            head = psutil.Process(child.pid)
+            for process in (head, *head.children(recursive=True)):
+                used = process.cpu_times()
+                total += used.user + used.system
+        return total
 
     def machine(
         self, name: str, hidden: Path | None = None, packages: Path | None = None, **more: str

@@ -389,3 +389,20 @@ def test_settings_file_says_what_was_asked(tmp_path: Path, source: MakeSource) -
     run(folder, tmp_path / "out", "--fps", "30000/1001", "--short_side", "48")
     kept = json.loads((tmp_path / "out/.frames_settings.json").read_text(encoding="utf-8"))
     assert (kept["fps"], kept["short_side"], kept["quality"]) == ("30000/1001", 48, 90)
+
+
+@pytest.mark.parametrize("size", [(96, 171), (97, 160), (97, 171)])
+def test_what_lies_behind_an_odd_picture_in_memory_is_not_in_the_jpeg(
+    size: tuple[int, int],
+) -> None:
+    height, width = size
+    chance = np.random.default_rng(1)
+    picture = chance.integers(0, 255, size, np.uint8)
+    chroma = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
+    files = set()
+    for rest in (0, 255):
+        memory = np.full((height + 2, width + 21), rest, np.uint8)
+        memory[:height, :width] = picture
+        luma = with_margin(memory[:height, :width])
+        files.add(simplejpeg.encode_jpeg_yuv_planes(luma, chroma, chroma, 90))
+    assert len(files) == 1

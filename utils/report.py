@@ -169,7 +169,7 @@ class ReportFile:
 
     def append_all(self, rows: Iterable[Iterable[object]]) -> None:
         """Append many rows with one write."""
-        self._write("".join(map(_csv_line, rows)))
+        self._write(_csv_text(rows))
 
     def append_result(self, result: Any) -> None:
         """Append a dataclass whose fields are the columns."""
@@ -261,8 +261,12 @@ def _torn_end(path: Path) -> str:
 
 
 def _csv_line(row: Iterable[object]) -> str:
+    return _csv_text([row])
+
+
+def _csv_text(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

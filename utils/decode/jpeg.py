@@ -78,6 +78,7 @@ class PictureMaker:
         planes = self._planes(frame)
         if self._orientation != Orientation():
             planes = [np.ascontiguousarray(self._orientation.turn(plane)) for plane in planes]
+        planes[0] = with_margin(planes[0])
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, self.look.quality))
 
     def _planes(self, frame: VideoFrame) -> list[Plane]:
@@ -139,6 +140,18 @@ class PictureMaker:
         if key not in self._full_range:
             self._full_range[key] = FullRange(frame, MATRICES.get(space_code, BT601), is_full)
         return self._full_range[key].convert(frame)
+
+
+def with_margin(plane: Plane) -> Plane:
+    """The luma plane, and behind an odd width or height one more column or row of the last one.
+
+    libjpeg-turbo reads an even number of both, and of a block compresses all of it: what lay behind
+    the picture in memory made files that differed from run to run.
+    """
+    height, width = plane.shape
+    if height % 2 == 0 and width % 2 == 0:
+        return plane
+    return np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
 
 
 @functools.cache

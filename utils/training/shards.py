@@ -11,8 +11,9 @@ import io
 import json
 import os
 import tarfile
+from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import UserError
@@ -65,20 +66,22 @@ class Shard:
     def tar_bytes(self) -> int:
         return END + sum(sample.tar_bytes for sample in self.samples)
 
-    @property
-    def content(self) -> str:
-        """A digest of all that the shard's bytes hang on, but the clips' own."""
-        digest = hashlib.sha256()
-        for each in self.samples:
-            digest.update(f"{each.key} {each.size}\n".encode() + each.cls + each.json)
-        return digest.hexdigest()
+
+@dataclass
+class Planned:
+    """A shard to be: its rows, in their order; samples are made when it is written."""
+
+    name: str
+    rows: array[int] = field(default_factory=lambda: array("I"))
+    tar_bytes: int = END
+    content: str = ""  # a digest of all that its bytes hang on, but the clips' own
 
 
 @dataclass(frozen=True)
 class Written:
     """What came of a shard: nothing to say, or why it was not written. `gone`: over which clip."""
 
-    shard: Shard
+    name: str
     problem: str = ""
     gone: str = ""
     disk_full: bool = False
@@ -86,56 +89,57 @@ class Written:
 
 def webdataset(job: Job) -> list[Path]:
     """Write what is not there yet. Raises UserError, DiskFull, Stopped."""
-    shards = [s for split in job.choice.used_splits() for s in plan(job, split)]
+    shards = [each for split in job.choice.used_splits() for each in plan(job, split)]
     memory = job.out / MEMORY_NAME
     known = {row[0]: row[3] for row in read_report(memory, MEMORY_COLUMNS)}
-    planned = {shard.name: shard.content for shard in shards}
-    _check_folder(job.out, planned, known)
-    missing = [shard for shard in shards if not _is_there(shard, known.get(shard.name))]
+    _check_folder(job.out, {each.name: each.content for each in shards}, known)
+    missing = [each for each in shards if not _is_there(job.out, each, known.get(each.name))]
     job.tell(f"shards       {len(shards):,}, {len(shards) - len(missing):,} of them there")
+    tasks = (_shard(job, each) for each in missing)  # drawn as workers become free
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(missing), "shard", quiet=job.quiet) as progress,
     ):
         # Before they are written: a run that is killed must know its own shards again.
-        new = [shard for shard in missing if known.get(shard.name) != planned[shard.name]]
-        report.append_all((s.name, len(s.samples), s.tar_bytes, planned[s.name]) for s in new)
-        for done in run_in_processes(write, missing, job.num_jobs, _crashed):
+        new = [each for each in missing if known.get(each.name) != each.content]
+        report.append_all((e.name, len(e.rows), e.tar_bytes, e.content) for e in new)
+        for done in run_in_processes(write, tasks, job.num_jobs, _crashed):
             if done.disk_full:
                 stop_run()
                 raise DiskFull(job.out)
             progress.add("not written" if done.problem else "written")
             if done.problem:
-                job.gone.append(done.gone or done.shard.final)
-                progress.failure("not written", done.shard.name, done.problem)
+                job.gone.append(done.gone or done.name)
+                progress.failure("not written", done.name, done.problem)
     sleep(0)
-    return [Path(shard.final) for shard in shards if os.path.exists(shard.final)]
+    return [path for each in shards if (path := job.out / each.name).exists()]
 
 
-def plan(job: Job, split: str) -> list[Shard]:
+def plan(job: Job, split: str) -> list[Planned]:
     """The shards of a split, shuffled by the seed, each at most `job.shard_size` bytes."""
-    shards: list[Shard] = []
-    samples: list[Sample] = []
-    size = END
-
-    def close() -> None:
-        name = f"{split}-{len(shards):06d}.tar"
-        shards.append(Shard(str(job.out / name), str(job.workspace / name), tuple(samples)))
-
+    shards: list[Planned] = []
+    digest = hashlib.sha256()
     for at in shuffled(job.choice, job.choice.chosen(split), job.seed):
         sample = _sample(job.choice, at, job.clips)
-        if END + sample.tar_bytes > job.shard_size:
+        size = sample.tar_bytes
+        if END + size > job.shard_size:
             raise UserError(
-                f"{sample.path} needs {END + sample.tar_bytes:,} bytes: more than --shard_size"
+                f"{sample.path} needs {END + size:,} bytes: more than --shard_size"
                 f" {job.shard_size:,}"
             )
-        if size + sample.tar_bytes > job.shard_size:
-            close()
-            samples, size = [], END
-        samples.append(sample)
-        size += sample.tar_bytes
-    close()
+        if not shards or shards[-1].tar_bytes + size > job.shard_size:
+            shards.append(Planned(f"{split}-{len(shards):06d}.tar"))
+            digest = hashlib.sha256()
+        digest.update(f"{sample.key} {sample.size}\n".encode() + sample.cls + sample.json)
+        shards[-1].rows.append(at)
+        shards[-1].tar_bytes += size
+        shards[-1].content = digest.hexdigest()
     return shards
+
+
+def _shard(job: Job, planned: Planned) -> Shard:
+    samples = tuple(_sample(job.choice, at, job.clips) for at in planned.rows)
+    return Shard(str(job.out / planned.name), str(job.workspace / planned.name), samples)
 
 
 def _sample(choice: Choice, at: int, clips: Path) -> Sample:
@@ -149,10 +153,9 @@ def _sample(choice: Choice, at: int, clips: Path) -> Sample:
     return Sample(key, path, choice.sizes[at], cls, text.encode())
 
 
-def _is_there(shard: Shard, known: str | None) -> bool:
-    if known != shard.content or not os.path.exists(shard.final):
-        return False
-    return os.path.getsize(shard.final) == shard.tar_bytes
+def _is_there(out: Path, planned: Planned, known: str | None) -> bool:
+    path = out / planned.name
+    return known == planned.content and path.exists() and path.stat().st_size == planned.tar_bytes
 
 
 def _check_folder(out: Path, planned: Mapping[str, str], known: Mapping[str, str]) -> None:
@@ -175,13 +178,15 @@ def write(shard: Shard) -> Written:
             for sample in shard.samples:
                 problem = _add(tar, sample)
                 if problem:
-                    return Written(shard, problem=problem, gone=sample.key)
+                    return Written(
+                        shard.name, problem, os.path.basename(sample.path).removesuffix(SUFFIX)
+                    )
         # tarfile pads to 10,240 bytes; the end mark of two blocks is all that the form asks for.
         os.truncate(temporary, shard.tar_bytes)
         publish(temporary, Path(shard.final))
-        return Written(shard)
+        return Written(shard.name)
     except OSError as error:
-        return Written(shard, problem=str(error), disk_full=is_disk_full(error))
+        return Written(shard.name, str(error), disk_full=is_disk_full(error))
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -191,10 +196,10 @@ def _add(tar: tarfile.TarFile, sample: Sample) -> str:
     try:
         with open(sample.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != sample.size:
-                return f"{sample.path} changed while it was read: run again"
+                return f"{sample.path} changed while it was read: run again, into a new folder"
             tar.addfile(_member(sample.key + SUFFIX, sample.size), file)
     except FileNotFoundError:
-        return f"{sample.path} is gone since it was looked at: run again"
+        return f"{sample.path} is gone since it was looked at: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise
@@ -213,4 +218,4 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _crashed(shard: Shard, how: str) -> Written:
-    return Written(shard, problem=how)
+    return Written(shard.name, how)

@@ -125,9 +125,10 @@ def json_lists(job: Job) -> list[Path]:
 
 
 def _json(job: Job, split: str) -> Iterator[str]:
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one each time
     between = "[\n"
     for at in job.choice.chosen(split):
         known = known_of(job.choice, at, job.path(at))
-        yield between + json.dumps(known, ensure_ascii=False)
+        yield between + encode(known)
         between = ",\n"
     yield "\n]\n"
