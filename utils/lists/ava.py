@@ -157,9 +157,8 @@ def read_annotations(path: Path) -> Annotations:
         na_filter=False,
         quoting=3,
     )
-    for name in COLUMNS:  # each text once, for most occur many times: two thirds of the time
-        codes, values = pd.factorize(table[name])
-        table[name] = pd.Categorical.from_codes(codes, categories=values, validate=False)
+    for name in COLUMNS:
+        table[name] = _in_categories(table[name])
     good = _good_rows(table)
     table.insert(0, "line", numbers)
     rows = table[good].reset_index(drop=True)
@@ -218,8 +217,16 @@ def _good_rows(table: pd.DataFrame) -> np.ndarray:
     return good
 
 
+def _in_categories(column: pd.Series) -> pd.Categorical:
+    """A column of text with each text once, for most occur many times: two thirds of the time."""
+    import pandas as pd
+
+    codes, values = pd.factorize(column)
+    return pd.Categorical.from_codes(codes, categories=values, validate=False)
+
+
 def _by_value(column: pd.Series, function: Callable[[str], Any]) -> np.ndarray:
-    """`function` of every value, called once for each that occurs: most occur many times."""
+    """`function` of every value of a column in categories, called once for each of these."""
     values = [function(value) for value in column.cat.categories]
     return np.array(values or [0])[column.cat.codes.to_numpy()]
 
@@ -354,9 +361,9 @@ def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{path}:1: the header has no clip_time: it is no annotation file")
     else:
         table = pd.read_csv(
-            io.BytesIO(data), dtype=str, keep_default_na=False, usecols=["clip", "clip_time"]
+            io.BytesIO(data), dtype=object, keep_default_na=False, usecols=["clip", "clip_time"]
         )
-        names = table["clip"]
+        names, table["clip_time"] = table["clip"], _in_categories(table["clip_time"])
         bad = ~_by_value(table["clip_time"], _is_timestamp).astype(bool)
         if bad.any():
             line = int(bad.argmax()) + 2
