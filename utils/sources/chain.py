@@ -62,7 +62,7 @@ CLIPS = "clips:"  # and folders: the source that is made anew for each
 def parse_sources(text: str) -> list[str]:
     """An argparse type: `clips:/a:/b,cvdf,youtube` as names of sources, in that order."""
     # Only a comma before another source separates: a folder's name may hold one.
-    names = re.split(r",(?=clips:|cvdf(?:,|$)|youtube(?:,|$))", text)
+    names = re.split(rf",(?={CLIPS}|(?:{'|'.join(SOURCES)})(?:,|$))", text)
     for name in names:
         if name.startswith(CLIPS):
             for folder in folders_of(name):
