@@ -23,11 +23,13 @@ from utils.report import (
     Result,
     own_report,
     read_known,
+    read_reports,
     read_shorts,
     report_paths,
 )
 from utils.runs.reorg_actions import REPORT_COLUMNS
 from utils.runs.reorg_report import read_unfinished
+from utils.sources.pace import MachinePace
 
 NAMES = [f"vid_{number:07d}" for number in range(200)]
 LIST = [f"{name},0,1" for name in NAMES]
@@ -118,6 +120,28 @@ def test_the_latest_line_of_all_machines_counts(tmp_path: Path) -> None:
     # What was downloaded last is what is on disk, whatever came after.
     assert read_shorts(path) == {clips[2].name, clips[3].name}
     assert read_windows(tmp_path) == {}
+
+
+def test_a_line_that_comes_while_reports_are_read_does_no_harm(tmp_path: Path) -> None:
+    main = tmp_path / "download_report.csv"
+    line = "{0},,1,2,failed,network,youtube,1,1.0,0,,2026-11-25T00:00:00Z\n"
+    header = ",".join(RESULT_COLUMNS) + "\n"
+    other = tmp_path / "download_report.other.csv"
+    main.write_text(header + line.format("a"))
+    other.write_text(header + line.format("b"))
+    rows = read_reports(main, RESULT_COLUMNS)
+    found = [next(rows)[0]]
+    with other.open("a") as file:
+        file.write(line.format("c"))
+    assert [*found, *(row[0] for row in rows)] == ["a", "b"]
+
+
+def test_a_torn_state_of_the_pace_is_a_fresh_one(tmp_path: Path) -> None:
+    pace = MachinePace(tmp_path, 0.0, 60.0)
+    pace.blocked(pace.wait_turn(), "bot_check")
+    (state,) = tmp_path.glob("pace-*.json")
+    state.write_text("")
+    assert pace.pause_left() is None
 
 
 def test_only_a_machines_own_leftovers_are_cleared_at_once(

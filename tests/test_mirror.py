@@ -98,6 +98,23 @@ def test_encoding_options_apply(mirror: Mirror, data: bytes, tmp_path: Path) -> 
     assert frame_numbers(clip) == list(range(250))
 
 
+def test_one_odd_name_costs_its_own_clip(mirror: Mirror, data: bytes, tmp_path: Path) -> None:
+    """Clips are named many at once; what fails for no fault of its copy is asked for again."""
+    clips = [name(n) for n in range(4)]
+    mirror.add_class("700_2020", "val", "zumba", dict.fromkeys(clips, data))
+    in_the_way = tmp_path / "out" / f"{clips[1]}.mp4"
+    in_the_way.mkdir(parents=True)
+    done = fetch(mirror, tmp_path, clips)
+    assert done.code == 1, done.err
+    assert on_disk(tmp_path) == clips  # the folder among them
+    rows = report_rows(tmp_path / "out" / REPORT)
+    assert [rows[clip]["status"] for clip in clips] == [
+        *("downloaded", "failed", "downloaded", "downloaded"),
+    ]
+    in_the_way.rmdir()
+    assert fetch(mirror, tmp_path, clips).code == 0
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_lost_connection_goes_on(
     mirror: Mirror, data: bytes, tmp_path: Path, zipped: bool

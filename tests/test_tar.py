@@ -118,6 +118,23 @@ def test_a_huge_extended_header_is_not_read() -> None:
     assert sum(asked) < 2**20
 
 
+def test_headers_that_extend_each_other_for_ever_are_damage() -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    one = header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")
+    with pytest.raises(BadTar):
+        read_all(reader(one * 1500, 10**7))
+
+
+def test_a_cut_within_a_sparse_header_is_an_early_end() -> None:
+    header = bytearray(tarfile.TarInfo("a.mp4").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[482] = 1  # its table goes on in the next block, which does not come
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
+    with pytest.raises(BadTar):
+        read_all(reader(bytes(header), 10**7))
+
+
 def test_random_damage_raises_nothing_else() -> None:
     chance = random.Random(2)
     for pack in (bytes, gzip.compress, members_gzip):

@@ -76,6 +76,10 @@ def clear_dead_runs(base: Path) -> None:
         if folder.is_dir() and not folder.is_symlink():
             with suppress(OSError):
                 _clear_if_dead(folder)
+    for lock in base.glob(f"{RUN_PREFIX}*.lock"):  # of a run that was killed as it ended
+        if not lock.with_suffix("").exists():
+            with suppress(OSError):
+                lock.unlink()
     for claimed in base.glob("*.claim"):
         with suppress(OSError):
             if not (base / claimed.read_text(encoding="utf-8")).exists():

@@ -335,7 +335,8 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
         if row[-1] > latest.get(row[0], ""):
             latest[row[0]] = row[-1]
     for row in rows():
-        if not row[0] or row[-1] == latest[row[0]]:  # rows that were refused name no clip
+        # Rows that were refused name no clip; of a clip that has come in between nothing is known.
+        if not row[0] or row[-1] == latest.get(row[0]):
             yield row
 
 

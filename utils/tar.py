@@ -100,10 +100,12 @@ class TarStream:
         """What is raised below, as BadTar that says where."""
         try:
             yield
-        except (tarfile.ReadError, EOFError) as error:  # of a header's damage _Header tells
+        except (tarfile.ReadError, EOFError, IndexError) as error:
+            # Of a header's damage _Header tells. IndexError: cut within an extended sparse header.
             place = self._start + self._source.given
             raise BadTar(f"breaks off after {place:,} bytes", ends_early=True) from error
-        except (BadTar, tarfile.TarError, ValueError, OverflowError) as error:
+        except (BadTar, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            # RecursionError: a chain of headers that extend each other.
             raise BadTar(f"damaged after {self.whole:,} bytes ({error})") from error
 
 

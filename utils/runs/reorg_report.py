@@ -121,4 +121,5 @@ def finish(
             say("      download.py fetches the clips that are not in the folder")
     if signal := received_signal():
         return 128 + signal
-    return EXIT_INCOMPLETE if counts[LEFT] or tree.unreadable else EXIT_OK
+    # Stopped, and by no signal: a cluster that was lost.
+    return EXIT_INCOMPLETE if counts[LEFT] or tree.unreadable or STOP.is_set() else EXIT_OK

@@ -42,11 +42,11 @@ class Checked:
     unknown: str = ""
 
 
-def check(out: Path, task: ClipToCheck) -> Checked:
+def check(out: Path, timeout: float, task: ClipToCheck) -> Checked:
     """The worker, in a process of its own: decode one clip whole, and measure it."""
     path = out / f"{task.clip.name}.mp4"
     try:
-        decode_whole(path)
+        decode_whole(path, timeout)
         check_complete(path)
         if not task.is_short:
             check_length(probe(path), clip_window(task.clip)[1])
@@ -68,7 +68,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             cluster = stack.enter_context(open_cluster(args, workspace, PACKAGES))
         note = cluster.note if cluster else str
         progress = stack.enter_context(Progress(len(clips), "clip", quiet=args.quiet, note=note))
-        worker = functools.partial(check, out)
+        worker = functools.partial(check, out, args.timeout)
         if cluster:
             cluster.members.tell = progress.say
             checked = cluster.run(worker, tasks, lost)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from utils.files import is_disk_full, publish_many, start_writing
+from utils.files import is_disk_full, publish, publish_many, start_writing
 from utils.process import STOP, Stopped
 from utils.report import FAILED, Result
 from utils.sources.archive_memory import remember
@@ -47,7 +47,12 @@ def read_archives(
     try:
         while left and not STOP.is_set():
             batch = _next_batch(line)
-            yield from _publish(batch, line)
+            is_full = False
+            for result in _publish(batch, line):
+                is_full |= result.reason == "disk_full"
+                yield result
+            if is_full:  # its reader has ended without a word, and STOP is for the caller to set
+                break
             reading += [item for item in batch if isinstance(item, Ending)]
             for ending in [each for each in reading if each.settled == each.taken]:
                 reading.remove(ending)
@@ -122,7 +127,7 @@ def _publish(batch: Sequence[Done], line: Line) -> Iterator[Result]:
     for each in checked:
         copied, result = each.copied, each.result
         copied.path.unlink(missing_ok=True)
-        copied.archive.settle(copied.key, result.is_on_disk)
+        copied.archive.settle(copied.key, result)
         if result.is_on_disk:
             line.wanted.done(copied.key)
         else:
@@ -139,11 +144,18 @@ def _give_names(checked: Sequence[Checked], options: FetchOptions) -> list[Check
     try:
         if good:
             publish_many([(g.copied.path, options.out / g.copied.path.name) for g in good])
-    except OSError as error:
-        return [
-            replace(g, result=failed_result(g.result, error)) if g in good else g for g in checked
-        ]
+    except OSError:  # one name may be odd: the others of the batch are good, and some named
+        return [_give_name(g, options) if g in good else g for g in checked]
     return list(checked)
+
+
+def _give_name(good: Checked, options: FetchOptions) -> Checked:
+    try:
+        if good.copied.path.exists():
+            publish(good.copied.path, options.out / good.copied.path.name)
+    except OSError as error:
+        return replace(good, result=failed_result(good.result, error))
+    return good
 
 
 def failed_result(result: Result, error: OSError) -> Result:
@@ -154,7 +166,7 @@ def failed_result(result: Result, error: OSError) -> Result:
 
 
 def _remember(ending: Ending, options: FetchOptions) -> None:
-    if not ending.error:
+    if not ending.error and not ending.is_unsure:
         with suppress(OSError):  # it only saves time
             remember(ending.archive.url, ending.held - ending.bad, options)
 

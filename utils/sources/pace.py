@@ -172,6 +172,14 @@ def _is_out(scout: int) -> bool:
     return scout == os.getpid() or (scout != 0 and psutil.pid_exists(scout))
 
 
+def _boot() -> str:
+    """A name for this start of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:  # not Linux
+        return f"{psutil.boot_time():.0f}"
+
+
 class MachinePace(Pace):
     """The limiter of all processes of a run on this machine, in a file of the run's folder.
 
@@ -181,17 +189,20 @@ class MachinePace(Pace):
     def __init__(self, workspace: Path, videos_per_hour: float, pause_seconds: float) -> None:
         super().__init__(videos_per_hour, pause_seconds)
         self.hold_seconds = HOLD_SECONDS
-        self._path = workspace / f"pace-{machine_name()}.json"
+        # Times are of the clock since the machine started: of another start they mean nothing.
+        self._path = workspace / f"pace-{machine_name()}-{_boot()}.json"
         self._file_lock = FileLock(f"{self._path}.lock")
 
     @contextmanager
     def _state(self) -> Iterator[PaceState]:
         with self._lock, self._locked():
             state = PaceState()
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ValueError, TypeError):  # torn by a power cut
                 state = PaceState(**json.loads(self._path.read_text(encoding="utf-8")))
             yield state
-            self._path.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            os.replace(part, self._path)  # a process that is killed as it writes tears nothing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

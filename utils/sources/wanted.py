@@ -50,6 +50,9 @@ class Archive:
         return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
 
+OF_THE_COPY = ("undecodable", "truncated", "past_end")  # reasons that another try does not mend
+
+
 @dataclass
 class Ending:
     """How the reading of an archive went. Its reader counts `taken`, its publisher `settled`."""
@@ -61,11 +64,17 @@ class Ending:
     bad: set[Key] = field(default_factory=set)  # those of them that were taken out and were no good
     taken: int = 0
     settled: int = 0  # taken out, and published or found bad
+    is_unsure: bool = False  # a clip failed for what is no fault of its copy: a full disk, time
 
-    def settle(self, key: Key, is_good: bool) -> None:
+    def settle(self, key: Key, result: Result) -> None:
         """One clip less that is on its way."""
         self.settled += 1
-        (self.bad.discard if is_good else self.bad.add)(key)
+        if result.is_on_disk:
+            self.bad.discard(key)
+        elif result.reason in OF_THE_COPY:
+            self.bad.add(key)
+        else:
+            self.is_unsure = True
 
 
 class Wanted:

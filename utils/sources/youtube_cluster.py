@@ -60,7 +60,9 @@ def fetch_on_cluster(
 
     def lost(task: VideoTask, how: str) -> tuple[list[Result], bool]:
         source = run.options.source_name
-        return [Result.of(clip, "unknown", source, message=how) for clip in task.clips], False
+        there = {result.clip: result for result in _written_down(run.options.workspace)}
+        unknown = (Result.of(clip, "unknown", source, message=how) for clip in task.clips)
+        return [there.get(result.clip, result) for result in unknown], False
 
     tasks = (VideoTask(number, clips) for number, clips in videos)
     told: set[str] = set()

@@ -83,6 +83,8 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     except (EOFError, OSError):
         kill_group(process.process)
         code = process.process.returncode
+        if code == 0 and process.calls > 1:  # it had waited long enough, and ended just then
+            return run_ytdlp(argv, timeout=timeout, env=env)
         done = Finished(code, "", f"ERROR: yt-dlp ended with exit code {code}")
     finally:
         if keep:

@@ -6,7 +6,9 @@ and a seek past the end all give 0.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,15 +119,17 @@ def _complaints() -> Iterator[list[tuple[int, str, str]]]:
             av.logging.set_level(before)
 
 
-def decode_whole(path: Path) -> None:
+def decode_whole(path: Path, timeout: float = math.inf) -> None:
     """Decode every frame of a file, picture and sound. Raises BadClip (undecodable).
 
     A file counts as bad as soon as ffmpeg's libraries complain of it, be it that they conceal the
     damage: what `ffmpeg -xerror -f null -` ends on. The deblocking filter only smooths what is
     decoded, and finds no fault: without it 0.6 of the CPU of an ffmpeg started for each, with it
-    0.7.
+    0.7. timeout: seconds, for a small file of huge pictures.
     """
     import av
+
+    deadline = time.monotonic() + timeout
 
     shown = None  # where the last picture stands
     try:
@@ -137,6 +141,8 @@ def decode_whole(path: Path) -> None:
                 stream.codec_context.thread_type = "NONE"
             streams[0].codec_context.options = {"skip_loop_filter": "all"}
             for packet in container.demux(streams):
+                if time.monotonic() > deadline:
+                    raise BadClip("undecodable", "decoding does not come to an end")
                 for frame in packet.decode():
                     assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
                     if frame.is_corrupt:
