@@ -276,3 +276,14 @@ def test_the_same_clips_are_drawn_again() -> None:
         f"class {n % 7}" for n in range(14)
     )
     assert draw_pictures(clips, names, 0, seed=3).strips == {}
+
+
+def test_a_selection_of_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    listing = write_list(tmp_path / "list.csv", ["abcdefghijk,1,11"])
+    codes = []
+    for shard in ("1/2", "2/2"):
+        given = ["clips", "--input_csv", listing, "--shard", shard]
+        done = run("make_report.py", *given, cwd=tmp_path)
+        codes.append(done.code)
+    assert sorted(codes) == [0, 2]

@@ -404,14 +404,19 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     odd = write_list(tmp_path / "odd.csv", [f"yoga,{'a' * 11},0,10,dev,0"], LABELLED)
     words = [clips, tmp_path / "a", "--format", "csv", "--input_csv", odd]
     assert f"{odd}:2: the split 'dev' is not train, val or test" in lists_of(*words, code=2)
-    two = [f"a b,{video_id('t4_', 0)},0,10,train,0", f"a (b),{video_id('v4_', 0)},0,10,train,0"]
+    two = [f"a b,{video_id('t4_', 0)},0,10,train,0", f"A B,{video_id('v4_', 0)},0,10,train,0"]
     listing = write_list(
         tmp_path / "two_train.csv", [*two, f"a-c,{'../evil'},0,1,train,0"], LABELLED
     )
     words = [clips, tmp_path / "t", "--format", "torchvision", "--input_csv", listing]
     said = lists_of(*words, code=1)  # one class, however it is spelled; and a row that is none
-    assert "joined       'a (b)' is 'a b'" in said or "joined       'a b' is 'a (b)'" in said
+    assert "joined       'A B' is 'a b'" in said
     assert "refused      1 row" in said and reasons(tmp_path / "t") == {"invalid": 1}
+    listing = write_list(
+        tmp_path / "c_train.csv", [two[0], two[1].replace("A B", "a (b)")], LABELLED
+    )
+    words = [clips, tmp_path / "u", "--format", "torchvision", "--input_csv", listing]
+    assert "the classes 'a (b)' and 'a b' would share a_b/" in lists_of(*words, code=2)
     wrong = [
         ["--per_class", "0"],
         ["--fraction", "2"],
@@ -486,3 +491,17 @@ def test_a_clip_that_goes_while_links_are_made(
         said = lists_of(*words, code=1)
         assert "run again" in said
         assert gone not in {row["clip"] for row in table(tmp_path / form / "manifest.csv")}
+
+
+def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
+    clips = tmp_path / "data" / "train"
+    clips.mkdir(parents=True)
+    (tmp_path / "data" / ".make_training_lists").touch()
+    clip = clips / "abcdefghijk_000001_000011.mp4"
+    clip.write_bytes(b"the only copy")
+    listing = write_list(tmp_path / "list.csv", ["abcdefghijk,1,11"])
+    given = [clips, tmp_path / "data", "--input_csv", listing, "--format", "csv"]
+    done = run("make_training_lists.py", *given, cwd=tmp_path)
+    assert done.code == 2
+    assert "name a folder for the lists elsewhere" in done.err
+    assert clip.exists()

@@ -82,3 +82,9 @@ def test_a_file_of_classes_gives_their_order(tmp_path: Path) -> None:
     path.write_text("b\na, c\nB\n")
     with pytest.raises(UserError, match="twice"):
         read_classes(path, classes)
+
+
+def test_two_classes_of_one_list_stay_two() -> None:
+    classes = join_classes({"mine": {"c", "c#", "Yoga", "yoga"}, "later": {"C", "yoga"}})
+    assert classes.names == ("C", "c#", "yoga")
+    assert [classes.number(name) for name in ("c", "c#", "C", "YOGA")] == [0, 1, 0, 2]

@@ -59,6 +59,7 @@ class Members:
         # New ones in place of the old, for other threads read them at any time.
         self.threads = {address: worker["nthreads"] for address, worker in there.items()}
         self.fit = {address: host for address, host in self.fit.items() if address in there}
+        self.left_out = {each: why for each, why in self.left_out.items() if each in there}
         new = [each for each in there if each not in self.fit and each not in self.left_out]
         asked = [(address, self._ask(address)) for address in new]
         deadline = time.monotonic() + ANSWER_SECONDS

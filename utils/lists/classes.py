@@ -5,7 +5,9 @@ After `versions`. One class has one name here, whatever case, blanks and punctua
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +53,27 @@ class Classes:
     numbers: Mapping[str, int]  # `same_name` of a label -> its number
     joined: tuple[tuple[str, str], ...] = ()
     renamed: tuple[Rename, ...] = ()
+    unclear: frozenset[str] = frozenset()  # `same_name` of classes that differ in punctuation alone
 
     def number(self, label: str) -> int | None:
         """The number of a label, however a list spells it; None for one that is no class."""
-        return self.numbers.get(same_name(label))
+        return self.numbers.get(_key(label, self.unclear))
 
 
 def same_name(label: str) -> str:
     """What is left of a label without case, blanks and punctuation: equal for one class."""
-    return "".join(filter(str.isalnum, label.casefold())) or label
+    kept = (c for c in label.casefold() if c.isalnum() or unicodedata.category(c)[0] == "M")
+    return "".join(kept) or label
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().split())
+
+
+def _key(label: str, unclear: Container[str]) -> str:
+    """`same_name`, but where one version has two classes of that (`c` and `c#`)."""
+    key = same_name(label)
+    return _folded(label) if key in unclear else key
 
 
 def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
@@ -67,14 +81,21 @@ def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
 
     labels: version -> the labels of all its rows, also of those that are not there.
     """
+    unclear = frozenset(
+        key
+        for names in labels.values()
+        for key, count in Counter(map(same_name, {*map(_folded, names)})).items()
+        if count > 1
+    )
     spelled: dict[str, str] = {}
     joined: dict[str, str] = {}
     for names in labels.values():
         for name in sorted(names):
-            before = spelled.get(same_name(name), name)
+            key = _key(name, unclear)
+            before = spelled.get(key, name)
             if before != name:
                 joined[before] = name
-            spelled[same_name(name)] = name
+            spelled[key] = name
     renamed = [
         each
         for each in RENAMES
@@ -82,9 +103,9 @@ def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
     ]
     goes_to = {same_name(each.old): same_name(each.new) for each in renamed}
     names = sorted(name for key, name in spelled.items() if key not in goes_to)
-    numbers = {same_name(name): number for number, name in enumerate(names)}
+    numbers = {_key(name, unclear): number for number, name in enumerate(names)}
     numbers |= {old: numbers[new] for old, new in goes_to.items()}
-    return Classes(tuple(names), numbers, tuple(joined.items()), tuple(renamed))
+    return Classes(tuple(names), numbers, tuple(joined.items()), tuple(renamed), unclear)
 
 
 def read_classes(path: Path, classes: Classes) -> Classes:
@@ -101,19 +122,19 @@ def read_classes(path: Path, classes: Classes) -> Classes:
         names = [_numbered(name, n) for n, name in enumerate(names)]
     numbers: dict[str, int] = {}
     for line, name in enumerate(names):
-        if numbers.setdefault(same_name(name), line) != line:
+        if numbers.setdefault(_key(name, classes.unclear), line) != line:
             raise UserError(f"--classes {path}: {name!r} stands there twice")
     for each in classes.renamed:
         if same_name(each.old) in numbers:
             raise UserError(f"--classes {path} has {each.old!r}, which is {each.new!r} now")
         numbers.setdefault(same_name(each.old), numbers.get(same_name(each.new), -1))
-    missing = [name for name in classes.names if same_name(name) not in numbers]
+    missing = [name for name in classes.names if _key(name, classes.unclear) not in numbers]
     if missing:
         raise UserError(
             f"--classes {path} lacks {missing[0]!r}"
             + (f" and {len(missing) - 1} more classes of the lists" if missing[1:] else "")
         )
-    return Classes(tuple(names), numbers, classes.joined, classes.renamed)
+    return Classes(tuple(names), numbers, classes.joined, classes.renamed, classes.unclear)
 
 
 def _numbered(line: str, number: int) -> str:

@@ -106,6 +106,8 @@ def read_listed(args: argparse.Namespace) -> Listed:
         )
     args.input_csv = needed.paths
     lists = read_wanted(args)
+    if not lists.clips:
+        raise UserError("no clip is left to report on: see --shard, --label, --split")
     rows = read_rows(args.lists, args.trim_format)
     name_classes(lists, rows)
     if not args.quiet:

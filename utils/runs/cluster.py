@@ -12,10 +12,11 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from utils.cluster.head import Cluster
 
 CONNECT_SECONDS = 10.0
+SEND_SECONDS = 30.0  # for all workers to take the code
 WORKERS_SECONDS = 30.0  # for the first worker to be there
 SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # what makes a clip's bytes, or finds them
 
@@ -131,7 +133,8 @@ def _connect(address: str, stack: ExitStack) -> Any:
         stack.callback(_quietly, where.close, timeout=5)
     try:
         client = Client(where, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        # All but the first: an address that Dask does not understand, or needs more for (tls://).
         raise UserError(f"no Dask scheduler answers at {address}: {error}") from None
     stack.callback(_quietly, client.close, timeout=3)
     deadline = time.monotonic() + WORKERS_SECONDS
@@ -149,13 +152,22 @@ def _quietly(close: Callable[..., Any], timeout: float) -> None:
 
 
 def _send_code(client: Any, name: str, workspace: Path, script: str) -> None:
-    """The run's code to all workers, and to those that join later."""
+    """The run's code to all workers, and to those that join later.
+
+    In a thread, for it waits for every worker, and one may never answer. A worker that did not take
+    the code says so when it is asked, and is left out.
+    """
     from utils.cluster.outpost import Outpost
 
-    try:
-        client.register_plugin(Outpost(pack_code(script), str(workspace)), name=name)
-    except Exception as error:  # what a worker raises comes as it is
-        raise UserError(f"the workers do not take this run's code: {error}") from error
+    def send() -> None:
+        with suppress(Exception):  # what a worker raises
+            client.register_plugin(Outpost(pack_code(script), str(workspace)), name=name)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + SEND_SECONDS
+    while thread.is_alive() and time.monotonic() < deadline and not STOP.wait(0.05):
+        pass
 
 
 def look_around(question: Question) -> Finding:

@@ -103,13 +103,14 @@ def webdataset(job: Job) -> list[Path]:
         # Before they are written: a run that is killed must know its own shards again.
         new = [each for each in missing if known.get(each.name) != each.content]
         report.append_all((e.name, len(e.rows), e.tar_bytes, e.content) for e in new)
+        clips_of = {e.name: [job.choice.rows.names[at] for at in e.rows] for e in missing}
         for done in run_in_processes(write, tasks, job.num_jobs, _crashed):
             if done.disk_full:
                 stop_run()
                 raise DiskFull(job.out)
             progress.add("not written" if done.problem else "written")
             if done.problem:
-                job.gone.append(done.gone or done.name)
+                job.gone.extend(clips_of[done.name])  # none of them is in a shard
                 progress.failure("not written", done.name, done.problem)
     sleep(0)
     return [path for each in shards if (path := job.out / each.name).exists()]

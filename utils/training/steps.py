@@ -79,10 +79,10 @@ def read(args: argparse.Namespace, tell: Tell) -> Read | None:
         classes = read_classes(args.classes, classes)
     summary.say_lists(rows, classes, tell)
     versions = tuple(rows.versions())
+    holdout += _beside(rows, holdout, tell)
     if entries is not None:
+        holdout += [each.path for each in rows.lists if each.split in (VAL, TEST)]
         rows = manifest.rows_of(args.only_manifest, entries)
-    else:
-        holdout += _beside(rows, holdout, tell)
     wanted = len(rows)
     read_rows(holdout, args.trim_format, rows)
     for at in range(wanted, len(rows)):
@@ -155,6 +155,10 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
     """Raises UserError for a folder that holds others' files, and for paths no reader can have."""
     if out.resolve() == clips.resolve():
         raise UserError(f"{args.out} is the folder of clips: name another one for the lists")
+    # There links are made, and those of an earlier run removed.
+    trees = [(out / split).resolve() for split in SPLITS]
+    if any(clips.resolve().is_relative_to(tree) for tree in trees):
+        raise UserError(f"{args.clips} lies in {args.out}: name a folder for the lists elsewhere")
     if args.frames:
         existing_folder(args.frames, "--frames")
     base, prefix = _base(args, clips)
@@ -287,11 +291,12 @@ def finish(
     names = [os.path.relpath(path, job.out) for path in written]
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]
     tell(f"wrote {args.out}: {', '.join(shown)}")
-    stale = [f"{split}{end}" for split in SPLITS for end in (".csv", ".json")]
-    if stale := [name for name in stale if name not in names and (job.out / name).exists()]:
+    forms = ("{}.csv", "{}.json", "*_{}_list_*.txt", "*_{}.csv", "frame_lists/{}.csv")
+    there = (p for each in SPLITS for form in forms for p in job.out.glob(form.format(each)))
+    if stale := sorted({os.path.relpath(path, job.out) for path in there} - set(names)):
         tell(f"note         left from an earlier run: {', '.join(stale)}")
     if job.gone:
-        tell(f"gone while they were read: {plural(len(job.gone), 'clip')}: run again")
+        tell(f"not written, or gone while read: {plural(len(job.gone), 'clip')}: run again")
     if args.only_manifest and choice.reasons.count(Reason.MISSING):
         tell(f"next: python download.py {shlex.quote(str(args.clips))} --input_csv"
              f" {shlex.quote(str(args.out / TO_DOWNLOAD))}")  # fmt: skip

@@ -139,7 +139,7 @@ def _measure(
         seconds = sha256 = ""
         if known is not None and list(known[:2]) == stamp:
             seconds, sha256 = known[2:]
-        if not seconds:
+        if not seconds or seconds == "-1":  # it may have been the disk that was slow
             try:
                 seconds = f"{measure_clip(tool, path, timeout=60).seconds:.3f}"
             except BadClip:

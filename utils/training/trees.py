@@ -132,7 +132,17 @@ def drop_other_splits(job: Job) -> None:
     """Remove our links from the folders of splits that have no clip any more."""
     for split in set(SPLITS) - set(job.choice.used_splits()):
         if (job.out / split).is_dir():
+            _drop_metadata(job.out / split / "metadata.csv")
             _drop_stale(job, job.out / split, {})
+
+
+def _drop_metadata(path: Path) -> None:
+    """Remove what an earlier run said of links that are removed now; no other file."""
+    with suppress(OSError):
+        with path.open(encoding="utf-8") as file:
+            is_ours = file.readline() == ",".join(METADATA) + "\n"
+        if is_ours:
+            path.unlink()
 
 
 def link(source: Path, target: Path) -> None:
@@ -163,6 +173,8 @@ def _drop_stale(job: Job, base: Path, tree: Mapping[str, str]) -> None:
     """Remove links to our clips that do not belong; a clip's last name is never removed."""
     kept = 0
     for folder, _, files in os.walk(base):
+        if os.path.samefile(folder, job.clips):
+            continue  # the clips themselves
         below = os.path.relpath(folder, base).replace(os.sep, "/")
         for file in files:
             name = file if below == "." else f"{below}/{file}"
