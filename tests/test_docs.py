@@ -73,6 +73,7 @@ def test_docs_show_the_table_of_reasons() -> None:
     assert rows == [(status, reason, text) for reason, (status, text) in REASONS.items()]
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=200)
     assert done.code == 0, done.err

@@ -427,6 +427,7 @@ def test_cookies_are_used_and_left_as_they_are(
     assert cookies.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_frame_rates(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     standin.add_video("ntsc_______", source(seconds=12, fps="30000/1001"))
     standin.add_video("silent_____", source(seconds=12, audio=False))

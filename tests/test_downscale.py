@@ -162,7 +162,9 @@ def test_bad_clips_cost_themselves_and_no_other(tmp_path: Path, source: MakeSour
     assert [path.name for path in (tmp_path / "out/label").iterdir()] == ["good.mp4"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     tmp_path: Path, source: MakeSource, number: signal.Signals
 ) -> None:

@@ -293,7 +293,10 @@ def assert_gone(children: list[psutil.Process]) -> None:
     assert not alive
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+STOPS = [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     tmp_path: Path, source: MakeSource, number: signal.Signals
 ) -> None:

@@ -109,6 +109,7 @@ def test_answers(lab: Lab, source: MakeSource) -> None:
     keeps_promise(lab, done, 1)
 
 
+@pytest.mark.slow
 def test_what_never_comes_to_an_end(lab: Lab, source: MakeSource) -> None:
     set_up(lab, NEVER, source(**SMALL))
     done = lab.run("--n", "4", "--timeout", "8")

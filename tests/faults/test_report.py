@@ -92,6 +92,7 @@ def test_a_report_that_is_none(name: str, lab: Lab, source: MakeSource) -> None:
     keeps_promise(lab, lab.run(), 0)
 
 
+@pytest.mark.slow
 def test_a_line_that_a_kill_has_cost(lab: Lab, source: MakeSource) -> None:
     """Killed between a clip's name and its line: the next start writes it, though all is there."""
     for number in range(2):

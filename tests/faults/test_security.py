@@ -103,6 +103,7 @@ def test_a_failing_proxy_hides_its_password(lab: Lab, source: MakeSource) -> Non
     keeps_promise(lab, done, 1)
 
 
+@pytest.mark.slow
 def test_there_is_one_door_to_options(lab: Lab, source: MakeSource) -> None:
     """yt-dlp's own configuration, in all the places where it looks, is not read."""
     lab.video("abcdefghijk", source(**SMALL))
@@ -120,6 +121,7 @@ def test_there_is_one_door_to_options(lab: Lab, source: MakeSource) -> None:
     assert "it gets none in any other way" in text and "take none from strangers" in text
 
 
+@pytest.mark.slow
 def test_temporary_files_are_private_and_go(lab: Lab, source: MakeSource) -> None:
     """Below <out>/.tmp, in a folder of 0700 whatever the umask; nothing in /tmp, nothing stays."""
     lab.video("abcdefghijk", source(**SMALL))
