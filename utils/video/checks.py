@@ -124,13 +124,12 @@ def decode_whole(path: Path, timeout: float = math.inf) -> None:
 
     A file counts as bad as soon as ffmpeg's libraries complain of it, be it that they conceal the
     damage: what `ffmpeg -xerror -f null -` ends on. The deblocking filter only smooths what is
-    decoded, and finds no fault: without it 0.6 of the CPU of an ffmpeg started for each, with it
-    0.7. timeout: seconds, for a small file of huge pictures.
+    decoded, and finds no fault: without it 0.57 to 0.64 of the CPU of an ffmpeg started for each,
+    with it 0.70 to 0.79. timeout: seconds, for a small file of huge pictures.
     """
     import av
 
     deadline = time.monotonic() + timeout
-
     shown = None  # where the last picture stands
     try:
         with _complaints() as complaints, open_video(path) as container:
