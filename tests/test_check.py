@@ -74,6 +74,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_folder_and_its_room(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_folder_and_its_room(
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_folder_that_cannot_be_written(
     assert "folder       not ok" in done.err
 
 
+@pytest.mark.slow
 def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
     standin.add_video(ID, source(seconds=20))
     listing = write_list(tmp_path / "list.csv", (f"{ID},{n},{n + 10}" for n in range(60)))
@@ -308,6 +311,7 @@ def test_cookies_that_only_a_warning_calls_over(
     assert "the account's cookies are over" in line(done, "YouTube")
 
 
+@pytest.mark.slow
 def test_the_smallest_format_is_asked_for(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_one_machine_is_blocked_and_others_go_on(
     assert machines.count("blocked") == 1
 
 
+@pytest.mark.slow
 def test_frames_and_small_videos_are_the_same(lab: Lab, source: MakeSource, shared: Path) -> None:
     clips = shared / "clips"
     clips.mkdir()

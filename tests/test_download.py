@@ -47,7 +47,9 @@ def nothing_temporary(out: Path) -> bool:
     return not (out / ".tmp").exists()
 
 
-@pytest.mark.parametrize(("height", "itags"), [(360, {18}), (480, {135, 140})])
+@pytest.mark.parametrize(
+    ("height", "itags"), [(360, {18}), pytest.param(480, {135, 140}, marks=pytest.mark.slow)]
+)
 def test_clips_are_exact_and_come_from_one_extraction(
     height: int, itags: set[int], standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_the_end_of_a_video(standin: StandIn, source: MakeSource, tmp_path: Path
     assert frame_numbers(short) == list(range(300, 375))
 
 
+@pytest.mark.slow
 def test_after_section_failures_the_whole_video_comes_first(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:

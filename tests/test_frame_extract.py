@@ -293,7 +293,8 @@ def assert_gone(children: list[psutil.Process]) -> None:
     assert not alive
 
 
-STOPS = [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL]
+STOPS = [pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGKILL)]
+STOPS = [*STOPS, pytest.param(signal.SIGTERM)]
 
 
 @pytest.mark.parametrize("number", STOPS)

@@ -105,6 +105,7 @@ def test_a_list_that_reads_wrong_is_refused(standin: StandIn, tmp_path: Path, wr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_folder_gets_all_lists(standin: StandIn, tmp_path: Path) -> None:
     done = dry_run(tmp_path, standin)
     assert done.err.count("would fetch") == len(ALL_LISTS) == 12

@@ -326,6 +326,7 @@ def test_a_move_killed_between_copy_and_removal_is_finished(tmp_path: Path, clip
     assert (dst / "abcdefghijk_000001_000003.mp4").read_bytes() == clip.read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     src, dst = tmp_path / "src", tmp_path / "dst"
     contents = {f"{n:011d}_{n % 50:06d}_000090.mp4": f"clip {n}".encode() for n in range(6000)}

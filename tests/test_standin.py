@@ -165,6 +165,7 @@ def test_the_box_is_red_while_it_lasts(source: MakeSource) -> None:
     assert red == [5 <= number < 10 for number in range(15)]
 
 
+@pytest.mark.slow
 def test_the_dash_files_have_one_index_and_keep_their_times(source: MakeSource) -> None:
     video, audio = make_dash(source())
     assert audio is not None
@@ -190,6 +191,7 @@ def test_more_frames_than_the_blocks_can_count_are_refused(tmp_path: Path) -> No
 # --- through yt-dlp ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ytdlp_lists_the_formats_of_every_height(
     standin: StandIn, ytdlp: RunYtdlp, source: MakeSource
 ) -> None:
@@ -219,6 +221,7 @@ def test_ytdlp_downloads_through_the_youtube_extractor(
     assert standin.bytes_served == sizes
 
 
+@pytest.mark.slow
 def test_a_section_is_frame_exact_and_cheap(
     standin: StandIn, ytdlp: RunYtdlp, source: MakeSource, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def is_in_the_middle(lab: Lab) -> bool:
     return len(lab.clips()) == 1 and len(waiting) >= 1
 
 
+@pytest.mark.slow
 def test_the_run_is_killed_again_and_again(lab: Lab, source: MakeSource) -> None:
     """The short form of benchmarks/kills.py."""
     want_clips(lab, source(**SMALL), videos=4, clips=2)
