@@ -24,6 +24,7 @@ KEY_FRAMES = (
 
 
 @pytest.mark.skipif(not (ROOT / "frame_extract.py").exists(), reason="needs frame_extract.py")
+@pytest.mark.slow
 def test_the_annotated_frame_is_the_one_with_the_mark(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:

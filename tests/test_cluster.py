@@ -116,6 +116,7 @@ def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
     wait_for(lambda: not children_with(str(out)), 15)
 
 
+@pytest.mark.slow
 def test_one_machine_is_blocked_and_others_go_on(
     lab: Lab, standin: StandIn, source: MakeSource, shared: Path
 ) -> None:

@@ -279,7 +279,9 @@ def test_an_ava_clip_is_in_no_archive(mirror: Mirror, tmp_path: Path) -> None:
     assert mirror.standin.requests() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_kill_in_the_middle_and_a_rerun(
     mirror: Mirror, data: bytes, tmp_path: Path, number: signal.Signals
 ) -> None:

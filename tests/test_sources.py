@@ -125,8 +125,8 @@ def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
     ("held", "ts", "window"),
     [
         ((98, 108), 103, (100, 106)),
-        ((98, 103), 102, (99, 103)),
-        ((102, 112), 103, (102, 106)),
+        pytest.param((98, 103), 102, (99, 103), marks=pytest.mark.slow),
+        pytest.param((102, 112), 103, (102, 106), marks=pytest.mark.slow),
         ((95, 103), 103, None),  # ends where the key frame begins
     ],
 )

@@ -65,6 +65,7 @@ def ask(argv: list[str], timeout: float = 60) -> Finished:
     return run_ytdlp(argv, timeout=timeout, env=child_environment(None))
 
 
+@pytest.mark.slow
 def test_it_answers_as_a_fresh_one(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     standin.add_video("abcdefghijk", source(seconds=20))
     standin.add_dead("privatevide", "private")
