@@ -45,6 +45,7 @@ COLUMNS = {
     "split": "split",
 }
 REQUIRED = ("youtube_id", "time_start", "time_end")
+Values = tuple[str, str, float, float, str, str, Extra]  # of a Clip, in its order
 
 # What bounds the memory that a list can take, whatever is given as one.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
@@ -86,7 +87,7 @@ class ClipLists:
     rows: int = 0
     not_wanted: int = 0
     relabelled: int = 0  # clips that a later row names under another label
-    labels_seen: set[str] = field(default_factory=set)
+    labels_seen: set[str] = field(default_factory=set)  # these two where a selection narrows
     splits_seen: set[str] = field(default_factory=set)
     is_cut_short: bool = False  # --limit was reached, and nothing behind it was read
 
@@ -144,8 +145,8 @@ def read_lists(
 ) -> ClipLists:
     """Every wanted clip of the lists, once. Raises UserError for a file that is no list.
 
-    At 650,000 rows this is what a run waits for first, hence `_Times`. `tell` is given a line when
-    it takes longer than people wait in silence. Reading ends where the limit is reached.
+    `tell` is given a line when it takes longer than people wait in silence. Reading ends where the
+    limit is reached.
     """
     lists, telling = ClipLists(), _Telling(tell)
     with without_garbage_collection():
@@ -175,58 +176,32 @@ class _Telling:
             )
 
 
-def _width_problem(row: Sequence[str], columns: Sequence[str]) -> str:
-    same = len(row) == len(columns)
-    return "" if same else f"{len(row)} columns where the header has {len(columns)}"
-
-
 def _add_rows(
     lists: ClipLists, path: Path, selection: Selection, trim_format: str, telling: _Telling
 ) -> None:
-    rows = _fields(path)
-    columns = _read_header(path, *next(rows, (1, [], "")))
-    at = {name: i for i, name in enumerate(columns)}
-    id_at, start_at, end_at = (at[name] for name in REQUIRED)
-    label_at, split_at = at.get("label", -1), at.get("split", -1)
-    other = [(i, name) for name, i in at.items() if name not in COLUMNS.values()]
-    # The same few thousand times, labels and splits repeat: each is checked and kept once.
-    times, labels, splits = _Times(trim_format), {"": ""}, {"": ""}
-    extras: dict[Extra, Extra] = {(): ()}
-
     clips, narrows, limit = lists.clips, selection.narrows, selection.limit
-    for line, row, problem in rows:
+    for line, row, values in every_row(path, trim_format):
         if not lists.rows & 0xFFFF:
             telling.tick(lists)
         if len(clips) == limit:
             lists.is_cut_short = True
             break
         lists.rows += 1
-        problem = problem or _width_problem(row, columns)
-        if not problem:
-            youtube_id = row[id_at]
-            start, start_name = times[row[start_at]]
-            end, end_name = times[row[end_at]]
-            problem = _problem(youtube_id, start, end)
-        if problem:
-            lists.refuse(Refused(path, line, printable(",".join(row)), problem))
+        if isinstance(values, Refused):
+            lists.refuse(values)
             continue
-        label = labels.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
-        split = splits.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
-        extra: Extra = tuple((name, row[i]) for i, name in other) if other else ()
-        extra = extras.setdefault(extra, extra)
-        if end == AVA_TIME_END:
-            name = clip_name(youtube_id, start, end, trim_format)
-        else:
-            name = f"{youtube_id}_{start_name}_{end_name}"
-        clip = Clip(name, youtube_id, start, end, label, split, extra)
-        if narrows and not selection.wants(clip):
-            lists.not_wanted += 1
-            continue
-        known = clips.setdefault(name, clip)
+        clip = Clip._make(values)
+        if narrows:
+            lists.labels_seen.add(clip.label)
+            lists.splits_seen.add(clip.split)
+            if not selection.wants(clip):
+                lists.not_wanted += 1
+                continue
+        known = clips.setdefault(clip.name, clip)
         if known is not clip and (problem := _compare(lists, known, clip)):
-            lists.refuse(Refused(path, line, printable(",".join(row)), problem))
-    lists.labels_seen.update(label for label in labels if label)
-    lists.splits_seen.update(split for split in splits if split)
+            lists.refuse(_refused(path, line, row, problem))
+    lists.labels_seen.discard("")
+    lists.splits_seen.discard("")
 
 
 @contextmanager
@@ -272,36 +247,44 @@ def list_rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def every_row(
     path: Path, trim_format: str = "%06d"
-) -> Iterator[tuple[int, str, float, float, str, str, Extra] | Refused]:
-    """(line, clip's name, time_start, time_end, label, split, extra) of every row, also repeats.
+) -> Iterator[tuple[int, list[str], Values | Refused]]:
+    """(line, fields, values of the clip) of every row, also repeats; `Refused` where it is none.
 
-    A row that is no clip is `Refused`. Raises UserError for a file that is no list.
+    Each of the times, labels and splits, which repeat, is checked and kept once; and no `Clip` is
+    made, for not everybody needs one. Raises UserError for a file that is no list.
     """
     rows = _fields(path)
     columns = _read_header(path, *next(rows, (1, [], "")))
-    at = {name: i for i, name in enumerate(columns)}
+    width, at = len(columns), {name: i for i, name in enumerate(columns)}
     id_at, start_at, end_at = (at[name] for name in REQUIRED)
     label_at, split_at = at.get("label", -1), at.get("split", -1)
     other = [(i, name) for name, i in at.items() if name not in COLUMNS.values()]
-    times = _Times(trim_format)
+    times, texts = _Times(trim_format), {"": ""}
+    extras: dict[Extra, Extra] = {(): ()}
     for line, row, problem in rows:
-        problem = problem or _width_problem(row, columns)
+        if not problem and len(row) != width:
+            problem = f"{len(row)} columns where the header has {width}"
         if not problem:
             youtube_id = row[id_at]
             start, start_name = times[row[start_at]]
             end, end_name = times[row[end_at]]
             problem = _problem(youtube_id, start, end)
         if problem:
-            yield Refused(path, line, printable(",".join(row)), problem)
+            yield line, row, _refused(path, line, row, problem)
             continue
+        label = texts.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
+        split = texts.setdefault(row[split_at], row[split_at]) if split_at >= 0 else ""
+        extra: Extra = tuple([(name, row[i]) for i, name in other]) if other else ()
         if end == AVA_TIME_END:
             name = clip_name(youtube_id, start, end, trim_format)
         else:
             name = f"{youtube_id}_{start_name}_{end_name}"
-        label = row[label_at] if label_at >= 0 else ""
-        split = row[split_at] if split_at >= 0 else ""
-        extra = tuple([(column, row[i]) for i, column in other]) if other else ()
-        yield line, name, start, end, label, split, extra
+        extra = extras.setdefault(extra, extra)
+        yield line, row, (name, youtube_id, start, end, label, split, extra)
+
+
+def _refused(path: Path, line: int, row: Sequence[str], problem: str) -> Refused:
+    return Refused(path, line, printable(",".join(row)), problem)
 
 
 class _Times(dict[str, tuple[float, str]]):

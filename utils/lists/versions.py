@@ -104,29 +104,26 @@ def read_rows(paths: Iterable[Path], trim_format: str = "%06d", rows: Rows | Non
     """Every row of the lists, added to `rows` if given. Raises UserError for what is no list."""
     rows, paths = Rows() if rows is None else rows, list(paths)
     several = len(paths) > 1
-    # The same labels, splits and names repeat: each is kept once.
-    known: dict[str, str] = {}
-    extras: dict[Extra, Extra] = {}
+    known: dict[str, str] = {}  # the same splits and names repeat: each is kept once
     with without_garbage_collection():
         for number, path in enumerate(paths, len(rows.lists)):
-            label_of: dict[str, str] = {}
             rows.lists.append(listed := list_file(path))
             splits = {"": listed.split}
-            for row in every_row(path, trim_format):
-                if isinstance(row, Refused):
-                    rows.refused.append(row)
+            for line, _, values in every_row(path, trim_format):
+                if isinstance(values, Refused):
+                    rows.refused.append(values)
                     continue
-                line, name, start, end, label, split, extra = row
+                name, _, start, end, label, split, extra = values
                 if split not in splits:
                     splits[split] = known.setdefault(same_split(split), same_split(split))
                 rows.list_at.append(number)
                 rows.lines.append(line)
                 rows.names.append(known.setdefault(name, name) if several else name)
-                rows.labels.append(label_of.setdefault(label, label))
+                rows.labels.append(label)
                 rows.splits.append(splits[split])
                 rows.starts.append(start)
                 rows.ends.append(end)
-                rows.extras.append(extras.setdefault(extra, extra) if extra else ())
+                rows.extras.append(extra)
     return rows
 
 
