@@ -9,7 +9,7 @@ examples:
 
 The first one says what it will do, fetches, and ends like this:
 
-  done after 0:00:13, 7 clips asked for
+  done after 0:00:13: 7 clips asked for
     downloaded 4 (4 from youtube)
       short 1: kept; the video, or the clip it was cut from, ends before the clip does
     unavailable 3
@@ -29,19 +29,17 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
-import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say
-from utils.files import make_folder, run_folder
+from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say, teller
+from utils.files import make_folder
 from utils.packages import check_packages
-from utils.process import STOP, Stopped, received_signal, stop_on_signals, stop_run
-from utils.progress import Progress
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, Tally, own_report
+from utils.process import sleep, stop_on_signals
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
 from utils.runs.check import check
-from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
+from utils.runs.cluster import add_cluster_options, check_dask
 from utils.runs.download_options import (
     add_fetch_options,
     add_list_options,
@@ -50,15 +48,10 @@ from utils.runs.download_options import (
     list_servers,
     videos_per_hour,
 )
-from utils.runs.download_plan import (
-    Plan,
-    ensure_lists,
-    make_plan,
-    read_wanted,
-    say_plan,
-    tool_versions,
-)
-from utils.runs.download_summary import finish
+from utils.runs.download_plan import Plan, make_plan, read_wanted, say_plan, tool_versions
+from utils.runs.download_summary import DownloadTally, finish
+from utils.runs.list_options import lists_at_hand
+from utils.runs.opening import Opened, open_run, watch
 from utils.runs.tools import try_tools
 from utils.runs.verify import verify
 from utils.sources.chain import SourceSettings, ask_sources, make_source
@@ -122,43 +115,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check(args, say)
     check_packages(*PACKAGES)
     check_dask(args)
-    started = time.monotonic()
-    if not ensure_lists(args):
-        return 128 + received_signal() if STOP.is_set() else EXIT_OK
-    lists = read_wanted(args)
-    out = args.out.absolute()
-    cookies = [args.cookies.absolute()] if args.cookies else []
-    tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
-    if not args.dry_run:
-        make_folder(out)
     with stop_on_signals():
+        paths = lists_at_hand(args.input_csv, list_servers(args), args.dry_run, teller(args.quiet))
+        if paths is None:
+            return EXIT_OK
+        lists = read_wanted(paths, args)
+        out = args.out.absolute()
+        tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
+        if not args.dry_run:
+            make_folder(out)
         if args.verify:
             verify(lists, out, args)
         plan = make_plan(lists, out, args)
-        if STOP.is_set():
-            return 128 + received_signal()
+        sleep(0)
         if not args.quiet:
             say_plan(plan, out, args, tools)
         if args.dry_run:
             return EXIT_OK
         if plan.to_fetch:
-            with suppress(Stopped):
-                try_tools(args)
-        if STOP.is_set():
-            return 128 + received_signal()
-        with (
-            run_folder(out) as workspace,
-            own_report(out / REPORT_NAME, RESULT_COLUMNS, workspace, args.shard) as report,
-            open_cluster(args, workspace, PACKAGES, cookies) as cluster,
-        ):
-            run, sources = make_run(args, out, workspace, plan.known)
-            run.cluster = cluster
-            tally = fetch(plan, run, sources, report, args)
-    return finish(plan, tally, run, args, report.path, time.monotonic() - started)
+            try_tools(args)
+        cookies = [args.cookies.absolute()] if args.cookies else []
+        report = out / REPORT_NAME
+        with open_run(args, report, RESULT_COLUMNS, PACKAGES, cookies, args.shard) as opened:
+            run, sources = make_run(args, out, opened, plan.known)
+            tally = fetch(plan, run, sources, opened.report, args)
+    return finish(plan, tally, run, args, opened.report.path)
 
 
 def make_run(
-    args: argparse.Namespace, out: Path, workspace: Path, known: Known
+    args: argparse.Namespace, out: Path, opened: Opened, known: Known
 ) -> tuple[Run, tuple[Source, ...]]:
     """What the sources share, and the sources themselves, in the order of --source."""
     encode = Encode(
@@ -170,7 +155,7 @@ def make_run(
     )
     options = FetchOptions(
         out=out,
-        workspace=workspace,
+        workspace=opened.workspace,
         ffmpeg=find_ffmpeg(args.ffmpeg),
         encode=encode,
         cookies=args.cookies.absolute() if args.cookies else None,
@@ -183,7 +168,8 @@ def make_run(
     pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
     settings = SourceSettings(make_mirror(args), args.allow_partial)
     sources = tuple(make_source(name, settings) for name in args.source)
-    return Run(options, args.num_jobs, pace, known, bool(args.retry)), sources
+    again = bool(args.retry)
+    return Run(options, args.num_jobs, pace, known, again, cluster=opened.cluster), sources
 
 
 def make_mirror(args: argparse.Namespace) -> MirrorOptions:
@@ -196,11 +182,21 @@ def make_mirror(args: argparse.Namespace) -> MirrorOptions:
     )
 
 
+def report_first(plan: Plan, report: ReportFile) -> None:
+    """What is known before any source is asked: rows refused, and clips that a kill left unsaid."""
+    for refused in plan.lists.refused:
+        result = Result.of_refused(refused)
+        if result.message not in plan.known.refused:
+            report.append_result(result)
+    for name in plan.known.unreported:
+        report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
+
+
 def fetch(
     plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
-) -> Tally:
+) -> DownloadTally:
     """Ask the sources for what is missing, and write down what becomes of each clip."""
-    tally = Tally()
+    tally = DownloadTally()
     recorded: set[str] = set()
 
     def record(result: Result) -> None:
@@ -208,27 +204,17 @@ def fetch(
         report.append_result(result)
         recorded.add(result.clip)
 
-    note = run.cluster.note if run.cluster else run.pace.note
-    for refused in plan.lists.refused:
-        result = Result.of_refused(refused)
-        if result.message not in plan.known.refused:
-            report.append_result(result)
-    for name in plan.known.unreported:
-        report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
+    report_first(plan, report)
     with (
-        Progress(len(plan.to_fetch), "clip", quiet=args.quiet, note=note) as progress,
+        watch(len(plan.to_fetch), "clip", args.quiet, run.cluster, run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:
             run.tell = progress.say
-        if run.cluster:
-            run.cluster.members.tell = progress.say
         run.record = record
         for result in results:
             tally.add(result)
             progress.add(result.status)
-            if result.reason == "disk_full" or tally.hopeless or tally.streak.is_hopeless:
-                stop_run()
             if result.message == NOT_ASKED:
                 continue  # the report has it
             if result.clip not in recorded:

@@ -15,21 +15,19 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import functools
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import EXIT_OK, make_parser, run_script
-from utils.files import disk_is_full, is_disk_full, make_folder, names_in, publish, run_folder
+from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
-from utils.packages import UNEXPECTED, check_packages, describe
+from utils.packages import check_packages
 from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
-from utils.report import MADE_REASONS, own_report
+from utils.report import now
 from utils.runs.batch import (
-    Task,
     add_batch_options,
     check_folders,
     finish,
@@ -37,17 +35,18 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
-from utils.runs.cluster import check_dask, open_cluster
-from utils.runs.downscale_report import COLUMNS, REPORT_NAME, DownscaleResult, lost
+from utils.runs.cluster import check_dask
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
     choose_encode,
-    encode_line,
+    encode_lines,
     is_small,
     small_size,
     wants_encoding,
 )
+from utils.runs.made import Made, Task, settle
+from utils.runs.opening import open_run
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
@@ -59,8 +58,9 @@ from utils.video.ffmpeg import (
 )
 from utils.video.inspect import Question, Video, inspect, tolerance
 from utils.video.probe import BadClip
-from utils.workers import Crashed, Failed, WorkerPool
+from utils.workers import Crashed, WorkerPool
 
+REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 
 
@@ -77,24 +77,31 @@ class Job:
     ask: Callable[[Question], Video | BadClip]
 
 
+@dataclass(frozen=True)
+class DownscaleResult(Made):
+    """A line of downscale_report.csv. `seconds` is the time it took; sizes are the output's."""
+
+    action: str = ""  # encoded, rewrapped
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    source_bytes: int = 0
+    message: str = ""
+    finished_at: str = field(default_factory=now)
+
+
+COLUMNS = tuple(each.name for each in fields(DownscaleResult))
+
+
 def downscale(job: Job, task: Task) -> DownscaleResult:
     """The worker: one clip scaled, checked and in its place, or the reason why not."""
-    started = time.monotonic()
-    try:
-        result = downscale_clip(job, task)
-    except BadClip as error:
-        full = disk_is_full(job.out)
-        result = DownscaleResult.failed(
-            task.clip, "disk_full" if full else error.reason, error.message
-        )
-    except OSError as error:
-        reason = "disk_full" if is_disk_full(error) else "unknown"
-        result = DownscaleResult.failed(task.clip, reason, str(error))
-    except UNEXPECTED as error:
-        result = DownscaleResult.failed(task.clip, "unknown", describe(error))
-    except Failed as error:
-        result = DownscaleResult.failed(task.clip, "unknown", str(error))
-    return replace(result, seconds=round(time.monotonic() - started, 2))
+    result = settle(DownscaleResult, task.clip, lambda: downscale_clip(job, task))
+    if result.reason in ("truncated", "undecodable") and disk_is_full(job.out):
+        return replace(result, reason="disk_full")
+    return result
 
 
 def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult:
@@ -117,7 +124,6 @@ def downscale_clip(job: Job, task: Task) -> DownscaleResult:
         temporary.unlink(missing_ok=True)
     return DownscaleResult(
         clip=task.clip,
-        status=MADE_REASONS[""][0],
         action=action,
         frames=made.frames,
         fps=round(float(made.rate), 5),
@@ -208,28 +214,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stop_on_signals():
         batch = plan_batch(args, lambda folder: names_in(folder, ".mp4"))
         if not args.quiet:
-            say_batch(batch, args, encode_line(encode, args.fps, as_it_is))
+            say_batch(batch, args, encode_lines(encode, args.fps, as_it_is))
         if args.dry_run:
             return EXIT_OK
         if batch.to_do:
             require_encoder(tool, encode.codec)
-        make_folder(out)
         with (
-            run_folder(out) as workspace,
+            open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run,
             WorkerPool(inspect) as ask,
-            own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
-            open_cluster(args, workspace, PACKAGES, [args.videos_dir]) as cluster,
         ):
-            job = Job(tool, encode, args.fps, as_it_is, out, workspace, ask)
-            if cluster:
+            job = Job(tool, encode, args.fps, as_it_is, out, run.workspace, ask)
+            if run.cluster:
                 worker = functools.partial(downscale_there, replace(job, ask=inspect), args.ffmpeg)
-                outcomes = cluster.run(worker, batch.tasks(), lost)
+                outcomes = run.cluster.run(worker, batch.tasks(), DownscaleResult.lost)
             else:
                 worker = functools.partial(downscale, job)
                 outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
-            tally = run_batch(batch, outcomes, report, args, cluster)
-    written = f"{tally.totals['bytes'] / 1e6:,.1f} MB"
-    return finish(batch, tally, args, report.path, [f"size: {written} written"])
+            tally = run_batch(batch, outcomes, run, args)
+    written = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"
+    return finish(batch, tally, args, run.report.path, written)
 
 
 if __name__ == "__main__":

@@ -16,25 +16,20 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import functools
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.cli import EXIT_OK, make_parser, run_script
-from utils.clip import printable
-from utils.decode.errors import ClipError, CorruptClip
-from utils.files import folders_in, is_disk_full, make_folder, names_in, run_folder
+from utils.files import folders_in, names_in
 from utils.machines import own_folder
-from utils.packages import check_packages, describe
+from utils.packages import check_packages
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.pyav import ratio
-from utils.report import MADE_REASONS, now, own_report
+from utils.report import WRITTEN, now
 from utils.runs.batch import (
-    Task,
     add_batch_options,
     check_folders,
     finish,
@@ -42,12 +37,7 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
-from utils.runs.cluster import check_dask, open_cluster
-from utils.video.inspect import check_whole, pictures_of
-from utils.video.probe import BadClip
-
-if TYPE_CHECKING:
-    pass
+from utils.runs.cluster import check_dask
 from utils.runs.frame_store import (
     FolderStore,
     Settings,
@@ -55,10 +45,13 @@ from utils.runs.frame_store import (
     TarStore,
     add_frame_options,
     check_settings,
-    settings_line,
+    settings_lines,
     write_settings,
 )
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
+from utils.runs.made import Made, Task, settle
+from utils.runs.opening import open_run
+from utils.video.inspect import check_whole, pictures_of
 
 REPORT_NAME = "frames_report.csv"
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
@@ -82,12 +75,9 @@ class ClipTask(Task):
 
 
 @dataclass(frozen=True)
-class FramesResult:
+class FramesResult(Made):
     """A line of frames_report.csv. `seconds` is the time it took; sizes are those of the JPEGs."""
 
-    clip: str
-    status: str
-    reason: str = ""
     frames: int = 0
     fps: float = 0.0
     width: int = 0
@@ -96,27 +86,13 @@ class FramesResult:
     message: str = ""
     finished_at: str = field(default_factory=now)
 
-    @classmethod
-    def failed(cls, clip: str, reason: str, message: str) -> FramesResult:
-        status = MADE_REASONS[reason][0]
-        return cls(clip, status, reason, message=printable(message, 500))
+
+COLUMNS = tuple(each.name for each in fields(FramesResult))
 
 
 def extract(job: Job, task: ClipTask) -> FramesResult:
     """The worker: one clip's pictures, whole and in place, or the reason why not."""
-    started = time.monotonic()
-    try:
-        result = extract_clip(job, task)
-    except BadClip as error:
-        result = FramesResult.failed(task.clip, error.reason, error.message)
-    except ClipError as error:
-        result = FramesResult.failed(task.clip, "undecodable", in_words(error))
-    except OSError as error:
-        reason = "disk_full" if is_disk_full(error) else "unknown"
-        result = FramesResult.failed(task.clip, reason, str(error))
-    except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
-        result = FramesResult.failed(task.clip, "unknown", describe(error))
-    return replace(result, seconds=round(time.monotonic() - started, 2))
+    return settle(FramesResult, task.clip, lambda: extract_clip(job, task))
 
 
 def extract_clip(job: Job, task: ClipTask) -> FramesResult:
@@ -144,17 +120,9 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         store.publish(target_path(job.out, task.clip, settings.archive), job.overwrite)
         rate = float(fps or ratio(source.stream.average_rate) or 0)
         width, height = maker.shown_size
-        made = MADE_REASONS[""][0]
-        return FramesResult(task.clip, made, "", len(numbers), round(rate, 5), width, height)
+        return FramesResult(task.clip, WRITTEN, "", len(numbers), round(rate, 5), width, height)
     finally:
         source.close()
-
-
-def in_words(error: ClipError) -> str:
-    """Without the path, which the report has."""
-    if isinstance(error, CorruptClip):
-        return f"at frame {error.frame}: {error.problem}"
-    return error.problem
 
 
 def open_store(job: Job) -> Store:
@@ -165,15 +133,6 @@ def open_store(job: Job) -> Store:
 
 def target_path(out: Path, clip: str, archive: bool) -> Path:
     return out / f"{clip}.tar" if archive else out / clip
-
-
-def crashed(task: ClipTask, how: str) -> FramesResult:
-    return FramesResult.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
-
-
-def lost(task: ClipTask, how: str) -> FramesResult:
-    """Of a task that has cost three processes of a cluster, or workers."""
-    return FramesResult.failed(task.clip, "undecodable" if "process" in how else "unknown", how)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -193,14 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_packages(*PACKAGES)
     check_dask(args)
     check_folders(args)
-    settings = Settings(
-        str(args.fps),
-        args.short_side,
-        args.upscale,
-        args.quality,
-        args.archive,
-        args.window if args.key_frames else None,
-    )
+    settings = Settings.of(args)
     key_times = read_all_key_times(args)
     only = None if key_times is None else frozenset(key_times)
     made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else folders_in
@@ -209,30 +161,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch = plan_batch(args, made_in, only)
         check_settings(out, settings, batch.there)
         if not args.quiet:
-            say_batch(batch, args, settings_line(settings))
+            say_batch(batch, args, settings_lines(settings))
         if args.dry_run:
             return EXIT_OK
-        make_folder(out)
-        with (
-            run_folder(out) as workspace,
-            own_report(out / REPORT_NAME, COLUMNS, workspace) as report,
-            open_cluster(args, workspace, PACKAGES, [args.videos_dir]) as cluster,
-        ):
-            write_settings(out, workspace, settings)
-            job = Job(settings, out, workspace, args.overwrite)
+        with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
+            write_settings(out, run.workspace, settings)
+            job = Job(settings, out, run.workspace, args.overwrite)
             times = key_times or {}
             tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             worker = functools.partial(extract, job)
-            if cluster:
-                outcomes = cluster.run(worker, tasks, lost)
+            if run.cluster:
+                outcomes = run.cluster.run(worker, tasks, FramesResult.lost)
             else:
-                outcomes = run_in_processes(worker, tasks, args.num_jobs, crashed)
-            tally = run_batch(batch, outcomes, report, args, cluster)
-    pictures = tally.totals["frames"]
-    return finish(batch, tally, args, report.path, [f"pictures: {pictures:,}"])
-
-
-COLUMNS = tuple(each.name for each in fields(FramesResult))
+                outcomes = run_in_processes(worker, tasks, args.num_jobs, FramesResult.crashed)
+            tally = run_batch(batch, outcomes, run, args)
+    return finish(batch, tally, args, run.report.path, f"pictures: {tally.totals['frames']:,}")
 
 
 if __name__ == "__main__":

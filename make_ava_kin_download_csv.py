@@ -33,36 +33,32 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    Tell,
     add_num_jobs,
     existing_folder,
     make_parser,
     positive_int,
     run_script,
-    say,
+    teller,
 )
 from utils.decode.times import parse_fps
 from utils.files import make_folder, run_folder
 from utils.lists import ava
 from utils.lists.fetching import ensure_ava_annotations, missing_annotations
 from utils.packages import check_packages
-from utils.process import Stopped, received_signal, sleep, stop_on_signals
+from utils.process import sleep, stop_on_signals
 from utils.progress import plural
-
-if TYPE_CHECKING:
-    pass
 from utils.runs.ava_preview import PREVIEW_MOST, PREVIEW_NAME, preview_frames, write_preview
 from utils.runs.ava_split import (
     CLIP_COLUMNS,
     LIST_COLUMNS,
     Clips,
-    Tell,
     annotation_lines,
     check_targets,
     download_list,
@@ -225,10 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("numpy", "pandas", "requests", "urllib3")
     with stop_on_signals():
-        try:
-            return run(args, (lambda _: None) if args.quiet else say)
-        except Stopped:
-            return 128 + received_signal()
+        return run(args, teller(args.quiet))
 
 
 if __name__ == "__main__":

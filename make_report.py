@@ -43,7 +43,7 @@ from utils.page.content import Content, numbers
 from utils.page.looking import Memory
 from utils.page.making import make_page, read_listed
 from utils.page.tables import TABLES, check_ours
-from utils.process import Stopped, received_signal, sleep, stop_on_signals
+from utils.process import sleep, stop_on_signals
 from utils.progress import plural
 from utils.runs.download_options import add_list_options
 
@@ -99,22 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = existing_folder(args.folder, "the folder of clips")
     page: Path = (args.out or args.folder / PAGE_NAME).absolute()
     check_ours(page)
-    try:
-        with stop_on_signals():
-            listed = read_listed(args)
-            if args.dry_run:
-                say_dry_run(listed.lists, page, args)
+    with stop_on_signals():
+        listed = read_listed(args)
+        if args.dry_run:
+            say_dry_run(listed.lists, page, args)
+            return EXIT_OK
+        make_folder(page.parent)
+        memory = Memory()
+        while True:
+            content = make_page(listed, folder, page, memory, args)
+            tell(content, page, args)
+            if not args.watch:
                 return EXIT_OK
-            make_folder(page.parent)
-            memory = Memory()
-            while True:
-                content = make_page(listed, folder, page, memory, args)
-                tell(content, page, args)
-                if not args.watch:
-                    return EXIT_OK
-                sleep(args.watch)
-    except Stopped:
-        return 128 + received_signal()
+            sleep(args.watch)
 
 
 def say_dry_run(lists: ClipLists, page: Path, args: argparse.Namespace) -> None:

@@ -29,10 +29,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from utils.cli import EXIT_OK, existing_folder, make_parser, run_script, say
+from utils.cli import EXIT_OK, Tell, existing_folder, make_parser, run_script, teller
 from utils.files import make_folder, run_folder
 from utils.packages import check_packages
-from utils.process import Stopped, received_signal, sleep, stop_on_signals
+from utils.process import sleep, stop_on_signals
 from utils.training import manifest, steps, summary
 from utils.training.formats import FORMATS
 from utils.training.options import add_options, check_args
@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace, tell: summary.Tell) -> int:
+def run(args: argparse.Namespace, tell: Tell) -> int:
     """Read, choose, look, write; the exit code. Raises UserError, Stopped."""
     clips, out = existing_folder(args.clips, "clips"), args.out.absolute()
     read = steps.read(args, tell)
@@ -78,10 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("joblib", "requests", "urllib3")
     with stop_on_signals():
-        try:
-            return run(args, (lambda _: None) if args.quiet else say)
-        except Stopped:
-            return 128 + received_signal()
+        return run(args, teller(args.quiet))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.errors import UserError
+from utils.errors import Ended, UserError
 from utils.packages import version_line
 
 VERSION = "1.2.0"
+Tell = Callable[[str], None]  # says a line
 
 EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why
@@ -181,6 +182,11 @@ def say(text: str = "") -> None:
         print(hide_passwords(text), file=sys.stderr, flush=True)
 
 
+def teller(quiet: bool) -> Tell:
+    """`say`, and with --quiet nothing."""
+    return (lambda text: None) if quiet else say
+
+
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with its code; never a traceback for what a user can mend."""
     hand_over()
@@ -189,6 +195,8 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         say(f"error: {error}")
         code = EXIT_USAGE
+    except Ended as end:
+        code = end.exit_code()
     except KeyboardInterrupt:
         say("stopped")
         code = 128 + signal.SIGINT

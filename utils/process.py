@@ -20,7 +20,7 @@ from types import FrameType
 
 import psutil
 
-from utils.errors import UserError
+from utils.errors import Ended, UserError
 
 STOP = threading.Event()  # set once, by a signal or a full disk; every worker looks at it
 PATIENCE = 5.0  # seconds in which a stopped run ends by itself
@@ -31,8 +31,11 @@ _POLL_SECONDS = 0.1
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
-class Stopped(Exception):
+class Stopped(Ended):
     """The run is being stopped: drop what is half done, and say nothing of it."""
+
+    def exit_code(self) -> int:
+        return 128 + received_signal()
 
 
 @dataclass(frozen=True)

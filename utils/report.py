@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
@@ -23,7 +22,6 @@ from utils.clip import Clip, Refused, printable
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full
 from utils.machines import claim, machine_name
-from utils.packages import Streak
 
 REPORT_NAME = "download_report.csv"
 
@@ -73,9 +71,6 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "disk_full": (FAILED, "the disk is full: make room and run again"),
     "unknown": (FAILED, "see the message, and run again"),
 }
-
-# Reasons that every further video would meet too: after so many in a row the run stops.
-HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 
 
 @dataclass(frozen=True)
@@ -383,45 +378,3 @@ def read_shorts(path: Path) -> frozenset[str]:
     for row in read_reports(path, RESULT_COLUMNS, DOWNLOADED):
         (shorts.add if row[5] == "short" else shorts.discard)(row[0])
     return frozenset(shorts)
-
-
-@dataclass
-class Tally:
-    """Counts of outcomes, for the summary and the exit code."""
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    streak: Streak = field(default_factory=Streak)
-    hopeless: str = ""  # a reason that no waiting mends and that video after video has met
-    _reason: str = ""
-    _videos: set[str] = field(default_factory=set)
-
-    def add(self, result: Result) -> None:
-        self.statuses[result.status] += 1
-        if result.reason:
-            self.reasons[(result.status, result.reason)] += 1
-        if result.is_on_disk:
-            self.sources[result.source] += 1
-        self.streak.add(result.is_on_disk, result.message)
-        if result.reason != self._reason:
-            self._reason, self._videos = result.reason, set()
-        if result.reason in HOPELESS:
-            self._videos.add(result.youtube_id)
-            if len(self._videos) >= HOPELESS_AFTER:
-                self.hopeless = result.reason
-
-    def lines(self) -> list[str]:
-        """Counts by status and reason, and what each reason means."""
-        lines = []
-        for status, count in self.statuses.most_common():
-            lines.append(f"{status} {count:,}{self._sources_of(status)}")
-            for (of, reason), number in self.reasons.most_common():
-                if of == status:
-                    lines.append(f"  {reason} {number:,}: {REASONS[reason][1]}")
-        return lines
-
-    def _sources_of(self, status: str) -> str:
-        if status != DOWNLOADED:
-            return ""
-        return " (" + ", ".join(f"{n:,} from {name}" for name, n in self.sources.items()) + ")"

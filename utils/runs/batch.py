@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import argparse
 import posixpath
-import shlex
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, add_num_jobs, existing_folder, say
-from utils.clip import trim_format
+from utils.cli import add_num_jobs, existing_folder, say
 from utils.decode.times import parse_fps
 from utils.errors import UserError
-from utils.files import DiskFull, find_videos
+from utils.files import find_videos
 from utils.lists.reading import find_lists, read_lists
-from utils.packages import Streak
-from utils.process import STOP, received_signal, stop_run
-from utils.progress import Progress, clock, plural
-from utils.report import FAILED, MADE_REASONS, WRITTEN, ReportFile
+from utils.progress import plural
+from utils.report import FAILED, MADE_REASONS, WRITTEN
 from utils.runs.cluster import add_cluster_options
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
-
-
-@dataclass(frozen=True)
-class Task:
-    """One video to work on. `clip` is its path below the folder of videos, without the suffix."""
-
-    clip: str
-    path: Path
+from utils.runs.ending import Tally, exit_code, say_end, say_next
+from utils.runs.list_options import add_trim_format
+from utils.runs.made import Task
+from utils.runs.opening import Lines, Opened, say_statement, watch
 
 
 @dataclass(frozen=True)
@@ -58,17 +44,6 @@ class Batch:
         return (Task(clip, self.videos / file) for clip, file in self.to_do.items())
 
 
-@dataclass
-class Tally:
-    """What came of the batch so far, for the summary and the exit code."""
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)  # frames and bytes of what was written
-    streak: Streak = field(default_factory=Streak)
-    started: float = field(default_factory=time.monotonic)
-
-
 def add_batch_options(parser: argparse.ArgumentParser) -> None:
     """The options that do not depend on what is made of a video."""
     group = parser.add_argument_group("which clips, and how to go about it")
@@ -80,12 +55,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="only the clips of these lists (.csv files, or folders of them)",
     )
-    group.add_argument(
-        "--trim_format",
-        type=trim_format,
-        default="%06d",
-        help="how the clips of --only write times in their names (default: %%06d)",
-    )
+    add_trim_format(group, "how the clips of --only write times in their names")
     group.add_argument(
         "--overwrite", action="store_true", help="make anew what is there; each replaced when done"
     )
@@ -140,87 +110,59 @@ def plan_batch(
     return Batch(args.videos_dir, len(clips), len(there), to_do, twice, without)
 
 
-def say_batch(batch: Batch, args: argparse.Namespace, what: str) -> None:
-    """The statement before any work; `what` is the script's own line."""
+def say_batch(batch: Batch, args: argparse.Namespace, what: Lines) -> None:
+    """The statement before any work; `what` is the script's own lines."""
     again = ", made anew" if args.overwrite and batch.there else ""
     if not batch.to_do and not batch.without_video and not batch.twice:
         say(f"there        all {plural(batch.wanted, 'clip')}, in {args.output_dir}")
         return
-    say(f"clips        {batch.wanted:,} in {args.videos_dir}")
-    if batch.without_video:
-        say(f"             {plural(batch.without_video, 'clip')} of the list not among them")
-    for file in batch.twice[:10]:
-        say(f"             {file} is passed over: another file has its clip's name")
-    say(f"there        {batch.there:,} in {args.output_dir}{again}")
-    say(f"to do        {len(batch.to_do):,}, {plural(args.num_jobs, 'job')}")
-    say(what)
-    say("stop         Ctrl-C; the same command goes on from there")
+    without = f"{plural(batch.without_video, 'clip')} of the list not among them"
+    twice = [f"{file} is passed over: another file has its clip's name" for file in batch.twice]
+    say_statement(
+        [
+            ("clips", f"{batch.wanted:,} in {args.videos_dir}"),
+            ("", without if batch.without_video else ""),
+            *(("", text) for text in twice[:10]),
+            ("there", f"{batch.there:,} in {args.output_dir}{again}"),
+            ("to do", f"{len(batch.to_do):,}, {plural(args.num_jobs, 'job')}"),
+            *what,
+        ]
+    )
 
 
 def run_batch(
-    batch: Batch,
-    outcomes: Generator[Any, None, None],
-    report: ReportFile,
-    args: argparse.Namespace,
-    cluster: Cluster | None,
+    batch: Batch, outcomes: Generator[Any, None, None], run: Opened, args: argparse.Namespace
 ) -> Tally:
-    """Write down what becomes of each clip, as it comes. A full disk stops the run."""
+    """Write down what becomes of each clip, as it comes."""
     tally = Tally()
-    note = cluster.note if cluster else str
     with (
-        Progress(len(batch.to_do), "clip", quiet=args.quiet, note=note) as progress,
+        watch(len(batch.to_do), "clip", args.quiet, run.cluster) as progress,
         closing(outcomes),
     ):
-        if cluster:
-            cluster.members.tell = progress.say
         for outcome in outcomes:
-            tally.statuses[outcome.status] += 1
-            tally.reasons[outcome.reason] += 1
-            for name in ("frames", "bytes"):
-                tally.totals[name] += getattr(outcome, name, 0)
+            tally.add(outcome)
             progress.add(outcome.status)
-            tally.streak.add(outcome.status == WRITTEN, outcome.message)
-            if outcome.reason == "disk_full" or tally.streak.is_hopeless:
-                stop_run()
-            report.append_result(outcome)
-            if outcome.status == FAILED:
+            run.report.append_result(outcome)
+            if not outcome.is_on_disk:
                 progress.failure(outcome.reason, outcome.clip, outcome.message)
             elif args.verbose:
-                progress.say(_in_words(outcome))
+                progress.say(outcome.in_words())
     return tally
 
 
-def _in_words(outcome: Any) -> str:
-    values = {each.name: getattr(outcome, each.name) for each in fields(outcome)}
-    clip = values.pop("clip")
-    values.pop("finished_at", None)
-    return f"{clip}: " + ", ".join(f"{name} {value}" for name, value in values.items() if value)
-
-
 def finish(
-    batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, more: list[str]
+    batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, more: str
 ) -> int:
-    """The summary, what to type next, and the exit code. Raises DiskFull."""
+    """The summary, what to type next, and the exit code. Raises DiskFull, UserError."""
     written, failed = tally.statuses[WRITTEN], tally.statuses[FAILED]
     open_still = len(batch.to_do) - written
     missing = open_still + len(batch.twice) + batch.without_video
     if missing or (batch.to_do and not args.quiet):
-        word = "stopped" if STOP.is_set() else "done"
-        elapsed = clock(time.monotonic() - tally.started)
-        say(f"{word} after {elapsed}: {written:,} written, {failed:,} failed")
-        for reason, count in tally.reasons.most_common():
-            if reason:
-                say(f"  {reason:12} {count:,}  {MADE_REASONS[reason][1]}")
-        for line in more:
+        say_end(f"{written:,} written, {failed:,} failed")
+        for line in tally.reason_lines(MADE_REASONS, FAILED):
             say(line)
+        say(more)
         say(f"report: {report}")
         if open_still:
-            say(f"next: {shlex.join(['python', *sys.argv])}")
-            say(f"      takes the {open_still:,} that are still open")
-    if signal := received_signal():
-        return 128 + signal
-    if tally.reasons["disk_full"]:
-        raise DiskFull(args.output_dir)
-    if tally.streak.is_hopeless:
-        raise tally.streak.problem()
-    return EXIT_INCOMPLETE if missing else EXIT_OK
+            say_next(f"takes the {open_still:,} that are still open")
+    return exit_code(tally, args.output_dir, not missing)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils.cli import EXIT_OK, EXIT_USAGE
 from utils.errors import UserError
-from utils.process import STOP, Stopped, received_signal, stop_on_signals
+from utils.process import STOP, Stopped, stop_on_signals
 from utils.runs.check_machine import (
     check_ffmpeg,
     check_folder,
@@ -43,15 +43,12 @@ LINKS: tuple[tuple[str, Check], ...] = (
 
 
 def check(args: argparse.Namespace, tell: Callable[[str], None]) -> int:
-    """Try the links that --source needs; 0 when all are in order, else 2."""
+    """Try the links that --source needs; 0 when all are in order, else 2. Raises Stopped."""
     bad = 0
     with stop_on_signals(), tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
-        try:
-            for finding in _findings(args, Path(folder)):
-                tell(finding.line())
-                bad += finding.state == NOT_OK
-        except Stopped:
-            return 128 + received_signal()
+        for finding in _findings(args, Path(folder)):
+            tell(finding.line())
+            bad += finding.state == NOT_OK
     tell("all in order" if not bad else f"{bad} not in order: docs/youtube.md says more of YouTube")
     return EXIT_USAGE if bad else EXIT_OK
 

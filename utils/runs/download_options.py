@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from utils.cli import non_negative_float, positive_int
-from utils.clip import ID_PATTERN, trim_format
+from utils.clip import ID_PATTERN
 from utils.lists.fetching import ListServers
 from utils.lists.official import CVDF
+from utils.runs.list_options import add_input_csv, add_lists_base, add_trim_format
 from utils.sources.chain import parse_sources
 from utils.sources.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
 from utils.sources.youtube_commands import split_words
@@ -21,14 +22,7 @@ GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube lets through before
 
 def add_list_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which clips")
-    group.add_argument(
-        "--input_csv",
-        nargs="+",
-        type=Path,
-        default=[Path("kinetics_csv")],
-        metavar="LIST",
-        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
-    )
+    add_input_csv(group)
     group.add_argument(
         "--label", nargs="+", default=[], metavar="LABEL", help="only these labels, in any case"
     )
@@ -43,12 +37,7 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="only part I of N, counted from 1, for machines that share the work (default: 1/1)",
     )
-    group.add_argument(
-        "--trim_format",
-        type=trim_format,
-        default="%06d",
-        help="how times are written in file names (default: %%06d)",
-    )
+    add_trim_format(group)
 
 
 def add_fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +61,7 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where the mirror is; another one needs the same layout",
     )
-    group.add_argument(
-        "--lists_base",
-        metavar="URL",
-        help="a server of the official lists (default: DeepMind's, then CVDF's)",
-    )
+    add_lists_base(group)
     group = parser.add_argument_group("how to fetch")
     group.add_argument(
         "--videos_per_hour",

@@ -10,8 +10,6 @@ import argparse
 import difflib
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +18,11 @@ from utils.cli import say
 from utils.clip import Clip
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
-from utils.lists.fetching import fetch_needed
-from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
-from utils.process import STOP, Stopped, stop_on_signals
 from utils.progress import clock, plural
 from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
-from utils.runs.download_options import list_servers, videos_per_hour, youtube_name
+from utils.runs.download_options import videos_per_hour, youtube_name
+from utils.runs.opening import Lines, say_statement
 from utils.sources.common import is_gone
 
 REFUSED_SHOWN = 10
@@ -42,27 +38,6 @@ class Plan:
     known: Known
     to_fetch: tuple[Clip, ...]
     not_again: int  # known to be unavailable, and not asked for again
-
-
-def ensure_lists(args: argparse.Namespace) -> bool:
-    """Fetch official lists that are wanted and not there; whether the run can go on.
-
-    Raises UserError where one could not be had.
-    """
-    needed = needed_lists(args.input_csv)
-    args.input_csv = needed.paths
-    if needed.missing and args.dry_run:
-        for each, folder in needed.missing:
-            say(f"would fetch the list {each.name} into {folder}")
-        return False
-    if needed.missing:
-        with stop_on_signals(), suppress(Stopped):
-            fetch_needed(needed, list_servers(args), quiet_say(args))
-    return not STOP.is_set()
-
-
-def quiet_say(args: argparse.Namespace) -> Callable[[str], None]:
-    return (lambda text: None) if args.quiet else say
 
 
 def read_wanted(args: argparse.Namespace) -> ClipLists:
@@ -113,46 +88,49 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
     before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
-    sources = args.source
-    rate = videos_per_hour(args)
-    pace = f"at most {rate:,.0f} videos an hour" if rate else "no limit of pace"
-    if rate and args.dask:
-        pace += " and machine"
-    elif rate and videos and sources == ["youtube"]:
-        pace += f", so {clock(videos / rate * 3600)} or more"
     again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
-    if not args.retry and sources != ["youtube"]:
+    if not args.retry and args.source != ["youtube"]:
         again = "asked for at the other sources; at YouTube only with --retry unavailable"
     unavailable = plan.not_again or before[UNAVAILABLE]
-    say(f"lists        {plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}")
-    say(f"clips        {len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out")
-    if lists.not_wanted:
-        say(f"             {plural(lists.not_wanted, 'row')} not selected")
-    if lists.is_cut_short:
-        say("             read up to --limit, and no further")
-    say_refused(lists)
-    if lists.relabelled:
-        say(f"labels       {plural(lists.relabelled, 'row')} give a clip another label than before")
-    say(f"on disk      {len(plan.on_disk):,}")
-    say(f"unavailable  {unavailable:,} known" + (f", {again}" if unavailable else ""))
-    say(f"to fetch     {plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}")
-    if before[FAILED]:
-        say(f"             {before[FAILED]:,} of them failed before")
-    say(f"sources      {', '.join(sources)}")
-    say(f"pace         {plural(args.num_jobs, 'job')}{', ' + pace if 'youtube' in sources else ''}")
-    say(f"output       {out} ({free_bytes(out) / 1e9:,.1f} GB free)")
-    say(f"tools        {tools}")
-    say("stop         Ctrl-C; the same command goes on from there")
+    relabelled = f"{plural(lists.relabelled, 'row')} give a clip another label than before"
+    not_wanted = f"{plural(lists.not_wanted, 'row')} not selected"
+    say_statement(
+        [
+            ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
+            ("clips", f"{len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out"),
+            ("", not_wanted if lists.not_wanted else ""),
+            ("", "read up to --limit, and no further" if lists.is_cut_short else ""),
+            *refused_lines(lists),
+            ("labels", relabelled if lists.relabelled else ""),
+            ("on disk", f"{len(plan.on_disk):,}"),
+            ("unavailable", f"{unavailable:,} known" + (f", {again}" if unavailable else "")),
+            ("to fetch", f"{plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}"),
+            ("", f"{before[FAILED]:,} of them failed before" if before[FAILED] else ""),
+            ("sources", ", ".join(args.source)),
+            ("pace", plural(args.num_jobs, "job") + pace_in_words(videos, args)),
+            ("output", f"{out} ({free_bytes(out) / 1e9:,.1f} GB free)"),
+            ("tools", tools),
+        ]
+    )
 
 
-def say_refused(lists: ClipLists) -> None:
-    say(f"refused      {plural(len(lists.refused), 'row')}")
-    for refused in lists.refused[:REFUSED_SHOWN]:
-        say(f"             {refused}")
-    if len(lists.refused) > REFUSED_SHOWN:
-        say(
-            f"             and {len(lists.refused) - REFUSED_SHOWN:,} more: see the report, invalid"
-        )
+def pace_in_words(videos: int, args: argparse.Namespace) -> str:
+    """`, at most 300 videos an hour, so 2:30:00 or more`; nothing where YouTube is not asked."""
+    rate = videos_per_hour(args)
+    if "youtube" not in args.source or not rate:
+        return ", no limit of pace" if "youtube" in args.source else ""
+    text = f", at most {rate:,.0f} videos an hour"
+    if args.dask:
+        return f"{text} and machine"
+    alone = videos and args.source == ["youtube"]
+    return f"{text}, so {clock(videos / rate * 3600)} or more" if alone else text
+
+
+def refused_lines(lists: ClipLists) -> Lines:
+    lines = [("refused", plural(len(lists.refused), "row"))]
+    lines += [("", str(refused)) for refused in lists.refused[:REFUSED_SHOWN]]
+    more = len(lists.refused) - REFUSED_SHOWN
+    return [*lines, ("", f"and {more:,} more: see the report, invalid" if more > 0 else "")]
 
 
 def tool_versions(ffmpeg_version: str) -> str:

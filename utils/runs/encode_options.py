@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.cli import non_negative_float, positive_int
 from utils.runs.batch import frame_rate
+from utils.runs.opening import Lines
 from utils.video.ffmpeg import Encode
 from utils.video.inspect import Video
 
@@ -142,8 +143,8 @@ def wants_encoding(args: argparse.Namespace) -> bool:
     return bool(args.for_loading or args.upscale or args.fps or any(v is not None for v in given))
 
 
-def encode_line(encode: Encode, fps: Fraction, as_it_is: bool) -> str:
-    """The script's line of the plan."""
+def encode_lines(encode: Encode, fps: Fraction, as_it_is: bool) -> Lines:
+    """The script's own lines of the statement."""
     rate = f"{fps} frames a second" if fps else "rate and times kept"
     parts = [
         f"shorter side {encode.short_side}",
@@ -153,4 +154,4 @@ def encode_line(encode: Encode, fps: Fraction, as_it_is: bool) -> str:
         "sound kept" if encode.audio else "no sound",
     ]
     small = "not encoded: copied into a fresh mp4" if as_it_is else "encoded like all others"
-    return f"output       {', '.join(parts)}\nsmall clips  {small}"
+    return [("output", ", ".join(parts)), ("small clips", small)]

@@ -16,15 +16,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from utils.cli import non_negative_int, positive_int
 from utils.errors import UserError
 from utils.files import publish
 from utils.runs.batch import frame_rate
-
-if TYPE_CHECKING:
-    pass
+from utils.runs.opening import Lines
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
 SETTINGS_NAME = ".frames_settings.json"
@@ -44,6 +42,12 @@ class Settings:
     quality: int = 90
     archive: bool = False
     window: int | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Settings:
+        window = args.window if args.key_frames else None
+        fps, side = str(args.fps), args.short_side
+        return cls(fps, side, args.upscale, args.quality, args.archive, window)
 
 
 class Store(Protocol):
@@ -102,7 +106,7 @@ class TarStore:
         publish(self._path, final)
 
 
-def settings_line(settings: Settings) -> str:
+def settings_lines(settings: Settings) -> Lines:
     """`pictures     30 a second, JPEG quality 90, size as it is`"""
     rates = "every frame" if settings.fps == "0" else f"{settings.fps} a second"
     size = "size as it is"
@@ -112,7 +116,9 @@ def settings_line(settings: Settings) -> str:
     parts = [rates, f"JPEG quality {settings.quality}", size]
     if settings.window is not None:
         parts.append(f"key frames and {settings.window} on either side")
-    return f"pictures     {', '.join(parts)}" + (", in tars" if settings.archive else "")
+    if settings.archive:
+        parts.append("in tars")
+    return [("pictures", ", ".join(parts))]
 
 
 def check_settings(out: Path, settings: Settings, there: int) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from utils.cli import add_num_jobs, non_negative_float, non_negative_int, positive_int
-from utils.clip import trim_format
+from utils.runs.list_options import add_input_csv, add_lists_base, add_trim_format
 from utils.training.formats import FORMATS
 from utils.training.subsets import fraction
 
@@ -45,19 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_rows_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--input_csv",
-        nargs="+",
-        type=Path,
-        default=[Path("kinetics_csv")],
-        metavar="LIST",
-        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
-    )
-    group.add_argument(
-        "--lists_base",
-        metavar="URL",
-        help="a server of the official lists (default: DeepMind's, then CVDF's)",
-    )
+    add_input_csv(group)
+    add_lists_base(group)
     group.add_argument(
         "--holdout",
         nargs="+",
@@ -84,12 +73,7 @@ def _add_rows_options(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="leave out clips that are shorter; 0 measures none",
     )
-    group.add_argument(
-        "--trim_format",
-        type=trim_format,
-        default="%06d",
-        help="how times are written in file names (default: %%06d)",
-    )
+    add_trim_format(group)
 
 
 def _add_form_options(group: argparse._ArgumentGroup) -> None:

@@ -17,16 +17,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, VERSION, existing_folder
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, VERSION, Tell, existing_folder
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.lists.classes import Classes, join_classes, read_classes
-from utils.lists.fetching import ListServers, fetch_needed
-from utils.lists.official import BY_NAME, needed_lists
+from utils.lists.fetching import ListServers
+from utils.lists.official import BY_NAME
 from utils.lists.reading import find_lists
 from utils.lists.versions import OFFICIAL, Rows, read_rows
 from utils.progress import plural
 from utils.report import REPORT_NAME, Known, read_known
+from utils.runs.list_options import lists_at_hand
 from utils.training import manifest, summary, there
 from utils.training.choosing import (
     HOLDOUT,
@@ -41,7 +42,7 @@ from utils.training.choosing import (
 from utils.training.formats import FORMATS
 from utils.training.job import Job, check_paths, path_before, write_lines
 from utils.training.subsets import draw, select
-from utils.training.summary import Counts, Tell
+from utils.training.summary import Counts
 from utils.training.trees import link_all
 from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
@@ -92,14 +93,8 @@ def read(args: argparse.Namespace, tell: Tell) -> Read | None:
 
 def _ensure(given: Sequence[Path], args: argparse.Namespace, tell: Tell) -> list[Path] | None:
     """The lists that `given` names; official ones that are not there are fetched."""
-    needed = needed_lists(given)
-    if needed.missing and args.dry_run:
-        for each, folder in needed.missing:
-            tell(f"would fetch the list {each.name} into {folder}")
-        return None
-    if needed.missing:
-        fetch_needed(needed, ListServers(Web(()), args.lists_base), tell)
-    return find_lists(needed.paths)
+    paths = lists_at_hand(given, ListServers(Web(()), args.lists_base), args.dry_run, tell)
+    return None if paths is None else find_lists(paths)
 
 
 def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:

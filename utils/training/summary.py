@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from utils.cli import Tell
 from utils.clip import printable
 from utils.lists.classes import CLASSES, Classes
 from utils.lists.versions import Part, Rows, shared_videos
@@ -20,7 +21,6 @@ from utils.training.choosing import SPLITS, TRAIN, Choice, Reason
 from utils.training.manifest import Difference
 
 SHOWN = 10
-Tell = Callable[[str], None]
 
 # What published work had of each version: (who, train, val).
 PUBLISHED = {
