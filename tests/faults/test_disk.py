@@ -65,7 +65,7 @@ def lab(tmp_path: Path, standin: StandIn, small_disk: Mount) -> Lab:
 
 
 @contextmanager
-def quota(folder: Path) -> Iterator[Callable[[str], None]]:
+def quota(folder: Path) -> Iterator[Mount]:
     """A folder with a quota, of which the disk's free space says nothing; yields what sets it.
 
     A btrfs in a file: what limits its subvolumes holds for root, too.
@@ -83,7 +83,7 @@ def quota(folder: Path) -> Iterator[Callable[[str], None]]:
         for action in (["quota", "enable", str(top)], ["subvolume", "create", str(folder)]):
             subprocess.run(["btrfs", *action], check=True, stdout=subprocess.DEVNULL)
         limit = ["btrfs", "qgroup", "limit"]
-        yield lambda size: subprocess.run([*limit, size, str(folder)], check=True) and None
+        yield lambda size: subprocess.run([*limit, size, str(folder)], check=True)
     finally:
         subprocess.run(["umount", "-l", str(top)])
 
