@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from utils.errors import UserError
 from utils.packages import version_line
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 
 EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why

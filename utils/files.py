@@ -50,8 +50,19 @@ def free_bytes(folder: Path) -> int:
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether so little is free that an output that came out bad did so for want of room."""
-    return free_bytes(folder) < FULL_BELOW
+    """Whether so little is free that an output that came out bad did so for want of room.
+
+    A quota shows only to those who write: room is asked for in a file without a name.
+    """
+    if free_bytes(folder) < FULL_BELOW:
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, FULL_BELOW)
+    except OSError as error:
+        return is_disk_full(error)
+    return False
 
 
 def make_folder(path: Path) -> Path:
