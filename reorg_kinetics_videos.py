@@ -14,9 +14,10 @@ The second one says first what it will do, then does it:
   to bring in  5 clips, to clips; for 0 of them a file is there already
   how          each file is decoded whole, then moved; 2 jobs
   report       clips/reorg_report.csv
+  stop         Ctrl-C; the same command goes on from there
   left: /data/old_kinetics/jogging/d0_jogging-_000005_000015.mp4: the file is empty
   done after 0:00:01: 3 moved, 1 set aside, 1 left, 1 rewrapped
-  removed      2 empty folders
+  removed: 2 empty folders
   on disk now: 4 of 5 clips
 
 Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, of AVA-Kinetics, <id>_<ts>,
@@ -29,25 +30,21 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
 from utils.errors import UserError
-from utils.files import DiskFull, make_folder, run_folder, sync_folder
+from utils.files import DiskFull, make_folder, sync_folder
 from utils.packages import check_packages
 from utils.process import stop_on_signals, stop_run
-from utils.progress import Progress
-from utils.report import ReportFile, own_report
 from utils.runs.bring_cluster import settle_on_cluster
 from utils.runs.bring_here import settle_here
-from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
+from utils.runs.cluster import add_cluster_options, check_dask
 from utils.runs.gather import scan
+from utils.runs.opening import Opened, open_run, watch
 from utils.runs.reorg_actions import (
     COPY,
     LEFT,
@@ -67,9 +64,6 @@ from utils.runs.reorg_report import (
     write_down,
 )
 from utils.video.ffmpeg import find_ffmpeg
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
 CHUNK = 200  # clips a task where nothing is decoded: a task costs 66 us, a rename 20
@@ -114,28 +108,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def bring_all(
-    groups: Sequence[Group],
-    job: Job,
-    report: ReportFile,
-    args: argparse.Namespace,
-    cluster: Cluster | None,
+    groups: Sequence[Group], job: Job, run: Opened, args: argparse.Namespace
 ) -> Counter[str]:
     """Settle every clip, in parallel; returns the counts of actions. Raises DiskFull at the end."""
     size = 1 if job.check else CHUNK
     counts: Counter[str] = Counter()
     is_full = False
     num_files = sum(len(group.files) for group in groups)
-    note = cluster.note if cluster else str
-    with Progress(num_files, "file", quiet=args.quiet, note=note) as progress:
+    with watch(num_files, "file", args.quiet, run.cluster) as progress:
         chunks = (groups[at : at + size] for at in range(0, len(groups), size))
-        to_do = announced(chunks, job, report)
-        if cluster:
-            cluster.members.tell = progress.say
-            settled = settle_on_cluster(to_do, job, cluster)
+        to_do = announced(chunks, job, run.report)
+        if run.cluster:
+            settled = settle_on_cluster(to_do, job, run.cluster)
         else:
             settled = settle_here(to_do, job, args.num_jobs)
         for outcomes in settled:
-            write_down(outcomes, report)
+            write_down(outcomes, run.report)
             for outcome in outcomes:
                 counts[outcome.action] += 1
                 progress.add(outcome.action)
@@ -156,30 +144,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
     check_dask(args)
-    started = time.monotonic()
     src, dst = existing_folder(args.src, "src").resolve(), args.dst.resolve()
     duplicates = args.duplicates.resolve() if args.duplicates else None
     if duplicates in (src, dst):
         raise UserError(f"--duplicates {args.duplicates} is src or dst itself: give another folder")
     job = Job(dst, args.mode, not args.no_check, duplicates, find_ffmpeg(args.ffmpeg))
-    with stop_on_signals(), ExitStack() as stack:
+    with stop_on_signals():
         tree = scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
         groups = make_groups(tree, dst)
         if not args.quiet:
             say_plan(tree, groups, job, args)
         if args.dry_run:
             return EXIT_OK
-        make_folder(dst)
         if duplicates:
             make_folder(duplicates)
         unfinished = read_unfinished(dst / REPORT_NAME)
-        workspace = stack.enter_context(run_folder(dst))
-        report = stack.enter_context(own_report(dst / REPORT_NAME, REPORT_COLUMNS, workspace))
-        cluster = stack.enter_context(open_cluster(args, workspace, PACKAGES, [src, dst]))
-        job = replace(job, unfinished=unfinished, workspace=workspace)
-        counts = bring_all(groups, job, report, args, cluster)
-        removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
-    return finish(tree, counts, removed, args, report.path, time.monotonic() - started)
+        with open_run(args, dst / REPORT_NAME, REPORT_COLUMNS, PACKAGES, [src, dst]) as run:
+            job = replace(job, unfinished=unfinished, workspace=run.workspace)
+            counts = bring_all(groups, job, run, args)
+            removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
+    return finish(tree, counts, removed, args, run.report.path)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,12 @@ def test_bad_rows_are_named_and_the_others_kept(ava_folder: Path) -> None:
     assert "etc" not in (ava_folder / "out" / "list.csv").read_text()
 
 
+def test_a_bad_row_at_the_very_end_is_named(ava_folder: Path) -> None:
+    path = ava_folder / "kinetics_val_v1.0.csv"
+    path.write_text(VAL.rstrip("\n") + "\n../../../etc,3")
+    assert f"{path}:{VAL.rstrip().count(chr(10)) + 2}: " in make(ava_folder, code=1)
+
+
 def test_what_cannot_go_on_is_one_line(ava_folder: Path) -> None:
     assert "--clips DIR" in make(ava_folder, "--preview", "3", code=2)
     assert "above 0" in make(ava_folder, "--fps", "0", code=2)

@@ -16,7 +16,7 @@ from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
 from utils.files import run_folder
 from utils.lists.ava import read_windows
-from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS
+from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS, clear_claim
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
@@ -190,6 +190,18 @@ def test_a_report_has_one_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert names(3) == ["r.csv", "r.head-lab-7.csv", "r.head-lab-7-2.csv"]
     assert names(2, (2, 4)) == ["r.shard-2-of-4.csv", "r.shard-2-of-4-head-lab-7.csv"]
     assert names(1) == ["r.csv"]
+
+
+def test_a_claim_that_was_made_anew_is_put_back(tmp_path: Path) -> None:
+    """Between the look at a dead run's claim and its removal another run may take the name."""
+    (tmp_path / "run-alive").mkdir()
+    for run, stays in (("run-alive", True), ("run-dead", False)):
+        claimed = tmp_path / "download_report.csv.claim"
+        claimed.write_text(run, encoding="utf-8")
+        clear_claim(claimed)
+        assert sorted(path.name for path in tmp_path.iterdir()) == (
+            ["download_report.csv.claim", "run-alive"] if stays else ["run-alive"]
+        )
 
 
 def test_reorg_removes_no_source_that_another_machine_knows_more_of(tmp_path: Path) -> None:

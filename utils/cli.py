@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from utils.errors import Ended, UserError
 from utils.packages import version_line
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 Tell = Callable[[str], None]  # says a line
 
 EXIT_OK = 0  # all wanted clips are on disk

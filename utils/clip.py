@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{11}")
 TIME_PATTERN = re.compile(r"-?([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})")
+NAME_PATTERN = re.compile(r"([A-Za-z0-9_-]{11})_0*(\d{1,9})(?:_0*(\d{1,9}))?", re.ASCII)
 TRIM_FORMAT_PATTERN = re.compile(r"%0?\d{0,2}(d|\.\d{1,3}f)")
 MAX_TIME = 999_999.0  # seconds; the six digits of a name. The longest video there is has 43,200
 AVA_TIME_END = -1.0  # marks a row of an AVA-Kinetics list
@@ -90,7 +91,7 @@ def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
 
     Any padding of the whole seconds is taken, for older tools wrote other ones.
     """
-    found = re.fullmatch(r"([A-Za-z0-9_-]{11})_0*(\d{1,9})(?:_0*(\d{1,9}))?", name, re.ASCII)
+    found = NAME_PATTERN.fullmatch(name)
     if found is None:
         return None
     youtube_id, start, end = found.groups()

@@ -58,8 +58,9 @@ class Progress:
     def add(self, outcome: str) -> None:
         """One more is finished, and came to `outcome`."""
         self.counts[outcome] += 1
-        self._bar.set_postfix_str(self._outcomes(), refresh=False)
-        self._bar.update(1)
+        if self._on_terminal:
+            self._bar.set_postfix_str(self._outcomes(), refresh=False)
+            self._bar.update(1)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

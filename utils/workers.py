@@ -140,8 +140,7 @@ def _how_it_ended(code: int | None) -> str:
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """The worker's side: tasks in, outcomes out, until the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # numpy would start a thread a core for linear algebra, and each spins at first: 0.08 s of CPU a
-    # worker on 2 cores. The workers are the threads.
+    # As `early` has it, for workers that no script of ours has started (on a cluster).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # the other side is gone: nobody waits for an answer

@@ -6,9 +6,10 @@ The disks are small tmpfs mounts, which take root.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,30 @@ def lab(tmp_path: Path, standin: StandIn, small_disk: Mount) -> Lab:
     return Lab(tmp_path, standin, "small/out")
 
 
+@contextmanager
+def quota(folder: Path) -> Iterator[Mount]:
+    """A folder with a quota, of which the disk's free space says nothing; yields what sets it.
+
+    A btrfs in a file: what limits its subvolumes holds for root, too.
+    """
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("no mkfs.btrfs here")
+    image, top = folder.with_suffix(".img"), folder.parent
+    top.mkdir()
+    with image.open("wb") as file:
+        file.truncate(200 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True, capture_output=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(top)]).returncode != 0:
+        pytest.skip("cannot mount a file here")
+    try:
+        for action in (["quota", "enable", str(top)], ["subvolume", "create", str(folder)]):
+            subprocess.run(["btrfs", *action], check=True, stdout=subprocess.DEVNULL)
+        limit = ["btrfs", "qgroup", "limit"]
+        yield lambda size: subprocess.run([*limit, size, str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "-l", str(top)])
+
+
 def fill(folder: Path, leave: int = 0) -> Path:
     """Take all the room there is but for `leave` bytes; the file to remove again."""
     path = folder / "filler"
@@ -86,6 +111,25 @@ def test_the_disk_fills_up(way: str, lab: Lab, small_disk: Mount, source: MakeSo
     assert len(lab.standin.requests(target="player")) < 4
     assert not (lab.out / ".tmp").exists()
     keeps_promise(lab, done, 2, mend=lambda: small_disk("size=60m"))
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["cut", pytest.param("fetch", marks=pytest.mark.slow)])
+def test_a_quota_is_reached(way: str, tmp_path: Path, standin: StandIn, source: MakeSource) -> None:
+    """As a full disk, though the disk says that 100 MB are free."""
+    with quota(tmp_path / "disk" / "mine") as limit:
+        lab = Lab(tmp_path, standin, "disk/mine/out")
+        video = source(seconds=10, size=(320, 180), complexity=3.0)
+        for number in range(4):
+            lab.video(f"limited___{number}", video, 1, 9)
+        if way == "fetch":
+            lab.standin.knobs(status=403, client="ffmpeg")
+        limit("1M")
+        done = lab.run("--n", "1")
+        assert "no room left on the disk of" in done.err
+        assert len(lab.standin.requests(target="player")) < 4
+        assert not (lab.out / ".tmp").exists()
+        keeps_promise(lab, done, 2, mend=lambda: limit("none"))
 
 
 @needs_root
@@ -157,24 +201,33 @@ def test_the_folder_vanishes(how: str, lab: Lab, tmp_path: Path, source: MakeSou
 
 
 @needs_root
-def test_no_room_for_frames(tmp_path: Path, source: MakeSource) -> None:
+@pytest.mark.parametrize("way", ["disk", "quota"])
+@pytest.mark.parametrize(
+    "script, size, more",
+    [("frame_extract.py", "700k", ()), ("downscale_videos.py", "300k", ("--short_side", "160"))],
+)
+def test_no_room_for_frames(
+    script: str, size: str, more: Sequence[str], way: str, tmp_path: Path, source: MakeSource
+) -> None:
     """frame_extract.py and downscale_videos.py on a full disk: no torn file, and on from there."""
     clip = source(seconds=4, size=(320, 180), complexity=3.0)
     videos = link_clips(tmp_path / "in", **{f"clip{n}": clip for n in range(4)})
-    for script, more in (("frame_extract.py", ()), ("downscale_videos.py", ("--short_side", "96"))):
-        with disk(tmp_path / script, "size=700k" if "frame" in script else "size=300k") as remount:
-            out = tmp_path / script / "out"
-            done = run(script, videos, out, "--n", "1", *more, cwd=tmp_path)
-            assert done.code == 2, done.err
-            assert done.err.splitlines()[-1].startswith("error: no room left on the disk of")
-            assert not (out / ".tmp").exists()
-            for folder in (path for path in out.iterdir() if path.is_dir()):
-                assert len(list(folder.glob("*.jpg"))) == 100
-            remount("size=60m")
-            assert run(script, videos, out, *more, cwd=tmp_path).code == 0
-            before = fingerprint(out)
-            assert run(script, videos, out, *more, cwd=tmp_path).code == 0
-            assert fingerprint(out) == before
+    place = tmp_path / "disk" / "mine" if way == "quota" else tmp_path / "disk"
+    with quota(place) if way == "quota" else disk(place, f"size={size}") as limit:
+        if way == "quota":
+            limit(size)
+        out = place / "out"
+        done = run(script, videos, out, "--n", "1", *more, cwd=tmp_path)
+        assert done.code == 2, done.err
+        assert done.err.splitlines()[-1].startswith("error: no room left on the disk of")
+        assert not (out / ".tmp").exists()
+        for folder in (path for path in out.iterdir() if path.is_dir()):
+            assert len(list(folder.glob("*.jpg"))) == 100
+        limit("none" if way == "quota" else "size=60m")
+        assert run(script, videos, out, *more, cwd=tmp_path).code == 0
+        before = fingerprint(out)
+        assert run(script, videos, out, *more, cwd=tmp_path).code == 0
+        assert fingerprint(out) == before
 
 
 # Root has no limit of processes: another user, who may read and write what root may.

@@ -22,6 +22,7 @@ from tests.standin.sources import ffmpeg_path, frame_numbers
 
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-g", "25", "-crf", "20")
 VARIABLE = [n / 25 for n in range(100) if n % 7 and n % 11]  # frames left out, as recorders do
+UNEVEN = [n / 25 + (0, 0.011, -0.012, 0.008, -0.012)[n % 5] for n in range(100)]  # as phones do
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ KINDS: dict[str, Kind] = {
     "variable___": Kind(
         source={"pts": VARIABLE}, frames=[i for i, t in enumerate(VARIABLE) if 1 <= t < 2]
     ),
+    "uneven_____": Kind(source={"pts": UNEVEN}),
     "full_chroma": Kind([*X264, "-pix_fmt", "yuv444p", "-c:a", "copy"]),
     "interlaced_": Kind(
         [*X264, "-flags", "+ildct+ilme", "-x264-params", "interlaced=1", "-c:a", "copy"],
@@ -62,7 +64,7 @@ KINDS: dict[str, Kind] = {
     "too_short__": Kind(times=(3, 13), frames=range(75, 100), reason="short"),
     "past_end___": Kind(times=(10, 20), reason="past_end"),
 }
-IN_CI = ("audio_only_", "rotated____", "vp9_opus___", "variable___")
+IN_CI = ("audio_only_", "rotated____", "vp9_opus___", "uneven_____")
 
 
 def made(kind: Kind, name: str, folder: Path, source: MakeSource) -> Path:

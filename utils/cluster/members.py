@@ -49,9 +49,14 @@ class Members:
         self.threads: dict[str, int] = {}
         self.left_out: dict[str, str] = {}  # address -> why, with its host
         self.last: list[str] = []  # the addresses that were fit when there were any
+        self._asked: dict[str, tuple[Future, float]] = {}  # address -> its answer, until when
 
-    def look(self) -> None:
-        """Ask new workers, and see which are gone."""
+    def look(self, wait: bool = False) -> None:
+        """Ask new workers, and see which are gone.
+
+        wait: for all answers; else one that is slow is taken at a later look, for what a lost
+        worker was at must not wait for it.
+        """
         there = self.client.scheduler_info(n_workers=-1)["workers"]
         for address in self.fit.keys() - there.keys():
             machine = self.fit[address]
@@ -60,13 +65,18 @@ class Members:
         self.threads = {address: worker["nthreads"] for address, worker in there.items()}
         self.fit = {address: host for address, host in self.fit.items() if address in there}
         self.left_out = {each: why for each, why in self.left_out.items() if each in there}
-        new = [each for each in there if each not in self.fit and each not in self.left_out]
-        asked = [(address, self._ask(address)) for address in new]
+        self._asked = {each: asked for each, asked in self._asked.items() if each in there}
         deadline = time.monotonic() + ANSWER_SECONDS
-        for address, future in asked:
+        known = self.fit.keys() | self.left_out.keys() | self._asked.keys()
+        for address in (each for each in there if each not in known):
+            self._asked[address] = (self._ask(address), deadline)
+        for address, (future, deadline) in list(self._asked.items()):
+            if not wait and not future.done() and time.monotonic() < deadline:
+                continue
             finding = self._answer(future, deadline)
             if STOP.is_set():
                 return
+            del self._asked[address]
             if problem := self._problem(finding):
                 host = finding.machine or there[address]["host"]
                 self.left_out[address] = f"{address} on {host}: {problem}"

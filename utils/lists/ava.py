@@ -165,8 +165,7 @@ def read_annotations(path: Path) -> Annotations:
     refused = _refused(path, data, rows["line"].to_numpy())
     if rows.empty:
         raise UserError(f"{path} holds no annotations ({FORM}); {refused[0]}")
-    times = rows["timestamp"].cat.remove_unused_categories()  # those of refused rows
-    rows["nanoseconds"] = _by_value(times, nanoseconds).astype(np.int64)
+    rows["nanoseconds"] = by_value(rows["timestamp"], np.int64, nanoseconds)
     rows["second"] = rows["nanoseconds"] // SECOND
     return Annotations(path, rows, refused)
 
@@ -191,8 +190,7 @@ def _plain_lines(data: bytes) -> tuple[bytes, np.ndarray]:
         data += b"\n"
     values = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(values == ord("\n"))
-    commas = np.searchsorted(ends, np.flatnonzero(values == ord(",")))
-    commas_in = np.bincount(commas, minlength=len(ends))
+    commas_in = np.diff(np.searchsorted(np.flatnonzero(values == ord(",")), ends), prepend=0)
     plain = (values > ord(" ")) & (values < 127) & (values != ord('"')) | (values == ord("\n"))
     good = (commas_in == 1) | (commas_in == len(COLUMNS) - 1)
     good[np.searchsorted(ends, np.flatnonzero(~plain))] = False
@@ -209,7 +207,7 @@ def _good_rows(table: pd.DataFrame) -> np.ndarray:
     empty = table["action_id"] == ""
     for name in COLUMNS:
         is_empty = table[name] == ""
-        good &= _by_value(table[name], _CHECKS[name]).astype(bool) | (
+        good &= by_value(table[name], bool, _CHECKS[name]) | (
             is_empty & empty if name in COLUMNS[2:] else False
         )
         if name in BOX:
@@ -225,13 +223,17 @@ def _in_categories(column: pd.Series) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, categories=values, validate=False)
 
 
-def _by_value(column: pd.Series, function: Callable[[str], Any]) -> np.ndarray:
-    """`function` of every value of a column in categories, called once for each of these."""
-    values = [function(value) for value in column.cat.categories]
-    return np.array(values or [0])[column.cat.codes.to_numpy()]
+def by_value(column: pd.Series, kind: type, function: Callable[[Any], Any]) -> np.ndarray:
+    """`function` of every value of a column, called once for each that differs, as an array."""
+    import pandas as pd
+
+    codes, values = pd.factorize(column)
+    return np.array([function(value) for value in values.tolist()], kind)[codes]
 
 
 def _refused(path: Path, data: bytes, good: np.ndarray) -> tuple[Refused, ...]:
+    if data.endswith(b"\n") and len(good) == data.count(b"\n"):
+        return ()
     lines = data.split(b"\n")
     is_bad = np.ones(len(lines) + 1, bool)
     is_bad[0] = is_bad[good] = False
@@ -364,11 +366,11 @@ def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
             io.BytesIO(data), dtype=object, keep_default_na=False, usecols=["clip", "clip_time"]
         )
         names, table["clip_time"] = table["clip"], _in_categories(table["clip_time"])
-        bad = ~_by_value(table["clip_time"], _is_timestamp).astype(bool)
+        bad = ~by_value(table["clip_time"], bool, _is_timestamp)
         if bad.any():
             line = int(bad.argmax()) + 2
             raise UserError(f"{path}:{line}: clip_time is not a time in seconds")
-        times = _by_value(table["clip_time"], nanoseconds)
+        times = by_value(table["clip_time"], np.int64, nanoseconds)
     found: dict[str, set[int]] = {}
     for name, time in zip(names, times.tolist(), strict=True):
         found.setdefault(name, set()).add(time)

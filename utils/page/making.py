@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,9 +44,7 @@ def make_page(
     now = datetime.now(UTC)
     with without_garbage_collection():
         data = look_at(listed.lists, folder, args)
-        counts = count_clips(data.clips, data.sizes, data.outcomes.of)
-        rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
-        count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
+        counts = count_all(listed, data, args)
     there = [name for name in data.clips if name in data.sizes]
     looks = probe_clips(data, draw_sample(there, args.sample, args.seed), memory, args)
     leaking = leaking_videos(listed.rows, data.clips, data.sizes) if listed.leaks else []
@@ -77,13 +75,25 @@ def make_page(
         watch=args.watch or 0,
         version=VERSION,
     )
-    tables = {
-        "missing.csv": missing_rows(data.clips, data.sizes, data.outcomes.of),
-        "suspects.csv": suspect_rows(suspects, data.clips),
-        "classes.csv": class_rows(counts, content.medians),
-    }
-    write_all(page, render_page(content), tables)
+    write_all(page, render_page(content), make_tables(data, content))
     return content
+
+
+def count_all(listed: Listed, data: Dataset, args: argparse.Namespace) -> Counts:
+    """The clips, and the rows of the lists, by what has become of them."""
+    counts = count_clips(data.clips, data.sizes, data.outcomes.of)
+    rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
+    count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
+    return counts
+
+
+def make_tables(data: Dataset, content: Content) -> dict[str, Iterable[Sequence[object]]]:
+    """The files beside the page, by name."""
+    return {
+        "missing.csv": missing_rows(data.clips, data.sizes, data.outcomes.of),
+        "suspects.csv": suspect_rows(content.suspects, data.clips),
+        "classes.csv": class_rows(content.counts, content.medians),
+    }
 
 
 @dataclass(frozen=True)
@@ -97,15 +107,13 @@ class Listed:
 
 def read_listed(args: argparse.Namespace) -> Listed:
     """The wanted clips, and every row. Raises UserError, for a list that is not there too."""
-    args.given = args.input_csv
     needed = needed_lists(args.input_csv)
     if needed.missing:
         official, where = needed.missing[0]
         raise UserError(
             f"the list {official.name} is not in {where}: download.py fetches it, or give its path"
         )
-    args.input_csv = needed.paths
-    lists = read_wanted(args)
+    lists = read_wanted(needed.paths, args)
     if not lists.clips:
         raise UserError("no clip is left to report on: see --shard, --label, --split")
     rows = read_rows(args.lists, args.trim_format)
@@ -169,7 +177,7 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> tuple[Ne
     """What to type next, and what it will do."""
     total, steps = counts.total, []
     if total.to_try:
-        words = ["python", "download.py", args.folder, "--input_csv", *args.given]
+        words = ["python", "download.py", args.folder, "--input_csv", *args.input_csv]
         for option in ("label", "split"):
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
@@ -185,6 +193,6 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> tuple[Ne
         steps.append(NextStep(command, what))
     if total.there and not total.to_try:
         words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
-        command = shlex.join(map(str, [*words, "--input_csv", *args.given]))
+        command = shlex.join(map(str, [*words, "--input_csv", *args.input_csv]))
         steps.append(NextStep(command, "writes training lists of what is there"))
     return tuple(steps)

@@ -131,7 +131,6 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
     pictures.sort()
     seconds = float(end * base)
     size = sum(size for _, size, _ in pictures)
-    between = sorted(size for _, size, is_key in pictures if not is_key)
     pixels = first.width * first.height
     gap, frames = _key_distance(pictures, end)
     look = replace(
@@ -147,10 +146,16 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
         key_seconds=float(gap * base),
         key_frames=frames,
     )
-    is_still = not between or between[len(between) // 2] < max(ODD_BYTES, ODD_BITS * pixels / 8)
-    is_plain = float(_luma(first).std()) < ODD_SPREAD
-    odd = "plain" if is_plain else "still" if is_still else ""
+    odd = "plain" if float(_luma(first).std()) < ODD_SPREAD else ""
+    if not odd and _is_still(pictures, pixels):
+        odd = "still"
     return look, odd, audio is not None and sound < ODD_SOUND * seconds
+
+
+def _is_still(pictures: Sequence[tuple[int, int, bool]], pixels: int) -> bool:
+    """Whether half of the pictures between key frames hold next to nothing."""
+    between = sorted(size for _, size, is_key in pictures if not is_key)
+    return not between or between[len(between) // 2] < max(ODD_BYTES, ODD_BITS * pixels / 8)
 
 
 def _key_distance(pictures: Sequence[tuple[int, int, bool]], end: int) -> tuple[int, int]:

@@ -11,8 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from utils.cli import existing_folder, say
 from utils.clip import AVA_TIME_END, Refused
 from utils.errors import UserError
@@ -90,8 +88,6 @@ def download_list(splits: Iterable[Split]) -> list[str]:
 
 def annotation_lines(placed: pd.DataFrame, actions: dict[str, str]) -> list[str]:
     """The lines of annotations_{split}.csv, in the order of the annotations."""
-    times, at = np.unique(placed["clip_time"].to_numpy(), return_inverse=True)
-    texts = np.array([ava.seconds_text(int(time)) for time in times], object)
     # The names of actions hold commas: "talk to (e.g., self, a person, a group)".
     quoted = {number: '"' + name.replace('"', '""') + '"' for number, name in actions.items()}
     # tolist(): a pandas column of strings is 20 times slower to walk along.
@@ -99,10 +95,10 @@ def annotation_lines(placed: pd.DataFrame, actions: dict[str, str]) -> list[str]
         placed["clip"].tolist(),
         placed["youtube_id"].tolist(),
         placed["timestamp"].tolist(),
-        texts[at].tolist(),
-        map(str, placed["frame"].tolist()),
+        ava.by_value(placed["clip_time"], object, ava.seconds_text).tolist(),
+        ava.by_value(placed["frame"], object, str).tolist(),
         *(placed[name].tolist() for name in ava.COLUMNS[2:]),
-        [quoted.get(number, "") for number in placed["action_id"].tolist()],
+        ava.by_value(placed["action_id"], object, lambda number: quoted.get(number, "")).tolist(),
     ]
     return [",".join(CLIP_COLUMNS), *map(",".join, zip(*columns, strict=True))]
 

@@ -150,9 +150,7 @@ def run_batch(
     return tally
 
 
-def finish(
-    batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, more: str
-) -> int:
+def finish(batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, more: str) -> int:
     """The summary, what to type next, and the exit code. Raises DiskFull, UserError."""
     written, failed = tally.statuses[WRITTEN], tally.statuses[FAILED]
     open_still = len(batch.to_do) - written

@@ -229,8 +229,8 @@ def failed(found: Found, name: str, error: OSError) -> Outcome:
 
 def length_remark(name: str, worth: Quality) -> str:
     """A word on a clip that is whole, but not as long as its name says."""
-    parsed = parse_clip_name(name)
-    if parsed is None or parsed[2] is None or not worth.duration:
+    parsed = parse_clip_name(name) if worth.duration else None
+    if parsed is None or parsed[2] is None:
         return ""
     named = parsed[2] - parsed[1]
     if abs(worth.duration - named) <= NAME_TOLERANCE:

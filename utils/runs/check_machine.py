@@ -162,7 +162,7 @@ def check_room(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
     free = free_bytes(args.out.absolute())
     try:
         find_lists(args.input_csv)
-        plan = make_plan(read_wanted(args), args.out.absolute(), args)
+        plan = make_plan(read_wanted(args.input_csv, args), args.out.absolute(), args)
     except UserError as error:
         yield Finding("room", NOTE, f"{free / 1e9:,.1f} GB free; what is wanted is open: {error}")
         return

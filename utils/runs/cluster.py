@@ -99,7 +99,7 @@ def open_cluster(
             workspace, uuid4().hex, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees)
         )
         members = Members(client, name, workspace, look_around, question, say)
-        members.look()
+        members.look(wait=True)
         if args.strict and members.left_out:
             raise UserError("--strict: a worker cannot take part, see above")
         if not members.fit and not STOP.is_set():

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,9 +41,9 @@ class Plan:
     not_again: int  # known to be unavailable, and not asked for again
 
 
-def read_wanted(args: argparse.Namespace) -> ClipLists:
+def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
     """The clips that lists and options ask for. Raises UserError when they ask for none."""
-    args.lists = find_lists(args.input_csv)
+    args.lists = find_lists(paths)
     selection = Selection(
         labels=frozenset(label.casefold() for label in args.label),
         splits=frozenset(same_split(split) for split in args.split),

@@ -47,7 +47,8 @@ class DownloadTally(Tally):
         lines = []
         for status, count in self.statuses.most_common():
             sources = ", ".join(f"{number:,} from {name}" for name, number in self.sources.items())
-            lines.append(f"  {status} {count:,}" + (f" ({sources})" if status == DOWNLOADED else ""))
+            of = f" ({sources})" if status == DOWNLOADED else ""
+            lines.append(f"  {status} {count:,}{of}")
             lines += [f"  {line}" for line in self.reason_lines(REASONS, status)]
         return lines
 

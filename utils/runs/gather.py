@@ -141,7 +141,7 @@ def examine(found: Found, whole: bool = True) -> Quality:
             return Quality(problem)
         seen = probe(path)
         if whole:
-            check_complete(path)
+            check_complete(seen)
             decode_whole(path)
     except BadClip as error:
         return Quality(error.message)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.cli import say
 from utils.progress import plural
 from utils.runs.gather import Found, Tree
+from utils.runs.opening import say_statement
 from utils.runs.reorg_actions import COPY, LINK, MOVE, REPORT_NAME, Group, Job
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -48,24 +48,21 @@ def say_plan(tree: Tree, groups: Sequence[Group], job: Job, args: argparse.Names
     lesser = f"go to {args.duplicates}" if args.duplicates else "stay where they are"
     check = "each file is decoded whole, then" if job.check else "--no_check: no file is decoded;"
     done = {MOVE: "moved", COPY: "copied", LINK: "hard-linked"}[job.mode]
-    say(
-        f"source       {args.src}: {plural(len(tree.clips), 'clip')} in"
-        f" {plural(len(files), 'file')}{in_brackets(kinds)}"
+    twice = f"{plural(several, 'clip')} with more than one file; the lesser {lesser}"
+    to_do = f"{plural(len(groups), 'clip')}, to {args.dst}"
+    num_clips, num_files = plural(len(tree.clips), "clip"), plural(len(files), "file")
+    others = f"{plural(num_others, 'file')} that are no clips: left{in_brackets(tree.others)}"
+    say_statement(
+        [
+            ("source", f"{args.src}: {num_clips} in {num_files}{in_brackets(kinds)}"),
+            ("others", others),
+            *(("unreadable", problem) for problem in tree.unreadable),
+            ("twice", twice if several else ""),
+            ("to bring in", f"{to_do}; for {there:,} of them a file is there already"),
+            ("how", f"{check} {done}; {plural(args.num_jobs, 'job')}"),
+            ("report", str(args.dst / REPORT_NAME)),
+        ]
     )
-    say(
-        f"others       {plural(num_others, 'file')} that are no clips:"
-        f" left{in_brackets(tree.others)}"
-    )
-    for problem in tree.unreadable:
-        say(f"unreadable   {problem}")
-    if several:
-        say(f"twice        {plural(several, 'clip')} with more than one file; the lesser {lesser}")
-    say(
-        f"to bring in  {plural(len(groups), 'clip')}, to {args.dst}; for {there:,} of them a file"
-        " is there already"
-    )
-    say(f"how          {check} {done}; {plural(args.num_jobs, 'job')}")
-    say(f"report       {args.dst / REPORT_NAME}")
 
 
 def in_brackets(counts: Counter[str]) -> str:

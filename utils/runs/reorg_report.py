@@ -12,8 +12,9 @@ from utils.cli import EXIT_INCOMPLETE, EXIT_OK, say
 from utils.clip import printable
 from utils.files import names_in
 from utils.process import STOP, received_signal
-from utils.progress import clock, plural
+from utils.progress import plural
 from utils.report import ReportFile, read_report, report_paths
+from utils.runs.ending import say_end
 from utils.runs.gather import Tree
 from utils.runs.reorg_actions import (
     LEFT,
@@ -99,21 +100,15 @@ def remove_empty_folders(src: Path, report: Path) -> int:
 
 
 def finish(
-    tree: Tree,
-    counts: Counter[str],
-    removed: int,
-    args: argparse.Namespace,
-    report: Path,
-    elapsed: float,
+    tree: Tree, counts: Counter[str], removed: int, args: argparse.Namespace, report: Path
 ) -> int:
     """The summary and the exit code."""
     if not args.quiet:
         there = names_in(args.dst, ".mp4")
         done = ", ".join(f"{count:,} {action}" for action, count in counts.most_common())
-        word = "stopped" if STOP.is_set() else "done"
-        say(f"{word} after {clock(elapsed)}: {done.replace('_', ' ') or 'nothing'}")
+        say_end(done.replace("_", " ") or "nothing")
         if removed:
-            say(f"removed      {plural(removed, 'empty folder')}")
+            say(f"removed: {plural(removed, 'empty folder')}")
         here = sum(name in there for name in tree.clips)
         say(f"on disk now: {here:,} of {plural(len(tree.clips), 'clip')}")
         if counts[LEFT]:

@@ -19,7 +19,7 @@ from utils.progress import Progress, plural
 from utils.report import REPORT_NAME, read_shorts
 from utils.runs.cluster import open_cluster
 from utils.video.checks import check_complete, check_length, decode_whole
-from utils.video.probe import BadClip, probe
+from utils.video.probe import BadClip
 
 BAD_FOLDER = ".bad"
 PACKAGES = ("av", "ffmpeg-python", "joblib")
@@ -46,10 +46,10 @@ def check(out: Path, timeout: float, task: ClipToCheck) -> Checked:
     """The worker, in a process of its own: decode one clip whole, and measure it."""
     path = out / f"{task.clip.name}.mp4"
     try:
-        decode_whole(path, timeout)
-        check_complete(path)
+        found = decode_whole(path, timeout)
+        check_complete(found)
         if not task.is_short:
-            check_length(probe(path), clip_window(task.clip)[1])
+            check_length(found, clip_window(task.clip)[1])
     except BadClip as error:
         return Checked(task.clip, error)
     return Checked(task.clip)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from utils.files import is_disk_full, publish, publish_many, start_writing
+from utils.files import is_disk_full, publish_many, start_writing
 from utils.process import STOP, Stopped
 from utils.report import FAILED, Result
 from utils.sources.archive_memory import remember
@@ -140,22 +140,14 @@ def _publish(batch: Sequence[Done], line: Line) -> Iterator[Result]:
 
 
 def _give_names(checked: Sequence[Checked], options: FetchOptions) -> list[Checked]:
-    good = [each for each in checked if each.result.is_on_disk]
-    try:
-        if good:
-            publish_many([(g.copied.path, options.out / g.copied.path.name) for g in good])
-    except OSError:  # one name may be odd: the others of the batch are good, and some named
-        return [_give_name(g, options) if g in good else g for g in checked]
-    return list(checked)
-
-
-def _give_name(good: Checked, options: FetchOptions) -> Checked:
-    try:
-        if good.copied.path.exists():
-            publish(good.copied.path, options.out / good.copied.path.name)
-    except OSError as error:
-        return replace(good, result=failed_result(good.result, error))
-    return good
+    good = [each.copied.path for each in checked if each.result.is_on_disk]
+    failed = publish_many([(path, options.out / path.name) for path in good]) if good else {}
+    return [
+        replace(each, result=failed_result(each.result, failed[each.copied.path]))
+        if each.copied.path in failed
+        else each
+        for each in checked
+    ]
 
 
 def failed_result(result: Result, error: OSError) -> Result:

@@ -79,11 +79,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Written:
-    """What came of a shard: nothing to say, or why it was not written. `gone`: over which clip."""
+    """What came of a shard: nothing to say, or why it was not written."""
 
     name: str
     problem: str = ""
-    gone: str = ""
     disk_full: bool = False
 
 
@@ -179,9 +178,7 @@ def write(shard: Shard) -> Written:
             for sample in shard.samples:
                 problem = _add(tar, sample)
                 if problem:
-                    return Written(
-                        shard.name, problem, os.path.basename(sample.path).removesuffix(SUFFIX)
-                    )
+                    return Written(shard.name, problem)
         # tarfile pads to 10,240 bytes; the end mark of two blocks is all that the form asks for.
         os.truncate(temporary, shard.tar_bytes)
         publish(temporary, Path(shard.final))

@@ -26,6 +26,8 @@ STRICT = (
     *("-protocol_whitelist", "file"),
 )
 OLDEST = (5, 1)  # the first release that knows -fps_mode
+# In which the usual rates (24, 25, 30, 60, and 1000/1001 of them) are whole numbers of ticks.
+FINE_TIME_BASE = Fraction(1, 120_000)
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,15 @@ def cut_command(
 
     With two inputs the first gives the picture and the second the sound. `-ss` before `-i` with a
     re-encode is exact: ffmpeg seeks to the key frame before, decodes, and drops what is too early.
+    Every frame that is left keeps its time, in a clip that begins at `start`.
     """
     sources = [
         ffmpeg.input(each.url, ss=_seconds(start), t=_seconds(duration), **each.options)
         for each in inputs
     ]
     streams = [sources[0]["v:0"]]
-    options = encode_options(encode) | {"vf": scale_filter(encode), **MP4_OPTIONS}
+    options = encode_options(encode) | keep_times(FINE_TIME_BASE) | MP4_OPTIONS
+    options["vf"] = scale_filter(encode)
     if encode.audio:
         streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
         options |= AAC_OPTIONS
@@ -174,6 +178,16 @@ def encode_options(encode: Encode) -> dict[str, object]:
     return options
 
 
+def keep_times(time_base: Fraction) -> dict[str, object]:
+    """The options that keep every frame, and its time to a tick of `time_base`.
+
+    Left to itself ffmpeg counts in 1/rate: at variable rates frames were left out or, by ffmpeg
+    5.1, doubled, and a picture of 29.97 frames a second stood up to 17 ms off its sound. Not
+    `passthrough`, which fails where two frames have one time.
+    """
+    return {"fps_mode": "vfr", "enc_time_base:v": str(time_base)}
+
+
 def _command(tool: Ffmpeg, output: Any) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
     flags = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
@@ -193,9 +207,8 @@ def downscale_command(
 ) -> list[str]:
     """The command line that encodes a whole file anew at `size` (as shown, even sides).
 
-    ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time: `passthrough`
-    neither doubles nor drops, and the encoder counts in the source's own `time_base`, or ffmpeg
-    would round variable rates to 1/rate.
+    ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time, counted in the
+    source's own `time_base`.
     """
     given = ffmpeg.input(file_url(source), threads=encode.threads)
     filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
@@ -203,7 +216,7 @@ def downscale_command(
     if fps:
         filters.insert(0, f"fps={fps}")
     else:
-        options |= {"fps_mode": "passthrough", "enc_time_base": str(time_base)}
+        options |= keep_times(time_base)
     options["vf"] = ",".join(filters)
     streams = [given["V:0"]]
     if encode.audio:
