@@ -39,8 +39,6 @@ def make_page(
     listed: Listed, folder: Path, page: Path, memory: Memory, args: argparse.Namespace
 ) -> Content:
     """Gather, look, write; what the page says. Raises UserError, Stopped."""
-    from utils.page.render import render_page
-
     now = datetime.now(UTC)
     with without_garbage_collection():
         data = look_at(listed.lists, folder, args)
@@ -52,7 +50,6 @@ def make_page(
     kinds = shown_kinds(suspects, len(looks), len(there))
     drawn = draw_pictures(data.clips, there, args.pictures, args.seed)
     pictures = picture_all(data, drawn, kinds, memory, args)
-    shown = {*drawn.sheet, *(s.clip for kind in kinds for s in kind.shown)} & data.clips.keys()
     content = Content(
         folder=str(folder),
         lists=tuple(map(str, args.lists)),
@@ -69,14 +66,20 @@ def make_page(
         sheet=tuple(pictures[name, SHEET] for name in drawn.sheet),
         pictures={name: made for (name, form), made in pictures.items() if form == SHEET},
         strips=fitting_strips(drawn, pictures),
-        labels={name: data.clips[name].label or NO_LABEL for name in shown},
+        labels=labels_of(data, drawn, kinds),
         link=link_to(folder, page),
         seed=args.seed,
         watch=args.watch or 0,
         version=VERSION,
     )
-    write_all(page, render_page(content), make_tables(data, content))
+    write_page(page, data, content)
     return content
+
+
+def labels_of(data: Dataset, drawn: Drawn, kinds: Sequence[ShownKind]) -> dict[str, str]:
+    """The labels of the clips whose pictures the page shows."""
+    shown = {*drawn.sheet, *(s.clip for kind in kinds for s in kind.shown)} & data.clips.keys()
+    return {name: data.clips[name].label or NO_LABEL for name in shown}
 
 
 def count_all(listed: Listed, data: Dataset, args: argparse.Namespace) -> Counts:
@@ -87,13 +90,16 @@ def count_all(listed: Listed, data: Dataset, args: argparse.Namespace) -> Counts
     return counts
 
 
-def make_tables(data: Dataset, content: Content) -> dict[str, Iterable[Sequence[object]]]:
-    """The files beside the page, by name."""
-    return {
+def write_page(page: Path, data: Dataset, content: Content) -> None:
+    """The page, and the tables beside it. Raises UserError, DiskFull."""
+    from utils.page.render import render_page
+
+    tables: dict[str, Iterable[Sequence[object]]] = {
         "missing.csv": missing_rows(data.clips, data.sizes, data.outcomes.of),
         "suspects.csv": suspect_rows(content.suspects, data.clips),
         "classes.csv": class_rows(content.counts, content.medians),
     }
+    write_all(page, render_page(content), tables)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,6 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
     first = next(container.decode(stream))
     pictures.sort()
     seconds = float(end * base)
-    size = sum(size for _, size, _ in pictures)
     pixels = first.width * first.height
     gap, frames = _key_distance(pictures, end)
     look = replace(
@@ -140,15 +139,14 @@ def _read_packets(container: av.container.InputContainer, look: Look) -> tuple[L
         fps=float(rate),
         seconds=seconds,
         kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
-        pixel_bits=size * 8 / pixels / len(pictures),
+        pixel_bits=sum(size for _, size, _ in pictures) * 8 / pixels / len(pictures),
         codec=stream.codec_context.name,
         audio_codec=audio.codec_context.name if audio is not None else "",
         key_seconds=float(gap * base),
         key_frames=frames,
     )
-    odd = "plain" if float(_luma(first).std()) < ODD_SPREAD else ""
-    if not odd and _is_still(pictures, pixels):
-        odd = "still"
+    is_plain = float(_luma(first).std()) < ODD_SPREAD
+    odd = "plain" if is_plain else "still" if _is_still(pictures, pixels) else ""
     return look, odd, audio is not None and sound < ODD_SOUND * seconds
 
 

@@ -101,11 +101,10 @@ def _complaints() -> Iterator[list[tuple[int, str, str]]]:
 def decode_whole(path: Path, timeout: float = math.inf) -> Probe:
     """Decode every frame of a file, picture and sound. Raises BadClip (undecodable).
 
-    Returns what its packets tell, as `probe` does: the file is read once for both. It counts as bad
-    as soon as ffmpeg's libraries complain of it, be it that they conceal the damage: what `ffmpeg
-    -xerror -f null -` ends on. The deblocking filter only smooths what is decoded, and finds no
-    fault: without it 0.57 to 0.64 of the CPU of an ffmpeg started for each, with it 0.70 to 0.79.
-    timeout: seconds, for a small file of huge pictures.
+    Returns what its packets tell, as `probe` does: it is read once for both. It counts as bad as
+    soon as ffmpeg's libraries complain, also of damage that they conceal: what `ffmpeg -xerror
+    -f null -` ends on. The deblocking filter finds no fault: without it 0.57 to 0.64 of the CPU of
+    an ffmpeg started for each, with it 0.70 to 0.79. timeout: seconds, for huge pictures.
     """
     import av
 
