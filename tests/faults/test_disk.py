@@ -114,7 +114,8 @@ def test_the_disk_fills_up(way: str, lab: Lab, small_disk: Mount, source: MakeSo
 
 
 @needs_root
-@pytest.mark.parametrize("way", ["cut", pytest.param("fetch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["cut", "fetch"])
 def test_a_quota_is_reached(way: str, tmp_path: Path, standin: StandIn, source: MakeSource) -> None:
     """As a full disk, though the disk says that 100 MB are free."""
     with quota(tmp_path / "disk" / "mine") as limit:
