@@ -112,7 +112,9 @@ def moment_of(lab: Lab) -> str:
             names.add(process.name())
     if any("ffmpeg" in name for name in names):
         return "cut"
-    temporary = [path.suffix for path in (lab.out / ".tmp").rglob("*") if path.is_file()]
+    temporary: list[str] = []
+    with suppress(FileNotFoundError):  # a folder went while it was looked at
+        temporary += [path.suffix for path in (lab.out / ".tmp").rglob("*") if path.is_file()]
     if len(names) and ".mp4" in temporary:
         return "check, rename or line"
     return "fetch"
@@ -150,8 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills_") as name, StandIn() as standin:
-        lab = Lab(Path(name), standin)
-        source = make_source(lab.folder / "mine" / "source.mp4", **SMALL)
+        (Path(name) / "lab").mkdir()
+        lab = Lab(Path(name) / "lab", standin)
+        source = make_source(Path(name) / "source.mp4", **SMALL)  # the stand-in writes beside it
         want_clips(lab, source, args.videos, args.clips)
         tally = kill_again_and_again(
             lab, args.kills, Random(args.seed), lambda text: print(text, file=sys.stderr)

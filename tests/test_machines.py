@@ -16,7 +16,7 @@ from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
 from utils.files import run_folder
 from utils.lists.ava import read_windows
-from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS, clear_claim
+from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS, clear_claim, clear_dead_runs
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
@@ -202,6 +202,23 @@ def test_a_claim_that_was_made_anew_is_put_back(tmp_path: Path) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == (
             ["download_report.csv.claim", "run-alive"] if stays else ["run-alive"]
         )
+
+
+def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> None:
+    base, old = tmp_path / ".tmp", time.time() - 120
+    (base / "run-node-1-abcdefgh.dead" / "a").mkdir(parents=True)
+    (base / "run-alive").mkdir()
+    for name, text in (("empty.csv.claim", ""), ("b.csv.claim.0123", "run-node-1-abcdefgh")):
+        (base / name).write_text(text, encoding="utf-8")
+        os.utime(base / name, (old, old))
+    (base / "new.csv.claim").touch()
+    (base / "held.csv.claim").write_text("run-alive", encoding="utf-8")
+    clear_dead_runs(base)
+    assert sorted(path.name for path in base.iterdir()) == [
+        "held.csv.claim",
+        "new.csv.claim",
+        "run-alive",
+    ]
 
 
 def test_reorg_removes_no_source_that_another_machine_knows_more_of(tmp_path: Path) -> None:

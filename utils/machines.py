@@ -26,7 +26,8 @@ MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine, where two have one 
 RUN_PREFIX = "run-"
 BEAT_SECONDS = 60.0  # a run shows that it lives so often
 SILENT_SECONDS = 24 * 3600.0  # a run of another machine is dead after so long without a sign
-_NEW_SECONDS = 60.0  # a run may be between making its folder and locking it
+_DEAD = ".dead"  # how the names of folders end that are being removed
+_NEW_SECONDS = 60.0  # a run may be between making its folder, or its claim, and the next step
 
 
 def machine_name() -> str:
@@ -81,7 +82,7 @@ def clear_dead_runs(base: Path) -> None:
         if not lock.with_suffix("").exists():
             with suppress(OSError):
                 lock.unlink()
-    for claimed in base.glob("*.claim"):
+    for claimed in base.glob("*.claim*"):  # also what a kill left of `clear_claim`
         with suppress(OSError):
             if not _is_held(claimed):
                 clear_claim(claimed)
@@ -89,7 +90,10 @@ def clear_dead_runs(base: Path) -> None:
 
 def _is_held(claimed: Path) -> bool:
     """Whether the run that a claim names still has its temporary folder. Raises OSError."""
-    return (claimed.parent / claimed.read_text(encoding="utf-8")).exists()
+    run = claimed.read_text(encoding="utf-8")
+    if not run:  # killed over it, or about to write its name, where there are no hard links
+        return time.time() - claimed.stat().st_mtime < _NEW_SECONDS
+    return (claimed.parent / run).exists()
 
 
 def clear_claim(claimed: Path) -> None:
@@ -102,11 +106,15 @@ def clear_claim(claimed: Path) -> None:
     aside = claimed.with_name(f"{claimed.name}.{uuid.uuid4().hex}")
     os.rename(claimed, aside)
     if _is_held(aside):
-        os.link(aside, claimed)
+        with suppress(OSError):
+            os.link(aside, claimed)
     aside.unlink()
 
 
 def _clear_if_dead(folder: Path) -> None:
+    if folder.suffix == _DEAD:  # whoever cleared it was killed over it
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     lock = lock_path(folder)
     silent = time.time() - folder.stat().st_mtime
     is_ours = folder.name.rpartition("-")[0] == run_prefix().rstrip("-")
@@ -131,7 +139,7 @@ def remove_run(folder: Path) -> None:
 
     Renamed first: what comes after that finds no folder, and is not left behind.
     """
-    dead = folder.with_name(f"{folder.name}.dead")
+    dead = folder.with_name(folder.name + _DEAD)
     with suppress(OSError):
         os.rename(folder, dead)
     shutil.rmtree(dead, ignore_errors=True)
@@ -145,8 +153,13 @@ def claim(workspace: Path, names: Iterable[str]) -> Iterator[str]:
     workspace: the run's temporary folder; beside it lies a file for each name that is taken, made
     in one step that is atomic on network file systems, too. Raises UserError.
     """
-    places = (workspace.with_name(f"{name}.claim") for name in names)
-    claimed = next(place for place in places if _create(place, workspace.name))
+    own = workspace / "claim"
+    try:
+        own.write_text(workspace.name, encoding="utf-8")
+        places = (workspace.with_name(f"{name}.claim") for name in names)
+        claimed = next(place for place in places if _take(place, own))
+    except OSError as error:
+        raise UserError(f"cannot write into {workspace}: {error.strerror}") from error
     try:
         yield claimed.stem
     finally:
@@ -154,16 +167,20 @@ def claim(workspace: Path, names: Iterable[str]) -> Iterator[str]:
             claimed.unlink()
 
 
-def _create(path: Path, text: str) -> bool:
-    """Write a new file; False when it is there already. Raises UserError."""
+def _take(place: Path, own: Path) -> bool:
+    """Give the file `own` the name `place`, too; False when that is taken. Raises OSError.
+
+    A link, for it appears with its text: a run that was killed between the making of an empty file
+    and the writing of its name left a claim that nobody could tell from a living one.
+    """
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            os.write(file, text.encode())
-        finally:
-            os.close(file)
+        os.link(own, place)
     except FileExistsError:
         return False
-    except OSError as error:
-        raise UserError(f"cannot write into {path.parent}: {error.strerror}") from error
+    except OSError:  # no hard links here
+        try:
+            with place.open("x", encoding="utf-8") as file:
+                file.write(own.read_text(encoding="utf-8"))
+        except FileExistsError:
+            return False
     return True

@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
@@ -144,6 +145,7 @@ class ReportFile:
         """Raises UserError when the file is there with other columns, DiskFull."""
         self.path = path
         self.columns = tuple(columns)
+        self._writing = threading.Lock()  # threads of one run write, and NFS does not append
         header = _csv_line(self.columns)
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
         try:
@@ -179,7 +181,8 @@ class ReportFile:
                 " back, then run the same command again"
             )
         try:
-            written = os.write(self._file, data)
+            with self._writing:
+                written = os.write(self._file, data)
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFull(self.path.parent) from error

@@ -239,13 +239,15 @@ def files_are_whole(lab: Lab) -> None:
 
 def nothing_else_changed(lab: Lab, killed: bool = False) -> None:
     """Outside of the output folder nothing is new, gone or touched; in it, nothing of others."""
-    assert fingerprint(lab.folder, leave_out=lab.out) == lab.before
+    now = fingerprint(lab.folder, leave_out=lab.out)
+    assert now == lab.before, dict(now.items() ^ lab.before.items())
     if not lab.out.exists():
         return
     known = {"notes.txt", "holiday.mp4", *lab.kept} | {f"{name}.mp4" for name in lab.wanted}
     there = {path.name for path in lab.out.iterdir()}
     strange = {name for name in there - known if not name.startswith("download_report")}
-    assert strange <= ({".tmp"} if killed else set()), strange
+    left = [str(path) for name in strange for path in (lab.out / name).rglob("*")]
+    assert strange <= ({".tmp"} if killed else set()), (strange, left)
     if (lab.out / "notes.txt").exists():
         assert (lab.out / "notes.txt").read_text() == "nor this"
         assert (lab.out / "holiday.mp4").read_bytes() == b"no clip of any list"

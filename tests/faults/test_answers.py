@@ -144,7 +144,7 @@ def test_a_server_that_cannot_be_reached(
     with silent_port() as silent:
         address = base.format(tls=lab.standin.api_host, silent=silent)
         lab.more = ["--url_base", address, "--ytdlp_args", ""]
-        done = lab.run("--timeout", "8")
+        done = lab.run("--timeout", "8" if reason == "timeout" else "60")
     assert lab.reasons() == {"unreachable": reason}, lab.report()
 
     def bring_back() -> None:

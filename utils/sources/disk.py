@@ -92,7 +92,11 @@ def from_disk(
     index = index_clips(folders, frozenset(clip.youtube_id for clip in clips))
 
     def get(clip: Clip) -> Result:
-        return get_clip(clip, index, run.options, NAME, allow_partial)
+        result = get_clip(clip, index, run.options, NAME, allow_partial)
+        # At once: links are faster than the main thread takes results, and a kill would cost lines.
+        if result.is_on_disk and run.record is not None:
+            run.record(result)
+        return result
 
     yield from run_parallel(get, clips, run.num_jobs)
 
