@@ -1,6 +1,6 @@
 """download.py against the plain way, side by side: bytes, requests, CPU and wall seconds a clip.
 
-  python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300] [--made]
+  python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300] [--made] [--dash]
 
 The plain way is what most tools of this kind do: yt-dlp fetches the whole video, then
 `ffmpeg -ss S -t 10` cuts it and encodes with its defaults. Both ways fetch the same clips from the
@@ -52,6 +52,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--seconds", type=float, default=300, help="length of a video (default: 300)"
     )
     parser.add_argument("--made", action="store_true", help="a made video in place of real films")
+    parser.add_argument(
+        "--dash",
+        action="store_true",
+        help="picture and sound apart, as YouTube has above 360 lines",
+    )
     return parser.parse_args(argv)
 
 
@@ -136,7 +141,7 @@ def print_rows(pairs: Sequence[tuple[Cost, Cost]]) -> None:
 
 
 def compare(
-    videos: int, rounds: int, seconds: float, made: bool = False
+    videos: int, rounds: int, seconds: float, made: bool = False, dash: bool = False
 ) -> tuple[list[tuple[Cost, Cost]], int]:
     """(what a clip cost, plain and ours, each round; the bytes of the video)."""
     ids = [f"benchmark{number:02d}" for number in range(videos)]
@@ -145,7 +150,7 @@ def compare(
         folder = Path(name)
         source = make_video(folder / "source.mp4", seconds, made)
         for youtube_id in ids:
-            standin.add_video(youtube_id, source)
+            standin.add_video(youtube_id, source, progressive=False if dash else None)
         standin.media_url(ids[0])
         for number in range(rounds):
             start = 20 + number * 37
@@ -157,7 +162,7 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    pairs, size = compare(args.videos, args.rounds, args.seconds, args.made)
+    pairs, size = compare(args.videos, args.rounds, args.seconds, args.made, args.dash)
     print(f"{args.seconds:g} s video of {size / 1e6:.1f} MB, 10 s clips, {args.rounds} rounds of")
     print(f"{args.videos}, one at a time; a clip, and the median ratio:")
     print_rows(pairs)

@@ -477,8 +477,9 @@ def test_proxies_take_turns_and_carry_all(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
     names = [f"proxied{number:04d}" for number in range(2)]
-    for name in names:
-        standin.add_video(name, source(seconds=20))
+    # One that ffmpeg reads, and one whose fragments are fetched.
+    for name, one_file in zip(names, (True, False), strict=True):
+        standin.add_video(name, source(seconds=20), progressive=one_file)
     with Proxy() as first, Proxy() as second:
         proxies = ["--proxy", first.address, "--proxy", second.address]
         done = download(standin, tmp_path, [f"{name},8,10" for name in names], "--n", "1", *proxies)
@@ -486,6 +487,8 @@ def test_proxies_take_turns_and_carry_all(
         for proxy in (first, second):
             assert [asked for asked in proxy.asked if asked.startswith("CONNECT")]
             assert [asked for asked in proxy.asked if asked.startswith("GET")]
+        asked = [line for line in first.asked + second.asked if line.startswith("GET")]
+        assert len(asked) == len(standin.requests(server="http"))
 
 
 def test_sections_come_over_https_too(

@@ -1,16 +1,18 @@
-"""Plain HTTP for lists and archives: streams that can be taken up again, sizes, small texts.
+"""Plain HTTP: streams that can be taken up again, sizes, small texts, parts of a file.
 
-Under `lists/fetching`, `sources/mirror` and `archive_reading`. requests does the talking; every
-error of it becomes a WebError. Ours is what no client has: going on within a file that may have
-changed (requests, httpx), without storing it (the downloaders), in the same process that a stop
-must end at once. retryhttp and tenacity would save the eight lines of `waits`.
+Under `lists/fetching`, `sources/mirror`, `archive_reading` and `youtube_fragments`. requests
+does the talking; every error of it becomes a WebError. Ours is what no client has: going on within
+a file that may have changed (requests, httpx), without storing it (the downloaders), in the same
+process that a stop must end at once. retryhttp and tenacity would save the eight lines of `waits`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -61,9 +63,13 @@ class Download:
 
 @dataclass(frozen=True)
 class Web:
-    """Requests through the given proxies, which take turns."""
+    """Requests through the given proxies, which take turns.
+
+    `session`: one of requests, whose connections, headers and authorities are used.
+    """
 
     proxies: tuple[str, ...] = ()
+    session: Any = None
     _turns: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
     @contextmanager
@@ -93,6 +99,27 @@ class Web:
             yield Download(response, begin, given, response.headers.get("ETag", ""))
         finally:
             response.close()
+
+    def part(self, url: str, first: int, end: int, deadline: float) -> bytes:
+        """The bytes of a file from `first` to before `end`, fewer where the file ends before.
+
+        `deadline`: by `time.monotonic()`. Raises WebError, Stopped.
+        """
+        return stoppable(lambda: self._part(url, first, end, deadline), deadline)
+
+    def _part(self, url: str, first: int, end: int, deadline: float) -> bytes:
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={first}-{end - 1}"}
+        with self._ask("GET", url, headers, stream=True) as response:
+            check_status(response)
+            told = response.headers.get("Content-Range", "")
+            if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
+                raise WebError(f"asked for byte {first:,} and was given {told!r}", for_good=True)
+            data, download = b"", Download(response, first, None, "")
+            while len(data) < end - first and (piece := download.read(end - first - len(data))):
+                if STOP.is_set() or time.monotonic() > deadline:
+                    raise WebError("took too long")
+                data += piece
+            return data
 
     def size(self, url: str) -> int | None:
         """The size of a file by HEAD; None if the server does not say. Raises WebError, Stopped."""
@@ -133,7 +160,8 @@ class Web:
             proxy = self.proxies[next(self._turns) % len(self.proxies)]
             proxies = {"http": proxy, "https": proxy}
         try:
-            return requests.request(
+            asking = self.session or requests
+            return asking.request(
                 method, quoted(url), headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
             )
         except requests.exceptions.RequestException as error:
@@ -150,10 +178,11 @@ class _Empty:
             return b""
 
 
-def stoppable(work: Callable[[], Answer]) -> Answer:
-    """`work()`, in a thread that is left behind when the run is stopped. Raises Stopped.
+def stoppable(work: Callable[[], Answer], deadline: float = math.inf) -> Answer:
+    """`work()`, in a thread that is left behind when the run is stopped, or at the deadline.
 
-    For what is asked from the main thread: a silent server would hold it for half a minute.
+    A silent server would hold us for half a minute. `deadline`: by `time.monotonic()`. Raises
+    Stopped, WebError.
     """
     outcome: Future[Answer] = Future()
 
@@ -167,6 +196,8 @@ def stoppable(work: Callable[[], Answer]) -> Answer:
     while not wait([outcome], timeout=0.1).done:
         if STOP.is_set():
             raise Stopped
+        if time.monotonic() > deadline:
+            raise WebError("took too long")
     return outcome.result()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from utils.lists.reading import read_lists
 from utils.report import RESULT_COLUMNS, ReportFile, Result, read_known, read_report
 from utils.sources.wanted import member_key, oddity
 from utils.tar import BadTar, TarStream
+from utils.video.fragments import index_end, read_index
 
 NAME = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}(_\d{6})?")
 ODD = st.sampled_from(
@@ -143,3 +146,34 @@ def test_any_bytes_as_an_archive(content: bytes) -> None:
         tar = TarStream(io.BytesIO(start + content).read)
         with suppress(BadTar):
             assert all(member.size >= 0 for member in tar.members())
+
+
+WORD = st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1))
+FRAGMENT = st.tuples(WORD, WORD, st.sampled_from([0x9000_0000, 0x8000_0000, 0]))
+
+
+@given(st.booleans(), WORD, WORD, WORD, st.lists(FRAGMENT, max_size=4), st.data())
+def test_any_index_of_fragments(
+    wide: bool, scale: int, earliest: int, skip: int, fragments: list[Any], data: st.DataObject
+) -> None:
+    """From a video server: what it lists lies behind it, in order; odd ones are not taken."""
+    box = struct.pack(">B7x", wide)
+    box += struct.pack(">IQQ" if wide else ">III", scale, earliest, skip)
+    box += struct.pack(">xxH", len(fragments))
+    box += b"".join(struct.pack(">III", *each) for each in fragments)
+    head = b"\0\0\0\x08ftyp\0\0\0\x0amoov??"
+    file = bytearray(head + struct.pack(">I4s", 8 + len(box), b"sidx") + box)
+    whole: bool | None = bool(scale and fragments and not earliest)
+    whole = whole and all(0 < size < 2**31 and time and key for size, time, key in fragments)
+    for _ in range(data.draw(st.integers(0, 2))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+        whole = None
+    index = read_index(bytes(file) + bytes(data.draw(st.integers(0, 50))))
+    assert whole is None or whole == (index is not None)
+    if index is not None:
+        last = index_end(bytes(file)) or 0
+        for each in index.fragments:
+            assert each.size > 0 and each.first >= last and each.end > each.begin
+            last = each.first + each.size
+        assert index.window(0.0, index.end) == (index.fragments[0].first, last)
+        assert index.window(index.end + 1, index.end + 9) is None

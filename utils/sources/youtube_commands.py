@@ -21,9 +21,8 @@ from utils.video.ffmpeg import Input
 
 # Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.
 CHUNK = 2**18
-INDEX_CHUNK = (
-    2**15
-)  # while ffmpeg reads a file's beginning, end and index, of which it needs little
+# While ffmpeg reads a file's beginning, end and index, of which it needs little.
+INDEX_CHUNK = 2**15
 
 
 def format_arguments(options: FetchOptions) -> list[str]:
@@ -77,7 +76,8 @@ def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input
             return []  # ffmpeg takes them on its command line alone, which `ps` shows to everybody
         if each.get("protocol") not in ("http", "https", "m3u8", "m3u8_native"):
             return []
-        inputs.append(Input(url, http_options(url, each, options)))
+        fragmented = each.get("container") in ("mp4_dash", "m4a_dash")
+        inputs.append(Input(url, http_options(url, each, options), fragmented))
     if len(inputs) == 2 and formats[0].get("vcodec") in (None, "none"):
         inputs.reverse()
     return inputs

@@ -25,12 +25,14 @@ def cut_clip(
     limit: float,
     *,
     end: float | None = None,
+    told_end: float | None = None,
     claimed: float | None = None,
 ) -> None:
     """Cut a clip, in `limit` seconds at the most, and let it land. Raises FetchError, OSError.
 
-    `end`: where the picture ends, if it was measured. `claimed`: where the site says that it does,
-    or the header of a file that ends long before it.
+    `end`: where the picture ends, if it was measured; `told_end`: by the file's index, where the
+    inputs are parts of it. `claimed`: where the site says that it does, or the header of a file
+    that ends long before it.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}.mp4"
@@ -44,7 +46,7 @@ def cut_clip(
     if done.timed_out:
         raise FetchError("timeout", f"cutting took longer than {limit:.0f} s")
     source = read_source(done.stderr)
-    known_end = end if end is not None else source.duration
+    known_end = next((each for each in (end, told_end) if each is not None), source.duration)
     expected = wanted if known_end is None else min(wanted, known_end - start)
     if expected < DURATION_TOLERANCE:
         raise _past_end(start, known_end, claimed)

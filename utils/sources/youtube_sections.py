@@ -1,17 +1,20 @@
-"""Clips read as sections of a video: ffmpeg fetches of it what a clip needs, and no more.
+"""Clips read as sections of a video: what a clip needs of it is fetched, and little more.
 
-A step of a try (`youtube_attempt`), before `youtube_whole`, which takes what fails here.
+A step of a try (`youtube_attempt`), before `youtube_whole`, which takes what fails here. Out of the
+fragments of `youtube_fragments`, where there are any; else ffmpeg reads the address.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from utils.clip import Clip
 from utils.sources.youtube_attempt import Attempt
 from utils.sources.youtube_cut import cut_clip
 from utils.sources.youtube_errors import FetchError
+from utils.sources.youtube_fragments import Stream, fetch_window, open_streams
 from utils.video.ffmpeg import Input
 
 SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
@@ -64,12 +67,36 @@ def cut_sections(
     `claimed`: how long the site says that the video is, in seconds.
     """
     errors = {}
-    for clip in clips:
-        try:
-            # Half of the time is kept for the whole video, which a slowed-down section needs.
-            limit = min(attempt.time_left(), attempt.options.timeout / 2)
-            cut_clip(attempt, clip, inputs, limit, claimed=claimed)
-            luck.section_came()
-        except FetchError as error:
-            errors[clip.name] = error
+    with open_streams(attempt, inputs, _limit(attempt)) as streams:
+        for clip in clips:
+            try:
+                _cut_section(attempt, clip, inputs, streams, claimed)
+                luck.section_came()
+            except FetchError as error:
+                errors[clip.name] = error
     return errors
+
+
+def _limit(attempt: Attempt) -> float:
+    """Half of the time is kept for the whole video, which a slowed-down section needs."""
+    return min(attempt.time_left(), attempt.options.timeout / 2)
+
+
+def _cut_section(
+    attempt: Attempt,
+    clip: Clip,
+    inputs: Sequence[Input],
+    streams: Sequence[Stream],
+    claimed: float | None,
+) -> None:
+    """Cut a clip out of its fragments, or have ffmpeg read the addresses. Raises FetchError."""
+    limit = _limit(attempt)
+    deadline = time.monotonic() + limit
+    window = fetch_window(attempt, streams, clip, deadline)
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise FetchError("timeout", f"fetching a section took longer than {limit:.0f} s")
+    if window is None:
+        cut_clip(attempt, clip, inputs, left, claimed=claimed)
+    else:
+        cut_clip(attempt, clip, window.inputs, left, told_end=window.end, claimed=claimed)

@@ -41,10 +41,14 @@ class Ffmpeg:
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a command line: an address or a path, and the ffmpeg options before `-i`."""
+    """One input of a command line: an address or a path, and the ffmpeg options before `-i`.
+
+    `is_fragmented`: whether the site says that it is an mp4 of fragments, with an index.
+    """
 
     url: str
     options: Mapping[str, str] = field(default_factory=dict)
+    is_fragmented: bool = False
 
 
 @dataclass(frozen=True)
