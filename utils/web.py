@@ -114,12 +114,12 @@ class Web:
             told = response.headers.get("Content-Range", "")
             if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
                 raise WebError(f"asked for byte {first:,} and was given {told!r}", for_good=True)
-            data, download = b"", Download(response, first, None, "")
+            data, download = bytearray(), Download(response, first, None, "")
             while len(data) < end - first and (piece := download.read(end - first - len(data))):
                 if STOP.is_set() or time.monotonic() > deadline:
                     raise WebError("took too long")
                 data += piece
-            return data
+            return bytes(data)
 
     def size(self, url: str) -> int | None:
         """The size of a file by HEAD; None if the server does not say. Raises WebError, Stopped."""
