@@ -65,7 +65,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
     for link in ("packages", "ffmpeg", "JavaScript", "yt-dlp", "lists", "mirror", "cookies"):
         assert f"{link:12} ok " in done.err, done.err
     assert "visionos; " in line(done, "YouTube") and "formats with an address" in done.err
-    assert "2 s cut and encoded in " in line(done, "section")
+    assert "2 s, found by the video's index, cut and encoded in " in line(done, "section")
     assert done.err.endswith("all in order\n")
     assert standin.bytes_served < 2_000_000
     after = sorted(

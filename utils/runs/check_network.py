@@ -8,23 +8,26 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.cookiejar import LoadError, MozillaCookieJar
 from pathlib import Path
 from typing import Any
 
 from utils.cli import hide_passwords
+from utils.clip import Clip
 from utils.lists.fetching import with_slash
 from utils.lists.official import DEEPMIND, OfficialList
 from utils.process import run_child
 from utils.report import REASONS
 from utils.runs.finding import NOT_OK, NOTE, OK, Finding
 from utils.sources.common import FetchOptions, is_youtube
+from utils.sources.youtube_attempt import Attempt
 from utils.sources.youtube_commands import child_environment, extract_command, section_inputs
 from utils.sources.youtube_errors import BLOCKS, FetchError, classify
 from utils.sources.youtube_extract import read_info
+from utils.sources.youtube_fragments import fetch_window, open_streams
 from utils.video.checks import check_clip
-from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line
+from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg, last_line
 from utils.video.probe import BadClip
 from utils.web import Web, WebError
 
@@ -156,18 +159,30 @@ def _cut(
     if not inputs or (proxy and not proxy.startswith("http://")):
         yield Finding("section", NOTE, "cannot be read in sections here: videos come whole")
         return
-    target = folder / "section.mp4"
-    argv = cut_command(options.ffmpeg, inputs, 0.0, SECONDS, options.encode, target)
     begun = time.monotonic()
-    done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
-    seconds = time.monotonic() - begun
     try:
-        if done.returncode != 0:
-            raise BadClip("network", last_line(done) or "ffmpeg failed")
-        check_clip(target, SECONDS, wants_audio=False)
-    except BadClip as error:
-        yield Finding("section", NOT_OK, hide_passwords(error.message), f"{UPDATE}; {PAGE}")
+        way = _cut_start(inputs, options, folder / "section.mp4", proxy)
+    except (BadClip, OSError) as error:
+        yield Finding("section", NOT_OK, hide_passwords(str(error)), f"{UPDATE}; {PAGE}")
         return
-    size = target.stat().st_size
-    text = f"{SECONDS:.0f} s cut and encoded in {seconds:.1f} s"
+    seconds = time.monotonic() - begun
+    size = (folder / "section.mp4").stat().st_size
+    text = f"{SECONDS:.0f} s, found by {way}, cut and encoded in {seconds:.1f} s"
     yield Finding("section", OK, f"{text}: {size / seconds / 1000:,.0f} kB of clip a second")
+
+
+def _cut_start(
+    inputs: Sequence[Input], options: FetchOptions, target: Path, proxy: str | None
+) -> str:
+    """Cut a video's first seconds; says what found their bytes. Raises BadClip, OSError."""
+    deadline = time.monotonic() + options.timeout
+    attempt = Attempt(options, target.parent, proxy, deadline, lambda *_: None)
+    with open_streams(attempt, inputs, options.timeout) as streams:
+        window = fetch_window(attempt, streams, Clip("section", "", 0.0, SECONDS), deadline)
+    given = window.inputs if window else inputs
+    argv = cut_command(options.ffmpeg, given, 0.0, SECONDS, options.encode, target)
+    done = attempt.run(argv, options.timeout)
+    if done.returncode != 0:
+        raise BadClip("network", last_line(done) or "ffmpeg failed")
+    check_clip(target, SECONDS, wants_audio=False)
+    return "the video's index" if window else "ffmpeg"
