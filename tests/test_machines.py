@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -16,7 +17,13 @@ from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
 from utils.files import run_folder
 from utils.lists.ava import read_windows
-from utils.machines import MACHINE_VARIABLE, SILENT_SECONDS, clear_claim, clear_dead_runs
+from utils.machines import (
+    MACHINE_VARIABLE,
+    SILENT_SECONDS,
+    clear_claim,
+    clear_dead_runs,
+    run_prefix,
+)
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
@@ -207,6 +214,7 @@ def test_a_claim_that_was_made_anew_is_put_back(tmp_path: Path) -> None:
 def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> None:
     base, old = tmp_path / ".tmp", time.time() - 120
     (base / "run-node-1-abcdefgh.dead" / "a").mkdir(parents=True)
+    (base / f"{run_prefix()}abcdefgh").mkdir()  # made, and not locked yet
     (base / "run-alive").mkdir()
     for name, text in (("empty.csv.claim", ""), ("b.csv.claim.0123", "run-node-1-abcdefgh")):
         (base / name).write_text(text, encoding="utf-8")
@@ -219,6 +227,18 @@ def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> N
         "new.csv.claim",
         "run-alive",
     ]
+
+
+def begin_and_end(out: Path) -> None:
+    for _ in range(100):
+        with run_folder(out) as workspace:
+            (workspace / "clip").touch()
+
+
+def test_runs_that_begin_and_end_at_once_keep_their_folders(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.map(begin_and_end, [tmp_path] * 4)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_reorg_removes_no_source_that_another_machine_knows_more_of(tmp_path: Path) -> None:

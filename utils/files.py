@@ -91,10 +91,7 @@ def run_folder(out: Path) -> Iterator[Path]:
     if base.is_symlink():
         raise UserError(f"{base} is a link, and what is half done stays in {out}: remove the link")
     try:
-        folder = _make_run_folder(base)
-        lock = FileLock(lock_path(folder))
-        with suppress(NotImplementedError):  # a file system without locks
-            lock.acquire()
+        folder, lock = _make_run_folder(base)
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(out) from error
@@ -111,12 +108,23 @@ def run_folder(out: Path) -> Iterator[Path]:
             base.rmdir()  # only when no other run uses it
 
 
-def _make_run_folder(base: Path) -> Path:
-    while True:
-        base.mkdir(exist_ok=True)
-        clear_dead_runs(base)
-        with suppress(FileNotFoundError):  # another run ended just now, and removed the base
-            return Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
+def _make_run_folder(base: Path) -> tuple[Path, FileLock]:
+    """A new folder in `base`, and the lock that is held on it. Raises OSError."""
+    for _ in range(100):
+        with suppress(FileNotFoundError, FileExistsError):  # a run that ended removed the base
+            base.mkdir(exist_ok=True)
+            clear_dead_runs(base)
+            folder = Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
+            lock = FileLock(lock_path(folder))
+            with suppress(NotImplementedError):  # a file system without locks
+                lock.acquire()
+            if folder.exists():
+                return folder, lock
+            # A run that began at the same moment saw the folder, had its lock first, and took it
+            # for dead (of 1,800 folders of six such runs, one, before this was looked at).
+            lock.release()
+    base.mkdir()  # raises, and says what is in the way
+    raise FileNotFoundError(errno.ENOENT, "folders vanish as they are made", str(base))
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -27,7 +27,7 @@ RUN_PREFIX = "run-"
 BEAT_SECONDS = 60.0  # a run shows that it lives so often
 SILENT_SECONDS = 24 * 3600.0  # a run of another machine is dead after so long without a sign
 _DEAD = ".dead"  # how the names of folders end that are being removed
-_NEW_SECONDS = 60.0  # a run may be between making its folder, or its claim, and the next step
+_NEW_SECONDS = 60.0  # a run may be between making its claim and writing its name into it
 
 
 def machine_name() -> str:
@@ -119,8 +119,6 @@ def _clear_if_dead(folder: Path) -> None:
     silent = time.time() - folder.stat().st_mtime
     is_ours = folder.name.rpartition("-")[0] == run_prefix().rstrip("-")
     if silent < SILENT_SECONDS and not is_ours:
-        return
-    if silent < _NEW_SECONDS and not lock.exists():
         return
     try:
         with FileLock(lock, timeout=0):
