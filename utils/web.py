@@ -84,7 +84,7 @@ class Web:
             headers["Range"] = f"bytes={start}-"
             if etag and not etag.startswith("W/"):
                 headers["If-Range"] = etag
-        response = self._ask("GET", url, headers, stream=True)
+        response = self._ask("GET", quoted(url), headers, stream=True)
         try:
             if response.status_code == 416 and start:
                 yield Download(_Empty, start, 0, etag)
@@ -103,7 +103,8 @@ class Web:
     def part(self, url: str, first: int, end: int, deadline: float) -> bytes:
         """The bytes of a file from `first` to before `end`, fewer where the file ends before.
 
-        `deadline`: by `time.monotonic()`. Raises WebError, Stopped.
+        `url`: as it was signed, no part of it quoted anew. `deadline`: by `time.monotonic()`.
+        Raises WebError, Stopped.
         """
         return stoppable(lambda: self._part(url, first, end, deadline), deadline)
 
@@ -126,7 +127,8 @@ class Web:
         return stoppable(lambda: self._size(url))
 
     def _size(self, url: str) -> int | None:
-        response = self._ask("HEAD", url, {"Accept-Encoding": "identity"}, allow_redirects=True)
+        headers = {"Accept-Encoding": "identity"}
+        response = self._ask("HEAD", quoted(url), headers, allow_redirects=True)
         with response:
             check_status(response)
             length = response.headers.get("Content-Length", "")
@@ -162,7 +164,7 @@ class Web:
         try:
             asking = self.session or requests
             return asking.request(
-                method, quoted(url), headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
+                method, url, headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
             )
         except requests.exceptions.RequestException as error:
             bad = isinstance(error, ValueError) or "SOCKS" in str(error)
