@@ -27,6 +27,7 @@ from utils.sources.youtube_fragments import (
 )
 from utils.video.ffmpeg import Encode, Input, cut_command, file_url, find_ffmpeg
 from utils.video.fragments import index_end, read_index
+from utils.web import Web, WebError
 
 LONG = {"seconds": 16, "size": (160, 90)}
 SOURCES: dict[str, dict[str, Any]] = {
@@ -167,6 +168,12 @@ def test_fragments_come_over_https_from_whom_we_trust(
         (given,) = window.inputs
         fetched = Path(given.url.removeprefix("file:"))
         assert fetched.read_bytes() == part_of(path, 5, 7, tmp_path).read_bytes()
+
+
+@pytest.mark.parametrize("host", ["[::1", "a" * 300, "...", "", "h:99999", "a b", "\0"])
+def test_an_odd_address_of_a_stream_is_an_error_like_any(host: str) -> None:
+    with pytest.raises(WebError):
+        Web().part(f"http://{host}/v", 0, 10, time.monotonic() + 20)
 
 
 def test_a_stop_waits_for_no_fragment(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:

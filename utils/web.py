@@ -166,7 +166,8 @@ class Web:
             return asking.request(
                 method, url, headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
             )
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, ValueError) as error:
+            # A ValueError: of urllib3, for one, that a host's name is too long.
             bad = isinstance(error, ValueError) or "SOCKS" in str(error)
             raise WebError(_cause(error), for_good=bad) from error
 
