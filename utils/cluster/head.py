@@ -112,6 +112,8 @@ class Cluster:
                 work.again = deque(sorted(work.open))
                 for number, answer in self._round(self._draw(work)):
                     yield from self._settle(work, number, answer, lost)
+            with suppress(Exception):  # the scheduler is lost: `_round` said so
+                self.members.see_lost()  # since the watcher's last look
         except BaseException:
             STOP.set()  # closed early (the report could not be written, say): draw no more
             raise

@@ -6,11 +6,13 @@ Under `cluster/head`. A worker that joins late is asked as well; one that is los
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, Future
 
@@ -49,6 +51,7 @@ class Members:
         self.threads: dict[str, int] = {}
         self.left_out: dict[str, str] = {}  # address -> why, with its host
         self.last: list[str] = []  # the addresses that were fit when there were any
+        self._seeing = threading.Lock()  # the watcher's thread, and the main one at a run's end
         self._asked: dict[str, tuple[Future, float]] = {}  # address -> its answer, until when
 
     def look(self, wait: bool = False) -> None:
@@ -57,13 +60,7 @@ class Members:
         wait: for all answers; else one that is slow is taken at a later look, for what a lost
         worker was at must not wait for it.
         """
-        there = self.client.scheduler_info(n_workers=-1)["workers"]
-        for address in self.fit.keys() - there.keys():
-            machine = self.fit[address]
-            self.tell(f"lost         worker {address} on {machine}: what it was at goes to others")
-        # New ones in place of the old, for other threads read them at any time.
-        self.threads = {address: worker["nthreads"] for address, worker in there.items()}
-        self.fit = {address: host for address, host in self.fit.items() if address in there}
+        there = self.see_lost()
         self.left_out = {each: why for each, why in self.left_out.items() if each in there}
         self._asked = {each: asked for each, asked in self._asked.items() if each in there}
         deadline = time.monotonic() + ANSWER_SECONDS
@@ -84,6 +81,18 @@ class Members:
             else:
                 self.fit = {**self.fit, address: finding.machine}
         self.last = list(self.fit) or self.last
+
+    def see_lost(self) -> dict[str, Any]:
+        """Tell of workers that are gone; what the scheduler says of those that are there."""
+        with self._seeing:
+            there: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
+            for address in self.fit.keys() - there.keys():
+                gone = f"worker {address} on {self.fit[address]}"
+                self.tell(f"lost         {gone}: what it was at goes to others")
+            # New ones in place of the old, for other threads read them at any time.
+            self.threads = {address: worker["nthreads"] for address, worker in there.items()}
+            self.fit = {address: host for address, host in self.fit.items() if address in there}
+        return there
 
     def machines(self) -> Counter[str]:
         """How many fit workers each machine has."""
