@@ -34,6 +34,10 @@ from contextlib import closing
 from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say, teller
+from utils.download.chain import SourceSettings, ask_sources, make_source
+from utils.download.common import NOT_ASKED, FetchOptions, Run, Source
+from utils.download.pace import Pace
+from utils.download.wanted import MirrorOptions
 from utils.files import make_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
@@ -54,10 +58,6 @@ from utils.runs.list_options import lists_at_hand
 from utils.runs.opening import Opened, open_run, watch
 from utils.runs.tools import try_tools
 from utils.runs.verify import verify
-from utils.sources.chain import SourceSettings, ask_sources, make_source
-from utils.sources.common import NOT_ASKED, FetchOptions, Run, Source
-from utils.sources.pace import Pace
-from utils.sources.wanted import MirrorOptions
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 
+from clipreader.pyav import ratio
 from utils.cli import EXIT_OK, make_parser, run_script
 from utils.files import folders_in, names_in
 from utils.machines import own_folder
 from utils.packages import check_packages
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
-from utils.pyav import ratio
 from utils.report import WRITTEN, now
 from utils.runs.batch import (
     add_batch_options,
@@ -97,8 +97,8 @@ def extract(job: Job, task: ClipTask) -> FramesResult:
 
 def extract_clip(job: Job, task: ClipTask) -> FramesResult:
     """Decode, write and publish one clip. Raises BadClip, ClipError, OSError."""
-    from utils.decode.frame_source import FrameSource
-    from utils.decode.jpeg import Look, PictureMaker
+    from clipreader.frame_source import FrameSource
+    from utils.video.jpeg import Look, PictureMaker
 
     settings = job.settings
     look = Look(settings.quality, settings.short_side, settings.upscale)

@@ -33,6 +33,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
+from clipreader.errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
+from clipreader.pixels import Array
+from clipreader.times import parse_fps
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
@@ -42,10 +46,6 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.decode.clip_reader import ClipReader, Layout, Rate, Unit, finish
-from utils.decode.errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
-from utils.decode.pixels import Array
-from utils.decode.times import parse_fps
 from utils.errors import UserError
 from utils.packages import check_packages
 from utils.runs.clip_dataset import ClipDataset
@@ -170,7 +170,7 @@ def _show(args: argparse.Namespace) -> None:
         print(f"times   {times[0]:.3f} to {times[-1]:.3f} s")
     print(f"loaded  in {ms:.1f} ms")
     if args.sheet is not None:
-        from utils.decode.contact_sheet import save_sheet
+        from clipreader.contact_sheet import save_sheet
 
         try:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])

@@ -36,6 +36,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from clipreader.times import parse_fps
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
@@ -47,7 +48,6 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.decode.times import parse_fps
 from utils.files import make_folder, run_folder
 from utils.lists import ava
 from utils.lists.fetching import ensure_ava_annotations, missing_annotations

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.download.pace import MachinePace
 from utils.files import run_folder
 from utils.parallel import run_parallel
 from utils.runs.cluster import open_cluster
-from utils.sources.pace import MachinePace
 
 if TYPE_CHECKING:
     from tests.lab import Lab

@@ -20,8 +20,8 @@ import imageio_ffmpeg
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from clipreader.pyav import ratio
 from load_frames import load_frames
-from utils.pyav import ratio
 
 Load = Callable[[Path, Sequence[int]], Any]
 

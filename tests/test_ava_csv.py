@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from clipreader.times import resample_indices
 from utils.clip import Clip, clip_window
-from utils.decode.times import resample_indices
 from utils.lists import ava
 from utils.lists.reading import read_lists
 from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, now

@@ -104,8 +104,17 @@ def test_imports_are_those_that_requirements_name() -> None:
     modules = {"ffmpeg-python": "ffmpeg", "pillow": "pil", "imageio-ffmpeg": "imageio_ffmpeg"}
     known = {modules.get(name, name.replace("-", "_")) for name in names}
     optional = {"distributed", "cloudpickle", "torch", "decord", "cv2", "torchcodec", "deno"}
-    for path in [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py")]:
+    for path in [
+        *ROOT.glob("*.py"),
+        *(ROOT / "utils").rglob("*.py"),
+        *(ROOT / "clipreader").rglob("*.py"),
+    ]:
         for module in imported_modules(path):
-            own = (ROOT / f"{module}.py").exists() or module in ("utils", "tests", "benchmarks")
+            own = (ROOT / f"{module}.py").exists() or module in (
+                "utils",
+                "clipreader",
+                "tests",
+                "benchmarks",
+            )
             if not own and module not in sys.stdlib_module_names and module not in optional:
                 assert module.lower() in known, f"{path.name} imports {module}"

@@ -15,16 +15,16 @@ from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, ffmpeg_path, frame_numbers, frame_times, make_dash
 from tests.test_cuts import TOOLS, UNEVEN
 from utils.clip import Clip
-from utils.process import run_child
-from utils.sources.common import FetchOptions
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import section_inputs
-from utils.sources.youtube_fragments import (
+from utils.download.common import FetchOptions
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_commands import section_inputs
+from utils.download.youtube_fragments import (
     FRAGMENT_OPTIONS,
     INDEX_BYTES,
     fetch_window,
     open_streams,
 )
+from utils.process import run_child
 from utils.video.ffmpeg import Encode, Input, cut_command, file_url, find_ffmpeg
 from utils.video.fragments import index_end, read_index
 from utils.web import Web, WebError

@@ -25,7 +25,7 @@ from tests import scripts
 from tests.conftest import MakeSource
 from tests.scripts import link_clips
 from tests.standin.sources import ffmpeg_path, read_frame_number
-from utils.decode.jpeg import with_margin
+from utils.video.jpeg import with_margin
 
 SCRIPT = Path(__file__).parent.parent / "frame_extract.py"
 VARIABLE = [0, 0.04, 0.1, 0.3, 0.32, 0.36, 0.5, 0.9, 1.0, 1.2, 1.5]

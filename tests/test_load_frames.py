@@ -29,6 +29,10 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipreader import frame_source
+from clipreader.frame_source import FrameSource
+from clipreader.h264 import codes_whole_frames
+from clipreader.pixels import Array, shown_size
 from load_frames import (
     ClipDataset,
     ClipError,
@@ -42,10 +46,6 @@ from load_frames import (
 )
 from tests.clip_kinds import KINDS, frame_hashes, make
 from tests.standin.sources import ffmpeg_path
-from utils.decode import frame_source
-from utils.decode.frame_source import FrameSource
-from utils.decode.h264 import codes_whole_frames
-from utils.decode.pixels import Array, shown_size
 
 ROOT = Path(__file__).parent.parent
 
@@ -168,7 +168,7 @@ def test_a_film_too_long_for_the_memory_is_read_from_its_file(
 
 
 def test_few_packets_are_decoded_for_a_chunk(clip: Callable[[str], Path]) -> None:
-    from utils.decode.packets import plan_runs
+    from clipreader.packets import plan_runs
 
     with ClipReader(clip("b_frames.mp4")) as reader:
         table = reader._opened().table

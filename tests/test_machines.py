@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
+from utils.download.pace import MachinePace
 from utils.files import run_folder
 from utils.lists.ava import read_windows
 from utils.machines import (
@@ -36,7 +37,6 @@ from utils.report import (
 )
 from utils.runs.reorg_actions import REPORT_COLUMNS
 from utils.runs.reorg_report import read_unfinished
-from utils.sources.pace import MachinePace
 
 NAMES = [f"vid_{number:07d}" for number in range(200)]
 LIST = [f"{name},0,1" for name in NAMES]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from utils.download.pace import MachinePace, Pace, Turn, TurnedAway
 from utils.machines import MACHINE_VARIABLE
 from utils.process import Stopped
-from utils.sources.pace import MachinePace, Pace, Turn, TurnedAway
 
 
 def test_starts_are_spread_over_all_workers() -> None:

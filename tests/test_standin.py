@@ -21,6 +21,7 @@ import av
 import numpy as np
 import pytest
 
+from clipreader.pyav import ratio
 from tests.conftest import MakeSource, RunYtdlp
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import (
@@ -33,7 +34,6 @@ from tests.standin.sources import (
     read_frame_number,
     top_boxes,
 )
-from utils.pyav import ratio
 
 ID = "abcdefghijk"
 WATCH = f"https://www.youtube.com/watch?v={ID}"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from utils.report import REASONS
-from utils.sources.common import FetchOptions, is_youtube
-from utils.sources.youtube_commands import (
+from utils.download.common import FetchOptions, is_youtube
+from utils.download.youtube_commands import (
     extract_command,
     section_inputs,
     whole_command,
 )
-from utils.sources.youtube_errors import ERRORS, classify, classify_ytdlp
+from utils.download.youtube_errors import ERRORS, classify, classify_ytdlp
+from utils.report import REASONS
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,

@@ -18,11 +18,11 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT
 from tests.standin.server import StandIn
+from utils.download import ytdlp
+from utils.download.common import FetchOptions
+from utils.download.youtube_commands import child_environment, extract_command
+from utils.download.ytdlp import end_ytdlp, run_ytdlp
 from utils.process import Finished, run_child
-from utils.sources import ytdlp
-from utils.sources.common import FetchOptions
-from utils.sources.youtube_commands import child_environment, extract_command
-from utils.sources.ytdlp import end_ytdlp, run_ytdlp
 from utils.video.ffmpeg import Ffmpeg
 
 
@@ -151,7 +151,7 @@ def test_nothing_outlives_a_run_that_is_killed(
     standin.add_video("abcdefghijk", source(seconds=20))
     more = ("--no-simulate", "--skip-download", "--exec", "before_dl:sleep 4322 #")
     argv = command(standin, tmp_path, "abcdefghijk", *more)
-    code = "import sys, json, os; from utils.sources.ytdlp import run_ytdlp\n"
+    code = "import sys, json, os; from utils.download.ytdlp import run_ytdlp\n"
     code += "run_ytdlp(json.loads(sys.argv[1]), timeout=60, env=dict(os.environ))"
     run = subprocess.Popen([sys.executable, "-c", code, json.dumps(argv)], cwd=ROOT)
     until = time.monotonic() + 60
@@ -174,7 +174,7 @@ def test_it_works_in_a_daemon_process(standin: StandIn, source: MakeSource, tmp_
     standin.add_video("abcdefghijk", source(seconds=20))
     argv = command(standin, tmp_path, "abcdefghijk")
     code = "import multiprocessing as m, sys, json, os\n"
-    code += "from utils.sources.ytdlp import run_ytdlp\n"
+    code += "from utils.download.ytdlp import run_ytdlp\n"
     code += "def work(argv, pipe):\n"
     code += "    pipe.send(run_ytdlp(argv, timeout=60, env=dict(os.environ)).returncode)\n"
     code += "if __name__ == '__main__':\n"

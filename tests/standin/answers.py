@@ -14,8 +14,8 @@ from typing import Any
 
 import av
 
+from clipreader.pyav import ratio
 from tests.standin.sources import make_dash, top_boxes
-from utils.pyav import ratio
 
 # YouTube's H.264 streams by the short side of the picture; 140 is the sound, 18 both in one file.
 VIDEO_ITAGS = {144: 160, 240: 133, 360: 134, 480: 135, 720: 136, 1080: 137}

@@ -19,7 +19,8 @@ def own_script() -> str:
 
 def pack_code(script: str) -> bytes:
     """A zip of the script, `utils` and requirements.txt."""
-    files = [*(ROOT / "utils").rglob("*.py"), ROOT / "requirements.txt"]
+    files = [f for d in ("utils", "clipreader") for f in (ROOT / d).rglob("*.py")]
+    files.append(ROOT / "requirements.txt")
     if script:
         files.append(ROOT / script)
     packed = io.BytesIO()

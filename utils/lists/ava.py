@@ -97,7 +97,7 @@ def picture_number(clip_time: Any, fps: Fraction) -> Any:
     """The number, from 1, of the picture at `fps` that is on the screen at `clip_time`.
 
     clip_time: nanoseconds, a number or an int64 array. Picture n at `fps` is the frame shown at
-    (n-1)/fps (utils/decode/times.py), so the one on the screen at t is floor(t*fps) + 1, and 3.0 s
+    (n-1)/fps (clipreader/times.py), so the one on the screen at t is floor(t*fps) + 1, and 3.0 s
     at 30 fps is 000091.jpg. At the clip's own rate that is the key frame itself; at another rate
     ffmpeg's `fps` filter may show one of its two neighbours there, never one further off;
     `find_pictures` is exact there, too.
@@ -115,7 +115,7 @@ def find_pictures(path: Path, clip_times: Sequence[int], fps: Fraction) -> list[
     a clip of 24 fps is its frame 90, which picture 114 shows at 30 fps, and not picture 113. Where
     the resampling drops that frame, the one before it. clip_times: nanoseconds. Raises ClipError.
     """
-    from utils.decode.clip_reader import ClipReader
+    from clipreader.clip_reader import ClipReader
 
     with ClipReader(path) as clip:
         seconds = [(time + GRACE) / SECOND for time in clip_times]

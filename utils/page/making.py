@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from utils.cli import VERSION, say
+from utils.download.mirror import NAME as MIRROR
 from utils.errors import UserError
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, same_split, without_garbage_collection
@@ -32,7 +33,6 @@ from utils.page.suspects import in_order
 from utils.page.tables import class_rows, median_lengths, missing_rows, suspect_rows, write_all
 from utils.progress import plural
 from utils.runs.download_plan import read_wanted
-from utils.sources.mirror import NAME as MIRROR
 
 
 def make_page(

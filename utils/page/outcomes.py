@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.clip import Clip
+from utils.download.common import NOT_ASKED
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -21,7 +22,6 @@ from utils.report import (
     read_report,
     report_paths,
 )
-from utils.sources.common import NOT_ASKED
 
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
 

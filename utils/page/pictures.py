@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from utils.packages import describe
 
 if TYPE_CHECKING:
-    from utils.decode.pixels import Array
+    from clipreader.pixels import Array
 
 WIDEST = 3  # times its height: a panorama is cut
 
@@ -55,8 +55,8 @@ class Picture:
 
 def make_picture(task: PictureTask) -> Picture:
     """The worker: never raises. The frame is the one that `load_frames` gives of the middle."""
-    from utils.decode.clip_reader import ClipReader
-    from utils.decode.errors import ClipError
+    from clipreader.clip_reader import ClipReader
+    from clipreader.errors import ClipError
 
     try:
         with ClipReader(task.path, short_side=task.form.short_side) as reader:

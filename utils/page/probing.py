@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipreader.pyav import open_video, ratio
 from utils.packages import describe
-from utils.pyav import open_video, ratio
 
 if TYPE_CHECKING:
     import av
     import numpy as np
 
-    from utils.decode.pixels import Array
+    from clipreader.pixels import Array
 
 EDGE_BYTES = 1 << 16  # of each end of a file: what is the same there is compared whole
 FRAMES_LOOKED_AT = 9
@@ -174,7 +174,7 @@ def _look_closer(path: Path, look: Look, is_plain: bool) -> Look:
     """Decode some frames, spread over the clip, and compare them; two are enough if it moves."""
     import numpy as np
 
-    from utils.decode.clip_reader import ClipReader
+    from clipreader.clip_reader import ClipReader
 
     with ClipReader(path, short_side=96) as reader:
         last = len(reader) - 1

@@ -17,7 +17,7 @@ from utils.process import sleep
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.decode.annotated import KeyFrame
+    from utils.runs.annotated import KeyFrame
 from utils.runs.ava_split import write_file
 
 PREVIEW_NAME = "annotations_preview.png"
@@ -30,7 +30,7 @@ def preview_frames(
     """`number` key frames that have boxes, spread evenly over the tables; fewer if there are."""
     import pandas as pd
 
-    from utils.decode.annotated import Box, KeyFrame
+    from utils.runs.annotated import Box, KeyFrame
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables], ignore_index=True)
     keys = rows[["clip", "clip_time"]].drop_duplicates()
@@ -59,8 +59,8 @@ def preview_frames(
 
 def write_preview(key_frames: Sequence[KeyFrame], target: Path, folder: Path) -> int:
     """Draw the contact sheet; how many key frames are on it. Without one, no file is written."""
-    from utils.decode.annotated import draw_key_frame, save_key_frames
-    from utils.decode.errors import ClipError
+    from clipreader.errors import ClipError
+    from utils.runs.annotated import draw_key_frame, save_key_frames
 
     drawn = []
     for each in key_frames:

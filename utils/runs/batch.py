@@ -15,8 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from clipreader.times import parse_fps
 from utils.cli import add_num_jobs, existing_folder, say
-from utils.decode.times import parse_fps
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.reading import find_lists, read_lists

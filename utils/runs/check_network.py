@@ -15,17 +15,17 @@ from typing import Any
 
 from utils.cli import hide_passwords
 from utils.clip import Clip
+from utils.download.common import FetchOptions, is_youtube
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_commands import child_environment, extract_command, section_inputs
+from utils.download.youtube_errors import BLOCKS, FetchError, classify
+from utils.download.youtube_extract import read_info
+from utils.download.youtube_fragments import fetch_window, open_streams
 from utils.lists.fetching import with_slash
 from utils.lists.official import DEEPMIND, OfficialList
 from utils.process import run_child
 from utils.report import REASONS
 from utils.runs.finding import NOT_OK, NOTE, OK, Finding
-from utils.sources.common import FetchOptions, is_youtube
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import child_environment, extract_command, section_inputs
-from utils.sources.youtube_errors import BLOCKS, FetchError, classify
-from utils.sources.youtube_extract import read_info
-from utils.sources.youtube_fragments import fetch_window, open_streams
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg, last_line
 from utils.video.probe import BadClip

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.decode.clip_reader import ClipReader, Layout, Rate, finish
-from utils.decode.pixels import Array
+from clipreader.clip_reader import ClipReader, Layout, Rate, finish
+from clipreader.pixels import Array
 from utils.errors import UserError
 from utils.lists.reading import read_lists
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from utils.cli import non_negative_float, positive_int
 from utils.clip import ID_PATTERN
+from utils.download.chain import parse_sources
+from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
+from utils.download.youtube_commands import split_words
 from utils.lists.fetching import ListServers
 from utils.lists.official import CVDF
 from utils.runs.list_options import add_input_csv, add_lists_base, add_trim_format
-from utils.sources.chain import parse_sources
-from utils.sources.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
-from utils.sources.youtube_commands import split_words
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from utils.cli import say
 from utils.clip import Clip
+from utils.download.common import is_gone
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
@@ -24,7 +25,6 @@ from utils.progress import clock, plural
 from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
 from utils.runs.download_options import videos_per_hour, youtube_name
 from utils.runs.opening import Lines, say_statement
-from utils.sources.common import is_gone
 
 REFUSED_SHOWN = 10
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import say
+from utils.download.common import Run
 from utils.files import names_in
 from utils.process import stop_run
 from utils.progress import plural
 from utils.report import DOWNLOADED, REASONS, REPORT_NAME, UNAVAILABLE, report_line
 from utils.runs.download_plan import Plan
 from utils.runs.ending import Tally, exit_code, own_command, say_end, say_next
-from utils.sources.common import Run
 
 # Reasons that every further video would meet too: after so many in a row the run stops.
 HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5

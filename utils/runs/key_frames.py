@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from utils.video.probe import BadClip
 
 if TYPE_CHECKING:
-    from utils.decode.frame_source import FrameSource
+    from clipreader.frame_source import FrameSource
 
 
 def wanted_numbers(

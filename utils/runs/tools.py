@@ -11,9 +11,9 @@ import sys
 from importlib import metadata
 
 from utils.cli import say
+from utils.download.common import is_youtube
 from utils.errors import UserError
 from utils.process import run_child
-from utils.sources.common import is_youtube
 from utils.video.ffmpeg import find_ffmpeg, last_line, require_encoder
 
 NO_ADDRESS = "You must provide at least one URL"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.pyav import open_video
+from clipreader.pyav import open_video
 from utils.video.probe import DURATION_TOLERANCE, BadClip, Packets, Probe, probe
 
 _LOGGING = threading.Lock()

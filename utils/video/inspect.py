@@ -13,13 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.decode.times import resample_indices
-from utils.pyav import ratio
+from clipreader.pyav import ratio
+from clipreader.times import resample_indices
 from utils.video.checks import decode_ends
 from utils.video.probe import DURATION_TOLERANCE, BadClip
 
 if TYPE_CHECKING:
-    from utils.decode.frame_source import FrameSource
+    from clipreader.frame_source import FrameSource
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Question:
 
 def inspect(question: Question) -> Video | BadClip:
     """Read a file's packets; the BadClip is returned and not raised, to come through a pipe."""
-    from utils.decode.errors import ClipError
-    from utils.decode.frame_source import FrameSource
+    from clipreader.errors import ClipError
+    from clipreader.frame_source import FrameSource
 
     try:
         source = FrameSource(question.path)
@@ -75,8 +75,8 @@ def inspect(question: Question) -> Video | BadClip:
 
 
 def _video(source: FrameSource, fps: Fraction) -> Video:
-    from utils.decode.jpeg import Look, picture_size
-    from utils.decode.pixels import Orientation
+    from clipreader.pixels import Orientation
+    from utils.video.jpeg import Look, picture_size
 
     stream, table = source.stream, source.table
     frame = next(frame for _, frame in source.decode([0]))

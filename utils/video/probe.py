@@ -12,8 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipreader.pyav import open_video, ratio
 from utils.process import run_child
-from utils.pyav import open_video, ratio
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line, read_source
 
 if TYPE_CHECKING:

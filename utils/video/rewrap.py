@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipreader.pyav import open_video
 from utils.process import run_child
-from utils.pyav import open_video
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
 

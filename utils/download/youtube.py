@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from utils.clip import Clip, by_video
+from utils.download.common import NOT_ASKED, Run, is_gone
+from utils.download.youtube_cluster import fetch_on_cluster
+from utils.download.youtube_sections import SectionLuck
+from utils.download.youtube_video import fetch_video
+from utils.download.ytdlp import end_ytdlp
 from utils.parallel import run_parallel
 from utils.report import Result
-from utils.sources.common import NOT_ASKED, Run, is_gone
-from utils.sources.youtube_cluster import fetch_on_cluster
-from utils.sources.youtube_sections import SectionLuck
-from utils.sources.youtube_video import fetch_video
-from utils.sources.ytdlp import end_ytdlp
 
 __all__ = ["SectionLuck", "from_youtube"]
 

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from utils.clip import Clip, clip_window
+from utils.download.common import FetchOptions, Run
+from utils.download.taking import Taken, cut_from, result_of, take_linked
 from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.sources.common import FetchOptions, Run
-from utils.sources.taking import Taken, cut_from, result_of, take_linked
 from utils.video.mp4_length import measure_clip
 from utils.video.probe import DURATION_TOLERANCE, BadClip
 

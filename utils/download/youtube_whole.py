@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.clip import Clip
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import whole_command
-from utils.sources.youtube_cut import cut_clip
-from utils.sources.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_commands import whole_command
+from utils.download.youtube_cut import cut_clip
+from utils.download.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
 from utils.video.ffmpeg import Input, file_url
 from utils.video.probe import BadClip, measure_ends
 

@@ -20,10 +20,10 @@ from typing import Any, Literal, Self
 import numpy as np
 from av import VideoFrame
 
-from utils.decode.errors import CorruptClip, FrameIndexError
-from utils.decode.frame_source import FrameSource
-from utils.decode.pixels import Array, Orientation, Painter, shown_size
-from utils.decode.times import parse_fps, resample_indices
+from clipreader.errors import CorruptClip, FrameIndexError
+from clipreader.frame_source import FrameSource
+from clipreader.pixels import Array, Orientation, Painter, shown_size
+from clipreader.times import parse_fps, resample_indices
 
 Unit = Literal["frame", "s"]
 Layout = Literal["THWC", "TCHW"]

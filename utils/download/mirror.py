@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils.clip import Clip
+from utils.download.archive_memory import can_add
+from utils.download.archives import read_archives
+from utils.download.common import FetchOptions, Run
+from utils.download.mirror_cluster import read_on_cluster
+from utils.download.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.errors import UserError
 from utils.lists.fetching import fetch_lists, labels_of, with_slash
 from utils.lists.official import CVDF, OfficialList
@@ -23,11 +28,6 @@ from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.progress import plural
 from utils.report import Result
-from utils.sources.archive_memory import can_add
-from utils.sources.archives import read_archives
-from utils.sources.common import FetchOptions, Run
-from utils.sources.mirror_cluster import read_on_cluster
-from utils.sources.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.web import WebError
 
 if TYPE_CHECKING:

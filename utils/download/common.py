@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from utils.clip import Clip
+from utils.download.pace import Pace
 from utils.report import UNAVAILABLE, Known, Result
-from utils.sources.pace import Pace
 from utils.video.ffmpeg import Encode, Ffmpeg
 
 if TYPE_CHECKING:

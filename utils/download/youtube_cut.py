@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from utils.clip import Clip, clip_window
+from utils.download.common import FetchOptions
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_errors import FFMPEG_REASONS, FetchError, classify
 from utils.files import disk_is_full, publish
 from utils.process import Finished
-from utils.sources.common import FetchOptions
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_errors import FFMPEG_REASONS, FetchError, classify
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Input, complaints, cut_command, last_line, read_source
 from utils.video.probe import DURATION_TOLERANCE, BadClip

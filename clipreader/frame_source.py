@@ -25,11 +25,11 @@ from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from utils.decode.errors import ClipError, ClipNotFound, CorruptClip, NoVideo
-from utils.decode.h264 import codes_whole_frames
-from utils.decode.packets import PacketTable, Run, plan_runs, read_table, whole_packets
-from utils.decode.times import end_of_last
-from utils.pyav import open_video, ratio
+from clipreader.errors import ClipError, ClipNotFound, CorruptClip, NoVideo
+from clipreader.h264 import codes_whole_frames
+from clipreader.packets import PacketTable, Run, plan_runs, read_table, whole_packets
+from clipreader.pyav import open_video, ratio
+from clipreader.times import end_of_last
 
 # A clip's packets stay in memory (1 to 2 MB for 10 s): the one pass that lists them has read them
 # anyhow, and decoding from them needs no seeking. A film's do not.

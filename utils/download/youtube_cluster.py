@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from utils.clip import Clip
 from utils.cluster.tasks import Block, Partly
+from utils.download.common import FetchOptions, Run
+from utils.download.pace import HOLD_SECONDS, MachinePace
+from utils.download.youtube_sections import SectionLuck
+from utils.download.youtube_video import TRIES, fetch_video
 from utils.machines import own_folder
 from utils.process import STOP, Stopped
 from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, read_report
-from utils.sources.common import FetchOptions, Run
-from utils.sources.pace import HOLD_SECONDS, MachinePace
-from utils.sources.youtube_sections import SectionLuck
-from utils.sources.youtube_video import TRIES, fetch_video
 from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:

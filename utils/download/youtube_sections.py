@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 
 from utils.clip import Clip
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_cut import cut_clip
-from utils.sources.youtube_errors import FetchError
-from utils.sources.youtube_fragments import Stream, fetch_window, open_streams
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_cut import cut_clip
+from utils.download.youtube_errors import FetchError
+from utils.download.youtube_fragments import Stream, fetch_window, open_streams
 from utils.video.ffmpeg import Input
 
 SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from utils.clip import Clip
+from utils.download.archives import read_archives
+from utils.download.common import FetchOptions
+from utils.download.wanted import Archive, Ending, MirrorOptions, Wanted
 from utils.machines import own_folder
 from utils.report import Result
-from utils.sources.archives import read_archives
-from utils.sources.common import FetchOptions
-from utils.sources.wanted import Archive, Ending, MirrorOptions, Wanted
 from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from utils.clip import Clip
+from utils.download.common import Run, Source, more_telling
+from utils.download.disk import from_disk
+from utils.download.mirror import from_mirror
+from utils.download.wanted import MirrorOptions
+from utils.download.youtube import SectionLuck, from_youtube
 from utils.process import STOP
 from utils.report import Result
-from utils.sources.common import Run, Source, more_telling
-from utils.sources.disk import from_disk
-from utils.sources.mirror import from_mirror
-from utils.sources.wanted import MirrorOptions
-from utils.sources.youtube import SectionLuck, from_youtube
 
 
 def ask_sources(

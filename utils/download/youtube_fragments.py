@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.clip import Clip, clip_window
-from utils.sources.youtube_attempt import Attempt
+from utils.download.youtube_attempt import Attempt
 from utils.video.ffmpeg import Input, file_url
 from utils.video.fragments import FragmentIndex, index_end, read_index
 from utils.web import Web, WebError

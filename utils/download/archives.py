@@ -13,14 +13,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from utils.download.archive_memory import remember
+from utils.download.archive_reading import POLL_SECONDS, Checked, Copied, Done, Line, read_archive
+from utils.download.common import FetchOptions
+from utils.download.taking import Taken, encode_anew, examine, result_of
+from utils.download.wanted import NAME, Archive, Ending, MirrorOptions, Wanted
 from utils.files import is_disk_full, publish_many, start_writing
 from utils.process import STOP, Stopped
 from utils.report import FAILED, Result
-from utils.sources.archive_memory import remember
-from utils.sources.archive_reading import POLL_SECONDS, Checked, Copied, Done, Line, read_archive
-from utils.sources.common import FetchOptions
-from utils.sources.taking import Taken, encode_anew, examine, result_of
-from utils.sources.wanted import NAME, Archive, Ending, MirrorOptions, Wanted
 
 LARGEST_BATCH = 64  # clips that are published at once
 STOP_SECONDS = 2.0  # what a thread that waits for a server gets before it is left behind

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.clip import Clip, clip_window
+from utils.download.common import FetchOptions
 from utils.files import disk_is_full, is_disk_full, publish, replace_file, sync_folder
 from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result
-from utils.sources.common import FetchOptions
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Input, cut_command, file_url, last_line, read_source
 from utils.video.mp4_length import measure_clip

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.download.common import YOUTUBE
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_commands import child_environment, extract_command
+from utils.download.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
+from utils.download.ytdlp import run_ytdlp
 from utils.process import Finished
-from utils.sources.common import YOUTUBE
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import child_environment, extract_command
-from utils.sources.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
-from utils.sources.ytdlp import run_ytdlp
 
 
 @dataclass(frozen=True)

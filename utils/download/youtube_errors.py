@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
+from utils.download.common import YOUTUBE, is_youtube
 from utils.process import Finished
 from utils.report import FAILED, REASONS
-from utils.sources.common import YOUTUBE, is_youtube
 
 BLOCKS = ("rate_limited", "bot_check")
 

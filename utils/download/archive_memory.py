@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.clip import parse_clip_name
+from utils.download.common import FetchOptions
+from utils.download.wanted import Archive, Key
 from utils.files import publish
-from utils.sources.common import FetchOptions
-from utils.sources.wanted import Archive, Key
 
 MEMORY_FOLDER = ".cvdf"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from utils.decode.pixels import Array
+from clipreader.pixels import Array
 
 GAP = 2  # pixels between frames
 WIDEST = 1920  # pixels; frames shrink until the sheet is no wider

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from utils.sources.common import FetchOptions
+from utils.download.common import FetchOptions
 from utils.video.ffmpeg import Input
 
 # Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.

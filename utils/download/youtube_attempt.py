@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.clip import Clip
+from utils.download.common import FetchOptions
+from utils.download.youtube_commands import child_environment
+from utils.download.youtube_errors import FetchError
 from utils.process import Finished, run_child
-from utils.sources.common import FetchOptions
-from utils.sources.youtube_commands import child_environment
-from utils.sources.youtube_errors import FetchError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.decode.clip_reader import ClipReader
-from utils.decode.contact_sheet import save_sheet
-from utils.decode.pixels import Array
+from clipreader.clip_reader import ClipReader
+from clipreader.contact_sheet import save_sheet
+from clipreader.pixels import Array
 
 TILE = (384, 288)  # pixels; a picture is shrunk or enlarged until it fits
 CAPTION_HEIGHT = 16

@@ -22,7 +22,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from utils.decode.pixels import Orientation, shown_size
+from clipreader.pixels import Orientation, shown_size
 
 Plane = NDArray[np.uint8]
 

@@ -22,9 +22,9 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from utils.decode.h264 import NalReader
-from utils.decode.times import end_of_last
-from utils.pyav import ratio
+from clipreader.h264 import NalReader
+from clipreader.pyav import ratio
+from clipreader.times import end_of_last
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
 # `_restartable` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.clip import Clip
+from utils.download.common import FetchOptions
+from utils.download.pace import Pace
+from utils.download.youtube_attempt import Attempt
+from utils.download.youtube_commands import section_inputs
+from utils.download.youtube_errors import BLOCKS, FetchError, is_for_good, survives_as_whole
+from utils.download.youtube_extract import extract
+from utils.download.youtube_sections import SectionLuck, are_reachable, cut_sections
+from utils.download.youtube_whole import cut_whole
 from utils.files import disk_is_full, is_disk_full
 from utils.packages import UNEXPECTED, describe
 from utils.process import Stopped, sleep
 from utils.report import Result
-from utils.sources.common import FetchOptions
-from utils.sources.pace import Pace
-from utils.sources.youtube_attempt import Attempt
-from utils.sources.youtube_commands import section_inputs
-from utils.sources.youtube_errors import BLOCKS, FetchError, is_for_good, survives_as_whole
-from utils.sources.youtube_extract import extract
-from utils.sources.youtube_sections import SectionLuck, are_reachable, cut_sections
-from utils.sources.youtube_whole import cut_whole
 
 TRIES = 3  # extractions for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
