@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from utils.parallel import run_parallel
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
 from utils.process import STOP, Stopped
 from utils.runs.bring import settle
 from utils.runs.gather import Found, Quality, examine
 from utils.runs.reorg_actions import Group, Job, Outcome
-from utils.workers import Crashed, Failed, WorkerPool
 
 # Seconds a file. A rename on a disk of this machine takes 20 us, most of it in Python, and threads
 # hinder one another at it: two take 1.5 times as long as one. On a network's disk they are a help.
