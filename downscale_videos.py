@@ -27,6 +27,7 @@ from utils.packages import check_packages
 from utils.parallel import Crashed, WorkerPool, run_parallel
 from utils.process import run_child, stop_on_signals
 from utils.report import now
+from utils.run import open_run
 from utils.runs.batch import (
     add_batch_options,
     check_folders,
@@ -46,7 +47,6 @@ from utils.runs.encode_options import (
     wants_encoding,
 )
 from utils.runs.made import Made, Task, settle
-from utils.runs.opening import open_run
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,

@@ -29,6 +29,7 @@ from utils.packages import check_packages
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.report import WRITTEN, now
+from utils.run import open_run
 from utils.runs.batch import (
     add_batch_options,
     check_folders,
@@ -50,7 +51,6 @@ from utils.runs.frame_store import (
 )
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
 from utils.runs.made import Made, Task, settle
-from utils.runs.opening import open_run
 from utils.video.inspect import check_whole, pictures_of
 
 REPORT_NAME = "frames_report.csv"
