@@ -23,7 +23,7 @@ from utils.files import (
     publish_new,
     set_aside,
 )
-from utils.parallel import run_parallel
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
 from utils.process import STOP, Stopped, received_signal
 from utils.reorg.gather import (
     BROUGHT,
@@ -54,7 +54,6 @@ from utils.report import ReportFile, read_report, report_paths
 from utils.run import say_end
 from utils.video.probe import BadClip
 from utils.video.rewrap import check_same_pictures, rewrap
-from utils.workers import Crashed, Failed, WorkerPool
 
 Look = Callable[[Found, bool], Quality]  # `examine`, here or in a worker process
 NAME_TOLERANCE = 0.5  # seconds by which a clip may differ from what its name says, unremarked
