@@ -37,6 +37,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.cli import (
     EXIT_INCOMPLETE,
@@ -98,24 +99,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the lists")
     add = parser.add_argument_group("which clips").add_argument
     add_input_csv(parser._action_groups[-1])
-    words = {"nargs": "+", "default": []}
-    files = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
+    words: dict[str, Any] = {"nargs": "+", "default": []}
+    files: dict[str, Any] = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
     add("--split", **words, metavar="SPLIT", help="only these splits (default: all)")
     add("--label", **words, metavar="LABEL", help="only these classes (default: all)")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
     add("--license", metavar="NAME", help="only videos of this licence, such as creativecommon")
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
-    count, part = {"type": positive_int, "metavar": "N"}, {"type": fraction, "metavar": "F"}
+    count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
     add("--per_class", **count, help="at most N clips of each class in each split")
-    add("--fraction", **part, help="this part of each class in each split, above 0 up to 1")
-    seed = {"type": non_negative_int, "default": 0, "metavar": "N"}
+    add(
+        "--fraction",
+        type=fraction,
+        metavar="F",
+        help="this part of each class in each split, above 0 up to 1",
+    )
+    seed: dict[str, Any] = {"type": non_negative_int, "default": 0, "metavar": "N"}
     add("--seed", **seed, help="seed of the draw and of the shards' order")
-    seconds = {"type": non_negative_float, "default": 0.0, "metavar": "SECONDS"}
+    seconds: dict[str, Any] = {"type": non_negative_float, "default": 0.0, "metavar": "SECONDS"}
     add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
     add("--only_manifest", type=Path, metavar="FILE", help="exactly the clips of this manifest.csv")
 
     add = parser.add_argument_group("how they are written").add_argument
-    folder = {"type": Path, "metavar": "DIR"}
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--classes", type=Path, metavar="FILE", help="order of the classes, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", action="store_true", help="write absolute paths")
@@ -124,7 +130,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--frames", **folder, help="mmaction2, ava: folder of frame_extract.py")
     add("--pretrain", action="store_true", help="videomae: write `path 0 -1` for pretraining")
     add("--annotations", **files, help="ava: annotations_train.csv ... of the AVA-Kinetics script")
-    size = {"type": shard_size, "default": SHARD_SIZE, "metavar": "BYTES"}
+    size: dict[str, Any] = {"type": shard_size, "default": SHARD_SIZE, "metavar": "BYTES"}
     add("--shard_size", **size, help="webdataset: largest shard, with K, M or G")
     add("--workers", **count, help="webdataset: refuse fewer shards than N (ranks x workers)")
 
@@ -373,7 +379,9 @@ def say_table(choice: Choice, wanted: ByClass, there: ByClass, tell: Tell) -> No
     tell("             wanted       there    missing      listed")
     listed = Counter(row.split for row in choice.chosen())
     for split in SPLITS:
-        here, all_ = (sum(n for (s, _), n in each.items() if s == split) for each in (there, wanted))
+        here, all_ = (
+            sum(n for (s, _), n in each.items() if s == split) for each in (there, wanted)
+        )
         if all_:
             share = f"{100 * (all_ - here) / all_:.2f}%"
             tell(f"{split:7}{all_:12,}{here:12,}{share:>11}{listed[split]:12,}")
@@ -413,14 +421,15 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
     if files.gone:
         tell(f"not written, or gone while read: {plural(len(files.gone), 'clip')}: run again")
     if args.only_manifest and choice.count(Reason.MISSING):
-        words = ["python", "download.py", args.clips, "--input_csv", args.out / outputs.TO_DOWNLOAD]
-        tell(f"next: {shlex.join(map(str, words))}")
+        lacking = str(args.out / outputs.TO_DOWNLOAD)
+        words = ["python", "download.py", str(args.clips), "--input_csv", lacking]
+        tell(f"next: {shlex.join(words)}")
     splits, form = choice.used_splits(), FORMATS[args.format]
     if not splits or not form.start:
         return
     if args.frames:
         tell("      frames: filename_tmpl='{:06}.jpg', start_index=1")
-    words = {
+    values = {
         "out": str(files.out),
         "prefix": "" if files.prefix is None else str(files.prefix),
         "name": mmaction2_name(files),
@@ -430,7 +439,7 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
         "split": splits[0],
         "last": sum(name.startswith(f"{splits[0]}-") for name in names) - 1,
     }
-    command = [word.format(**words) for word in form.start]
+    command = [word.format(**values) for word in form.start]
     if form.hint:
         tell(f"use: {form.hint} {' '.join(command)}")
     else:

@@ -13,12 +13,12 @@ first two seconds of a clip cannot be given to it.
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.cli import plural
 from utils.clip import AVA_DURATION, AVA_LEAD, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder

@@ -166,7 +166,9 @@ def read_choice(
     held = find_lists(holdout)
     held += _beside(rows, held, tell)
     with without_garbage_collection():
-        choice = Choice(_candidates(rows), classes, tuple(rows.versions()), rows.lists, rows.refused)
+        choice = Choice(
+            _candidates(rows), classes, tuple(rows.versions()), rows.lists, rows.refused
+        )
         choice.read = len(rows)
         choice.labels = {version: len(names) for version, names in labels.items()}
         if only is not None:  # the lists give the classes and what is held out

@@ -40,17 +40,18 @@ def _path_label(files: ListSet, split: str) -> Iterator[str]:
 
 def mmaction2(files: ListSet) -> list[Path]:
     """`<name>_{split}_list_videos.txt`, or `_list_rawframes.txt`: `folder total_frames label`."""
-    name, written = mmaction2_name(files), []
-    for split in files.choice.used_splits():
-        if files.args.frames:
-            before = files.before()
-            lines = (f"{before}{row.name} {row.frames} {row.number}\n"
-                     for row in files.choice.chosen(split))  # fmt: skip
-            written.append(files.write(f"{name}_{split}_list_rawframes.txt", lines))
-        else:
-            lines = _path_label(files, split)
-            written.append(files.write(f"{name}_{split}_list_videos.txt", lines))
-    return written
+    name, frames = mmaction2_name(files), files.args.frames
+    kind, lines = ("rawframes", _frame_folders) if frames else ("videos", _path_label)
+    return [
+        files.write(f"{name}_{split}_list_{kind}.txt", lines(files, split))
+        for split in files.choice.used_splits()
+    ]
+
+
+def _frame_folders(files: ListSet, split: str) -> Iterator[str]:
+    before = files.before()
+    for row in files.choice.chosen(split):
+        yield f"{before}{row.name} {row.frames} {row.number}\n"
 
 
 def mmaction2_name(files: ListSet) -> str:
@@ -217,8 +218,6 @@ FORMATS: dict[str, Format] = {
         splits_at_blanks=True,
         needs_label=False,
     ),
-    "csv": Format(
-        csv_with_header, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO
-    ),
+    "csv": Format(csv_with_header, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
     "json": Format(json_lists, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
 }

@@ -17,8 +17,8 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.process import sleep
-from utils.run import Progress
 from utils.report import ReportFile, read_report
+from utils.run import Progress
 from utils.training.choosing import Candidate, Choice, Reason
 from utils.video.ffmpeg import Ffmpeg, find_ffmpeg
 from utils.video.mp4_length import measure_clip

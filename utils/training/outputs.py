@@ -15,12 +15,13 @@ import os
 import re
 import shlex
 import string
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from utils.cli import VERSION, Tell
+from utils.cli import VERSION, Tell, plural
 from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name, printable
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, make_folder, publish
@@ -74,7 +75,9 @@ class ListSet:
         following = iter(lines)
         try:
             # Names of files may be any bytes, and a path in a list must lead to its file.
-            with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with temporary.open(
+                "w", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file:
                 while chunk := list(islice(following, CHUNK)):
                     file.writelines(chunk)
                     if STOP.is_set():
@@ -129,7 +132,9 @@ def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
         yield text.getvalue()
 
 
-def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None) -> list[Path]:
+def write_beside(
+    files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None
+) -> list[Path]:
     """Write classes, excluded.csv, manifest.csv, and what --only_manifest and --compare ask for."""
     choice, args, written = files.choice, files.args, []
     if names := choice.classes.names:
@@ -162,8 +167,9 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
             reason = texts[row.reason]
             yield for_people((*place, row.split, row.label, reason, status, why))
     for each in choice.refused:
-        place = ("", each.path.name, each.line)
-        yield for_people((*place, "", "", "", "invalid", "", printable(str(each))))
+        yield for_people(
+            ("", each.path.name, each.line, "", "", "", "invalid", "", printable(str(each)))
+        )
 
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:

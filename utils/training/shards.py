@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.cli import plural
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, publish
 from utils.parallel import run_in_processes
@@ -84,8 +85,8 @@ def webdataset(files: ListSet) -> list[Path]:
 
     def task(shard: Shard) -> ShardTask:
         samples = tuple(_sample(files, row) for row in shard.rows)
-        paths = (str(folder / shard.name) for folder in (files.out, files.workspace))
-        return ShardTask(*paths, shard.digest, samples)
+        final, temporary = str(files.out / shard.name), str(files.workspace / shard.name)
+        return ShardTask(final, temporary, shard.digest, samples)
 
     with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
         # Tasks are drawn as workers become free.

@@ -1,4 +1,4 @@
-"""Make folders of links to the clips: one flat one (--link_dir), or a tree for torchvision, datasets.
+"""Make folders of links to the clips: a flat one (--link_dir), or trees for torchvision, datasets.
 
 No byte is copied: a hard link, or a symbolic one where the disk has none. Links of an earlier run
 that no longer belong are removed, and nothing else ever is.
@@ -53,17 +53,21 @@ def torchvision(files: ListSet) -> list[Path]:
     for name, folder in zip(names, folders, strict=True):
         if len(name.encode(errors="surrogateescape")) > LONGEST:
             files.tell(f"note         the folder of {printable(name)} is cut to {folder}/")
-    trees = {}
-    for split in files.choice.used_splits():
-        rows = list(files.choice.chosen(split))
-        trees[split] = {f"{folders[row.number]}/{row.name}.mp4": row.name for row in rows}
-        found = sorted({folders[row.number] for row in rows})
+    trees = {
+        split: {
+            f"{folders[row.number]}/{row.name}.mp4": row.name for row in files.choice.chosen(split)
+        }
+        for split in files.choice.used_splits()
+    }
+    made = _make_trees(files, trees)
+    for path in made:
+        found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
         if found != folders[: len(found)]:
             files.tell(
-                f"note         torchvision numbers the {len(found):,} class folders of {split}/ by"
-                " their names: its numbers are not those of classes.txt"
+                f"note         torchvision numbers the {len(found):,} class folders of"
+                f" {path.name}/ by their names: its numbers are not those of classes.txt"
             )
-    return _make_trees(files, trees)
+    return made
 
 
 def huggingface(files: ListSet) -> list[Path]:
