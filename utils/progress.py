@@ -15,7 +15,8 @@ from datetime import timedelta
 
 from tqdm import tqdm
 
-from utils.cli import hide_passwords, say
+from utils.cli import say
+from utils.text import shown
 
 PLAIN_LINE_SECONDS = 60
 SAME_MESSAGE_SHOWN = 3
@@ -65,7 +66,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._on_terminal:
-            tqdm.write(hide_passwords(text), file=sys.stderr)
+            tqdm.write(shown(text), file=sys.stderr)
         else:
             say(text)
 

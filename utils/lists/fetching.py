@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.clip import ID_PATTERN, parse_clip_name, printable
+from utils.clip import ID_PATTERN, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.official import (
@@ -30,6 +30,7 @@ from utils.lists.official import (
 from utils.lists.reading import COLUMNS, REQUIRED, list_rows
 from utils.process import sleep
 from utils.tar import BadTar, TarStream
+from utils.text import printable
 from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
 
 LIST_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")

@@ -13,7 +13,6 @@ from http.cookiejar import LoadError, MozillaCookieJar
 from pathlib import Path
 from typing import Any
 
-from utils.cli import hide_passwords
 from utils.clip import Clip
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.youtube_attempt import Attempt
@@ -26,6 +25,7 @@ from utils.lists.official import DEEPMIND, OfficialList
 from utils.process import run_child
 from utils.report import REASONS
 from utils.runs.finding import NOT_OK, NOTE, OK, Finding
+from utils.text import hide_secrets
 from utils.video.checks import check_clip
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg, last_line
 from utils.video.probe import BadClip
@@ -52,7 +52,7 @@ def check_mirror(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
 
 def _heads(link: str, url: str, args: argparse.Namespace, other: str) -> Iterator[Finding]:
     for proxy in args.proxy or [None]:
-        way = f" through {hide_passwords(proxy)}" if proxy else ""
+        way = f" through {hide_secrets(proxy)}" if proxy else ""
         yield _head(link, url, Web((proxy,) if proxy else ()), way, other)
 
 
@@ -61,10 +61,10 @@ def _head(link: str, url: str, web: Web, way: str, other: str) -> Finding:
     try:
         web.size(url)
     except WebError as error:
-        text = f"{hide_passwords(url)}{way}: {hide_passwords(error.message)}"
+        text = f"{hide_secrets(url)}{way}: {hide_secrets(error.message)}"
         return Finding(link, NOT_OK, text, f"try again, or {other}")
     return Finding(
-        link, OK, f"{hide_passwords(url)} answers in {time.monotonic() - begun:.1f} s{way}"
+        link, OK, f"{hide_secrets(url)} answers in {time.monotonic() - begun:.1f} s{way}"
     )
 
 
@@ -95,7 +95,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
     """One extraction, straight or through each proxy, and a section cut from the first."""
     cut = False
     for proxy in args.proxy or [None]:
-        link = f"proxy {hide_passwords(proxy)}:" if proxy else "YouTube"
+        link = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         options = _options(args, folder)
         try:
             info, log = _extract(args.check_id, options, folder, proxy)
@@ -143,7 +143,7 @@ def _extracted(link: str, info: dict[str, Any], log: str, args: argparse.Namespa
 
 def _failed(link: str, error: FetchError, args: argparse.Namespace) -> Finding:
     """What an extraction that failed says of the address, the cookies, or the video."""
-    message = hide_passwords(error.message)
+    message = hide_secrets(error.message)
     if error.reason in BLOCKS:
         return Finding(link, NOT_OK, f"this address is blocked ({error.reason}): {message}", PAGE)
     meaning = REASONS[error.reason][1]
@@ -163,7 +163,7 @@ def _cut(
     try:
         way = _cut_start(inputs, options, folder / "section.mp4", proxy)
     except (BadClip, OSError) as error:
-        yield Finding("section", NOT_OK, hide_passwords(str(error)), f"{UPDATE}; {PAGE}")
+        yield Finding("section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}")
         return
     seconds = time.monotonic() - begun
     size = (folder / "section.mp4").stat().st_size

@@ -5,7 +5,6 @@ After `opening`; a script adds what it alone knows.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from utils.files import DiskFull
 from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.progress import clock
+from utils.text import command_line
 
 _STARTED = time.monotonic()  # as good as when the script was
 
@@ -67,7 +67,7 @@ def say_next(what: str, *more: str) -> None:
 
 def own_command(*more: str) -> str:
     """This run's command line."""
-    return shlex.join(["python", *sys.argv, *more])
+    return command_line(["python", *sys.argv, *more])
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:

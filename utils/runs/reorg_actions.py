@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.clip import printable
 from utils.runs.gather import Found
+from utils.text import printable
 from utils.video.ffmpeg import Ffmpeg
 
 REPORT_COLUMNS = ("source", "clip", "action", "reason")

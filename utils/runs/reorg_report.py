@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, say
-from utils.clip import printable
 from utils.files import names_in
 from utils.process import STOP, received_signal
 from utils.progress import plural
@@ -29,6 +28,7 @@ from utils.runs.reorg_actions import (
     Outcome,
     report_path,
 )
+from utils.text import printable
 
 
 def read_unfinished(report: Path) -> frozenset[str]:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name
 from utils.errors import UserError
 from utils.lists.versions import ListFile, Rows
 from utils.report import format_time, now
+from utils.text import printable
 from utils.training.choosing import SPLITS, TEST, Choice
 
 NAME = "manifest.csv"
