@@ -35,16 +35,9 @@ from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say, teller
 from utils.download.chain import SourceSettings, ask_sources, make_source
+from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, FetchOptions, Run, Source
-from utils.download.pace import Pace
-from utils.download.wanted import MirrorOptions
-from utils.files import make_folder
-from utils.packages import check_packages
-from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
-from utils.runs.check import check
-from utils.runs.cluster import add_cluster_options, check_dask
-from utils.runs.download_options import (
+from utils.download.options import (
     add_fetch_options,
     add_list_options,
     add_picture_options,
@@ -52,12 +45,24 @@ from utils.runs.download_options import (
     list_servers,
     videos_per_hour,
 )
-from utils.runs.download_plan import Plan, make_plan, read_wanted, say_plan, tool_versions
-from utils.runs.download_summary import DownloadTally, finish
-from utils.runs.list_options import lists_at_hand
-from utils.runs.opening import Opened, open_run, watch
-from utils.runs.tools import try_tools
-from utils.runs.verify import verify
+from utils.download.pace import Pace
+from utils.download.plan import (
+    DownloadTally,
+    Plan,
+    finish,
+    make_plan,
+    read_wanted,
+    say_plan,
+    tool_versions,
+)
+from utils.download.wanted import MirrorOptions
+from utils.files import make_folder
+from utils.lists.fetching import lists_at_hand
+from utils.packages import check_packages
+from utils.process import sleep, stop_on_signals
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
+from utils.run import Opened, open_run, watch
+from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
@@ -112,7 +117,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.check:
-        return check(args, say)
+        return check_steps(args, say)
     check_packages(*PACKAGES)
     check_dask(args)
     with stop_on_signals():

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from utils.cli import EXIT_OK, make_parser, run_script
 from utils.files import folders_in, names_in
 from utils.machines import own_folder
@@ -29,6 +29,7 @@ from utils.packages import check_packages
 from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.report import WRITTEN, now
+from utils.run import open_run
 from utils.runs.batch import (
     add_batch_options,
     check_folders,
@@ -50,7 +51,6 @@ from utils.runs.frame_store import (
 )
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
 from utils.runs.made import Made, Task, settle
-from utils.runs.opening import open_run
 from utils.video.inspect import check_whole, pictures_of
 
 REPORT_NAME = "frames_report.csv"

@@ -44,6 +44,7 @@ from utils.cli import (
     add_num_jobs,
     existing_folder,
     make_parser,
+    plural,
     positive_int,
     run_script,
     teller,
@@ -53,7 +54,6 @@ from utils.lists import ava
 from utils.lists.fetching import ensure_ava_annotations, missing_annotations
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
-from utils.progress import plural
 from utils.runs.ava_preview import PREVIEW_MOST, PREVIEW_NAME, preview_frames, write_preview
 from utils.runs.ava_split import (
     CLIP_COLUMNS,

@@ -32,10 +32,12 @@ from utils.cli import (
     existing_folder,
     make_parser,
     non_negative_int,
+    plural,
     positive_int,
     run_script,
     say,
 )
+from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.reading import ClipLists
 from utils.packages import check_packages
@@ -44,8 +46,6 @@ from utils.page.looking import Memory
 from utils.page.making import make_page, read_listed
 from utils.page.tables import TABLES, check_ours
 from utils.process import sleep, stop_on_signals
-from utils.progress import plural
-from utils.runs.download_options import add_list_options
 
 PAGE_NAME = "report.html"
 

@@ -40,12 +40,15 @@ from utils.errors import UserError
 from utils.files import DiskFull, make_folder, sync_folder
 from utils.packages import check_packages
 from utils.process import stop_on_signals, stop_run
-from utils.runs.bring_cluster import settle_on_cluster
-from utils.runs.bring_here import settle_here
-from utils.runs.cluster import add_cluster_options, check_dask
-from utils.runs.gather import scan
-from utils.runs.opening import Opened, open_run, watch
-from utils.runs.reorg_actions import (
+from utils.reorg.bring import (
+    announced,
+    finish,
+    read_unfinished,
+    remove_empty_folders,
+    settle_here,
+    write_down,
+)
+from utils.reorg.gather import (
     COPY,
     LEFT,
     LINK,
@@ -54,15 +57,13 @@ from utils.runs.reorg_actions import (
     REPORT_NAME,
     Group,
     Job,
+    make_groups,
+    say_plan,
+    scan,
 )
-from utils.runs.reorg_plan import make_groups, say_plan
-from utils.runs.reorg_report import (
-    announced,
-    finish,
-    read_unfinished,
-    remove_empty_folders,
-    write_down,
-)
+from utils.run import Opened, open_run, watch
+from utils.runs.bring_cluster import settle_on_cluster
+from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")

@@ -25,6 +25,8 @@ from utils.machines import (
     clear_dead_runs,
     run_prefix,
 )
+from utils.reorg.bring import read_unfinished
+from utils.reorg.gather import REPORT_COLUMNS
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
@@ -35,8 +37,6 @@ from utils.report import (
     read_shorts,
     report_paths,
 )
-from utils.runs.reorg_actions import REPORT_COLUMNS
-from utils.runs.reorg_report import read_unfinished
 
 NAMES = [f"vid_{number:07d}" for number in range(200)]
 LIST = [f"{name},0,1" for name in NAMES]

@@ -18,8 +18,8 @@ import av
 import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
+from utils.reorg.gather import canonical_name
 from utils.report import ReportFile
-from utils.runs.gather import canonical_name
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "reorg_kinetics_videos.py"

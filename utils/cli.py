@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -169,6 +170,16 @@ def say(text: str = "") -> None:
 def teller(quiet: bool) -> Tell:
     """`say`, and with --quiet nothing."""
     return (lambda text: None) if quiet else say
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 clip`, `2,000 clips`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def clock(seconds: float) -> str:
+    """Elapsed time as people read it: `0:01:40`, `2 days, 3:00:00`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:

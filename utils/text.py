@@ -61,11 +61,6 @@ def printable(text: str, length: int = 120) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 clip`, `2,000 clips`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Rows as lines of CSV, exactly as they are: for lists that scripts read back."""
     text = io.StringIO()

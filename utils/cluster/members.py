@@ -16,10 +16,10 @@ from typing import Any
 
 from distributed import Client, Future
 
+from utils.cli import plural
 from utils.cluster.sending import call_outpost
 from utils.cluster.tasks import TOKEN, Finding, Question
 from utils.process import STOP
-from utils.progress import plural
 
 ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 1.0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
+from utils.cli import plural
 from utils.clip import Clip
 from utils.download.archive_memory import can_add
 from utils.download.archives import read_archives
@@ -26,7 +27,6 @@ from utils.lists.official import CVDF, OfficialList
 from utils.lists.reading import list_rows
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
-from utils.progress import plural
 from utils.report import Result
 from utils.web import WebError
 

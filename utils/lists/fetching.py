@@ -6,6 +6,7 @@ all, and only when it reads as the list that it should be.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.clip import ID_PATTERN, parse_clip_name
+from utils.cli import Tell
+from utils.clip import ID_PATTERN, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.official import (
@@ -26,6 +28,7 @@ from utils.lists.official import (
     UNFINISHED,
     Needed,
     OfficialList,
+    needed_lists,
 )
 from utils.lists.reading import COLUMNS, REQUIRED, list_rows
 from utils.process import sleep
@@ -300,3 +303,47 @@ def _settle_annotations(folder: Path, workspace: Path) -> str:
         if not (folder / path.name).exists():
             publish(path, folder / path.name)
     return ""
+
+
+def add_input_csv(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--input_csv",
+        nargs="+",
+        type=Path,
+        default=[Path("kinetics_csv")],
+        metavar="LIST",
+        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
+    )
+
+
+def add_lists_base(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--lists_base",
+        metavar="URL",
+        help="a server of the official lists (default: DeepMind's, then CVDF's)",
+    )
+
+
+def add_trim_format(
+    group: argparse._ActionsContainer, what: str = "how times are written in file names"
+) -> None:
+    group.add_argument(
+        "--trim_format", type=trim_format, default="%06d", help=f"{what} (default: %%06d)"
+    )
+
+
+def lists_at_hand(
+    given: Sequence[Path], servers: ListServers, dry_run: bool, tell: Tell
+) -> Sequence[Path] | None:
+    """The paths of the lists that `given` names; official ones that are not there are fetched.
+
+    None where a dry run would have to fetch some. Raises UserError, Stopped.
+    """
+    needed = needed_lists(given)
+    if needed.missing and dry_run:
+        for each, folder in needed.missing:
+            tell(f"would fetch the list {each.name} into {folder}")
+        return None
+    if needed.missing:
+        fetch_needed(needed, servers, tell)
+    return needed.paths

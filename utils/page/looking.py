@@ -20,7 +20,7 @@ from utils.page.probing import Look, ProbeTask, hash_edges, probe_clip
 from utils.page.suspects import Suspect, find_doubled, find_suspects
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped
-from utils.progress import Progress
+from utils.run import Progress
 
 Task = TypeVar("Task", ProbeTask, PictureTask)
 Seen = TypeVar("Seen", Look, Picture)

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from utils.cli import VERSION, say
+from utils.cli import VERSION, plural, say
 from utils.download.mirror import NAME as MIRROR
+from utils.download.plan import read_wanted
 from utils.errors import UserError
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, same_split, without_garbage_collection
@@ -31,8 +32,6 @@ from utils.page.pictures import SHEET, STRIP, Form, Picture
 from utils.page.splits import Leak, find_leaks, leaking_videos, name_classes, wanted_rows
 from utils.page.suspects import in_order
 from utils.page.tables import class_rows, median_lengths, missing_rows, suspect_rows, write_all
-from utils.progress import plural
-from utils.runs.download_plan import read_wanted
 
 
 def make_page(

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from utils.cli import plural
 from utils.page.history import Bin, History, Pause
-from utils.progress import plural
 
 HOUR = timedelta(hours=1)
 WIDTH, HEIGHT = 1000, 100  # of the box that marks are drawn in

@@ -11,14 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import existing_folder, say
+from utils.cli import existing_folder, plural, say
 from utils.clip import AVA_TIME_END, Refused
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, names_in, publish
 from utils.lists import ava
 from utils.parallel import run_parallel
 from utils.process import sleep
-from utils.progress import Progress, plural
+from utils.run import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from clipreader.times import parse_fps
-from utils.cli import add_num_jobs, existing_folder, say
+from utils.cli import add_num_jobs, existing_folder, plural, say
 from utils.errors import UserError
 from utils.files import find_videos
+from utils.lists.fetching import add_trim_format
 from utils.lists.reading import find_lists, read_lists
-from utils.progress import plural
 from utils.report import FAILED, MADE_REASONS, WRITTEN
+from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
 from utils.runs.cluster import add_cluster_options
-from utils.runs.ending import Tally, exit_code, say_end, say_next
-from utils.runs.list_options import add_trim_format
 from utils.runs.made import Task
-from utils.runs.opening import Lines, Opened, say_statement, watch
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from utils.process import Stopped
-from utils.runs.bring import pass_over_same, settle_rivals, weigh
-from utils.runs.gather import Found, Quality
-from utils.runs.reorg_actions import Group, Job, Outcome
+from utils.reorg.bring import pass_over_same, settle_rivals, weigh
+from utils.reorg.gather import Found, Group, Job, Outcome, Quality
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster

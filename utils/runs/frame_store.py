@@ -21,8 +21,8 @@ from typing import Protocol
 from utils.cli import non_negative_int, positive_int
 from utils.errors import UserError
 from utils.files import publish
+from utils.run import Lines
 from utils.runs.batch import frame_rate
-from utils.runs.opening import Lines
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
 SETTINGS_NAME = ".frames_settings.json"

@@ -15,11 +15,11 @@ from clipreader.errors import ClipError, CorruptClip
 from utils.errors import UserError
 from utils.files import is_disk_full
 from utils.packages import describe
+from utils.parallel import Failed
 from utils.process import Stopped
 from utils.report import MADE_REASONS, WRITTEN
 from utils.text import printable
 from utils.video.probe import BadClip
-from utils.workers import Failed
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.cli import plural
 from utils.clip import AVA_DURATION, AVA_LEAD, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder
-from utils.progress import plural
 from utils.training.choosing import SPLITS
 from utils.training.job import Job, write_lines
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from utils.cli import add_num_jobs, non_negative_float, non_negative_int, positive_int
-from utils.runs.list_options import add_input_csv, add_lists_base, add_trim_format
+from utils.lists.fetching import add_input_csv, add_lists_base, add_trim_format
 from utils.training.formats import FORMATS
 from utils.training.subsets import fraction
 

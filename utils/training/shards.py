@@ -20,8 +20,8 @@ from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.progress import Progress
 from utils.report import ReportFile, read_report
+from utils.run import Progress
 from utils.training.choosing import Choice
 from utils.training.job import Job
 from utils.training.subsets import shuffled

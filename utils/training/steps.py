@@ -17,17 +17,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, VERSION, Tell, existing_folder
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, VERSION, Tell, existing_folder, plural
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.lists.classes import Classes, join_classes, read_classes
-from utils.lists.fetching import ListServers
+from utils.lists.fetching import ListServers, lists_at_hand
 from utils.lists.official import BY_NAME
 from utils.lists.reading import find_lists
 from utils.lists.versions import OFFICIAL, Rows, read_rows
-from utils.progress import plural
 from utils.report import REPORT_NAME, Known, read_known
-from utils.runs.list_options import lists_at_hand
 from utils.training import manifest, summary, there
 from utils.training.choosing import (
     HOLDOUT,

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from utils.cli import Tell
+from utils.cli import Tell, plural
 from utils.lists.classes import CLASSES, Classes
 from utils.lists.versions import Part, Rows, shared_videos
-from utils.progress import plural
 from utils.report import Known
 from utils.text import printable
 from utils.training.choosing import SPLITS, TRAIN, Choice, Reason

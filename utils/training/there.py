@@ -16,8 +16,8 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.process import sleep
-from utils.progress import Progress
 from utils.report import ReportFile, read_report
+from utils.run import Progress
 from utils.training.choosing import Choice, Reason
 from utils.video.ffmpeg import Ffmpeg
 from utils.video.mp4_length import measure_clip

@@ -1,8 +1,4 @@
-"""What download.py has to do, decided before anything is done, and its statement.
-
-Reads the lists, looks at the folder once and at the report once; nothing is written but official
-lists that are fetched.
-"""
+"""Decide what a download run has to do, print it, and sum up what it did."""
 
 from __future__ import annotations
 
@@ -11,20 +7,30 @@ import difflib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from utils.cli import say
+from utils.cli import clock, plural, say
 from utils.clip import Clip
-from utils.download.common import is_gone
+from utils.download.common import Run, is_gone
+from utils.download.options import videos_per_hour, youtube_name
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
-from utils.progress import clock, plural
-from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
-from utils.runs.download_options import videos_per_hour, youtube_name
-from utils.runs.opening import Lines, say_statement
+from utils.process import stop_run
+from utils.report import (
+    DOWNLOADED,
+    FAILED,
+    REASONS,
+    REPORT_NAME,
+    UNAVAILABLE,
+    Known,
+    read_known,
+    report_line,
+)
+from utils.run import Lines, Tally, exit_code, own_command, say_end, say_next, say_statement
 
 REFUSED_SHOWN = 10
 
@@ -148,3 +154,82 @@ def tool_versions(ffmpeg_version: str) -> str:
             other = shutil.which("deno")
             versions.append(f"deno {other}" if other else "no deno: YouTube needs one (--check)")
     return ", ".join(versions)
+
+
+# Reasons that every further video would meet too: after so many in a row the run stops.
+HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
+
+
+@dataclass
+class DownloadTally(Tally):
+    """Also which source gave how many, and whether video after video meets what no wait mends."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    hopeless: str = ""  # the reason that they met
+    _reason: str = ""
+    _videos: set[str] = field(default_factory=set)
+
+    def add(self, outcome: Any) -> None:
+        super().add(outcome)
+        if outcome.is_on_disk:
+            self.sources[outcome.source] += 1
+        if outcome.reason != self._reason:
+            self._reason, self._videos = outcome.reason, set()
+        if outcome.reason in HOPELESS:
+            self._videos.add(outcome.youtube_id)
+            if len(self._videos) >= HOPELESS_AFTER:
+                self.hopeless = outcome.reason
+                stop_run()
+
+    def lines(self) -> list[str]:
+        """Counts by status and reason, and what each reason means."""
+        lines = []
+        for status, count in self.statuses.most_common():
+            sources = ", ".join(f"{number:,} from {name}" for name, number in self.sources.items())
+            of = f" ({sources})" if status == DOWNLOADED else ""
+            lines.append(f"  {status} {count:,}{of}")
+            lines += [f"  {line}" for line in self.reason_lines(REASONS, status)]
+        return lines
+
+
+def finish(
+    plan: Plan, tally: DownloadTally, run: Run, args: argparse.Namespace, report: Path
+) -> int:
+    """The summary, what to type next, and the exit code. Raises DiskFull, UserError."""
+    out = report.parent
+    on_disk = len(plan.on_disk)
+    if tally.statuses[DOWNLOADED]:  # counted in the folder: it is the truth, whatever came of a run
+        on_disk = len(plan.lists.clips.keys() & names_in(out, ".mp4"))
+    wanted, refused = len(plan.lists.clips), len(plan.lists.refused)
+    asked = sum(tally.statuses.values())
+    if args.quiet and not asked:
+        if on_disk < wanted:
+            say(f"on disk: {on_disk:,} of {plural(wanted, 'wanted clip')}; {report}")
+    elif not args.quiet or on_disk < wanted or refused:
+        say_end(f"{plural(asked, 'clip')} asked for")
+        for line in tally.lines():
+            say(line)
+        say(f"on disk now: {on_disk:,} of {plural(wanted, 'wanted clip')}")
+        if refused:
+            say(f"refused: {plural(refused, 'row')} of the lists, see `invalid` in the report")
+        say(report_line(report, out / REPORT_NAME))
+        say_next_steps(plan, tally, run, on_disk)
+    return exit_code(tally, out, on_disk == wanted and not refused)
+
+
+def say_next_steps(plan: Plan, tally: DownloadTally, run: Run, on_disk: int) -> None:
+    """What to type next, and what it will do."""
+    missing = len(plan.lists.clips) - on_disk
+    gone = tally.statuses[UNAVAILABLE] + plan.not_again
+    if run.pace.stop_on_block and run.pace.blocks:
+        say("YouTube blocks: wait an hour, or give --cookies, before you go on")
+    if missing > gone:
+        say_next(f"fetches the {missing - gone:,} that are still to be had")
+    elif missing:
+        again = () if run.ask_again else ("--retry", "unavailable")
+        say_next(
+            f"asks again for the {gone:,} that are unavailable; nothing else is missing", *again
+        )
+    if tally.hopeless:
+        say(f"the last videos all failed for one reason: {REASONS[tally.hopeless][1]}")
+        say(f"see which link is broken: {own_command('--check')}")

@@ -1,4 +1,4 @@
-"""The options of download.py, and what follows from them alone."""
+"""Define the options of download.py and check them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from utils.clip import ID_PATTERN
 from utils.download.chain import parse_sources
 from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
 from utils.download.youtube_commands import split_words
-from utils.lists.fetching import ListServers
+from utils.lists.fetching import ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.lists.official import CVDF
-from utils.runs.list_options import add_input_csv, add_lists_base, add_trim_format
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 

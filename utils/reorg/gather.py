@@ -1,10 +1,8 @@
-"""Clips in folders of any shape: finding them, and choosing between two files for one clip.
-
-First half of reorg_kinetics_videos.py; its second half brings the chosen file home.
-"""
+"""Find the clips below a folder, whatever its layout, and choose between files for one clip."""
 
 from __future__ import annotations
 
+import argparse
 import filecmp
 import os
 from collections import Counter
@@ -12,9 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.cli import plural
 from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
 from utils.files import TEMP_FOLDER
+from utils.run import say_statement
+from utils.text import printable
 from utils.video.checks import check_complete, decode_whole
+from utils.video.ffmpeg import Ffmpeg
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
 from utils.video.rewrap import rewrap_problem
 
@@ -177,3 +179,116 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
     if found.mtime_ns < chosen.mtime_ns:
         return "as good, and older"
     return "as good"
+
+
+REPORT_COLUMNS = ("source", "clip", "action", "reason")
+MOVE, COPY, LINK = "move", "copy", "link"
+
+# What becomes of a file, as the report's `action` says it.
+MOVED, COPIED, LINKED = "moved", "copied", "linked"
+REWRAPPED = "rewrapped"  # brought in from another container; the source is gone when moving
+PRESENT = "present"  # its clip is in its place with the same bytes; the source stays
+DUPLICATE = "duplicate"  # another file is the clip; this one stays where it was
+SET_ASIDE = "set_aside"  # the same, and it went to --duplicates
+LEFT = "left"  # not brought in, for the reason given; it stays where it was
+MOVING = "moving"  # between two file systems, before: a rerun may remove the source, if it is here
+BROUGHT = (MOVED, COPIED, LINKED, REWRAPPED)
+
+
+@dataclass(frozen=True)
+class Group:
+    """All files for one clip; `there` is the one in its place already."""
+
+    name: str
+    files: tuple[Found, ...]
+    there: Found | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the files are brought in: the same for all of them."""
+
+    dst: Path
+    mode: str
+    check: bool
+    duplicates: Path | None
+    tool: Ffmpeg
+    unfinished: frozenset[str] = frozenset()  # sources whose last line in the report is `moving`
+    workspace: Path = Path()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: a line of the report. `remove`: the source, once that is written."""
+
+    source: str
+    clip: str
+    action: str
+    reason: str = ""
+    remove: bool = False
+    disk_full: bool = False
+
+
+REPORT_NAME = "reorg_report.csv"
+
+
+def report_path(path: str) -> str:
+    """A path as the report has it: one line, whatever bytes it is made of."""
+    return printable(os.fsencode(path).decode("utf-8", errors="backslashreplace"), 4096)
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+def make_groups(tree: Tree, dst: Path) -> list[Group]:
+    """What there is to settle: the files of every clip that are not in their place already."""
+    groups = []
+    in_place = {found.path: found for found in scan_flat(dst)}
+    for name in sorted(tree.clips):
+        final = os.path.join(dst, f"{name}.mp4")
+        files = tuple(found for found in tree.clips[name] if found.path != final)
+        if files:
+            groups.append(Group(name, files, in_place.get(final)))
+    return groups
+
+
+def scan_flat(dst: Path) -> Iterator[Found]:
+    """The mp4 files that lie flat in `dst`."""
+    if not dst.is_dir():
+        return
+    with os.scandir(dst) as entries:
+        for entry in entries:
+            if entry.name.endswith(".mp4") and entry.is_file():
+                yield Found.at(entry.path, entry.stat())
+
+
+def say_plan(tree: Tree, groups: Sequence[Group], job: Job, args: argparse.Namespace) -> None:
+    """The statement before any work."""
+    files = [found for each in tree.clips.values() for found in each]
+    kinds = Counter(os.path.splitext(found.path)[1].lower() for found in files)
+    num_others = sum(tree.others.values())
+    several = sum(len(group.files) > 1 for group in groups)
+    there = sum(group.there is not None for group in groups)
+    lesser = f"go to {args.duplicates}" if args.duplicates else "stay where they are"
+    check = "each file is decoded whole, then" if job.check else "--no_check: no file is decoded;"
+    done = {MOVE: "moved", COPY: "copied", LINK: "hard-linked"}[job.mode]
+    twice = f"{plural(several, 'clip')} with more than one file; the lesser {lesser}"
+    to_do = f"{plural(len(groups), 'clip')}, to {args.dst}"
+    num_clips, num_files = plural(len(tree.clips), "clip"), plural(len(files), "file")
+    others = f"{plural(num_others, 'file')} that are no clips: left{in_brackets(tree.others)}"
+    say_statement(
+        [
+            ("source", f"{args.src}: {num_clips} in {num_files}{in_brackets(kinds)}"),
+            ("others", others),
+            *(("unreadable", problem) for problem in tree.unreadable),
+            ("twice", twice if several else ""),
+            ("to bring in", f"{to_do}; for {there:,} of them a file is there already"),
+            ("how", f"{check} {done}; {plural(args.num_jobs, 'job')}"),
+            ("report", str(args.dst / REPORT_NAME)),
+        ]
+    )
+
+
+def in_brackets(counts: Counter[str]) -> str:
+    text = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
+    return f" ({text})" if text else ""

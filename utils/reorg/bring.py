@@ -1,20 +1,31 @@
-"""Files of label folders into the flat folder: the worker of reorg_kinetics_videos.py.
-
-After `runs/gather`, which says what there is and which of several is the best.
-"""
+"""Bring files into the flat folder, each under its clip's name, and report every one."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, say
 from utils.clip import parse_clip_name
-from utils.files import copy_new, is_disk_full, move_across, move_new, publish_new, set_aside
-from utils.runs.gather import Found, Quality, choose, examine, why_not
-from utils.runs.reorg_actions import (
+from utils.files import (
+    copy_new,
+    is_disk_full,
+    move_across,
+    move_new,
+    names_in,
+    publish_new,
+    set_aside,
+)
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.process import STOP, Stopped, received_signal
+from utils.reorg.gather import (
     BROUGHT,
     COPIED,
     DUPLICATE,
@@ -23,14 +34,25 @@ from utils.runs.reorg_actions import (
     LINKED,
     MOVE,
     MOVED,
+    MOVING,
     PRESENT,
+    REPORT_COLUMNS,
     REWRAPPED,
     SET_ASIDE,
+    Found,
     Group,
     Job,
     Outcome,
+    Quality,
+    Tree,
+    choose,
+    examine,
     report_path,
+    why_not,
 )
+from utils.report import ReportFile, read_report, report_paths
+from utils.run import say_end
+from utils.text import printable
 from utils.video.probe import BadClip
 from utils.video.rewrap import check_same_pictures, rewrap
 
@@ -236,3 +258,131 @@ def length_remark(name: str, worth: Quality) -> str:
     if abs(worth.duration - named) <= NAME_TOLERANCE:
         return ""
     return f"lasts {worth.duration:.2f} s, where its name says {named}"
+
+
+# Seconds a file. A rename on a disk of this machine takes 20 us, most of it in Python, and threads
+# hinder one another at it: two take 1.5 times as long as one. On a network's disk they are a help.
+QUICK = 0.001
+
+
+def settle_here(
+    chunks: Iterable[Sequence[Group]], job: Job, num_jobs: int
+) -> Iterator[list[Outcome]]:
+    """`settle` for the groups of all chunks; files are decoded in processes, which may crash.
+
+    Where none is decoded, the first chunk tells whether one thread does it as well as many.
+    """
+    with WorkerPool(examine) as pool:
+
+        def look(found: Found, whole: bool) -> Quality:
+            try:
+                return pool(found) if whole else examine(found, whole)
+            except (Crashed, Failed) as failure:
+                return Quality(f"the decoder crashed: {failure}")
+
+        def settle_chunk(chunk: Sequence[Group]) -> list[Outcome]:
+            done: list[Outcome] = []
+            with suppress(Stopped):
+                for group in chunk:
+                    if STOP.is_set():
+                        break
+                    done += settle(group, job, look)
+            return done
+
+        remaining = iter(chunks)
+        for first in islice(remaining, 0 if job.check else 1):
+            started = time.monotonic()
+            done = settle_chunk(first)
+            if time.monotonic() - started < QUICK * len(first):
+                num_jobs = 1
+            yield done
+        yield from run_parallel(settle_chunk, remaining, num_jobs)
+
+
+def read_unfinished(report: Path) -> frozenset[str]:
+    """The sources that a run began to move between file systems and was killed over.
+
+    This report has no times. So of several a source counts that no report says more of: one too
+    few stays where it is, and one too many would be removed.
+    """
+    actions: dict[str, set[str]] = {}
+    for path in report_paths(report):
+        last = {row[0]: row[2] for row in read_report(path, REPORT_COLUMNS)}
+        for source, action in last.items():
+            actions.setdefault(source, set()).add(action)
+    return frozenset(source for source, found in actions.items() if found == {MOVING})
+
+
+def announced(
+    chunks: Iterable[Sequence[Group]], job: Job, report: ReportFile
+) -> Iterator[Sequence[Group]]:
+    """The chunks; before each, a line for the sources that are removed after they are here.
+
+    Only for a clip with one file: of two with the same bytes one would be taken for the other.
+    """
+    device = job.dst.stat().st_dev
+    for chunk in chunks:
+        for group in chunk:
+            found = group.files[0]
+            is_plain_move = found.is_mp4 and found.device == device
+            if job.mode == MOVE and len(group.files) == 1 and not group.there and not is_plain_move:
+                report.append((report_path(found.path), group.name, MOVING, ""))
+        yield chunk
+
+
+def write_down(outcomes: Sequence[Outcome], report: ReportFile) -> None:
+    """Write the lines, then remove the sources of clips that were copied and are in their place."""
+    report.append_all(
+        (report_path(each.source), each.clip, each.action, printable(each.reason, 500))
+        for each in outcomes
+    )
+    for each in outcomes:
+        if not each.remove:
+            continue
+        try:
+            os.unlink(each.source)
+        except OSError as error:
+            say(f"{each.source} has been copied, and cannot be removed: {error.strerror}")
+
+
+def remove_empty_folders(src: Path, report: Path) -> int:
+    """Remove the folders under `src` that clips have left, in this run or before, and are empty."""
+    folders = {
+        Path(row[0]).parent
+        for path in report_paths(report)
+        for row in read_report(path, REPORT_COLUMNS)
+        if row[2] in (MOVED, REWRAPPED, SET_ASIDE)
+    }
+    removed = 0
+    for folder in folders:
+        while folder != src and folder.is_relative_to(src):
+            try:
+                folder.rmdir()  # refuses a folder that is not empty
+                removed += 1
+            except FileNotFoundError:
+                pass
+            except OSError:
+                break
+            folder = folder.parent
+    return removed
+
+
+def finish(
+    tree: Tree, counts: Counter[str], removed: int, args: argparse.Namespace, report: Path
+) -> int:
+    """The summary and the exit code."""
+    if not args.quiet:
+        there = names_in(args.dst, ".mp4")
+        done = ", ".join(f"{count:,} {action}" for action, count in counts.most_common())
+        say_end(done.replace("_", " ") or "nothing")
+        if removed:
+            say(f"removed: {plural(removed, 'empty folder')}")
+        here = sum(name in there for name in tree.clips)
+        say(f"on disk now: {here:,} of {plural(len(tree.clips), 'clip')}")
+        if counts[LEFT]:
+            say(f"left: {plural(counts[LEFT], 'file')}, see the reasons in {report}")
+            say("      download.py fetches the clips that are not in the folder")
+    if signal := received_signal():
+        return 128 + signal
+    # Stopped, and by no signal: a cluster that was lost.
+    return EXIT_INCOMPLETE if counts[LEFT] or tree.unreadable or STOP.is_set() else EXIT_OK
