@@ -53,14 +53,14 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.clip import printable
 from utils.errors import UserError
 from utils.files import make_folder, run_folder
 from utils.lists.classes import CLASSES
 from utils.lists.fetching import add_input_csv, add_lists_base, add_trim_format
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, Known, read_known
+from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
+from utils.text import printable
 from utils.training import choosing, on_disk, outputs
 from utils.training.choosing import LACKING, NO_LABEL, SPLITS, TRAIN, Choice, Reason
 from utils.training.formats import FORMATS, mmaction2_name
@@ -267,7 +267,7 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
     say_held_out(choice, tell)
     choosing.exclude(choice, args.exclude, args.trim_format, tell)
     if args.license:
-        videos = (args.report or args.clips) / choosing.VIDEOS_NAME
+        videos = (args.report or args.clips) / VIDEOS_NAME
         choosing.keep_licence(choice, args.license, videos, tell)
     choosing.select(choice, args.split, args.label)
     if FORMATS[args.format].needs_label and not args.pretrain:

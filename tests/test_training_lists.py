@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tarfile
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ from tests.training_sets import (
     table,
     video_id,
 )
+from utils.training.formats import FORMATS
 from utils.training.shards import ShardSample, ShardTask, write_shard
 from utils.training.trees import class_folder
 
@@ -509,3 +511,123 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     assert done.code == 2
     assert "name a folder for the lists elsewhere" in done.err
     assert clip.exists()
+
+
+def test_clips_are_excluded_by_file_and_by_licence(
+    tmp_path: Path, lists: Lists, clips: Path
+) -> None:
+    names = clip_names(lists["400_val"])
+    words = [clips, tmp_path / "out", "--format", "csv", "--input_csv", lists["400_val"]]
+    (tmp_path / "suspects.csv").write_text(f"kind,clip\nblack,{names[0]}\nblack,'{names[1]}\n")
+    more = write_list(tmp_path / "more.csv", [f"{names[2][:11]},2,12", "zzzzzzzzzzz,1,2"])
+    said = lists_of(*words, "--exclude", tmp_path / "suspects.csv", more)
+    assert reasons(tmp_path / "out") == {"excluded": 3}
+    assert f"excluded     1 clip of the 2 in {more}" in said
+    assert "cannot read" in lists_of(*words, "--exclude", tmp_path / "no.csv", code=2)
+    assert "download.py --metadata" in lists_of(*words, "--license", "creativecommon", code=2)
+    free = "Creative Commons Attribution license (reuse allowed)"
+    lines = [{"youtube_id": names[0][:11], "licence": free}, {"youtube_id": names[1][:11]}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + "[" * 200_000 + '\n{"torn'
+    (clips / "videos.jsonl").write_text(text)
+    said = lists_of(*words, "--license", "creativecommon")
+    assert {row["clip"] for row in table(tmp_path / "out" / "val.csv")} == {names[0]}
+    assert "19 clips without 'creativecommon' (18 of them not in videos.jsonl)" in said
+    lists_of(*words, "--license", "youtube")
+    assert {row["clip"] for row in table(tmp_path / "out" / "val.csv")} == {names[1]}
+
+
+def test_the_report_of_another_folder_says_why(tmp_path: Path, lists: Lists) -> None:
+    names = clip_names(lists["400_val"])
+    made = make_clips(tmp_path / "clips_256", names[1:])
+    make_report(make_clips(tmp_path / "clips", []), **{names[0]: "unavailable/removed"})
+    words = [made, tmp_path / "out", "--format", "jepa", "--input_csv", lists["400_val"]]
+    assert "--report DIR" in lists_of(*words, code=1)
+    assert "--report DIR" not in lists_of(*words, "--report", tmp_path / "clips", code=1)
+    (row,) = table(tmp_path / "out" / "excluded.csv")
+    assert (row["reason"], row["status"], row["why"]) == ("missing", "unavailable", "removed")
+
+
+@pytest.mark.parametrize("form", [name for name in FORMATS if name != "ava"])
+def test_odd_names_and_the_next_line(form: str, tmp_path: Path, lists: Lists) -> None:
+    """A folder that is not UTF-8 with a quote; labels that are a formula, too long, or a file."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9'"))
+    labels = ("=cmd|' /C calc'!A0", "x" * 300, "metadata.csv", "\x1b[31mred")
+    rows = [f'"{label}",{video_id("odd", n)},0,10,val,0' for n, label in enumerate(labels)]
+    listing = write_list(tmp_path / "my list_val.csv", rows, LABELLED)
+    clips = make_clips(folder / "clips", clip_names(listing)[:-1])
+    words = [clips, folder / "out", "--format", form, "--input_csv", listing]
+    said = lists_of(*words, *(["--absolute"] if form == "json" else []), code=1)
+    assert "Traceback" not in said and "\x1b" not in said
+    assert len(table(folder / "out/manifest.csv")) == 3
+    assert [row["label"] for row in table(folder / "out/excluded.csv")] == [r"\x1b[31mred"]
+    assert "my_list" in said or form != "mmaction2"
+    for line in said.splitlines():
+        if line.startswith("next: "):
+            command = shlex.split(line[6:])
+            if command[1] == "-c":
+                compile(command[2], "next", "exec")
+            assert not {"LAST", "CONFIG", "CONFIG.yaml"} & set(command)
+    if form in ("json", "videomae"):
+        text = (folder / "out" / ("val.json" if form == "json" else "val.csv")).read_bytes()
+        paths = (
+            [row["path"] for row in json.loads(text)]
+            if form == "json"
+            else [os.fsdecode(line.split()[0]) for line in text.splitlines()]
+        )
+        assert len(paths) == 3 and all(map(os.path.isfile, paths)) and "not UTF-8" in said
+
+
+def test_frames_in_tars_are_refused(tmp_path: Path, lists: Lists, clips: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / f"{clip_names(lists['400_val'])[0]}.tar").touch()
+    words = [clips, tmp_path / "out", "--format", "mmaction2", "--input_csv", lists["400_val"]]
+    assert "without --archive" in lists_of(*words, "--frames", frames, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_worker_has_a_shard(tmp_path: Path, lists: Lists, clips: Path) -> None:
+    words = [clips, tmp_path / "out", "--format", "webdataset", "--input_csv", lists["400_train"]]
+    said = lists_of(*words, "--workers", 8, code=2)
+    assert "train has 1 shard of 50 clips, fewer than --workers 8: give --shard_size" in said
+    assert not list((tmp_path / "out").glob("*.tar"))
+    size = max(10_000, int(said.split("--shard_size ")[1].split()[0]))
+    lists_of(*words, "--workers", 8, "--shard_size", size)
+    assert len(list((tmp_path / "out").glob("*.tar"))) >= 8
+    assert "give fewer workers" in lists_of(*words, "--workers", 51, code=2)
+
+
+def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:
+    names = clip_names(lists["400_val"])
+    clips = make_clips(tmp_path / "clips", [])
+    for name, suffix in zip(names, (".m4a", ".wav", ".flac", ".mp4", ".txt"), strict=False):
+        (clips / f"{name}{suffix}").write_bytes(b"sound")
+    words = [clips, tmp_path / "out", "--format", "webdataset", "--input_csv", lists["400_val"]]
+    lists_of(*words, code=1)
+    members = members_of(tmp_path / "out" / "val-000000.tar")
+    assert {name.rpartition(".")[2] for name in members} == {
+        *("m4a", "wav", "flac", "mp4", "cls", "json")
+    }
+    words = [clips, tmp_path / "lines", "--format", "slowfast", "--input_csv", lists["400_val"]]
+    lists_of(*words, code=1)
+    assert len(fields(tmp_path / "lines" / "val.csv")) == 1
+
+
+@pytest.mark.parametrize("option", ["--compare", "--only_manifest", "--exclude", "--annotations"])
+@pytest.mark.parametrize("odd", ["fifo", "huge number", "huge field", "loop"])
+def test_files_that_are_not_what_they_say(
+    option: str, odd: str, tmp_path: Path, lists: Lists, clips: Path
+) -> None:
+    path = tmp_path / "odd.csv"
+    if odd == "fifo":
+        os.mkfifo(path)
+    elif odd == "loop":
+        path.symlink_to(path)
+    else:
+        long = "9" * 6000 if odd == "huge number" else "x" * 200_000
+        head = "clip,split,label,bytes,seconds,sha256\n"
+        path.write_text(f"{head}aaaaaaaaaaa_000000_000010,val,a,{long},1,\n")
+    form = "ava" if option == "--annotations" else "csv"
+    words = [clips, tmp_path / "out", "--format", form, "--input_csv", lists["400_val"]]
+    code = 0 if option == "--exclude" and odd == "huge number" else 2
+    assert str(path) in lists_of(*words, option, path, code=code)

@@ -21,8 +21,7 @@ from typing import NamedTuple
 from utils.cli import plural
 from utils.clip import AVA_DURATION, AVA_LEAD, parse_clip_name
 from utils.errors import UserError
-from utils.files import make_folder
-from utils.training.choosing import open_text
+from utils.files import bounded_lines, make_folder, open_text, telling
 from utils.training.outputs import ListSet
 
 NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")
@@ -43,11 +42,8 @@ def ava(files: ListSet) -> list[Path]:
     """Write each split's annotations, and with --frames the lists and links of frames."""
     boxes: list[AvaBox] = []
     for path in files.args.annotations:
-        try:
-            with open_text(path) as file:
-                boxes += _read_boxes(path, csv.reader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"--annotations {path} cannot be read: {error}") from error
+        with telling(path), open_text(path) as file:
+            boxes += _read_boxes(path, csv.reader(bounded_lines(file)))
     written = []
     for split in files.choice.used_splits():
         clips = {row.name for row in files.choice.chosen(split)}

@@ -10,32 +10,29 @@ import argparse
 import csv
 import difflib
 import hashlib
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TextIO
 
 from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
+from utils.files import bounded_lines, open_text, telling
 from utils.lists.classes import Classes, join_classes, read_classes
 from utils.lists.fetching import ListServers, lists_at_hand
 from utils.lists.official import BY_NAME
 from utils.lists.reading import find_lists, same_split, without_garbage_collection
 from utils.lists.versions import ID_LENGTH, OFFICIAL, ListFile, Part, Rows, read_rows, shared_videos
+from utils.report import read_licences
 from utils.web import Web
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 HOLDOUT = "holdout"  # the split of rows that --holdout names without one
 NO_LABEL = -1
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
-VIDEOS_NAME = "videos.jsonl"  # what download.py --metadata writes
 
 
 class Reason(IntEnum):
@@ -59,18 +56,7 @@ class Reason(IntEnum):
         return self.name.lower()
 
 
-# Spreadsheets take a cell that begins so for a formula.
-_FORMULA = re.compile(r"[=+\-@\t\r](?![\w-]*\Z)")
 LACKING = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
-
-
-def open_text(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def for_people(row: Iterable[object]) -> list[object]:
-    """A row of a CSV file that people open in a spreadsheet: no cell of it is run as a formula."""
-    return [f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in row]
 
 
 @dataclass(slots=True)
@@ -273,41 +259,34 @@ def exclude(choice: Choice, paths: Sequence[Path], trim_format: str, tell: Tell)
 
 
 def _excluded_names(path: Path, trim_format: str) -> set[str]:
-    try:
-        with open_text(path) as file:
-            rows = csv.DictReader(file)
-            if "clip" not in (rows.fieldnames or ()):
-                return set(read_rows([path], trim_format).names)
-            return {(row["clip"] or "").lstrip("'") for row in rows} - {""}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--exclude {path} cannot be read: {error}") from error
+    with telling(path), open_text(path) as file:
+        rows = csv.reader(bounded_lines(file))
+        header = next(rows, [])
+        if "clip" in header:
+            at = header.index("clip")
+            return {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
+    return set(read_rows([path], trim_format).names)
 
 
 def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
     """Keep the clips whose video has this licence, by what `download.py --metadata` wrote.
 
-    A video without a licence has YouTube's own: `youtube`. Raises UserError.
+    A video without a licence of its own is under YouTube's: `youtube`. Raises UserError.
     """
-    licences: dict[str, str] = {}
-    try:
-        with open_text(videos) as file:
-            for line in file:
-                with suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
-                    video = json.loads(line)
-                    licences[video["id"]] = _letters(video["licence"] or "youtube")
-    except (OSError, UnicodeDecodeError) as error:
+    if not videos.exists():
         raise UserError(
             f"--license needs {videos}: run download.py --metadata, or name its folder with"
-            f" --report ({error})"
-        ) from error
+            " --report"
+        )
+    licences = read_licences(videos)
     unknown = 0
     for row in choice.chosen():
-        if _letters(wanted) not in licences.get(row.youtube_id, ""):
+        if _letters(wanted) not in _letters(licences.get(row.youtube_id, "")):
             row.reason = Reason.LICENSE
             unknown += row.youtube_id not in licences
     tell(
-        f"licence      {choice.count(Reason.LICENSE):,} clips are not {wanted}"
-        f" ({unknown:,} of them in no line of {videos.name})"
+        f"licence      {plural(choice.count(Reason.LICENSE), 'clip')} without {wanted!r}"
+        f" ({unknown:,} of them not in {videos.name})"
     )
 
 

@@ -9,25 +9,24 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import io
 import json
 import os
 import re
 import shlex
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from utils.cli import VERSION, Tell, plural
-from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name
 from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, make_folder, publish
+from utils.files import bounded_lines, open_regular, open_text, telling, write_whole
 from utils.lists.versions import ListFile
-from utils.process import STOP, Stopped, sleep
 from utils.report import Known, format_time, now
+from utils.text import csv_for_people, csv_text, printable
 from utils.training.choosing import (
     MANIFEST_VERSION,
     SPLITS,
@@ -35,11 +34,9 @@ from utils.training.choosing import (
     Candidate,
     Choice,
     Reason,
-    for_people,
-    open_text,
 )
 
-CHUNK = 1024  # lines at once, and between two looks at whether the run is stopped
+CHUNK = 1024  # lines at once
 CLASSES_TXT, CLASSES_JSON, MANIFEST = "classes.txt", "classes.json", "manifest.csv"
 EXCLUDED, COMPARED, TO_DOWNLOAD = "excluded.csv", "compare.csv", "to_download.csv"
 HEAD = "# made by make_training_lists.py"
@@ -71,25 +68,8 @@ class ListSet:
 
     def write(self, target: str, lines: Iterable[str]) -> Path:
         """Write a text file below `out`, whole or not. Raises DiskFull, UserError, Stopped."""
-        final, temporary = self.out / target, self.workspace / target.replace("/", "-")
-        following = iter(lines)
-        try:
-            # Names of files may be any bytes, and a path in a list must lead to its file.
-            with temporary.open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
-                while chunk := list(islice(following, CHUNK)):
-                    file.writelines(chunk)
-                    if STOP.is_set():
-                        raise Stopped
-            sleep(0)
-            make_folder(final.parent)
-            publish(temporary, final)
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFull(self.out) from error
-            raise UserError(f"cannot write {final}: {error.strerror}") from error
-        return final
+        write_whole(self.out / target, self.workspace, lines)
+        return self.out / target
 
 
 def path_before(folder: Path, prefix: Path | None) -> str:
@@ -123,13 +103,14 @@ def is_utf8(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """Rows as lines of a CSV file."""
+def csv_lines(
+    rows: Iterable[Iterable[object]],
+    as_text: Callable[[Iterable[Iterable[object]]], str] = csv_text,
+) -> Iterator[str]:
+    """Rows as lines of a CSV file; `as_text` may be `csv_for_people`."""
     following = iter(rows)
     while chunk := list(islice(following, CHUNK)):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(chunk)
-        yield text.getvalue()
+        yield as_text(chunk)
 
 
 def write_beside(
@@ -142,13 +123,13 @@ def write_beside(
         numbers = {name: number for number, name in enumerate(names)}
         text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
         written.append(files.write(CLASSES_JSON, [text]))
-    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known))))
+    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known), csv_for_people)))
     if args.only_manifest:
         written.append(files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice))))
     if theirs is not None:
         found = compare(choice, theirs)
         lines = [("clip", "what", "here", "there"), *found]
-        written.append(files.write(COMPARED, csv_lines(map(for_people, lines))))
+        written.append(files.write(COMPARED, csv_lines(lines, csv_for_people)))
         _say_differences(choice, theirs, found, files)
     written.append(files.write(MANIFEST, _manifest_lines(choice, args)))
     return written
@@ -165,11 +146,9 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
                 status, why, _ = known.reasons.get(row.name, ("", "", ""))
             place = (row.name, row.listed.path.name, row.line, row.listed.version)
             reason = texts[row.reason]
-            yield for_people((*place, row.split, row.label, reason, status, why))
+            yield *place, row.split, row.label, reason, status, why
     for each in choice.refused:
-        yield for_people(
-            ("", each.path.name, each.line, "", "", "", "invalid", "", printable(str(each)))
-        )
+        yield "", each.path.name, each.line, "", "", "", "invalid", "", str(each)
 
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
@@ -188,7 +167,7 @@ def _manifest_lines(choice: Choice, args: argparse.Namespace) -> Iterator[str]:
     yield f"# options: {printable(shlex.join(args.command), 10_000)}\n"
     yield f"# versions: {printable(', '.join(choice.versions), 10_000)}\n"
     for each in choice.lists:
-        with each.path.open("rb") as file:
+        with telling(each.path), open_regular(each.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         yield f"# list: {printable(each.path.name)} sha256 {digest}\n"
     yield f"# seconds: {'measured' if measured else 'as the lists say'}\n"
@@ -210,29 +189,25 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
     """Clip -> its row. Raises UserError for a file that is no manifest, with the line."""
     found: dict[str, Candidate] = {}
     listed = ListFile(path, MANIFEST_VERSION, "")
-    number = 0
-    try:
-        with open_text(path) as file:
-            numbered = ((n, line) for n, line in enumerate(file, 1) if not line.startswith("#"))
-            header = next(csv.reader([next(numbered, (0, ""))[1]]), [])
-            if header != list(MANIFEST_COLUMNS):
-                columns = ",".join(MANIFEST_COLUMNS)
-                raise UserError(f"{path} is no manifest: its header is not {columns}")
-            for number, line in numbered:
-                row = _read_entry(listed, number, line)
-                if found.setdefault(row.name, row) is not row:
-                    raise UserError(f"{path}:{number}: {row.name} stands there twice")
-    except csv.Error as error:
-        raise UserError(f"{path}:{number + 1}: not a line of a manifest ({error})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"manifest {path} cannot be read: {error}") from error
+    with telling(path), open_text(path) as file:
+        lines = ((n, each) for n, each in enumerate(bounded_lines(file), 1) if each[:1] != "#")
+        header = ",".join(MANIFEST_COLUMNS)
+        if next(lines, (0, ""))[1].rstrip("\r\n") != header:
+            raise UserError(f"{path} is no manifest: its header is not {header}")
+        for number, line in lines:
+            row = _read_entry(listed, number, line)
+            if found.setdefault(row.name, row) is not row:
+                raise UserError(f"{path}:{number}: {row.name} stands there twice")
     if not found:
         raise UserError(f"manifest {path} names no clip")
     return found
 
 
 def _read_entry(listed: ListFile, number: int, line: str) -> Candidate:
-    fields = next(csv.reader([line]), [])
+    try:
+        fields = next(csv.reader([line]), [])
+    except csv.Error as error:
+        raise UserError(f"{listed.path}:{number}: {error}") from error
     if len(fields) != len(MANIFEST_COLUMNS):
         raise UserError(
             f"{listed.path}:{number}: {len(fields)} columns, not {len(MANIFEST_COLUMNS)}"

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from utils.clip import printable
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_folder, open_text
 from utils.process import sleep
+from utils.text import printable
 from utils.training.choosing import NO_LABEL, SPLITS
 from utils.training.outputs import ListSet, csv_lines
 
@@ -144,8 +144,8 @@ def _link(source: Path, target: Path) -> None:
 def _drop_metadata(path: Path) -> None:
     """Remove what an earlier run said of links that are removed now; no other file."""
     with suppress(OSError):
-        with path.open(encoding="utf-8") as file:
-            is_ours = file.readline() == ",".join(METADATA_COLUMNS) + "\n"
+        with open_text(path, "replace") as file:
+            is_ours = file.readline(100) == ",".join(METADATA_COLUMNS) + "\n"
         if is_ours:
             path.unlink()
 
