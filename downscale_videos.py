@@ -24,7 +24,7 @@ from utils.cli import EXIT_OK, make_parser, run_script
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
 from utils.packages import check_packages
-from utils.parallel import run_parallel
+from utils.parallel import Crashed, WorkerPool, run_parallel
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import open_run
@@ -58,7 +58,6 @@ from utils.video.ffmpeg import (
 )
 from utils.video.inspect import Question, Video, inspect, tolerance
 from utils.video.probe import BadClip
-from utils.workers import Crashed, WorkerPool
 
 REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")

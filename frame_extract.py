@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from utils.cli import EXIT_OK, make_parser, run_script
 from utils.files import folders_in, names_in
 from utils.machines import own_folder

@@ -20,7 +20,7 @@ import imageio_ffmpeg
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from load_frames import load_frames
 
 Load = Callable[[Path, Sequence[int]], Any]

@@ -27,8 +27,8 @@ from av.video.stream import VideoStream
 
 from clipreader.errors import ClipError, ClipNotFound, CorruptClip, NoVideo
 from clipreader.h264 import codes_whole_frames
+from clipreader.media import NotMedia, check_regular, open_media, ratio
 from clipreader.packets import PacketTable, Run, plan_runs, read_table, whole_packets
-from clipreader.pyav import open_video, ratio
 from clipreader.times import end_of_last
 
 # A clip's packets stay in memory (1 to 2 MB for 10 s): the one pass that lists them has read them
@@ -283,6 +283,7 @@ class FrameSource:
 
 def _is_mp4(path: Path) -> bool:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return file.read(8)[4:] == b"ftyp"
     except OSError:
@@ -290,16 +291,18 @@ def _is_mp4(path: Path) -> bool:
 
 
 def _container_of(path: Path, options: dict[str, str]) -> av.container.InputContainer:
-    if not os.path.exists(path):
-        raise ClipNotFound(path)
-    if path.is_dir():
-        raise NoVideo(path, "is a folder")
     try:
-        return open_video(path, options)
+        return open_media(path, options)
+    except NotMedia as error:
+        raise NoVideo(path, str(error)) from None
     except av.error.FFmpegError as error:
         if path.stat().st_size == 0:
             raise CorruptClip(path, 0, "the file is empty") from None
         raise CorruptClip(path, 0, str(error.strerror)) from None
+    except FileNotFoundError:
+        raise ClipNotFound(path) from None
+    except OSError as error:
+        raise ClipNotFound(path, str(error.strerror)) from None
 
 
 def _only_video(container: av.container.InputContainer, path: Path) -> VideoStream:

@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from clipreader.h264 import NalReader
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from clipreader.times import end_of_last
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once

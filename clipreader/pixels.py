@@ -14,7 +14,7 @@ from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from clipreader.pyav import display_matrix
+from clipreader.media import display_matrix
 
 Array = NDArray[np.uint8]
 

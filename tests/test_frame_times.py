@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from clipreader.times import end_of_last, parse_fps, resample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

@@ -21,7 +21,7 @@ import av
 import numpy as np
 import pytest
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from tests.conftest import MakeSource, RunYtdlp
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import (

@@ -1,76 +1,452 @@
-"""Many clips at once on joblib's threads, or each in a worker process of its own.
+"""Runs one function over many tasks: on threads, in worker processes, or on a cluster.
 
-A worker is a plain function of one task that returns a result and never raises. Scripts loop over
-`run_parallel` in their main thread; only that thread prints and writes the report.
+A worker is a function of one task. It returns an outcome, or yields several, and raises nothing.
+`Workers.run` is what a script calls; `utils/cluster.py` has the same method, so that no caller
+knows which machines do the work. Only the main thread prints and writes the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from itertools import takewhile
-from typing import TypeVar
+import os
+import pickle
+import queue
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from utils import process as processes
+from utils.packages import describe
 from utils.process import STOP, Stopped
-from utils.workers import Crashed, Failed, WorkerPool
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
 
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 2.5  # seconds in which a task may end by itself when its run is over
+STOP_SECONDS = 3.0  # a thread that waits for a silent server is left behind after so long
+LOOK_SECONDS = 1.0  # between two looks at a lifeline
+SILENT_SECONDS = 300.0  # a lifeline that was not renewed for so long is that of a dead run
+STOPPED = "stopped"  # what a child answers where a task was dropped
+_POLL_SECONDS = 0.1
+_END = object()
+
+
+class Crashed(Exception):
+    """The worker process died over its task. The text says how."""
+
+
+class Failed(Exception):
+    """The worker raised, in its process. The text is the exception's, as reported."""
+
+
+# --- one child process, for every use ------------------------------------------------------------
+
+
+class Child:
+    """A Python process that does one task after another, with functions of this code.
+
+    It takes frames (`make_frame`) and gives back outcomes. It ends when `end` is called, and by
+    itself when this process ends, however that ends. Its process group goes with it.
+    Nothing of `utils` is named in here: on a cluster the class travels to machines without it.
+
+    root: the folder of the code. script: its script that becomes `__main__`, for functions that
+    are defined there. lifeline: a file; the child ends when it is removed, or not renewed.
+    quiet: what the child prints is dropped. flags: for the interpreter.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        script: str = "",
+        lifeline: str = "",
+        quiet: bool = False,
+        flags: Sequence[str] = (),
+    ) -> None:
+        # The first place on the path is the code's, and not the folder that we happen to be in.
+        program = "import sys; sys.path[0] = sys.argv[1]; import utils.parallel as p; p.serve()"
+        self.process = subprocess.Popen(
+            [sys.executable, *flags, "-c", program, root, script, lifeline],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet or sys.stderr is None else None,
+            start_new_session=True,
+        )
+        self._answers: queue.SimpleQueue[tuple[bool, bytes] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, frame: bytes) -> None:
+        """Give it a task. Raises OSError where it has ended."""
+        assert self.process.stdin is not None
+        pickle.dump(frame, self.process.stdin)
+        self.process.stdin.flush()
+
+    def receive(self, seconds: float | None = None) -> tuple[bool, bytes]:
+        """(whether more comes of this task, a pickled outcome), or at the end (False, problem).
+
+        The problem is a pickled text, empty where the worker did not raise. Raises queue.Empty
+        after `seconds`, and EOFError where the process has ended.
+        """
+        answer = self._answers.get(timeout=seconds)
+        if answer is None:
+            self._answers.put(None)
+            raise EOFError
+        return answer
+
+    def end(self, patience: float = 0.5) -> None:
+        """End it, whatever it is at, and all that it has started."""
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
+    def how_it_ended(self) -> str:
+        """In words, once it has."""
+        code = self.process.wait()
+        if code < 0:
+            return f"its worker process was ended by {signal.Signals(-code).name}"
+        return f"its worker process ended with exit code {code}"
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+            while True:
+                self._answers.put(pickle.load(self.process.stdout))
+        self._answers.put(None)
+
+
+def make_frame(function: Callable[..., Any], task: object) -> bytes:
+    """A task as `Child.send` takes it."""
+    return pickle.dumps((pickle.dumps(function), pickle.dumps(task)))
+
+
+def own_script() -> str:
+    """The script that runs, by its path in the code; empty for one that is not of the suite."""
+    path = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
+    is_ours = path.suffix == ".py" and path.parent in (ROOT, ROOT / "benchmarks")
+    return path.relative_to(ROOT).as_posix() if is_ours else ""
+
+
+# --- the child's side ----------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Do the tasks that come, one after another. What a Child runs."""
+    root, script, lifeline = sys.argv[1:]
+    sys.argv[:] = [os.path.join(root, script)]
+    tasks_in, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what somebody prints must not get between the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    at_work = threading.Event()
+    frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read_tasks() -> None:
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                frames.put(pickle.load(tasks_in))
+        leave(at_work, waits=bool(lifeline))
+
+    threading.Thread(target=read_tasks, daemon=True).start()
+    if lifeline:
+        threading.Thread(target=watch, args=(lifeline, at_work), daemon=True).start()
+    while True:
+        frame = frames.get()
+        at_work.set()
+        for answer in work(os.path.join(root, script) if script else "", frame):
+            with suppress(OSError):  # nobody waits for it any more: `read_tasks` sees that, too
+                pickle.dump(answer, answers)
+                answers.flush()
+        at_work.clear()
+
+
+def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
+    """What one task comes to, as `Child.receive` gives it."""
+    problem = ""
+    try:
+        if script:
+            become(script)
+        function, task = pickle.loads(frame)
+        for outcome in outcomes_of(load(function), pickle.loads(task)):
+            yield True, pickle.dumps(outcome)
+    except Stopped:
+        problem = STOPPED
+    except Exception as error:
+        problem = describe(error)
+    yield False, pickle.dumps(problem)
+
+
+@lru_cache(maxsize=4)
+def load(function: bytes) -> Callable[[Any], Any]:
+    """The function of a run, unpickled once for all of its tasks."""
+    loaded: Callable[[Any], Any] = pickle.loads(function)
+    return loaded
+
+
+@lru_cache(maxsize=1)
+def become(script: str) -> None:
+    """Make a script this process's `__main__`, as multiprocessing does it."""
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(script, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+def watch(lifeline: str, at_work: threading.Event) -> None:
+    """End when the run's lifeline is gone, or its run silent.
+
+    The file is opened, and not only looked at: network file systems then ask their server.
+    """
+    renewed, seen = 0.0, time.monotonic()
+    while True:
+        time.sleep(LOOK_SECONDS)
+        try:
+            with open(lifeline, "rb") as file:
+                now = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            if renewed:
+                break
+            continue  # this machine does not see the folder at all, as the check will say
+        except OSError:
+            continue
+        if now != renewed:
+            renewed, seen = now, time.monotonic()
+        elif time.monotonic() - seen > SILENT_SECONDS:
+            break
+    leave(at_work, waits=True)
+
+
+def leave(at_work: threading.Event, waits: bool) -> None:
+    """End this process: ffmpegs first, and the task at hand, too, where somebody `waits` for it."""
+    STOP.set()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and (processes._running or (waits and at_work.is_set())):
+        time.sleep(0.02)
+    if hasattr(os, "killpg"):
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+# --- many at once --------------------------------------------------------------------------------
+
+
+def outcomes_of(worker: Callable[[Any], Any], task: Any) -> Iterator[Any]:
+    """What a worker makes of one task, whether it returns or yields."""
+    made = worker(task)
+    if isinstance(made, Generator):
+        yield from made
+    else:
+        yield made
+
 
 def run_parallel(
     worker: Callable[[Task], Outcome], tasks: Iterable[Task], num_jobs: int
-) -> Generator[Outcome, None, None]:
-    """`worker` over `tasks` on threads, results as they come; ends early when the run is stopped.
+) -> Generator[Any, None, None]:
+    """Run `worker` over `tasks` on threads; outcomes as they come, until the run is stopped.
 
-    Threads, for the work is in child processes. Tasks are drawn as workers become free.
+    For work that is done in child processes, or by waiting. A task is drawn when a thread is free,
+    and threads wait for the caller: few outcomes are lost where the process is killed.
+    """
+    drawn, lock = iter(tasks), threading.Lock()
+    outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
+    left = num_jobs
+
+    def work_on() -> None:
+        try:
+            while not STOP.is_set():
+                with lock:
+                    task = next(drawn, _END)
+                if task is _END:
+                    break
+                for outcome in outcomes_of(worker, task):
+                    outcomes.put(outcome)
+        except Stopped:
+            pass
+        except BaseException as error:
+            outcomes.put(_Raised(error))
+        outcomes.put(_END)
+
+    for _ in range(num_jobs):
+        # Daemons: one that waits for a silent server must not hold up the end of a stopped run.
+        threading.Thread(target=work_on, daemon=True).start()
+    deadline = None
+    try:
+        while left and (deadline is None or time.monotonic() < deadline):
+            with suppress(queue.Empty):
+                outcome = outcomes.get(timeout=_POLL_SECONDS)
+                if outcome is _END:
+                    left -= 1
+                elif isinstance(outcome, _Raised):
+                    raise outcome.error
+                else:
+                    yield outcome
+            if STOP.is_set() and deadline is None:
+                deadline = time.monotonic() + STOP_SECONDS
+    except BaseException:
+        # Closed early (the report could not be written, say): no thread goes on alone.
+        STOP.set()
+        deadline = time.monotonic() + STOP_SECONDS
+        while left and time.monotonic() < deadline:
+            with suppress(queue.Empty):
+                left -= outcomes.get(timeout=_POLL_SECONDS) is _END
+        raise
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: BaseException
+
+
+class WorkerPool(Generic[Task, Outcome]):
+    """Calls `function` in worker processes, as many as threads call at once.
+
+    A task is given to a second process when its first one dies: it may have been killed for want
+    of memory, which is not the task's fault. (In the pools of joblib, loky, Pebble and the standard
+    library a killed worker aborts the run.)
     """
 
-    from joblib import Parallel, delayed  # 0.1 s, which worker processes need not wait for
+    def __init__(self, function: Callable[[Task], Outcome]) -> None:
+        self.function = function
+        self._idle: list[Child] = []
+        self._all: list[Child] = []
+        self._lock = threading.Lock()
+        self._closed = False
 
-    def run(task: Task) -> Outcome | None:
-        try:
-            return worker(task)
-        except Stopped:
-            return None
+    def __call__(self, task: Task) -> Outcome:
+        """The one outcome of a task. Raises Crashed, Failed, Stopped."""
+        (outcome,) = self.outcomes(task)
+        return outcome
 
-    parallel = Parallel(
-        n_jobs=num_jobs,
-        backend="threading",
-        return_as="generator_unordered",
-        pre_dispatch=num_jobs,
-        batch_size=1,
-    )
-    wanted = takewhile(lambda _: not STOP.is_set(), tasks)
-    outcomes = parallel(delayed(run)(task) for task in wanted)
-    try:
-        for outcome in outcomes:
-            if outcome is not None:
-                yield outcome
-    except BaseException:
-        # Closed early (the report could not be written, say): let no worker go on alone.
-        STOP.set()
-        for _ in outcomes:
-            pass
-        raise
+    def outcomes(self, task: Task) -> list[Outcome]:
+        """All outcomes of a task. Raises Crashed, Failed, Stopped."""
+        frame = make_frame(self.function, task)
+        for is_last in (False, True):
+            with self._lent() as child:
+                found: list[Outcome] = []
+                try:
+                    child.send(frame)
+                    while (answer := self._answer(child))[0]:
+                        found.append(pickle.loads(answer[1]))
+                except (EOFError, OSError):
+                    # Who ends a job step (a cluster, a closed terminal) often ends these first.
+                    if STOP.wait(_POLL_SECONDS):
+                        raise Stopped from None
+                    if is_last:
+                        raise Crashed(child.how_it_ended()) from None
+                    continue
+            if problem := pickle.loads(answer[1]):
+                raise Failed(problem) if problem != STOPPED else Stopped
+            return found
+        raise AssertionError
+
+    @staticmethod
+    def _answer(child: Child) -> tuple[bool, bytes]:
+        while True:
+            with suppress(queue.Empty):
+                return child.receive(_POLL_SECONDS)
+            if STOP.is_set():
+                raise Stopped
+
+    @contextmanager
+    def _lent(self) -> Iterator[Child]:
+        with self._lock:
+            if self._closed:
+                raise Stopped
+            if self._idle:
+                child = self._idle.pop()
+            else:  # within the lock, so that no process starts that `__exit__` does not see
+                child = Child(str(ROOT), own_script())
+                self._all.append(child)
+        yield child
+        if child.process.poll() is None:
+            with self._lock:
+                self._idle.append(child)
+
+    def __enter__(self) -> WorkerPool[Task, Outcome]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._closed = True
+        for child in self._all:
+            child.end()
 
 
 def run_in_processes(
     worker: Callable[[Task], Outcome],
     tasks: Iterable[Task],
     num_jobs: int,
-    crashed: Callable[[Task, str], Outcome],
+    lost: Callable[[Task, str], Outcome],
 ) -> Generator[Outcome, None, None]:
-    """`run_parallel` for work that Python does itself: each thread has a worker process.
+    """Run `worker` over `tasks` in worker processes: for work that Python does itself.
 
-    `crashed(task, how)` gives the outcome of a task that kills its process, twice in a row, or that
-    raises in it. The processes end when the run is stopped, and when the caller is through.
+    Worker and tasks are pickled. `lost(task, how)` is the outcome of a task that kills its process,
+    twice in a row, or that raises in it.
     """
     with WorkerPool(worker) as pool:
 
-        def run(task: Task) -> Outcome:
+        def run(task: Task) -> Generator[Outcome, None, None]:
             try:
-                return pool(task)
-            except (Crashed, Failed) as failure:
-                return crashed(task, str(failure))
+                yield from pool.outcomes(task)
+            except (Crashed, Failed) as error:
+                yield lost(task, str(error))
 
         yield from run_parallel(run, tasks, num_jobs)
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """The last outcome of a task that was given its turn by the head of a cluster.
+
+    verdict: `passed`, `unclear` or `blocked`, as a pace has these methods, with the reason of a
+    block. rest: the task that is left to be done, maybe elsewhere; None where none is.
+    """
+
+    verdict: str
+    reason: str = ""
+    rest: Any = None
+
+
+class Workers:
+    """Does the tasks of a run on this machine."""
+
+    def __init__(self, num_jobs: int) -> None:
+        self.num_jobs = num_jobs
+
+    def run(
+        self,
+        worker: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        lost: Callable[[Any, str], Any],
+        threads: bool = False,
+        pace: Any = None,
+    ) -> Generator[Any, None, None]:
+        """Run `worker` over `tasks`; outcomes as they come, until the run is stopped.
+
+        lost: gives the outcome of a task that kills its process again and again, or raises in it.
+        threads: the worker waits or starts programs, and may share what it has with the caller as
+        long as it can be pickled, too. pace: whom such a worker asks for its turns; on a cluster
+        its head does, for each machine.
+        """
+        if threads:
+            return run_parallel(worker, tasks, self.num_jobs)
+        return run_in_processes(worker, tasks, self.num_jobs, lost)
+
+    def note(self) -> str:
+        """What the progress line says of them."""
+        return ""

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from utils.cli import say
-from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name
 from utils.files import (
     TEMP_FOLDER,
     copy_new,
@@ -29,14 +29,14 @@ from utils.files import (
     publish_new,
     set_aside,
 )
-from utils.parallel import run_parallel
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
+from utils.text import escape_name, printable
 from utils.video.checks import check_complete, decode_whole
 from utils.video.ffmpeg import Ffmpeg
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
 from utils.video.rewrap import check_same_pictures, rewrap, rewrap_problem
-from utils.workers import Crashed, Failed, WorkerPool
 
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
@@ -333,7 +333,7 @@ def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | No
                 return Filed(found.path, name, PRESENT, "the same file")
             os.unlink(found.path)  # a second name: --link, or a move that was stopped in between
             return Filed(found.path, name, MOVED, "a second name of the file in place")
-        unfinished = how.mode == MOVE and report_path(found.path) in how.unfinished
+        unfinished = how.mode == MOVE and escape_name(found.path) in how.unfinished
         if found.has_same_bytes(there):
             if unfinished:
                 return Filed(found.path, name, MOVED, "was copied before", remove=True)
@@ -487,11 +487,6 @@ def failed(found: Found, name: str, error: OSError) -> Filed:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def report_path(path: str) -> str:
-    """A path as the report writes it: one line of UTF-8, other bytes with backslash escapes."""
-    return printable(os.fsencode(path).decode("utf-8", errors="backslashreplace"), 4096)
-
-
 def read_unfinished(report: Path) -> frozenset[str]:
     """The sources that a killed run was copying in order to remove them.
 
@@ -520,14 +515,14 @@ def announced(
             found = clip.files[0]
             is_renamed = found.is_mp4 and found.device == device
             if len(clip.files) == 1 and not clip.there and not is_renamed:
-                report.append((report_path(found.path), clip.name, MOVING, ""))
+                report.append((escape_name(found.path), clip.name, MOVING, ""))
         yield chunk
 
 
 def write_down(filed: Sequence[Filed], report: ReportFile) -> None:
     """Write the lines, then remove the sources of clips that were copied into place."""
     report.append_all(
-        (report_path(each.source), each.clip, each.action, printable(each.reason, 500))
+        (escape_name(each.source), each.clip, each.action, printable(each.reason, 500))
         for each in filed
     )
     for each in filed:
@@ -549,7 +544,7 @@ def remove_empty_folders(src: Path, report: Path) -> int:
                 folder = os.path.dirname(folder)
     removed = 0
     for folder, _, _ in os.walk(src, topdown=False):
-        if Path(folder) != src and report_path(folder) in emptied:
+        if Path(folder) != src and escape_name(folder) in emptied:
             with suppress(OSError):  # it is not empty
                 os.rmdir(folder)
                 removed += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 import threading
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, hide_passwords, plural, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.files import DiskFull, make_folder, run_folder
 from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report
 from utils.runs.cluster import open_cluster
+from utils.text import command_line, shown
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
@@ -126,7 +126,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if self._on_terminal:
-            tqdm.write(hide_passwords(text), file=sys.stderr)
+            tqdm.write(shown(text), file=sys.stderr)
         else:
             say(text)
 
@@ -231,7 +231,7 @@ def own_command(*more: str) -> str:
     """This run's command line with `more` options, for a shell."""
     words = sys.argv[1:]
     at = words.index("--") if "--" in words else len(words)
-    return shlex.join([python_name(), sys.argv[0], *words[:at], *more, *words[at:]])
+    return command_line([python_name(), sys.argv[0], *words[:at], *more, *words[at:]])
 
 
 def python_name() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from tests.standin.sources import make_dash, top_boxes
 
 # YouTube's H.264 streams by the short side of the picture; 140 is the sound, 18 both in one file.

@@ -29,7 +29,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from utils.cli import EXIT_OK, EXIT_USAGE, hide_passwords, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
@@ -49,6 +49,7 @@ from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
 from utils.runs.cluster import open_cluster
+from utils.text import hide_secrets
 from utils.video.checks import check_clip, check_complete, check_length, decode_whole
 from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line, require_encoder
 from utils.video.probe import BadClip
@@ -271,14 +272,14 @@ def check_mirror(args: argparse.Namespace, folder: Path) -> Findings:
 
 
 def _heads(name: str, url: str, args: argparse.Namespace, todo: str) -> Findings:
-    shown = hide_passwords(url)
+    shown = hide_secrets(url)
     for proxy in args.proxy or [None]:
-        through = f" through {hide_passwords(proxy)}" if proxy else ""
+        through = f" through {hide_secrets(proxy)}" if proxy else ""
         started = time.monotonic()
         try:
             Web((proxy,) if proxy else ()).size(url)
         except WebError as error:
-            yield name, NOT_OK, f"{shown}{through}: {hide_passwords(error.message)}", todo
+            yield name, NOT_OK, f"{shown}{through}: {hide_secrets(error.message)}", todo
             continue
         yield name, OK, f"{shown} answers in {time.monotonic() - started:.1f} s{through}", ""
 
@@ -321,7 +322,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     )
     is_cut = False
     for proxy in args.proxy or [None]:
-        name = f"proxy {hide_passwords(proxy)}:" if proxy else "YouTube"
+        name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
         done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
         try:
@@ -350,7 +351,7 @@ def _extracted(
 
 def _failed(name: str, error: FetchError, args: argparse.Namespace) -> tuple[str, str, str, str]:
     """What a failed extraction says about the address, the cookies or the video."""
-    message = hide_passwords(error.message)
+    message = hide_secrets(error.message)
     if error.reason in BLOCKS:
         return name, NOT_OK, f"this address is blocked ({error.reason}): {message}", PAGE
     todo = REASONS[error.reason][1]
@@ -378,7 +379,7 @@ def _cut_section(
             raise BadClip("network", last_line(done) or "ffmpeg failed")
         check_clip(target, SECONDS, wants_audio=False)
     except (BadClip, OSError) as error:
-        return "section", NOT_OK, hide_passwords(str(error)), f"{UPDATE}; {PAGE}"
+        return "section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}"
     seconds = time.monotonic() - started
     text = f"{SECONDS:.0f} s, found by {'the video index' if window else 'ffmpeg'}, cut and encoded"
     speed = target.stat().st_size / seconds / 1000

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipreader.pyav import open_video, ratio
+from clipreader.media import open_media, ratio
 from utils.packages import describe
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def probe_clip(task: ProbeTask) -> Look:
     look = Look(task.name, task.listed_seconds)
     try:
         look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
-        with open_video(task.path) as container:
+        with open_media(task.path) as container:
             look, odd, odd_sound = _read_packets(container, look)
         if odd:
             look = _look_closer(task.path, look, odd == "plain")
@@ -211,7 +211,7 @@ def _sound_peak(path: Path) -> float:
     import numpy as np
 
     peak = 0.0
-    with open_video(path) as container:
+    with open_media(path) as container:
         for frame in container.decode(audio=0):
             samples = frame.to_ndarray()
             loudest = float(np.abs(samples.astype(np.float64)).max(initial=0))

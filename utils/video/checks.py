@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipreader.pyav import open_video
+from clipreader.media import open_media
 from utils.video.probe import DURATION_TOLERANCE, BadClip, Packets, Probe, probe
 
 _LOGGING = threading.Lock()
@@ -28,13 +28,13 @@ def decode_ends(path: Path) -> None:
     import av
 
     try:
-        with open_video(path) as container:
+        with open_media(path) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # the workers are the threads
             packets = [p for p in container.demux(stream) if p.pts is not None]
             last_shown = max(p.pts for p in packets if p.pts is not None)
             last_key = max(p.pts for p in packets if p.is_keyframe and p.pts is not None)
-        with open_video(path) as container:
+        with open_media(path) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             if next(iter(container.decode(stream)), None) is None:
@@ -111,7 +111,7 @@ def decode_whole(path: Path, timeout: float = math.inf) -> Probe:
     deadline = time.monotonic() + timeout
     shown = None  # where the last picture stands
     try:
-        with _complaints() as complaints, open_video(path) as container:
+        with _complaints() as complaints, open_media(path) as container:
             streams = [*container.streams.video[:1], *container.streams.audio]
             if not container.streams.video or any(s.codec_context is None for s in streams):
                 raise BadClip("undecodable", "does not decode: no picture, or no decoder for it")

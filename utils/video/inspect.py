@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipreader.pyav import ratio
+from clipreader.media import ratio
 from clipreader.times import resample_indices
 from utils.video.checks import decode_ends
 from utils.video.probe import DURATION_TOLERANCE, BadClip

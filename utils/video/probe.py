@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipreader.pyav import open_video, ratio
+from clipreader.media import open_media, ratio
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line, read_source
 
@@ -162,7 +162,7 @@ def probe(path: Path) -> Probe:
     import av
 
     try:
-        with open_video(path) as container:
+        with open_media(path) as container:
             packets = Packets(container)
             for packet in container.demux(packets.streams):
                 packets.note(packet)

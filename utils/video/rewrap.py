@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipreader.pyav import open_video
+from clipreader.media import open_media
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, last_line
 from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
@@ -22,7 +22,7 @@ def rewrap_problem(path: Path) -> str:
     import av
 
     try:
-        with open_video(path) as container:
+        with open_media(path) as container:
             streams = [*container.streams.video[:1], *container.streams.audio[:1]]
             names = [stream.codec_context.name for stream in streams]
     except (av.FFmpegError, OSError, ValueError) as error:
