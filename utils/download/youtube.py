@@ -20,6 +20,7 @@ from pathlib import Path
 from utils.clip import Clip, by_video
 from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
 from utils.download.pace import Attempted, Pace
+from utils.download.youtube_cluster import fetch_on_cluster
 from utils.download.youtube_extract import (
     Attempt,
     end_ytdlp,
@@ -70,6 +71,10 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
         for number, group in enumerate(by_video(asked))
     )
+    if run.cluster:
+        for results in fetch_on_cluster(tasks, run, run.cluster):
+            yield from results
+        return
     jobs = threading.Semaphore(run.num_jobs)
     fetch = partial(fetch_video, options=options, pace=run.pace, jobs=jobs)
     try:
@@ -151,6 +156,7 @@ def attempt_video(
 
     def result(clip: Clip, reason: str, message: str = "", size: int = 0) -> Result:
         more = {"attempts": task.attempts + 1, "seconds": spent(), "bytes": size}
+        more["height"] = height_of(info) if size else 0
         return Result.of(clip, reason, options.source_name, message=message, **more)
 
     try:
@@ -205,29 +211,38 @@ def conclude(
 ) -> Iterator[Result | Attempted]:
     """The results of clips that no other attempt will bring, and what to say of the attempt."""
     worst = next(iter(errors.values()), None)
-    said = {"is_shown": is_shown, "youtube_id": task.youtube_id}
     if worst is None:
-        yield Attempted("passed", **said)
+        yield Attempted("passed", is_shown=is_shown, youtube_id=task.youtube_id)
         return
+    failures = {clip: result(clip, *told(errors[clip.name])) for clip in rest.clips}
     if worst.at_extraction and worst.is_final:
-        gone = tuple(result(clip, worst.reason, worst.message) for clip in rest.clips)
-        yield Attempted("gone", worst.reason, worst.message, results=gone, **said)
-        return
-    again = []
-    for clip in rest.clips:
-        error = errors[clip.name]
-        if error.is_final or error.reason in HOPELESS or task.attempts + 1 >= TRIES:
-            yield result(clip, error.reason, error.message)
-        else:
-            again.append(clip)
-    came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
-    own = not is_youtube(options.url_base) and re.search(r"HTTP Error 4\d\d", worst.message, re.I)
+        verdict, again = "gone", rest.clips
+    else:
+        again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
+        yield from (failure for clip, failure in failures.items() if clip not in again)
+        came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
+        verdict = "passed" if came else "unclear"
+    is_own = not is_youtube(options.url_base) and re.search(
+        r"HTTP Error 4\d\d", worst.message, re.I
+    )
     yield Attempted(
-        "passed" if came else "unclear",
+        verdict,
         worst.reason,
         worst.message,
-        results=tuple(result(c, errors[c.name].reason, errors[c.name].message) for c in again),
-        rest=replace(rest, clips=tuple(again), attempts=task.attempts + 1) if again else None,
-        may_be_everybodys=not own,
-        **said,
+        is_shown,
+        results=tuple(failures[clip] for clip in again),
+        rest=replace(rest, clips=again, attempts=task.attempts + 1)
+        if again and verdict != "gone"
+        else None,
+        may_be_everybodys=not is_own,
+        youtube_id=task.youtube_id,
     )
+
+
+def told(error: FetchError) -> tuple[str, str]:
+    return error.reason, error.message
+
+
+def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
+    """Whether another attempt in this run may bring what an attempt of `task` did not."""
+    return not error.is_final and error.reason not in HOPELESS and task.attempts + 1 < TRIES

@@ -1,4 +1,4 @@
-"""Cut a video's clips: out of the fragments that hold them, or by ffmpeg, or out of the whole video.
+"""Cut a video's clips: from their fragments, with ffmpeg from the address, or from the whole file.
 
 YouTube keeps picture and sound above 360 lines as a head, one index (`sidx`), then fragments of
 some seconds that each begin with a key frame. The index costs one small request for all clips, a
@@ -14,7 +14,6 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.clip import Clip, clip_window
@@ -178,7 +177,7 @@ class Stream(NamedTuple):
 
     url: str
     web: Web
-    index: FragmentIndex
+    fragments: FragmentIndex
 
 
 def _cut_sections(
@@ -254,12 +253,12 @@ def fetch_fragments(
     inputs = []
     for number, stream in enumerate(streams):
         path = attempt.folder / f"fragments{number}.mp4"
-        window = stream.index.window(start, start + seconds)
+        window = stream.fragments.window(start, start + seconds)
         if window is None:
             return [], None
         try:
             with path.open("wb") as file:
-                file.write(stream.index.head)
+                file.write(stream.fragments.head)
                 for first in range(*window, REQUEST_BYTES):
                     last = min(window[1], first + REQUEST_BYTES)
                     piece = stream.web.part(stream.url, first, last, deadline)
@@ -269,7 +268,7 @@ def fetch_fragments(
         except WebError:
             return [], None
         inputs.append(Input(file_url(path), FRAGMENT_OPTIONS))
-    return inputs, streams[0].index.end if streams else None
+    return inputs, streams[0].fragments.end if streams else None
 
 
 # --- the whole video -----------------------------------------------------------------------------

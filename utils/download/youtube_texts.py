@@ -27,8 +27,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
     # What the tool or the player client does not understand, before the words that it quotes.
     (
         "no_format",
-        r"page needs to be reloaded|(not available|only available|isn't available) (on|in) (this|the"
-        r" latest) (app|device|version)|latest version of YouTube|update (your|the) (app|YouTube)"
+        r"page needs to be reloaded|(not|only|isn't) available (on|in) (this|the latest) (app|device"
+        r"|version)|latest version of YouTube|update (your|the) (app|YouTube)"
         r"|Error 15[0-9]\b|Playback on other (websites|sites|apps)|An extractor error has occurred",
     ),
     ("private", r"private video|video is private|video has been made private"),
@@ -111,7 +111,7 @@ TEXTS: tuple[tuple[str, str], ...] = (
         r"|Connection (refused|reset|aborted|broken|to .* (closed|lost|failed))|redirect loop"
         r"|Cannot connect|(closed|reset|lost) (the )?connection|redirect(s|ed too)|infinite loop"
         r"|not get any data blocks|Failed to (resolve|establish|connect|perform)|name resolution"
-        r"|(name|node|address)( or service)? not known|nodename nor servname|getaddrinfo|resolve host"
+        r"|(name|node|service) not known|nodename nor servname|getaddrinfo|resolve host"
         r"|bytes read|more expected|content too short|file is empty|Stream ends prematurely"
         r"|Input/output error|\bSSL\b|\bTLS\b|SSL:|SSLV?\d?_|certificate|handshake|EOF occurred"
         r"|proxy|SOCKS|Tunnel connection|unreachable|No route to host|network is down"
