@@ -7,7 +7,6 @@ One attempt for a video is one extraction (`youtube_extract`) that serves all of
 from __future__ import annotations
 
 import random
-import re
 import tempfile
 import threading
 import time

@@ -27,8 +27,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
     # What the tool or the player client does not understand, before the words that it quotes.
     (
         "no_format",
-        r"page needs to be reloaded|(not|only|isn't) available (on|in) (this|the latest) (app|device"
-        r"|version)|latest version of YouTube|update (your|the) (app|YouTube)"
+        r"page needs to be reloaded|(not|only|isn't) available (on|in) (this|the latest)"
+        r" (app|device|version)|latest version of YouTube|update (your|the) (app|YouTube)"
         r"|Error 15[0-9]\b|Playback on other (websites|sites|apps)|An extractor error has occurred",
     ),
     ("private", r"private video|video is private|video has been made private"),
