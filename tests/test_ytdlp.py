@@ -87,12 +87,8 @@ def test_it_answers_as_a_fresh_one(standin: StandIn, source: MakeSource, tmp_pat
     ]
     others = psutil.Process().children(recursive=True)  # of tests before this, in its process
     for argv in commands:
-        fresh, stays = (
-            run_child(
-                [sys.executable, "-m", "yt_dlp", *argv], timeout=60, env=child_environment(None)
-            ),
-            ask(argv),
-        )
+        program = [sys.executable, "-m", "yt_dlp", *argv]
+        fresh, stays = run_child(program, timeout=60, env=child_environment(None)), ask(argv)
         assert (stays.returncode, stays.timed_out) == (fresh.returncode, False), argv
         said = fresh.stderr.replace("__main__.py: error", "yt-dlp: error")
         assert stays.stderr.splitlines()[-1:] == said.splitlines()[-1:]

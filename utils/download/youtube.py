@@ -221,9 +221,7 @@ def conclude(
         yield from (failure for clip, failure in failures.items() if clip not in again)
         came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
         verdict = "passed" if came else "unclear"
-    is_own = not is_youtube(options.url_base) and re.search(
-        r"HTTP Error 4\d\d", worst.message, re.I
-    )
+    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in worst.message
     yield Attempted(
         verdict,
         worst.reason,
