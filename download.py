@@ -35,7 +35,7 @@ from contextlib import closing
 from utils.cli import EXIT_OK, run_script, say, teller
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.common import NOT_ASKED, FetchOptions, Run, Source
+from utils.download.common import NOT_ASKED, FetchOptions, Run, Source, is_youtube
 from utils.download.options import list_servers, parse_args, videos_per_hour
 from utils.download.pace import Pace
 from utils.download.plan import (
@@ -117,6 +117,7 @@ def make_run(
         ytdlp_args=args.ytdlp_args,
         url_base=args.url_base,
         timeout=args.timeout,
+        check_id=args.check_id,
     )
     mirror = MirrorOptions(
         web=Web(tuple(args.proxy)),
@@ -126,7 +127,8 @@ def make_run(
         forget=args.retry == "all",
     )
     settings = SourceSettings(mirror, args.allow_partial)
-    pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
+    pause, stops = args.block_pause * 60, args.on_block == "stop"
+    pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
     run = Run(options, args.num_jobs, pace, known, bool(args.retry), cluster=opened.cluster)
     return run, tuple(make_source(name, settings) for name in args.source)
 

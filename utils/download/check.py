@@ -33,11 +33,16 @@ from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
-from utils.download.youtube_attempt import Attempt
-from utils.download.youtube_commands import child_environment, extract_command, section_inputs
-from utils.download.youtube_errors import BLOCKS, FetchError, classify
-from utils.download.youtube_extract import read_info
-from utils.download.youtube_fragments import fetch_window, open_streams
+from utils.download.youtube_extract import (
+    Attempt,
+    child_environment,
+    extract_command,
+    read_info,
+    run_ytdlp,
+    section_inputs,
+)
+from utils.download.youtube_sections import fetch_fragments, open_streams
+from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
 from utils.files import free_bytes, names_in, run_folder, set_aside
 from utils.lists.fetching import with_slash
@@ -324,7 +329,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
-        done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
+        done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
         try:
             info = read_info(done, options.url_base)
         except FetchError as error:
@@ -368,12 +373,13 @@ def _cut_section(
         return "section", NOTE, "sections cannot be read here: whole videos are downloaded", ""
     started, target = time.monotonic(), folder / "section.mp4"
     deadline = started + options.timeout
-    attempt = Attempt(options, folder, proxy, deadline, lambda *_: None)
+    attempt = Attempt(options, folder, proxy, deadline)
     try:
         with open_streams(attempt, inputs, options.timeout) as streams:
-            window = fetch_window(attempt, streams, Clip("section", "", 0.0, SECONDS), deadline)
-        given = window.inputs if window else inputs
-        argv = cut_command(options.ffmpeg, given, 0.0, SECONDS, options.encode, target)
+            parts, _ = fetch_fragments(
+                attempt, streams, Clip("section", "", 0.0, SECONDS), deadline
+            )
+        argv = cut_command(options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
         done = attempt.run(argv, options.timeout)
         if done.returncode != 0:
             raise BadClip("network", last_line(done) or "ffmpeg failed")
@@ -381,7 +387,7 @@ def _cut_section(
     except (BadClip, OSError) as error:
         return "section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}"
     seconds = time.monotonic() - started
-    text = f"{SECONDS:.0f} s, found by {'the video index' if window else 'ffmpeg'}, cut and encoded"
+    text = f"{SECONDS:.0f} s, found by {'the video index' if parts else 'ffmpeg'}, cut and encoded"
     speed = target.stat().st_size / seconds / 1000
     return "section", OK, f"{text} in {seconds:.1f} s: {speed:,.0f} kB of clip per second", ""
 

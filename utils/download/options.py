@@ -11,8 +11,8 @@ from pathlib import Path
 from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
 from utils.download.chain import parse_sources
-from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
-from utils.download.youtube_commands import split_words
+from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, is_youtube
+from utils.download.youtube_extract import split_words
 from utils.lists.fetching import ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.lists.official import CVDF
 from utils.runs.cluster import add_cluster_options
@@ -20,7 +20,6 @@ from utils.video.ffmpeg import Encode
 from utils.web import Web
 
 GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube allows before it blocks
-CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, online since 2005
 
 
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -207,7 +206,10 @@ def add_rare_options(parser: argparse.ArgumentParser) -> None:
     )
     add_lists_base(group)
     group.add_argument(
-        "--check_id", default=CHECK_ID, metavar="ID", help="video that --check downloads from"
+        "--check_id",
+        default=CHECK_ID,
+        metavar="ID",
+        help="public video: --check downloads from it, and a run that doubts YouTube's answers",
     )
 
 
