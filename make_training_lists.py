@@ -30,7 +30,8 @@ import sys
 from collections.abc import Sequence
 
 from utils.cli import EXIT_OK, Tell, existing_folder, make_parser, run_script, teller
-from utils.files import make_folder, run_folder
+from utils.files import make_folder
+from utils.machines import run_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.training import manifest, steps, summary

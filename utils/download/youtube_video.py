@@ -23,7 +23,8 @@ from utils.download.youtube_errors import BLOCKS, FetchError, is_for_good, survi
 from utils.download.youtube_extract import extract
 from utils.download.youtube_sections import SectionLuck, are_reachable, cut_sections
 from utils.download.youtube_whole import cut_whole
-from utils.files import disk_is_full, is_disk_full
+from utils.errors import is_disk_full
+from utils.files import disk_is_full
 from utils.packages import UNEXPECTED, describe
 from utils.process import Stopped, sleep
 from utils.report import Result

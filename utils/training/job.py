@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, make_folder, publish
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import make_folder, publish
 from utils.process import STOP, Stopped, sleep
 from utils.training.choosing import Choice
 from utils.training.there import SUFFIX
