@@ -39,8 +39,8 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.errors import UserError
-from utils.files import DiskFull, make_folder, names_in, sync_folder
+from utils.errors import DiskFull, UserError
+from utils.files import make_folder, names_in, sync_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.reorg import (

@@ -20,15 +20,9 @@ from pathlib import Path
 
 from utils.cli import say
 from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name
-from utils.files import (
-    TEMP_FOLDER,
-    copy_new,
-    is_disk_full,
-    move_across,
-    move_new,
-    publish_new,
-    set_aside,
-)
+from utils.errors import is_disk_full
+from utils.files import copy_new, move_across, move_new, publish_new, set_aside
+from utils.machines import TEMP_FOLDER
 from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
