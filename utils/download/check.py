@@ -45,9 +45,9 @@ from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import Progress
 from utils.runs.cluster import open_cluster
-from utils.video.checks import check_clip, check_complete, check_length, decode_whole
-from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg, last_line, require_encoder
-from utils.video.probe import BadClip
+from utils.video.cut import cut_video
+from utils.video.ffmpeg import Encode, Input, find_ffmpeg, last_line, require_encoder
+from utils.video.whole import BadClip, decode_whole, read_video
 from utils.web import Web, WebError
 
 OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note costs nothing but should be known
@@ -367,11 +367,8 @@ def _cut_start(
     with open_streams(attempt, inputs, options.timeout) as streams:
         window = fetch_window(attempt, streams, Clip("section", "", 0.0, SECONDS), deadline)
     given = window.inputs if window else inputs
-    argv = cut_command(options.ffmpeg, given, 0.0, SECONDS, options.encode, target)
-    done = attempt.run(argv, options.timeout)
-    if done.returncode != 0:
-        raise BadClip("network", last_line(done) or "ffmpeg failed")
-    check_clip(target, SECONDS, wants_audio=False)
+    run = functools.partial(attempt.run, limit=options.timeout)
+    cut_video(run, options.ffmpeg, given, 0.0, SECONDS, options.encode, target)
     return "the video's index" if window else "ffmpeg"
 
 
@@ -471,10 +468,11 @@ def verify_clip(out: Path, timeout: float, task: ClipToCheck) -> Verified:
     """The worker, in a process of its own: decode one clip whole, and measure it."""
     path = out / f"{task.clip.name}.mp4"
     try:
-        found = decode_whole(path, timeout)
-        check_complete(found)
-        if not task.is_short:
-            check_length(found, clip_window(task.clip)[1])
+        video = read_video(path)
+        decode_whole(path, timeout)
+        if not task.is_short and not video.covers(clip_window(task.clip)[1]):
+            wanted = clip_window(task.clip)[1]
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
     except BadClip as error:
         return Verified(task.clip, error)
     return Verified(task.clip)

@@ -13,9 +13,9 @@ from utils.download.youtube_attempt import Attempt
 from utils.download.youtube_errors import FFMPEG_REASONS, FetchError, classify
 from utils.files import disk_is_full, publish
 from utils.process import Finished
-from utils.video.checks import check_clip
-from utils.video.ffmpeg import Input, complaints, cut_command, last_line, read_source
-from utils.video.probe import DURATION_TOLERANCE, BadClip
+from utils.video.cut import CutFailed, cut_video
+from utils.video.ffmpeg import Input, complaints
+from utils.video.whole import TOLERANCE, BadClip
 
 
 def cut_clip(
@@ -24,51 +24,41 @@ def cut_clip(
     inputs: Sequence[Input],
     limit: float,
     *,
-    end: float | None = None,
-    told_end: float | None = None,
+    known_end: float | None = None,
     claimed: float | None = None,
 ) -> None:
     """Cut a clip, in `limit` seconds at the most, and let it land. Raises FetchError, OSError.
 
-    `end`: where the picture ends, if it was measured; `told_end`: by the file's index, where the
-    inputs are parts of it. `claimed`: where the site says that it does, or the header of a file
-    that ends long before it.
+    known_end: where the video ends, by its packets or its index. claimed: where the site says that
+    it does.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}.mp4"
     start, wanted = clip_window(clip)
-    if end is not None and end - start < DURATION_TOLERANCE:
-        raise _past_end(start, end, claimed)
-    if end is not None and claimed is not None and end < start + wanted - DURATION_TOLERANCE:
-        raise FetchError("truncated", f"{end:.2f} s came of a video of {claimed:.2f} s")
-    argv = cut_command(options.ffmpeg, inputs, start, wanted, options.encode, target)
-    done = attempt.run(argv, limit)
-    if done.timed_out:
-        raise FetchError("timeout", f"cutting took longer than {limit:.0f} s")
-    source = read_source(done.stderr)
-    known_end = next((each for each in (end, told_end) if each is not None), source.duration)
-    expected = wanted if known_end is None else min(wanted, known_end - start)
-    if expected < DURATION_TOLERANCE:
-        raise _past_end(start, known_end, claimed)
-    if done.returncode != 0:
-        raise FetchError(_reason_of(done, options), last_line(done) or "ffmpeg failed")
     try:
-        check_clip(target, expected, options.encode.audio and source.has_audio)
+        has = cut_video(
+            lambda argv: attempt.run(argv, limit),
+            options.ffmpeg,
+            inputs,
+            start,
+            wanted,
+            options.encode,
+            target,
+            known_end=known_end,
+        )
+    except CutFailed as error:
+        if error.reason == "timeout":
+            raise FetchError("timeout", f"cutting took longer than {limit:.0f} s") from error
+        raise FetchError(_reason_of(error.done, options), error.message) from error
     except BadClip as error:
-        reason = "disk_full" if disk_is_full(options.out) else error.reason
+        reason = error.reason
+        if reason == "past_end" and claimed is not None and start <= claimed - 1:
+            reason = "truncated"  # for good only if both the file and the site say so
+        reason = "disk_full" if disk_is_full(options.out) else reason
         raise FetchError(reason, error.message) from error
     size = target.stat().st_size
     publish(target, options.out / target.name)
-    attempt.land(clip, "short" if expected < wanted - DURATION_TOLERANCE else "", size)
-
-
-def _past_end(start: float, end: float | None, claimed: float | None) -> FetchError:
-    """The clip lies behind the video's end, as far as the file tells.
-
-    For good only if both the file and the site say so: one of them may be wrong.
-    """
-    agreed = claimed is None or start > claimed - 1
-    return FetchError("past_end" if agreed else "truncated", f"the video ends at {end:.2f} s")
+    attempt.land(clip, "short" if has < wanted - TOLERANCE else "", size)
 
 
 def _reason_of(done: Finished, options: FetchOptions) -> str:

@@ -29,7 +29,7 @@ LARGEST_INDEX = 2**20
 INDEX_SECONDS = 20.0
 REQUEST_BYTES = 8 * 2**20  # over 10 MiB YouTube slows down
 # Fragments keep the video's times: without the second ffmpeg would count from the first one's.
-FRAGMENT_OPTIONS = {"protocol_whitelist": "file", "seek_timestamp": "1"}
+FRAGMENT_OPTIONS = {"seek_timestamp": "1"}
 
 
 @dataclass(frozen=True)

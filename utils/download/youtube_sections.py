@@ -99,4 +99,4 @@ def _cut_section(
     if window is None:
         cut_clip(attempt, clip, inputs, left, claimed=claimed)
     else:
-        cut_clip(attempt, clip, window.inputs, left, told_end=window.end, claimed=claimed)
+        cut_clip(attempt, clip, window.inputs, left, known_end=window.end, claimed=claimed)

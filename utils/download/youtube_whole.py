@@ -14,7 +14,7 @@ from utils.download.youtube_commands import whole_command
 from utils.download.youtube_cut import cut_clip
 from utils.download.youtube_errors import FetchError, classify_ytdlp, ytdlp_message
 from utils.video.ffmpeg import Input, file_url
-from utils.video.probe import BadClip, measure_ends
+from utils.video.whole import BadClip, read_apart
 
 
 def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[str, FetchError]:
@@ -25,14 +25,12 @@ def cut_whole(attempt: Attempt, clips: Sequence[Clip], info_file: Path) -> dict[
     whole = _fetch_whole(attempt, info_file)
     errors = {}
     try:
-        ends = measure_ends(attempt.options.ffmpeg, whole, timeout=attempt.time_left())
-        # Of a file that came in part, a clip behind its end is not one behind the video's.
-        claimed = ends.promised if ends.breaks_off else None
-        source = Input(file_url(whole), {"protocol_whitelist": "file"})
+        video = read_apart(whole)
+        source = Input(file_url(whole))
         for clip in clips:
             try:
                 limit = attempt.time_left()
-                cut_clip(attempt, clip, [source], limit, end=ends.picture, claimed=claimed)
+                cut_clip(attempt, clip, [source], limit, known_end=video.end)
             except FetchError as error:
                 errors[clip.name] = error
     except BadClip as error:

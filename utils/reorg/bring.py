@@ -52,8 +52,8 @@ from utils.reorg.gather import (
 )
 from utils.report import ReportFile, read_report, report_paths
 from utils.run import say_end
-from utils.video.probe import BadClip
-from utils.video.rewrap import check_same_pictures, rewrap
+from utils.video.cut import check_same_pictures, rewrap
+from utils.video.whole import BadClip
 
 Look = Callable[[Found, bool], Quality]  # `examine`, here or in a worker process
 NAME_TOLERANCE = 0.5  # seconds by which a clip may differ from what its name says, unremarked

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import plural
-from utils.clip import AVA_TIME_END, clip_name, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name, printable
 from utils.files import TEMP_FOLDER
 from utils.run import say_statement
-from utils.video.checks import check_complete, decode_whole
+from utils.video.cut import rewrap_problem
 from utils.video.ffmpeg import Ffmpeg
-from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
-from utils.video.rewrap import rewrap_problem
+from utils.video.whole import TOLERANCE, BadClip, check_length, read_video
 
 # What download.py puts into its output folder that are no clips: half-done files, and bad ones.
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")
@@ -138,15 +137,15 @@ def examine(found: Found, whole: bool = True) -> Quality:
         return Quality("the file is empty")
     path = Path(found.path)
     try:
-        if not found.is_mp4 and (problem := rewrap_problem(path)):
+        video = read_video(path, "all" if whole else "packets")
+        parsed = parse_clip_name(path.stem)
+        if parsed is not None:
+            check_length(video, AVA_DURATION if parsed[2] is None else parsed[2] - parsed[1])
+        if not found.is_mp4 and (problem := rewrap_problem(video)):
             return Quality(problem)
-        seen = probe(path)
-        if whole:
-            check_complete(seen)
-            decode_whole(path)
     except BadClip as error:
         return Quality(error.message)
-    return Quality(duration=seen.end - seen.start, pixels=seen.width * seen.height)
+    return Quality(duration=video.end - video.first, pixels=video.width * video.height)
 
 
 def choose(files: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
@@ -156,7 +155,7 @@ def choose(files: Sequence[Found], worth: dict[str, Quality], there: Found | Non
     a larger picture, but not to a newer date. Lengths that differ by less than 0.1 s are one.
     """
     longest = max(worth[found.path].duration for found in files)
-    best = [f for f in files if worth[f.path].duration >= longest - DURATION_TOLERANCE]
+    best = [f for f in files if worth[f.path].duration >= longest - TOLERANCE]
     largest = max(worth[found.path].pixels for found in best)
     best = [found for found in best if worth[found.path].pixels == largest]
     if there in best:
@@ -171,7 +170,7 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
     mine, its = worth[found.path], worth[chosen.path]
     if mine.problem:
         return mine.problem
-    if mine.duration < its.duration - DURATION_TOLERANCE:
+    if mine.duration < its.duration - TOLERANCE:
         return f"shorter: {mine.duration:.2f} s, not {its.duration:.2f}"
     if mine.pixels < its.pixels:
         return "a smaller picture"

@@ -42,7 +42,6 @@ from utils.training.job import Job, check_paths, path_before, write_lines
 from utils.training.subsets import draw, select
 from utils.training.summary import Counts
 from utils.training.trees import link_all
-from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 
 MARK = ".make_training_lists"  # stands in a folder that is ours to write into
@@ -183,9 +182,8 @@ def look_at_clips(choice: Choice, clips: Path, args: argparse.Namespace, tell: T
 def measure_clips(choice: Choice, clips: Path, out: Path, args: argparse.Namespace) -> None:
     """Lengths and hashes, if they were asked for."""
     if args.hash or args.measure or args.min_seconds:
-        tool = find_ffmpeg(args.ffmpeg)
         memory = out / there.MEMORY_NAME
-        there.measure(choice, clips, memory, tool, args.hash, args.num_jobs, args.quiet)
+        there.measure(choice, clips, memory, args.hash, args.num_jobs, args.quiet)
     if args.min_seconds:
         there.drop_short(choice, args.min_seconds)
 

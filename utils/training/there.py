@@ -19,9 +19,7 @@ from utils.process import sleep
 from utils.report import ReportFile, read_report
 from utils.run import Progress
 from utils.training.choosing import Choice, Reason
-from utils.video.ffmpeg import Ffmpeg
-from utils.video.mp4_length import measure_clip
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip, read_apart
 
 SUFFIX = ".mp4"
 MEMORY_NAME = ".measured.csv"
@@ -81,7 +79,7 @@ class Measured:
 
 
 def measure(
-    choice: Choice, clips: Path, memory: Path, tool: Ffmpeg, hashed: bool, jobs: int, quiet: bool
+    choice: Choice, clips: Path, memory: Path, hashed: bool, jobs: int, quiet: bool
 ) -> None:
     """Fill `choice.seconds`, and `choice.hashes` if asked; 0.2 ms a clip for its length.
 
@@ -92,7 +90,7 @@ def measure(
     names, rows = choice.rows.names, list(choice.chosen())
 
     def work(chunk: Sequence[int]) -> list[Measured | int]:
-        return [_measure(at, clips / (names[at] + SUFFIX), known.get(names[at]), tool, hashed)
+        return [_measure(at, clips / (names[at] + SUFFIX), known.get(names[at]), hashed)
                 for at in chunk]  # fmt: skip
 
     with (
@@ -129,9 +127,7 @@ def _note(choice: Choice, measured: Measured) -> None:
         choice.hashes[measured.at] = measured.sha256
 
 
-def _measure(
-    at: int, path: Path, known: Sequence[str] | None, tool: Ffmpeg, hashed: bool
-) -> Measured | int:
+def _measure(at: int, path: Path, known: Sequence[str] | None, hashed: bool) -> Measured | int:
     """The row itself where its file is gone."""
     try:
         status = path.stat()
@@ -141,7 +137,7 @@ def _measure(
             seconds, sha256 = known[2:]
         if not seconds or seconds == "-1":  # it may have been the disk that was slow
             try:
-                seconds = f"{measure_clip(tool, path, timeout=60).seconds:.3f}"
+                seconds = f"{read_apart(path).end:.3f}"
             except BadClip:
                 seconds = "-1"
         if hashed and not sha256 and seconds != "-1":
