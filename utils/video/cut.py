@@ -136,7 +136,7 @@ def _run(run: Callable[[Sequence[str]], Finished], argv: Sequence[str]) -> Finis
 
 def _difference(found: Video, wanted: Sequence[int], is_last: bool) -> str:
     """What is wrong with a clip that should show frames at these times; "" if nothing is."""
-    times = [ticks(at * found.time_base) for at in found.times]
+    times = [ticks((at + found.zero) * found.time_base) for at in found.times]
     if len(times) == len(wanted):
         off = max(abs(is_at - at) for is_at, at in zip(times, wanted, strict=True))
         if off <= ONE_TICK:

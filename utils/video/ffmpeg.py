@@ -194,7 +194,9 @@ def cut_command(
         listed.append(sound)
         trim = f"atrim=start={_seconds(start)}:end={_seconds(end)}"
         options |= AAC_OPTIONS
-        options["af"] = f"{trim},asetpts=PTS-{_seconds(start)}/TB,{options['af']}"
+        # A sound that begins later is preceded by silence, or the clip would begin with it.
+        shift = f"asetpts=PTS-{_seconds(start)}/TB,aresample=async=1:first_pts=0"
+        options["af"] = f"{trim},{shift},{options['af']}"
     clip = ffmpeg.output(*streams, file_url(target), **options)
     log = {"c": "copy", "copyinkf": None, "to": _seconds(end), "f": "framecrc"}
     packets = ffmpeg.output(*listed, "pipe:1", **log)

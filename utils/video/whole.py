@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import functools
 import math
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from clipreader.media import open_media, ratio
 from clipreader.times import resample_indices
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
 TOO_LONG = 1.0  # seconds by which it may be long
-BREAKS_OFF = 0.5  # seconds; headers are wrong by less, and by more where a file came in part
 _LOGGING = threading.Lock()
 
 Depth = Literal["packets", "ends", "all"]
@@ -56,7 +54,8 @@ class Video:
     """A video file as its packets tell it.
 
     width, height: of the picture; as shown (upright, square pixels) where frames were decoded.
-    times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero.
+    times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero, which
+    stands at `zero` in the file.
     end: where the last frame goes, in seconds. resampled: how many frames there are at the rate
     asked for. Codecs have FFmpeg's names for their decoders; empty: no sound.
     """
@@ -65,6 +64,7 @@ class Video:
     height: int
     times: Sequence[int]
     time_base: Fraction
+    zero: int
     end: float
     rate: Fraction
     resampled: int
@@ -142,6 +142,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
         height=height,
         times=tuple(pts - table.origin for pts in table.pts),
         time_base=table.time_base,
+        zero=table.origin,
         end=_end(source),
         rate=ratio(stream.average_rate) or Fraction(0),
         resampled=len(pictures_of(source, fps)),
@@ -164,41 +165,34 @@ def _end(source: FrameSource) -> float:
 
 
 def check_complete(source: FrameSource) -> None:
-    """Whether all is there that a file promises: an mp4 packets, the others a duration.
+    """Whether all is there that a file says it holds: bytes, and in an mp4 packets.
 
     ffmpeg says nothing of a file that ends between two packets. Raises BadClip (truncated).
     """
-    table, container = source.table, source.stream.container
+    table, streams = source.table, source.stream.container.streams
     if len(table.pts) < table.promised:
         raise BadClip("truncated", f"{len(table.pts)} of {table.promised} frames are there")
-    if "mp4" in container.format.name:
-        size = source.path.stat().st_size
-        for stream in container.streams:
-            if any(entry.pos + entry.size > size for entry in stream.index_entries):
-                raise BadClip("truncated", f"breaks off after {size:,} bytes")
-    promised = _promised_end(source)
-    have = float((table.end - table.origin) * table.time_base)
-    rate = ratio(source.stream.average_rate) or 25
-    if promised is not None and have < promised - max(BREAKS_OFF, float(1.5 / rate)):
-        raise BadClip("truncated", f"{have:.2f} s of {promised:.2f} s are there")
+    size = source.path.stat().st_size
+    entries = (entry for stream in streams for entry in stream.index_entries)
+    is_mp4 = "mp4" in source.stream.container.format.name
+    ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
+    if size < max(ends, _promised_size(source.path)):
+        raise BadClip("truncated", f"breaks off after {size:,} bytes")
 
 
-def _promised_end(source: FrameSource) -> float | None:
-    """When the picture ends by the head of a file that lists no packets; None: unsaid.
-
-    A Matroska file has a tag for each stream, `00:00:10.010000000`; the container's own duration is
-    that of the longest stream, which may be the sound.
-    """
-    stream: Any = source.stream
-    container = stream.container
-    if "mp4" in container.format.name and stream.index_entries:
-        return None
-    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    if container.duration is None or len(container.streams) > 1:
-        return None
-    return float(container.duration / 1e6)
+def _promised_size(path: Path) -> int:
+    """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1a\x45\xdf\xa3" or (at := head.find(b"\x18\x53\x80\x67")) < 0:
+        return 0
+    at += 4  # at the segment's size: as many bytes as zeros lead it, and its own (RFC 8794, 4)
+    length = 9 - head[at].bit_length() if at < len(head) and head[at] else 9
+    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+    is_unknown = length > 8 or size == (1 << 7 * length) - 1
+    return 0 if is_unknown else at + length + size
 
 
 def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
