@@ -86,11 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"$ cd {shlex.quote(str(out))}")
             say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
             for step in STEPS:
-                say(f"\n=== {step.__doc__}")
+                say()
+                say(f"=== {step.__doc__}")
                 step(stage)
     except Stopped:
         return 128 + received_signal()
-    say(f"\nall as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/:")
+    say()
+    say(f"all as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/:")
     say("  clips/ and their report, frames/, clips_128/, lists/ for training, sheet.png, and in")
     say("  ava_kinetics_csv/annotations_preview.png the annotated box on the red one")
     say(f"open {out}/page/report.html in a browser: what is there, what is missing, and why")

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from utils.errors import Ended, UserError
 from utils.packages import version_line
+from utils.text import shown
 
 VERSION = "1.3.0"
 Tell = Callable[[str], None]  # says a line
@@ -78,8 +79,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "arguments are required" in message:
             message += ": put them before the options"
-        text = f"{self.prog}: error: {message} (see {self.prog} --help)\n"
-        self.exit(EXIT_USAGE, hide_passwords(text))
+        text = f"{self.prog}: error: {message} (see {self.prog} --help)"
+        self.exit(EXIT_USAGE, shown(text) + "\n")
 
 
 class _Version(argparse.Action):
@@ -157,30 +158,13 @@ def existing_folder(path: Path, what: str) -> Path:
     return path.absolute()
 
 
-_SECRETS = (
-    (re.compile(r"(://[^/@\s:'\"]*):[^/\s'\"]*@"), r"\1:***@"),
-    (re.compile(r"((?<![\w-])(?:--[\w-]*password|--twofactor|-p)[ =])[^\s'\"]+"), r"\1***"),
-    (re.compile(r"(\b(?:Authorization|Cookie) ?: ?)[^'\"]+", re.IGNORECASE), r"\1***"),
-)
-
-
-def hide_passwords(text: str) -> str:
-    """`http://user:secret@host` as `http://user:***@host`, wherever in a text it stands.
-
-    Also what --ytdlp_args may hold: `--password X`, a header with cookies.
-    """
-    for pattern, shown in _SECRETS:
-        text = pattern.sub(shown, text)
-    return text
-
-
 def say(text: str = "") -> None:
-    """Human text goes to stderr, passwords hidden; stdout carries data only.
+    """One line for people, to stderr: secrets hidden, control characters escaped.
 
-    A terminal that is gone is no error.
+    Standard output carries data only. A terminal that is gone is no error.
     """
     with suppress(OSError):
-        print(hide_passwords(text), file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 def teller(quiet: bool) -> Tell:

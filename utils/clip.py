@@ -98,13 +98,6 @@ def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
     return youtube_id, int(start), None if end is None else int(end)
 
 
-def printable(text: str, length: int = 120) -> str:
-    """Text from outside, safe to show: control characters escaped, and not too long."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
 def by_video(clips: Iterable[Clip]) -> list[tuple[Clip, ...]]:
     """The clips, grouped by video, in the order in which the videos first occur."""
     videos: dict[str, list[Clip]] = {}

@@ -46,7 +46,23 @@ def _is_own_script() -> bool:
     return main is not None and os.path.dirname(os.path.abspath(main)) == top
 
 
+def _open_closed_streams() -> None:
+    """Give a process that was started without them (`2>&-`) its three standard streams.
+
+    Otherwise the first file that is opened becomes number 2, and errors are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            os.set_inheritable(number, True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 if _is_own_script():
+    _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _tell

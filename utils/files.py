@@ -5,21 +5,27 @@ Every script writes into `<out>/.tmp/<run>/` and renames from there into its pla
 
 from __future__ import annotations
 
+import csv
 import errno
 import filecmp
+import io
 import itertools
+import json
 import os
 import shutil
+import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 from filelock import FileLock
 
 from utils.errors import UserError
 from utils.machines import clear_dead_runs, lock_path, remove_run, run_prefix, showing_life
+from utils.process import sleep
 
 TEMP_FOLDER = ".tmp"
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
@@ -27,6 +33,143 @@ FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a f
 _REPLACING = threading.Lock()  # a look and a rename are one step for the threads of a run
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+TEXT_LIMIT = 64 * 2**20  # bytes; the largest list has 25 MB
+SETTINGS_LIMIT = 2**20
+LONGEST_LINE = 2**20  # characters
+
+
+def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReader:
+    """Open a file for reading if it is a regular one, or a link to one. Raises OSError.
+
+    For every file that somebody else may have put there: a FIFO would hold the run for ever, a
+    device has no end, and reading some devices changes them. limit: bytes that it may have.
+    """
+    _check_regular(path, os.stat(path).st_mode)
+    # The file may have been replaced since: no open waits for a writer, and what was opened is
+    # looked at again.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb")
+    try:
+        found = os.fstat(file.fileno())
+        _check_regular(path, found.st_mode)
+        if limit is not None and found.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(path: str | Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
+def is_regular(path: str | Path) -> bool:
+    """Whether `path` is a regular file or a link to one; a link that loops is none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_text(path: str | Path, errors: str = "strict", limit: int | None = None) -> TextIO:
+    """`open_regular` for text in UTF-8, with its mark or without; ends of lines are kept."""
+    return io.TextIOWrapper(open_regular(path, limit), "utf-8-sig", errors, newline="")
+
+
+def bounded_lines(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """The lines of a file, each with its end. Raises ValueError for one without end."""
+    for line in iter(lambda: file.readline(longest + 1), ""):
+        if len(line) > longest:
+            raise ValueError(f"a line is longer than {longest:,} characters")
+        yield line
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
+    """The text of a regular file of at most `limit` bytes. Raises OSError, ValueError."""
+    with open_regular(path, limit) as file:
+        data = file.read(limit + 1)  # it may grow
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    try:
+        return data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+
+
+def read_json(path: str | Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
+    """The object in a JSON file. Raises OSError, ValueError with a reason in a few words."""
+    return parse_json(read_text(path, limit))
+
+
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """An object of JSON that is not ours. Raises ValueError, whatever the text holds."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError("is not a JSON object")
+    return found
+
+
+@contextmanager
+def telling(path: Path, doing: str = "read") -> Iterator[None]:
+    """Say what goes wrong with a file in one line: `cannot read PATH: WHY`.
+
+    Raises UserError for OSError, ValueError and csv.Error, and DiskFull where the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(path.parent) from error
+        raise UserError(f"cannot {doing} {path}: {error.strerror or error}") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"cannot {doing} {path}: {error}") from error
+
+
+def write_whole(path: Path, workspace: Path, text: str | Iterable[str]) -> None:
+    """Write a text file so that all of it appears at once, or none.
+
+    text: also in pieces; a stop of the run ends it between two of them. workspace: a temporary
+    folder on the same file system. Names that are not UTF-8 keep their bytes. Raises DiskFull,
+    UserError, Stopped.
+    """
+    temporary = workspace / f"{path.name}.part"
+    with telling(path, "write"):
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for number, piece in enumerate([text] if isinstance(text, str) else text):
+                if number % 1000 == 0:
+                    sleep(0)
+                file.write(piece)
+        sleep(0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(temporary, path)
+
+
+def check_ours(path: Path, first: str, how: str) -> None:
+    """Raises UserError where a file is at `path` whose first line does not begin with `first`.
+
+    So that no output ever replaces a file that somebody else made. how: what to do about it.
+    """
+    with telling(path):
+        try:
+            with open_text(path, errors="replace") as file:
+                begins = file.read(len(first))
+        except FileNotFoundError:
+            return
+        except IsADirectoryError:
+            raise UserError(f"{path} is a folder: {how}") from None
+    if begins != first:
+        raise UserError(f"{path} is not a file of this script: {how}")
 
 
 class DiskFull(UserError):

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import psutil
 
@@ -27,6 +28,8 @@ PATIENCE = 5.0  # seconds in which a stopped run ends by itself
 _signal_received = 0
 _signal_at = 0.0
 _running: set[subprocess.Popen[bytes]] = set()
+OUTPUT_LIMIT = 64 * 2**20  # bytes that a child may print; what yt-dlp says of a video has 1 MB
+CHILD_MEMORY = psutil.virtual_memory().total // 2
 _POLL_SECONDS = 0.1
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
@@ -54,16 +57,19 @@ def run_child(
     timeout: float | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    memory: int = CHILD_MEMORY,
 ) -> Finished:
     """Run `argv` to its end, or for `timeout` seconds, and take what it printed.
 
-    Whatever happens, no process of its group is left. Raises Stopped when the run is being
-    stopped, and UserError when there is no such program.
+    A child that prints more than OUTPUT_LIMIT bytes is ended. memory: bytes that it may take, where
+    the system can say so. Whatever happens, no process of its group is left. Raises Stopped when
+    the run is being stopped, and UserError when there is no such program.
     """
     if STOP.is_set():
         raise Stopped
     deadline = None if timeout is None else time.monotonic() + timeout
     process = _start(argv, cwd, env)
+    limit_memory(process.pid, memory)
     _running.add(process)
     try:
         out, err, timed_out = _communicate(process, deadline)
@@ -76,6 +82,17 @@ def run_child(
         err.decode(errors="replace"),
         timed_out,
     )
+
+
+def limit_memory(pid: int, memory: int) -> None:
+    """Bound the memory of a process and of all that it will start, where the system can.
+
+    RLIMIT_DATA counts what can be written to. RLIMIT_AS would count addresses, too, of which
+    JavaScript engines reserve terabytes.
+    """
+    if hasattr(psutil, "RLIMIT_DATA"):
+        with suppress(psutil.Error, OSError):
+            psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
 def _start(
@@ -100,17 +117,37 @@ def _start(
 def _communicate(
     process: subprocess.Popen[bytes], deadline: float | None
 ) -> tuple[bytes, bytes, bool]:
+    assert process.stdout and process.stderr
+    outputs = [bytearray(), bytearray()]
+    readers = [
+        threading.Thread(target=_drain, args=(pipe, output, process), daemon=True)
+        for pipe, output in zip((process.stdout, process.stderr), outputs, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    timed_out = False
     while True:
-        try:
-            out, err = process.communicate(timeout=_POLL_SECONDS)
-            return out, err, False
-        except subprocess.TimeoutExpired:
-            if STOP.is_set():
-                raise Stopped from None
-            if deadline is not None and time.monotonic() > deadline:
+        if left := [reader for reader in readers if reader.is_alive()]:
+            left[0].join(_POLL_SECONDS)
+        else:  # a process may close what it prints to, and go on
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+                return bytes(outputs[0]), bytes(outputs[1]), timed_out
+        if STOP.is_set():
+            raise Stopped
+        if deadline is not None and time.monotonic() > deadline and not timed_out:
+            timed_out = True
+            kill_group(process)
+
+
+def _drain(pipe: IO[bytes], output: bytearray, process: subprocess.Popen[bytes]) -> None:
+    with pipe:
+        while piece := os.read(pipe.fileno(), 2**16):
+            if len(output) + len(piece) > OUTPUT_LIMIT:
+                output += b"\n(printed without end)"
                 kill_group(process)
-                out, err = process.communicate()
-                return out, err, True
+                return
+            output += piece
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -7,22 +7,21 @@ writer: a run that finds it taken writes into one of its own beside it, and read
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from utils.cli import hide_passwords
-from utils.clip import Clip, Refused, printable
+from utils.clip import Clip, Refused
 from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full
+from utils.files import DiskFull, bounded_lines, is_disk_full, open_text, parse_json, telling
 from utils.machines import claim, machine_name
+from utils.text import csv_text, escaped_row, hide_secrets, printable
 
 REPORT_NAME = "download_report.csv"
 
@@ -95,7 +94,7 @@ class Result:
     def of(cls, clip: Clip, reason: str, source: str, **more: Any) -> Result:
         """The result of `clip` with `reason` (empty: all is well), finished now."""
         if "message" in more:
-            more["message"] = printable(hide_passwords(more["message"]), 500)
+            more["message"] = printable(hide_secrets(more["message"]), 500)
         if "seconds" in more:
             more["seconds"] = round(more["seconds"], 2)
         return cls(
@@ -146,7 +145,7 @@ class ReportFile:
         self.path = path
         self.columns = tuple(columns)
         self._writing = threading.Lock()  # threads of one run write, and NFS does not append
-        header = _csv_line(self.columns)
+        header = csv_text([self.columns])
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
         try:
             if torn and header.startswith(torn):
@@ -162,11 +161,11 @@ class ReportFile:
             raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
     def append(self, row: Iterable[object]) -> None:
-        self._write(_csv_line(row))
+        self._write(csv_text([escaped_row(row)]))
 
     def append_all(self, rows: Iterable[Iterable[object]]) -> None:
         """Append many rows with one write."""
-        self._write(_csv_text(rows))
+        self._write(csv_text(map(escaped_row, rows)))
 
     def append_result(self, result: Any) -> None:
         """Append a dataclass whose fields are the columns."""
@@ -258,16 +257,6 @@ def _torn_end(path: Path) -> str:
         return file.read().rpartition(b"\n")[2].decode(errors="replace")
 
 
-def _csv_line(row: Iterable[object]) -> str:
-    return _csv_text([row])
-
-
-def _csv_text(rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
     """Whether the report is there. Raises UserError when the file is another one."""
     try:
@@ -277,7 +266,7 @@ def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
         return False
     except OSError as error:
         raise UserError(f"cannot read the report {path}: {error.strerror}") from error
-    header = _csv_line(columns)
+    header = csv_text([columns])
     if not header.startswith(first):
         raise UserError(f"{path} is not a report of this script: move it away")
     return True
@@ -381,3 +370,20 @@ def read_shorts(path: Path) -> frozenset[str]:
     for row in read_reports(path, RESULT_COLUMNS, DOWNLOADED):
         (shorts.add if row[5] == "short" else shorts.discard)(row[0])
     return frozenset(shorts)
+
+
+VIDEOS_NAME = "videos.jsonl"  # beside the report: what YouTube said of each video (--metadata)
+
+
+def read_licences(path: Path) -> dict[str, str]:
+    """YouTube id -> licence, `youtube` for a video without one of its own; torn lines are skipped.
+
+    Raises UserError.
+    """
+    licences: dict[str, str] = {}
+    with telling(path), open_text(path, "replace") as file:
+        for line in bounded_lines(file):
+            with suppress(ValueError):
+                video = parse_json(line)
+                licences[str(video.get("youtube_id"))] = str(video.get("licence") or "youtube")
+    return licences

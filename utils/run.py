@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import threading
 import time
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, hide_passwords, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, say
 from utils.files import DiskFull, make_folder, run_folder
 from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report
 from utils.runs.cluster import open_cluster
+from utils.text import command_line, shown
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
@@ -77,7 +77,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._on_terminal:
-            tqdm.write(hide_passwords(text), file=sys.stderr)
+            tqdm.write(shown(text), file=sys.stderr)
         else:
             say(text)
 
@@ -221,7 +221,7 @@ def say_next(what: str, *more: str) -> None:
 
 def own_command(*more: str) -> str:
     """This run's command line."""
-    return shlex.join(["python", *sys.argv, *more])
+    return command_line(["python", *sys.argv, *more])
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:

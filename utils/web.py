@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from utils.files import TEXT_LIMIT
 from utils.process import STOP, Stopped, sleep
 
 Answer = TypeVar("Answer")
@@ -27,7 +28,7 @@ Answer = TypeVar("Answer")
 TRIES = 6  # in a row, without a byte of progress between them
 LIST_TRIES = 3
 TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
-TEXT_LIMIT = 64 * 2**20  # bytes; the largest list has 25 MB
+TEXT_SECONDS = 600.0  # for a text; a server that gives a byte now and then would hold us for ever
 
 
 class WebError(Exception):
@@ -59,6 +60,15 @@ class Download:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise WebError(f"the connection was lost ({type(error).__name__})") from error
         return data
+
+    def all(self, limit: int) -> bytes:
+        """What is left, if it is no more than `limit` bytes. Raises WebError."""
+        data = bytearray()
+        while piece := self.read(2**16):
+            data += piece
+            if len(data) > limit:
+                raise WebError(f"is larger than {limit:,} bytes", for_good=True)
+        return bytes(data)
 
 
 @dataclass(frozen=True)
@@ -134,18 +144,16 @@ class Web:
             length = response.headers.get("Content-Length", "")
             return int(length) if length.isdigit() else None
 
-    def text(self, url: str) -> str:
-        """A small text file, with tries. Raises WebError, Stopped."""
-        return stoppable(lambda: self._text(url))
+    def text(self, url: str, limit: int = TEXT_LIMIT) -> str:
+        """A text file of at most `limit` bytes, with tries. Raises WebError, Stopped."""
+        deadline = time.monotonic() + TEXT_SECONDS
+        return stoppable(lambda: self._text(url, limit), deadline)
 
-    def _text(self, url: str) -> str:
+    def _text(self, url: str, limit: int) -> str:
         for pause in waits(LIST_TRIES):
             try:
                 with self.open(url) as download:
-                    data = b"".join(iter(lambda: download.read(2**20), b""))
-                    if len(data) > TEXT_LIMIT:
-                        raise WebError("is too large for a list", for_good=True)
-                    return data.decode("utf-8-sig")
+                    return download.all(limit).decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise WebError("is not UTF-8 text", for_good=True) from error
             except WebError as error:
@@ -164,12 +172,24 @@ class Web:
         try:
             asking = self.session or requests
             return asking.request(
-                method, url, headers=headers, timeout=TIMEOUTS, proxies=proxies, **more
+                method,
+                url,
+                headers=headers,
+                timeout=TIMEOUTS,
+                proxies=proxies,
+                hooks={"response": _drop_redirects_body},
+                **more,
             )
         except (requests.exceptions.RequestException, ValueError) as error:
             # A ValueError: of urllib3, for one, that a host's name is too long.
             bad = isinstance(error, ValueError) or "SOCKS" in str(error)
             raise WebError(_cause(error), for_good=bad) from error
+
+
+def _drop_redirects_body(response: Any, **_: Any) -> None:
+    """Close an answer that points elsewhere: requests would read its body, which may not end."""
+    if response.is_redirect:
+        response.raw.close()
 
 
 class _Empty:

@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from utils.cli import EXIT_OK, EXIT_USAGE, hide_passwords, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted
@@ -45,6 +45,7 @@ from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import Progress
 from utils.runs.cluster import open_cluster
+from utils.text import hide_secrets
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Encode, Input, find_ffmpeg, last_line, require_encoder
 from utils.video.whole import BadClip, decode_whole, read_video
@@ -239,7 +240,7 @@ def check_mirror(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
 
 def _heads(link: str, url: str, args: argparse.Namespace, other: str) -> Iterator[Finding]:
     for proxy in args.proxy or [None]:
-        way = f" through {hide_passwords(proxy)}" if proxy else ""
+        way = f" through {hide_secrets(proxy)}" if proxy else ""
         yield _head(link, url, Web((proxy,) if proxy else ()), way, other)
 
 
@@ -248,10 +249,10 @@ def _head(link: str, url: str, web: Web, way: str, other: str) -> Finding:
     try:
         web.size(url)
     except WebError as error:
-        text = f"{hide_passwords(url)}{way}: {hide_passwords(error.message)}"
+        text = f"{hide_secrets(url)}{way}: {hide_secrets(error.message)}"
         return Finding(link, NOT_OK, text, f"try again, or {other}")
     return Finding(
-        link, OK, f"{hide_passwords(url)} answers in {time.monotonic() - begun:.1f} s{way}"
+        link, OK, f"{hide_secrets(url)} answers in {time.monotonic() - begun:.1f} s{way}"
     )
 
 
@@ -282,7 +283,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
     """One extraction, straight or through each proxy, and a section cut from the first."""
     cut = False
     for proxy in args.proxy or [None]:
-        link = f"proxy {hide_passwords(proxy)}:" if proxy else "YouTube"
+        link = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         options = _options(args, folder)
         try:
             info, log = _extract(args.check_id, options, folder, proxy)
@@ -330,7 +331,7 @@ def _extracted(link: str, info: dict[str, Any], log: str, args: argparse.Namespa
 
 def _failed(link: str, error: FetchError, args: argparse.Namespace) -> Finding:
     """What an extraction that failed says of the address, the cookies, or the video."""
-    message = hide_passwords(error.message)
+    message = hide_secrets(error.message)
     if error.reason in BLOCKS:
         return Finding(link, NOT_OK, f"this address is blocked ({error.reason}): {message}", PAGE)
     meaning = REASONS[error.reason][1]
@@ -350,7 +351,7 @@ def _cut(
     try:
         way = _cut_start(inputs, options, folder / "section.mp4", proxy)
     except (BadClip, OSError) as error:
-        yield Finding("section", NOT_OK, hide_passwords(str(error)), f"{UPDATE}; {PAGE}")
+        yield Finding("section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}")
         return
     seconds = time.monotonic() - begun
     size = (folder / "section.mp4").stat().st_size

@@ -28,10 +28,10 @@ from utils.clip import (
     Refused,
     clip_name,
     parse_clip_name,
-    printable,
 )
 from utils.errors import UserError
 from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
+from utils.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from utils.cli import Tell
-from utils.clip import ID_PATTERN, parse_clip_name, printable, trim_format
+from utils.clip import ID_PATTERN, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.official import (
@@ -33,6 +33,7 @@ from utils.lists.official import (
 from utils.lists.reading import COLUMNS, REQUIRED, list_rows
 from utils.process import sleep
 from utils.tar import BadTar, TarStream
+from utils.text import printable
 from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
 
 LIST_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")

@@ -28,9 +28,9 @@ from utils.clip import (
     Refused,
     clip_name,
     clip_window,
-    printable,
 )
 from utils.errors import UserError
+from utils.text import printable
 
 # Both spellings found in the published lists, and the columns that they name.
 COLUMNS = {

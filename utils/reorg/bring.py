@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, say
-from utils.clip import parse_clip_name, printable
+from utils.clip import parse_clip_name
 from utils.files import (
     copy_new,
     is_disk_full,
@@ -52,6 +52,7 @@ from utils.reorg.gather import (
 )
 from utils.report import ReportFile, read_report, report_paths
 from utils.run import say_end
+from utils.text import printable
 from utils.video.cut import check_same_pictures, rewrap
 from utils.video.whole import BadClip
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import plural
-from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name, printable
+from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name
 from utils.files import TEMP_FOLDER
 from utils.run import say_statement
+from utils.text import printable
 from utils.video.cut import rewrap_problem
 from utils.video.ffmpeg import Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_video

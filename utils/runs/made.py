@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from clipreader.errors import ClipError, CorruptClip
-from utils.clip import printable
+from clipreader.media import ClipError, CorruptClip
 from utils.errors import UserError
 from utils.files import is_disk_full
 from utils.packages import describe
 from utils.parallel import Failed
 from utils.process import Stopped
 from utils.report import MADE_REASONS, WRITTEN
+from utils.text import printable
 from utils.video.whole import BadClip
 
 

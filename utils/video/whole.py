@@ -97,8 +97,8 @@ def read_video(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)
 
     Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
     """
-    from clipreader.errors import ClipError, CorruptClip
     from clipreader.frame_source import FrameSource
+    from clipreader.media import ClipError, CorruptClip
 
     try:
         with closing(FrameSource(path, probe=depth != "packets")) as source:
