@@ -171,13 +171,13 @@ def check_complete(source: FrameSource) -> None:
     """
     table, streams = source.table, source.stream.container.streams
     if len(table.pts) < table.promised:
-        raise BadClip("truncated", f"{len(table.pts)} of {table.promised} frames are there")
+        raise BadClip("truncated", f"cut off: {len(table.pts)} of {table.promised} frames")
     size = source.path.stat().st_size
     entries = (entry for stream in streams for entry in stream.index_entries)
     is_mp4 = "mp4" in source.stream.container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
     if size < max(ends, _promised_size(source.path)):
-        raise BadClip("truncated", f"breaks off after {size:,} bytes")
+        raise BadClip("truncated", f"cut off after {size:,} bytes")
 
 
 def _promised_size(path: Path) -> int:
