@@ -19,11 +19,10 @@ import pytest
 from tests.standin.server import StandIn
 from tests.standin.sources import ffmpeg_path, frame_times, make_dash, make_source
 from tests.test_fragments import part_of
-from utils.download.youtube_fragments import FRAGMENT_OPTIONS
+from utils.download.youtube_sections import FRAGMENT_OPTIONS, read_index
 from utils.process import run_child
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import FINE_TIME_BASE, Encode, Input, file_url, find_ffmpeg, ticks
-from utils.video.fragments import read_index
 from utils.video.whole import BadClip, read_video
 
 FILMS = int(os.environ.get("FILMS", "20"))
