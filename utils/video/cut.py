@@ -101,7 +101,7 @@ def cut_video(
             continue  # the first frames lie before what was read, in the order of decoding
         frames = [at for at in packets.frames if zero <= at < ticks(end)]
         if not frames:
-            if video_end is None or not packets.frames or packets.frames[0] > zero:
+            if known is None or not packets.frames or packets.frames[0] > zero:
                 raise BadClip("truncated", "no frame of it is there")
             # One picture stands through the whole window.
             zero = max(at for at in packets.frames if at < zero)
@@ -115,7 +115,7 @@ def cut_video(
         raise BadClip("truncated", problem)
     has = min(start + seconds, start + seconds if video_end is None else video_end)
     if not is_file:
-        _check_reached(packets, frames, has, len(inputs))
+        _check_reached(packets, frames, has)
     has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
     if encode.audio and has_sound and not found.audio_codec:
         raise BadClip("truncated", "the sound is missing")
@@ -152,17 +152,15 @@ def _difference(found: Video, wanted: Sequence[int], is_last: bool) -> str:
     return "its frames are not shown at the times of the video's"
 
 
-def _check_reached(packets: Packets, frames: Sequence[int], end: float, inputs: int) -> None:
+def _check_reached(packets: Packets, frames: Sequence[int], end: float) -> None:
     """Whether an address was read to the end of the clip: ffmpeg ends well where it was not.
 
     Raises BadClip (truncated).
     """
     gaps = [after - at for at, after in zip(frames, frames[1:], strict=False)]
-    read = [frames[-1] + max(gaps, default=0), *packets.frames]
-    if inputs == 1:
-        read += packets.sounds
-    if max(read) * FINE_TIME_BASE < end - TOLERANCE:
-        raise BadClip("truncated", f"{float(max(read) * FINE_TIME_BASE):.2f} s of {end:.2f} s came")
+    read = max(frames[-1] + max(gaps, default=0), packets.frames[-1]) * FINE_TIME_BASE
+    if read < end - TOLERANCE:
+        raise BadClip("truncated", f"{float(read):.2f} s of {end:.2f} s came")
 
 
 # --- remuxing ------------------------------------------------------------------------------------
