@@ -94,12 +94,12 @@ def cut_video(
         done = _run(run, argv)
         packets = read_packets(done.stdout)
         video_end = read_source(done.stderr).duration if known is None else float(known)
-        if video_end is not None and video_end < start + TOLERANCE:
-            raise BadClip("past_end", f"the video ends at {video_end:.2f} s")
         zero = ticks(begin)
+        frames = [at for at in packets.frames if zero <= at < ticks(end)]
+        if not frames and video_end is not None and video_end < start + TOLERANCE:
+            raise BadClip("past_end", f"the video ends at {video_end:.2f} s")
         if not is_last and (not packets.frames or packets.frames[0] > zero):
             continue  # the first frames lie before what was read, in the order of decoding
-        frames = [at for at in packets.frames if zero <= at < ticks(end)]
         if not frames:
             if known is None or not packets.frames or packets.frames[0] > zero:
                 raise BadClip("truncated", "no frame of it is there")
