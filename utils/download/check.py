@@ -36,9 +36,9 @@ from utils.download.youtube_extract import read_info
 from utils.download.youtube_fragments import fetch_window, open_streams
 from utils.errors import UserError
 from utils.files import free_bytes, names_in, run_folder, set_aside
-from utils.lists.fetching import with_slash
-from utils.lists.official import DEEPMIND, OfficialList
+from utils.lists.official import DEEPMIND, with_slash
 from utils.lists.reading import ClipLists, find_lists
+from utils.lists.versions import ALL_LISTS
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped, run_child, stop_on_signals
@@ -229,7 +229,7 @@ LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
 def check_servers(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
     """The official lists: one HEAD, through each proxy."""
     base = with_slash(args.lists_base or DEEPMIND)
-    yield from _heads("lists", base + OfficialList("400", "val").archive, args, "--lists_base URL")
+    yield from _heads("lists", base + ALL_LISTS[0].archive, args, "--lists_base URL")
 
 
 def check_mirror(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:

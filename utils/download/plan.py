@@ -18,7 +18,9 @@ from utils.download.common import Run, is_gone
 from utils.download.options import videos_per_hour, youtube_name
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
-from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
+from utils.lists.official import form_of
+from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
+from utils.lists.versions import same_split
 from utils.process import stop_run
 from utils.report import (
     DOWNLOADED,
@@ -47,7 +49,9 @@ class Plan:
     not_again: int  # known to be unavailable, and not asked for again
 
 
-def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
+def read_wanted(
+    paths: Sequence[Path], args: argparse.Namespace, every_row: bool = False
+) -> ClipLists:
     """The clips that lists and options ask for. Raises UserError when they ask for none."""
     args.lists = find_lists(paths)
     selection = Selection(
@@ -56,7 +60,8 @@ def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
         shard=args.shard,
         limit=args.limit,
     )
-    lists = read_lists(args.lists, selection, args.trim_format, None if args.quiet else say)
+    tell = None if args.quiet else say
+    lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form_of(args))
     if lists.rows == 0:
         raise UserError(f"no row in {', '.join(map(str, args.lists))}: nothing to download")
     for option, asked, seen in (

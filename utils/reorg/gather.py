@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import plural
-from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
+from utils.clip import AVA_TIME_END, FINE_FORMAT, TRIM_FORMAT, clip_name, parse_clip_name
 from utils.files import TEMP_FOLDER
 from utils.run import say_statement
 from utils.text import printable
@@ -130,7 +130,8 @@ def canonical_name(stem: str) -> str | None:
     youtube_id, start, end = parsed
     if end is not None and end <= start:
         return None
-    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end)
+    trim_format = FINE_FORMAT if "." in stem else TRIM_FORMAT
+    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end, trim_format)
 
 
 def examine(found: Found, whole: bool = True) -> Quality:
