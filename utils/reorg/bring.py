@@ -257,7 +257,7 @@ def length_remark(name: str, worth: Quality) -> str:
     named = parsed[2] - parsed[1]
     if abs(worth.duration - named) <= NAME_TOLERANCE:
         return ""
-    return f"lasts {worth.duration:.2f} s, where its name says {named}"
+    return f"lasts {worth.duration:.2f} s, where its name says {named:g}"
 
 
 # Seconds a file. A rename on a disk of this machine takes 20 us, most of it in Python, and threads
