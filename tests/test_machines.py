@@ -15,7 +15,6 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
-from utils.download.pace import MachinePace
 from utils.files import run_folder
 from utils.lists.ava import read_windows
 from utils.machines import (
@@ -141,14 +140,6 @@ def test_a_line_that_comes_while_reports_are_read_does_no_harm(tmp_path: Path) -
     with other.open("a") as file:
         file.write(line.format("c"))
     assert [*found, *(row[0] for row in rows)] == ["a", "b"]
-
-
-def test_a_torn_state_of_the_pace_is_a_fresh_one(tmp_path: Path) -> None:
-    pace = MachinePace(tmp_path, 0.0, 60.0)
-    pace.blocked(pace.wait_turn(), "bot_check")
-    (state,) = tmp_path.glob("pace-*.json")
-    state.write_text("")
-    assert pace.pause_left() is None
 
 
 def test_only_a_machines_own_leftovers_are_cleared_at_once(

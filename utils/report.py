@@ -88,6 +88,7 @@ class Result:
     seconds: float = 0.0
     bytes: int = 0
     message: str = ""
+    height: int = 0  # lines of the video that it was cut from, its shorter side; 0: unknown
     finished_at: str = ""
 
     @classmethod
@@ -121,6 +122,7 @@ class Result:
 
 LONGEST_LINE = 8192  # bytes; more than any line of a report
 RESULT_COLUMNS = tuple(column.name for column in fields(Result))
+LATER_COLUMNS = ("height",)  # which reports of older versions lack
 
 
 def now() -> str:
@@ -146,6 +148,8 @@ class ReportFile:
         self.columns = tuple(columns)
         self._writing = threading.Lock()  # threads of one run write, and NFS does not append
         header = csv_text([self.columns])
+        if _check_header(path, self.columns) and _lacks_columns(path, self.columns):
+            _add_columns(path, self.columns)
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
         try:
             if torn and header.startswith(torn):
@@ -266,10 +270,35 @@ def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
         return False
     except OSError as error:
         raise UserError(f"cannot read the report {path}: {error.strerror}") from error
-    header = csv_text([columns])
-    if not header.startswith(first):
+    if not csv_text([columns]).startswith(first) and first != _older_header(columns):
         raise UserError(f"{path} is not a report of this script: move it away")
     return True
+
+
+def _older_header(columns: Sequence[str]) -> str:
+    return csv_text([[each for each in columns if each not in LATER_COLUMNS]])
+
+
+def _lacks_columns(path: Path, columns: Sequence[str]) -> bool:
+    older = _older_header(columns)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return older != csv_text([columns]) and file.readline() == older
+
+
+def _add_columns(path: Path, columns: Sequence[str]) -> None:
+    """Write a report of an older version anew, with the columns that have come since."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(read_report(path, columns))
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DiskFull(path.parent) from error
+        raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -280,6 +309,7 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
     if not _check_header(path, tuple(columns)):
         return
     width, header = len(columns), list(columns)
+    later = [columns.index(name) for name in LATER_COLUMNS if name in columns]
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         for line in file:
             if not line.endswith("\n"):
@@ -291,6 +321,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
                     continue
             else:
                 row = line.rstrip("\r\n").split(",")
+            if later and len(row) + len(later) == width:  # written by an older version
+                for at in later:
+                    row.insert(at, "")
             if len(row) != width or row == header:
                 continue
             if columns[-1] == "finished_at" and not row[-1].endswith("Z"):
