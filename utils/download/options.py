@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from utils.cli import non_negative_float, positive_int
+from utils.cli import non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
 from utils.download.chain import parse_sources
 from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
@@ -18,7 +18,8 @@ from utils.web import Web
 GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube lets through before it blocks
 
 
-def add_list_options(parser: argparse.ArgumentParser) -> None:
+def add_list_options(parser: argparse.ArgumentParser, draws: bool = True) -> None:
+    """Which clips of which lists. draws: with the options that choose clips at random."""
     group = parser.add_argument_group("which clips")
     add_input_csv(group)
     group.add_argument(
@@ -35,6 +36,29 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="only part I of N, counted from 1, for machines that share the work (default: 1/1)",
     )
+    if draws:
+        group.add_argument(
+            "--sample",
+            dest="draw_sample",
+            type=positive_int,
+            metavar="N",
+            help="N clips at random, the same for everybody with the same --seed",
+        )
+        group.add_argument(
+            "--per_class",
+            dest="draw_per_class",
+            type=positive_int,
+            metavar="N",
+            help="at most N clips per label, at random",
+        )
+        group.add_argument(
+            "--seed",
+            dest="draw_seed",
+            type=non_negative_int,
+            default=0,
+            metavar="N",
+            help="seed of --sample and --per_class",
+        )
     add_trim_format(group)
 
 

@@ -59,6 +59,9 @@ def read_wanted(
         splits=frozenset(same_split(split) for split in args.split),
         shard=args.shard,
         limit=args.limit,
+        sample=getattr(args, "draw_sample", None),
+        per_class=getattr(args, "draw_per_class", None),
+        seed=getattr(args, "draw_seed", 0),
     )
     tell = None if args.quiet else say
     lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form_of(args))
@@ -109,6 +112,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
     say_statement(
         [
             ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
+            *(("", form) for form in lists.forms()),
             ("clips", f"{len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out"),
             ("", not_wanted if lists.not_wanted else ""),
             ("", "read up to --limit, and no further" if lists.is_cut_short else ""),

@@ -130,6 +130,13 @@ class ClipLists:
                 " is this a list?"
             )
 
+    def forms(self) -> list[str]:
+        """The forms in which the lists were read, each once, and how their clips are named."""
+        forms = list(dict.fromkeys(each.form for each in self.files))
+        if self.trim_format == FINE_FORMAT:
+            forms.append(f"names with fractions of a second ({FINE_FORMAT})")
+        return forms
+
     def extend(self, other: ClipLists) -> None:
         """Take the files and rows of other lists, too."""
         self.file_at.extend(at + len(self.files) for at in other.file_at)
