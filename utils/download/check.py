@@ -40,10 +40,11 @@ from utils.download.youtube_extract import (
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
-from utils.files import free_bytes, names_in, run_folder, set_aside
+from utils.files import free_bytes, names_in, set_aside
 from utils.lists.official import DEEPMIND, with_slash
 from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import ALL_LISTS
+from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped, run_child, stop_on_signals

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from utils.cli import Tell
 from utils.clip import ID_PATTERN, Clip, parse_clip_name, trim_format
 from utils.errors import UserError
-from utils.files import make_folder, publish, run_folder
+from utils.files import make_folder, publish
 from utils.lists.forms import ROLES, open_list, read_time
 from utils.lists.reading import clips_in, lists_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
+from utils.machines import run_folder
 from utils.process import sleep
 from utils.report import format_time
 from utils.tar import BadTar, TarStream
