@@ -332,16 +332,17 @@ def _settle_annotations(folder: Path, workspace: Path) -> str:
     return ""
 
 
-def add_input_csv(group: argparse._ActionsContainer) -> None:
-    """`--input_csv`, and how lists of other forms are read."""
+def add_input_csv(group: argparse._ActionsContainer, fetches: bool = True) -> None:
+    """`--input_csv`, and how lists of other forms are read. fetches: missing official lists are."""
     group.add_argument(
         "--input_csv",
         nargs="+",
         type=Path,
         default=[LISTS_FOLDER],
         metavar="LIST",
-        help="lists (CSV, TSV, JSON; .gz too), folders of *.csv, names of official lists such as"
-        " kinetics-400_val; official lists that are missing are fetched (default: all twelve)",
+        help="lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such as"
+        f" kinetics-400_val{'; missing ones are downloaded' if fetches else ''} (default: the"
+        " twelve official lists)",
     )
     add_form_options(group)
 
