@@ -203,7 +203,8 @@ def fetch(
     plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Ask the sources for what is missing, and write down what becomes of each clip."""
-    tally = DownloadTally()
+    heights = [each for each in (args.short_side, args.max_height) if each]
+    tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 
     def record(result: Result) -> None:

@@ -36,6 +36,7 @@ from utils.download.youtube_extract import (
     read_info,
     run_ytdlp,
     section_inputs,
+    try_ytdlp,
 )
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
@@ -422,22 +423,14 @@ def _findings(args: argparse.Namespace, folder: Path) -> Iterator[Finding]:
             yield Finding(name, NOT_OK, str(error))
 
 
-NO_ADDRESS = "You must provide at least one URL"
-
-
 def try_tools(args: argparse.Namespace) -> None:
     """Whether ffmpeg encodes and yt-dlp starts, with the user's arguments. Raises UserError."""
     require_encoder(find_ffmpeg(args.ffmpeg), "libx264")
     if "youtube" not in args.source:
         return
-    # Without an address it has nothing to do but to read its arguments, and says so.
-    argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", *args.ytdlp_args]
-    done = run_child(argv, timeout=60)
-    said = last_line(done)
-    if NO_ADDRESS not in done.stderr and done.returncode == 2 and "error: " in said:
-        raise UserError(f"--ytdlp_args: {said.partition('error: ')[2]}")
-    if NO_ADDRESS not in done.stderr and done.returncode != 0:
-        raise UserError(f"yt-dlp does not start ({said or 'it says nothing'}): {INSTALL}")
+    problem = try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser)
+    if problem:
+        raise UserError(problem)
     if is_youtube(args.url_base) and not _has_js_runtime(args):
         say(f"warning: no JavaScript runtime, and YouTube needs one: {INSTALL}")
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from utils.cli import clock, plural, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.clip import Clip
 from utils.download.common import Run, is_gone
 from utils.download.options import videos_per_hour, youtube_name
@@ -164,6 +164,8 @@ HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 class DownloadTally(Tally):
     """Also which source gave how many, and whether video after video meets what no wait mends."""
 
+    asked_height: int = 0  # lines; 0: as many as there are
+    low: Counter[int] = field(default_factory=Counter)  # clips by lines, of videos with fewer
     sources: Counter[str] = field(default_factory=Counter)
     hopeless: str = ""  # the reason that they met
     _reason: str = ""
@@ -173,6 +175,7 @@ class DownloadTally(Tally):
         super().add(outcome)
         if outcome.is_on_disk:
             self.sources[outcome.source] += 1
+            self.low[outcome.height] += 0 < outcome.height < self.asked_height
         if outcome.reason != self._reason:
             self._reason, self._videos = outcome.reason, set()
         if outcome.reason in HOPELESS:
@@ -189,6 +192,14 @@ class DownloadTally(Tally):
             of = f" ({sources})" if status == DOWNLOADED else ""
             lines.append(f"  {status} {count:,}{of}")
             lines += [f"  {line}" for line in self.reason_lines(REASONS, status)]
+            if status == DOWNLOADED and (low := self.low.total()):
+                heights = ", ".join(
+                    f"{n:,} of {lines_}" for lines_, n in sorted((+self.low).items())
+                )
+                lines.append(
+                    f"    below {self.asked_height} lines {low:,} ({low / count:.0%}): {heights};"
+                    " docs/youtube.md says why"
+                )
         return lines
 
 
@@ -214,14 +225,17 @@ def finish(
             say(f"refused: {plural(refused, 'row')} of the lists, see `invalid` in the report")
         say(report_line(report, out / REPORT_NAME))
         say_next_steps(plan, tally, run, on_disk)
-    return exit_code(tally, out, on_disk == wanted and not refused)
+    code = exit_code(tally, out, on_disk == wanted and not refused)
+    if run.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
+        raise UserError(run.pace.problem)
+    return code
 
 
 def say_next_steps(plan: Plan, tally: DownloadTally, run: Run, on_disk: int) -> None:
     """What to type next, and what it will do."""
     missing = len(plan.lists.clips) - on_disk
     gone = tally.statuses[UNAVAILABLE] + plan.not_again
-    if run.pace.stop_on_block and run.pace.blocks:
+    if run.pace.stop_on_block and run.pace.blocks and not run.pace.problem:
         say("YouTube blocks: wait an hour, or give --cookies, before you go on")
     if missing > gone:
         say_next(f"fetches the {missing - gone:,} that are still to be had")
