@@ -50,6 +50,11 @@ CHUNK = 64 << 10
 # Without a limit the kernel takes megabytes that no client ever reads, and the log counts them.
 SEND_BUFFER = 64 << 10
 HTML = b"<!DOCTYPE html><html><body>Before you continue to YouTube</body></html>"
+# What yt-dlp needs of YouTube's pages: the address of the player, and its stamp. And of its API.
+PAGE = b"""<html><script>ytcfg.set({"PLAYER_JS_URL": "/s/player/0123abcd/base.js"});</script>
+<script>var ytInitialData = {"contents": {"none": 1}}; var a = {signatureTimestamp:20000};</script>
+</html>"""
+OTHER = b'{"contents": {"none": 1}}'
 TYPES = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
@@ -497,6 +502,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with self._logged() as request:
             content = self.standin.find(request) if request.target != "other" else None
+            if request.server == "https":
+                content = PAGE
             # HEAD is only a question about the file: it uses no knob up.
             knob = Knob() if self.command == "HEAD" else self.standin.effects(request)
             if self._is_turned_away(knob):
@@ -524,7 +531,7 @@ class _Handler(BaseHTTPRequestHandler):
             youtube_id = str(json.loads(body).get("videoId") or "")
         with self._logged(youtube_id) as request:
             if request.target != "player":
-                self._refuse(404, Knob())
+                self._send(OTHER, "application/json; charset=utf-8", Knob(no_range=True))
                 return
             refused = self.standin.blocked(self.client_address[0])
             knob = self.standin.effects(request)

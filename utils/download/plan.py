@@ -122,7 +122,7 @@ def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> Non
 
 
 def pace_in_words(videos: int, args: argparse.Namespace) -> str:
-    """`, at most 300 videos an hour, so 2:30:00 or more`; nothing where YouTube is not asked."""
+    """`, at most 200 videos an hour, so 2:30:00 or more`; nothing where YouTube is not asked."""
     rate = videos_per_hour(args)
     if "youtube" not in args.source or not rate:
         return ", no limit of pace" if "youtube" in args.source else ""
