@@ -238,7 +238,7 @@ def test_portrait_video_is_chosen_by_its_shorter_side(
     assert row["height"] == str(lines)
 
 
-@pytest.mark.parametrize("target", ["player", "watch"])
+@pytest.mark.parametrize("target", [pytest.param("player", marks=pytest.mark.slow), "watch"])
 def test_an_answer_without_end_is_bounded(
     target: str, standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
