@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.download.pace import Attempted, Pace
-from utils.files import run_folder
+from utils.machines import run_folder
 from utils.parallel import run_parallel
 from utils.runs.cluster import open_cluster
 

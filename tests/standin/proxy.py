@@ -17,7 +17,7 @@ class Proxy:
     """
 
     def __init__(self, leads: Mapping[str, str] | None = None) -> None:
-        leads = leads or {}
+        ways = dict(leads or {})
         self.asked: list[str] = []
         asked = self.asked
 
@@ -27,7 +27,7 @@ class Proxy:
 
             def do_CONNECT(self) -> None:
                 asked.append(f"CONNECT {self.path}")
-                host, _, port = leads.get(self.path, self.path).partition(":")
+                host, _, port = ways.get(self.path, self.path).partition(":")
                 with socket.create_connection((host, int(port)), 20) as upstream:
                     self.send_response(200)
                     self.end_headers()
