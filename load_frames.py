@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Load a clip, or a chunk of one, into a numpy array: exact frames, at the speed of frame dumps.
 
 In Python:
