@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Download the clips of Kinetics lists into one flat folder: each clip once, checked, resumable.
 
 examples:

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """AVA-Kinetics annotations become a download list, and annotations in terms of the clips.
 
 examples:

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip
 
 if TYPE_CHECKING:
     from clipreader.frame_source import FrameSource
