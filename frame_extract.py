@@ -108,7 +108,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         check_complete(source)
         fps = Fraction(settings.fps)
         shown = pictures_of(source, fps)
-        numbers = wanted_numbers(source, fps, len(shown), task.key_times, settings.window)
+        numbers = wanted_numbers(source, shown, task.key_times, settings.window)
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)
