@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import date
@@ -313,25 +313,26 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
         done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
-        try:
-            info = read_info(done, options.url_base)
+        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
+        try:  # without the tracebacks of --verbose, whose lines of code name reasons, too
+            info = read_info(replace(done, stderr="\n".join(said)), options.url_base)
         except FetchError as error:
             yield _failed(name, error, args)
             continue
-        yield _extracted(name, info, done.stderr, args)
+        yield _extracted(name, info, said, args)
         if not is_cut:
             is_cut = True
             yield _cut_section(info, options, folder, proxy)
 
 
 def _extracted(
-    name: str, info: dict[str, Any], log: str, args: argparse.Namespace
+    name: str, info: dict[str, Any], log: Sequence[str], args: argparse.Namespace
 ) -> tuple[str, str, str, str]:
-    if classify(log) == "cookies":  # yt-dlp went on as a guest
+    if any(classify(line) == "cookies" for line in log):  # yt-dlp went on as a guest
         return name, NOT_OK, "the account's cookies have expired", REASONS["cookies"][1]
     formats = info.get("formats") or [info]
     usable = [each for each in formats if str(each.get("url", "")).startswith("http")]
-    clients = re.findall(r"Downloading (.+?) player API JSON", log)
+    clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(log))
     client = f"client {', '.join(dict.fromkeys(clients))}; " if clients else ""
     text = f"{args.check_id}: {client}{len(usable)} of {len(formats)} formats with an address"
     return (name, OK, text, "") if usable else (name, NOT_OK, text, UPDATE)
