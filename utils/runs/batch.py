@@ -17,7 +17,7 @@ from typing import Any
 from utils.cli import add_num_jobs, existing_folder, plural, say
 from utils.errors import UserError
 from utils.files import find_videos
-from utils.lists.fetching import add_trim_format
+from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
 from utils.report import FAILED, MADE_REASONS, WRITTEN
 from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
@@ -51,7 +51,8 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="only the clips of these lists (.csv files, or folders of them)",
     )
-    add_trim_format(group, "how the clips of --only write times in their names")
+    add_form_options(group)
+    add_trim_format(group)
     group.add_argument(
         "--overwrite", action="store_true", help="make anew what is there; each replaced when done"
     )
@@ -79,9 +80,11 @@ def plan_batch(
     lists folders and asks for no single file.
     """
     clips, twice = find_videos(args.videos_dir, args.output_dir)
+    if not clips:
+        raise UserError(f"{args.videos_dir} contains no videos")
     without = 0
     if args.only:
-        names = frozenset(read_lists(find_lists(args.only), trim_format=args.trim_format).clips)
+        names = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)
         without = len(names - {posixpath.basename(clip) for clip in clips})
         only = names if only is None else names & only
     if only is not None:
@@ -144,11 +147,12 @@ def finish(batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, m
     open_still = len(batch.to_do) - written
     missing = open_still + len(batch.twice) + batch.without_video
     if missing or (batch.to_do and not args.quiet):
-        say_end(f"{written:,} written, {failed:,} failed")
+        done = written + failed
+        say_end(done, len(batch.to_do), "clip", f"{written:,} written, {failed:,} failed")
         for line in tally.reason_lines(MADE_REASONS, FAILED):
             say(line)
         say(more)
         say(f"report: {report}")
         if open_still:
-            say_next(f"takes the {open_still:,} that are still open")
+            say_next(f"processes the {plural(open_still, 'remaining clip')}")
     return exit_code(tally, args.output_dir, not missing)

@@ -10,7 +10,7 @@ from typing import Any
 from utils.cli import frame_rate, non_negative_float, positive_int
 from utils.run import Lines
 from utils.video.ffmpeg import Encode
-from utils.video.inspect import Video
+from utils.video.whole import Video
 
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
 COPIED_AUDIO = frozenset({"aac", "mp3"})  # what every player takes from an mp4
