@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipreader.media import open_media, ratio
 from utils.clip import clip_window
 from utils.packages import Streak, describe
 from utils.page.dataset import Dataset
@@ -30,8 +29,6 @@ from utils.process import STOP, Stopped
 from utils.run import Progress
 
 if TYPE_CHECKING:
-    import av
-
     from clipreader.pixels import Array
 
 EDGE_BYTES = 1 << 16  # of each end of a file: what is the same there is compared whole
@@ -189,7 +186,7 @@ def look_at_clip(task: LookTask) -> ClipLook:
     """Probe a clip, or make its picture; never raises."""
     import av
 
-    from clipreader.errors import ClipError
+    from clipreader.media import ClipError
 
     look = ClipLook(task.name, task.listed_seconds, task.form)
     try:
@@ -226,11 +223,48 @@ def _picture(task: LookTask, look: ClipLook) -> ClipLook:
 
 def _probe(task: LookTask, look: ClipLook) -> ClipLook:
     """What the packets tell, and the frames and the sound where these look odd."""
+    from clipreader.media import open_clip, picture_stream
+    from clipreader.packets import packets_of
+
     look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
-    with open_media(task.path) as container:
-        look, is_plain, is_still, is_quiet = _read_packets(container, look)
-    if is_plain or is_still:
+    with open_clip(task.path) as container:
+        found = packets_of(container)
+        if found.missing:
+            raise ValueError(found.missing)
+        container.seek(0)
+        stream = picture_stream(container)
+        assert stream is not None  # of a file with frames
+        stream.thread_type = "NONE"
+        first = next(container.decode(stream))
+        is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
+    picture, sound = found.picture, found.sound
+    base, pixels = picture.time_base, found.width * found.height
+    # (pts, bytes, is a key frame)
+    frames = [(pts, picture.sizes[at], picture.keys[at]) for pts, at in picture.shown()]
+    seconds = float(found.end)
+    # The longest stretch from one key frame to before the next: in seconds, and in frames.
+    keys = [place for place, (_, _, is_key) in enumerate(frames) if is_key] or [0]
+    times = [*(float(pts * base - found.zero) for pts, _, _ in frames), seconds]
+    stretches = zip(keys, [*keys[1:], len(frames)], strict=True)
+    apart, count = max((times[after] - times[key], after - key) for key, after in stretches)
+    look = replace(
+        look,
+        width=found.width,
+        height=found.height,
+        fps=float(found.rate),
+        seconds=seconds,
+        kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
+        pixel_bits=sum(size for _, size, _ in frames) * 8 / pixels / len(frames),
+        codec=picture.codec,
+        audio_codec=sound.codec if sound else "",
+        key_seconds=apart,
+        key_frames=count,
+    )
+    between = sorted(size for _, size, is_key in frames if not is_key)
+    least = max(ODD_BYTES, ODD_BITS * pixels / 8)
+    if is_plain or not between or between[len(between) // 2] < least:
         look = _look_closer(task.path, look, is_plain)
+    is_quiet = sound is not None and sum(sound.sizes) < ODD_SOUND * seconds
     return replace(look, peak=_sound_peak(task.path)) if is_quiet else look
 
 
@@ -241,55 +275,6 @@ def hash_edges(path: Path) -> str:
         file.seek(max(0, file.seek(0, os.SEEK_END) - EDGE_BYTES))
         digest.update(file.read())
     return digest.hexdigest()
-
-
-def _read_packets(
-    container: av.container.InputContainer, look: ClipLook
-) -> tuple[ClipLook, bool, bool, bool]:
-    """The look of the packets; whether the first frame is plain, packets small, sound small."""
-    if not container.streams.video:
-        raise ValueError("no video stream")
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"
-    base, rate = ratio(stream.time_base) or 1, ratio(stream.average_rate) or 0
-    audio = container.streams.audio[0] if container.streams.audio else None
-    frames: list[tuple[int, int, bool]] = []  # (pts, bytes, is a key frame)
-    end = sound = 0
-    for packet in container.demux([s for s in (stream, audio) if s is not None]):
-        if packet.stream is audio:
-            sound += packet.size
-        elif packet.pts is not None and not packet.is_discard:
-            frames.append((packet.pts, packet.size, packet.is_keyframe))
-            end = max(end, packet.pts + (packet.duration or 0))
-    if not frames:
-        raise ValueError("a video stream without frames")
-    container.seek(0)
-    first = next(container.decode(stream))
-    frames.sort()
-    seconds, pixels = float(end * base), first.width * first.height
-    # The longest stretch from one key frame to before the next: in ticks, and in frames.
-    keys = [place for place, (_, _, is_key) in enumerate(frames) if is_key] or [0]
-    times = [*(pts for pts, _, _ in frames), end]
-    stretches = zip(keys, [*keys[1:], len(frames)], strict=True)
-    ticks, apart = max((times[after] - times[key], after - key) for key, after in stretches)
-    look = replace(
-        look,
-        width=first.width,
-        height=first.height,
-        fps=float(rate),
-        seconds=seconds,
-        kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
-        pixel_bits=sum(size for _, size, _ in frames) * 8 / pixels / len(frames),
-        codec=stream.codec_context.name,
-        audio_codec=audio.codec_context.name if audio is not None else "",
-        key_seconds=float(ticks * base),
-        key_frames=apart,
-    )
-    between = sorted(size for _, size, is_key in frames if not is_key)
-    least = max(ODD_BYTES, ODD_BITS * pixels / 8)
-    is_still = not between or between[len(between) // 2] < least
-    is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
-    return look, is_plain, is_still, audio is not None and sound < ODD_SOUND * seconds
 
 
 def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
@@ -332,8 +317,10 @@ def _sound_peak(path: Path) -> float:
     """The loudest sample, as a part of full scale."""
     import numpy as np
 
+    from clipreader.media import open_clip
+
     peak = 0.0
-    with open_media(path) as container:
+    with open_clip(path) as container:
         for frame in container.decode(audio=0):
             samples = frame.to_ndarray()
             loudest = float(np.abs(samples.astype(np.float64)).max(initial=0))
