@@ -54,9 +54,10 @@ from utils.cli import (
     teller,
 )
 from utils.errors import UserError
-from utils.files import make_folder, run_folder
+from utils.files import make_folder
 from utils.lists.classes import CLASSES
 from utils.lists.fetching import add_input_csv, add_lists_base, add_trim_format
+from utils.machines import run_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known

@@ -20,7 +20,7 @@ from tests.standin.mirror import Mirror
 from tests.standin.server import StandIn
 from utils.cli import Parser
 from utils.errors import UserError
-from utils.files import run_folder
+from utils.machines import run_folder
 from utils.report import report_paths
 from utils.runs.cluster import add_cluster_options, check_dask, open_cluster
 

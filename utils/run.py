@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, say
-from utils.files import DiskFull, make_folder, run_folder
+from utils.errors import DiskFull
+from utils.files import make_folder
+from utils.machines import run_folder
 from utils.packages import Streak
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from utils.cluster.head import Cluster
 
 YOUTUBE = "https://www.youtube.com/watch?v="
+CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
 
 
@@ -37,6 +38,7 @@ class FetchOptions:
     ytdlp_args: tuple[str, ...] = ()
     url_base: str = YOUTUBE
     timeout: float = 600.0
+    check_id: str = CHECK_ID
 
     @property
     def source_name(self) -> str:

@@ -1,8 +1,4 @@
-"""Videos on a Dask cluster: what each of its processes does, and what the head makes of it.
-
-Between `sources/youtube` and `youtube_video`. A machine has one limiter for all of its processes;
-when YouTube blocks it, its videos go back to the head and from there to other machines.
-"""
+"""Fetch videos on the processes of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -10,34 +6,18 @@ import functools
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from utils.clip import Clip
 from utils.cluster.tasks import Block, Partly
 from utils.download.common import FetchOptions, Run
-from utils.download.pace import HOLD_SECONDS, MachinePace
-from utils.download.youtube_sections import SectionLuck
-from utils.download.youtube_video import TRIES, fetch_video
+from utils.download.pace import Attempted, Pace
 from utils.machines import own_folder
-from utils.process import STOP, Stopped
+from utils.process import STOP
 from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, read_report
 from utils.video.ffmpeg import find_ffmpeg
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
-
-
-@dataclass(frozen=True)
-class VideoTask:
-    """The clips of one video. `number` says which of the proxies takes the first try.
-
-    blocks: how many blocks it has met. Where it may be the video's own data that is refused, it is
-    not sent on for ever: after some it waits where it is, and is written off as on one machine.
-    """
-
-    number: int
-    clips: tuple[Clip, ...]
-    blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,24 +31,22 @@ class There:
 
 
 def fetch_on_cluster(
-    videos: Iterable[tuple[int, tuple[Clip, ...]]], run: Run, cluster: Cluster
+    videos: Iterable[Any], run: Run, cluster: Cluster
 ) -> Generator[list[Result], None, None]:
-    """The results of each video, as `fetch_video` gives them."""
+    """The results of each video."""
     pace = run.pace
     per_hour = 3600 / pace.interval if pace.interval else 0.0
     there = There(run.options, cluster.ffmpeg, per_hour, pace.first_pause)
 
-    def lost(task: VideoTask, how: str) -> tuple[list[Result], bool]:
+    def lost(task: Any, how: str) -> tuple[list[Result], bool]:
         source = run.options.source_name
-        there = {result.clip: result for result in _written_down(run.options.workspace)}
+        known = {result.clip: result for result in _written_down(run.options.workspace)}
         unknown = (Result.of(clip, "unknown", source, message=how) for clip in task.clips)
-        return [there.get(result.clip, result) for result in unknown], False
+        return [known.get(result.clip, result) for result in unknown], False
 
-    tasks = (VideoTask(number, clips) for number, clips in videos)
     told: set[str] = set()
-    for results, is_block in cluster.run(functools.partial(fetch_there, there), tasks, lost):
-        if is_block:
-            pace.count_block()
+    for results, is_block in cluster.run(functools.partial(fetch_there, there), videos, lost):
+        pace.blocks += is_block
         told.update(result.clip for result in results)
         yield results
     if STOP.is_set():
@@ -81,38 +59,36 @@ def _written_down(workspace: Path) -> Iterator[Result]:
         for row in read_report(path, RESULT_COLUMNS):
             yield Result(
                 *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
-                *(int(row[7]), float(row[8]), int(row[9])),
-                *(row[10], row[11]),
+                *(int(row[7]), float(row[8]), int(row[9]), row[10], int(row[11] or 0), row[12]),
             )
 
 
-def fetch_there(there: There, task: VideoTask) -> Partly:
+def fetch_there(there: There, task: Any) -> Partly:
     """The worker, in a process of the cluster: (results, whether it met a new block)."""
+    from utils.download.youtube import attempt_video
+
     folder = own_folder(there.options.workspace)
     options = replace(there.options, workspace=folder, ffmpeg=find_ffmpeg(there.ffmpeg))
-    pace, luck = _of_this_process(there)
-    pace.hold_seconds = HOLD_SECONDS if task.blocks <= TRIES else float("inf")
+    pace = _of_this_process(there)
     results: list[Result] = []
-    before = pace.blocks
+    attempted, before = None, pace.blocks
+    turn = pace.wait_turn()
     try:
         with ReportFile(folder / REPORT_NAME, RESULT_COLUMNS) as report:
-            record = report.append_result
-            results = fetch_video(task.clips, options, pace, luck, task.number, record)
-    except Stopped:
-        if STOP.is_set():
-            raise
+            for made in attempt_video(task, options):
+                if isinstance(made, Attempted):
+                    attempted = made
+                else:
+                    results.append(made)
+                    if made.is_on_disk:
+                        report.append_result(made)
+    finally:
+        released, rest = pace.end(turn, attempted)
     is_block = pace.blocks > before
-    finished = {result.clip for result in results}
-    rest = tuple(clip for clip in task.clips if clip.name not in finished)
-    block = pace.pause_left()
-    return Partly(
-        (results, is_block),
-        VideoTask(task.number, rest, task.blocks + is_block) if rest else None,
-        Block(*block) if block else None,
-    )
+    block = Block(attempted.reason, pace.first_pause) if attempted and is_block else None
+    return Partly(([*results, *released], is_block), rest, block)
 
 
 @functools.cache
-def _of_this_process(there: There) -> tuple[MachinePace, SectionLuck]:
-    pace = MachinePace(there.options.workspace, there.videos_per_hour, there.pause_seconds)
-    return pace, SectionLuck()
+def _of_this_process(there: There) -> Pace:
+    return Pace(there.videos_per_hour, there.pause_seconds)

@@ -140,7 +140,7 @@ def _read_reports(data: Dataset) -> int:
     for path in paths:
         for row in read_report(path, RESULT_COLUMNS):
             lines += 1
-            name, status, finished_at = row[0], row[4], row[11]
+            name, status, finished_at = row[0], row[4], row[-1]
             if status not in _PLACE:
                 continue
             if row[10] != NOBODY_ASKED:  # else it is no sign of the pace

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import plural
-from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, publish
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
 from utils.run import Progress
