@@ -64,7 +64,7 @@ PAGE_NAME = "report.html"
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
-    add_list_options(parser)
+    add_list_options(parser, fetches=False)
     group = parser.add_argument_group("what the page shows")
     group.add_argument(
         "--out",

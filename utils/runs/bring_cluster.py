@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from utils.process import Stopped
-from utils.reorg.bring import pass_over_same, settle_rivals, weigh
-from utils.reorg.gather import Found, Group, Job, Outcome, Quality
+from utils.reorg import ClipFiles, Filed, Found, HowToBring, Quality, bring_best, skip_same, weigh
 
 if TYPE_CHECKING:
     from utils.cluster.head import Cluster
@@ -24,24 +23,24 @@ if TYPE_CHECKING:
 class ToWeigh:
     """The files of a clip that are to be decoded, and what became of its others."""
 
-    group: Group
+    group: ClipFiles
     rivals: tuple[Found, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Filed, ...]
 
 
 Weighed = tuple[ToWeigh, dict[str, Quality]]
 
 
-def settle_on_cluster(
-    chunks: Iterable[Sequence[Group]], job: Job, cluster: Cluster
-) -> Iterator[list[Outcome]]:
-    """`settle` for the groups of all chunks, as their files come back from the workers."""
-    ready: deque[list[Outcome]] = deque()
+def bring_on_cluster(
+    chunks: Iterable[Sequence[ClipFiles]], how: HowToBring, cluster: Cluster
+) -> Iterator[list[Filed]]:
+    """Bring in the clips of all chunks, as their files come back from the workers."""
+    ready: deque[list[Filed]] = deque()
 
     def tasks() -> Iterator[ToWeigh]:
         for chunk in chunks:
             for group in chunk:
-                outcomes, rivals = pass_over_same(group, job)
+                outcomes, rivals = skip_same(group, how)
                 if rivals:
                     yield ToWeigh(group, tuple(rivals), tuple(outcomes))
                 else:
@@ -49,7 +48,7 @@ def settle_on_cluster(
 
     with suppress(Stopped), closing(cluster.run(weigh_there, tasks(), lost)) as weighed:
         for task, worth in weighed:
-            settled = settle_rivals(task.group, list(task.rivals), worth, job)
+            settled = bring_best(task.group, list(task.rivals), worth, how)
             yield [*task.outcomes, *settled]
             while ready:
                 yield ready.popleft()
