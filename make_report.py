@@ -43,6 +43,7 @@ from utils.cli import (
 from utils.download.mirror import NAME as MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
+from utils.lists.official import form_words
 from utils.packages import check_packages
 from utils.page.content import TABLES, Content, check_outputs, numbers, write_page
 from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
@@ -176,8 +177,7 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tup
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        if args.trim_format != "%06d":
-            words += ["--trim_format", args.trim_format]
+        words += form_words(args)
         what = f"fetches the {plural(total.to_try, 'clip')} that are still to be had"
         steps.append((shlex.join(map(str, words)), what))
     if total.gone and not any(source == MIRROR for source in counts.sources):

@@ -19,7 +19,14 @@ from itertools import islice
 from pathlib import Path
 
 from utils.cli import say
-from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name
+from utils.clip import (
+    AVA_DURATION,
+    AVA_TIME_END,
+    FINE_FORMAT,
+    TRIM_FORMAT,
+    clip_name,
+    parse_clip_name,
+)
 from utils.errors import is_disk_full
 from utils.files import copy_new, move_across, move_new, publish_new, set_aside
 from utils.machines import TEMP_FOLDER
@@ -185,7 +192,8 @@ def canonical_name(stem: str) -> str | None:
     youtube_id, start, end = parsed
     if end is not None and end <= start:
         return None
-    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end)
+    trim_format = FINE_FORMAT if "." in stem else TRIM_FORMAT
+    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end, trim_format)
 
 
 def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:

@@ -45,9 +45,9 @@ from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
 from utils.files import free_bytes, names_in, set_aside
-from utils.lists.fetching import with_slash
-from utils.lists.official import DEEPMIND, OfficialList
+from utils.lists.official import DEEPMIND, with_slash
 from utils.lists.reading import ClipLists, find_lists
+from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import run_in_processes
@@ -267,7 +267,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
     """The official lists: one HEAD request, through each proxy."""
-    url = with_slash(args.lists_base or DEEPMIND) + OfficialList("400", "val").archive
+    url = with_slash(args.lists_base or DEEPMIND) + ALL_LISTS[0].archive
     yield from _heads("lists", url, args, "try again, or use --lists_base")
 
 

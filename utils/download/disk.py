@@ -7,13 +7,12 @@ nearly every key frame of AVA-Kinetics lies in its video's Kinetics-700 clip.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from utils.clip import Clip, clip_window
+from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.common import FetchOptions, Run
 from utils.download.taking import Taken, cut_from, result_of, take_linked
 from utils.parallel import run_parallel
@@ -22,9 +21,6 @@ from utils.video.mp4_length import measure_clip
 from utils.video.probe import DURATION_TOLERANCE, BadClip
 
 NAME = "clips"  # in the report
-CLIP_FILE = re.compile(
-    r"([A-Za-z0-9_-]{11})_(\d{1,9}(?:\.\d{1,3})?)(?:_(\d{1,9}(?:\.\d{1,3})?))?\.mp4", re.ASCII
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +48,8 @@ class DiskIndex:
         """The clips of a video. Names are read here, for most are never looked at."""
         clips = []
         for folder, file in self.videos.get(youtube_id, []):
-            if found := CLIP_FILE.fullmatch(file):
-                end = None if found[3] is None else float(found[3])
-                clips.append(DiskClip(folder, file, float(found[2]), end))
+            if found := parse_clip_name(file.removesuffix(".mp4")):
+                clips.append(DiskClip(folder, file, *found[1:]))
         return clips
 
 

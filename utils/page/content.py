@@ -84,7 +84,7 @@ class Content:
 
     @property
     def leaks(self) -> list[tuple[str, str, int]]:
-        return find_leaks(self.data.rows)
+        return find_leaks(self.data.lists)
 
     @property
     def answer(self) -> str:

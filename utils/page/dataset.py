@@ -18,10 +18,9 @@ from utils.clip import Clip, clip_window
 from utils.download.common import NOT_ASKED as NOBODY_ASKED
 from utils.download.plan import read_wanted
 from utils.errors import UserError
-from utils.lists.classes import join_classes
 from utils.lists.official import needed_lists
-from utils.lists.reading import same_split, without_garbage_collection
-from utils.lists.versions import ID_LENGTH, Part, Rows, parts_of_videos, read_rows, shared_videos
+from utils.lists.reading import ClipLists, without_garbage_collection
+from utils.lists.versions import Part, join_classes, parts_of_videos, same_split, shared_videos
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -56,17 +55,21 @@ class LastLine(NamedTuple):
 class Dataset:
     """What lists, folder and report give.
 
-    clips: the wanted ones, by name. rows: all rows of the lists. sizes: clip -> bytes of every file
-    in the folder. minutes: minute (UTC) -> clips that came, are gone, failed in it.
+    sizes: clip -> bytes of every file in the folder. minutes: minute (UTC) -> clips that came, are
+    gone, failed in it.
     """
 
     folder: Path
-    clips: dict[str, Clip]
-    rows: Rows
+    lists: ClipLists
     sizes: dict[str, int] = field(default_factory=dict)
     reported: dict[str, LastLine] = field(default_factory=dict)
     minutes: dict[str, list[int]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)  # of videos
+
+    @property
+    def clips(self) -> dict[str, Clip]:
+        """The requested clips by name."""
+        return self.lists.clips
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.mp4"
@@ -81,22 +84,22 @@ class Dataset:
 
 def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     """Read the lists; `look_again` reads the folder. Raises UserError."""
-    needed = needed_lists(args.input_csv)
-    if needed.missing:
-        official, where = needed.missing[0]
+    paths, missing = needed_lists(args.input_csv)
+    if missing:
+        official, where = missing[0]
         raise UserError(
-            f"the list {official.name} is not in {where}: download.py fetches it, or give its path"
+            f"the list {official.name} is not in {where}: download.py fetches it; name the lists of"
+            " your clips with --input_csv"
         )
-    lists = read_wanted(needed.paths, args)
+    lists = read_wanted(paths, args, every_row=True)
     if not lists.clips:
         raise UserError("no clip is left to report on: see --shard, --label, --split")
-    rows = read_rows(args.lists, args.trim_format)
-    name_classes(lists.clips, rows)
+    name_classes(lists)
     if not args.quiet:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
         if lists.refused:
             say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
-    return Dataset(folder, lists.clips, rows)
+    return Dataset(folder, lists)
 
 
 def look_again(data: Dataset, quiet: bool) -> None:
@@ -158,25 +161,25 @@ def _read_reports(data: Dataset) -> int:
     return lines
 
 
-def name_classes(clips: dict[str, Clip], rows: Rows) -> None:
+def name_classes(lists: ClipLists) -> None:
     """Give every clip the name of its class: the newest version's label, in its spelling."""
-    versions = rows.versions()
-    classes = join_classes(rows.labels_of_versions())
+    versions = lists.versions()
+    classes = join_classes(lists.labels_of_versions())
     spelled = {}
-    for label in set(rows.labels):
+    for label in {clip.label for clip in lists.every}:
         number = classes.number(label) if label else None
         spelled[label] = label if number is None else classes.names[number]
     newest: dict[str, str] = {}
     if len(versions) > 1:
-        age = [versions.index(each.version) for each in rows.lists]
+        age = [versions.index(each.version) for each in lists.files]
         ages: dict[str, int] = {}
-        for name, label, at in zip(rows.names, rows.labels, rows.list_at, strict=True):
-            if label and age[at] >= ages.get(name, 0):
-                ages[name], newest[name] = age[at], label
-    for name, clip in clips.items():
+        for clip, at in zip(lists.every, lists.file_at, strict=True):
+            if clip.label and age[at] >= ages.get(clip.name, 0):
+                ages[clip.name], newest[clip.name] = age[at], clip.label
+    for name, clip in lists.clips.items():
         label = spelled.get(newest.get(name, clip.label), clip.label)
         if label != clip.label:
-            clips[name] = clip._replace(label=label)
+            lists.clips[name] = clip._replace(label=label)
 
 
 @dataclass
@@ -267,7 +270,8 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
     there = [name for name in sizes if name in data.clips]
     if data.licences:
         licences = data.licences
-        counts.licences.update(licences.get(name[:ID_LENGTH], "not known") for name in there)
+        ids = (data.clips[name].youtube_id for name in there)
+        counts.licences.update(licences.get(youtube_id, "not known") for youtube_id in ids)
     counts.bytes = sum(sizes[name] for name in there)
     counts.not_listed = len(sizes) - len(there)
     return counts
@@ -276,12 +280,12 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
 def _rows_once(data: Dataset, splits: frozenset[str]) -> Iterator[tuple[str, Part]]:
     """(clip, (version, split)) of the wanted clips, each once; of these splits, if any."""
     seen: dict[Part, set[str]] = {}
-    for name, part in zip(data.rows.names, data.rows.parts(), strict=True):
-        if (not splits or part[1] in splits) and name in data.clips:
+    for clip, part in zip(data.lists.every, data.lists.parts(), strict=True):
+        if (not splits or part[1] in splits) and clip.name in data.clips:
             names = seen.setdefault(part, set())
-            if name not in names:
-                names.add(name)
-                yield name, part
+            if clip.name not in names:
+                names.add(clip.name)
+                yield clip.name, part
 
 
 def why_missing(line: LastLine | None) -> tuple[str, str, str]:
@@ -299,11 +303,11 @@ def part_name(part: Part) -> str:
     return " ".join(filter(None, part))
 
 
-def find_leaks(rows: Rows) -> list[tuple[str, str, int]]:
+def find_leaks(lists: ClipLists) -> list[tuple[str, str, int]]:
     """(one, other, videos in both) of parts of other splits; those with train, then the most."""
     pairs = [
         (one, other, videos)
-        for (one, other), videos in shared_videos(rows).items()
+        for (one, other), videos in shared_videos(lists).items()
         if one[1] and other[1] and one[1] != other[1]
     ]
     pairs.sort(key=lambda pair: (TRAIN not in (pair[0][1], pair[1][1]), -pair[2]))
@@ -312,7 +316,7 @@ def find_leaks(rows: Rows) -> list[tuple[str, str, int]]:
 
 def leaking_videos(data: Dataset) -> Iterator[tuple[str, str, str, float]]:
     """(clip that is there or "", video, its parts, 1 if in train) of videos under two splits."""
-    videos, parts = parts_of_videos(data.rows)
+    videos, parts = parts_of_videos(data.lists)
     bad: dict[int, tuple[str, float]] = {}
     for bits in set(videos.values()):
         inside = [part for number, part in enumerate(parts) if bits >> number & 1]
@@ -320,7 +324,7 @@ def leaking_videos(data: Dataset) -> Iterator[tuple[str, str, str, float]]:
         if len(splits) > 1:
             bad[bits] = ", ".join(map(part_name, inside)), float(TRAIN in splits)
     if bad:
-        shown = {name[:ID_LENGTH]: name for name in data.clips if name in data.sizes}
+        shown = {c.youtube_id: name for name, c in data.clips.items() if name in data.sizes}
         for video, bits in videos.items():
             if bits in bad:
                 yield shown.get(video, ""), video, *bad[bits]

@@ -16,16 +16,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
-from utils.lists.classes import Classes, join_classes, read_classes
-from utils.lists.fetching import ListServers, lists_at_hand
-from utils.lists.official import BY_NAME
-from utils.lists.reading import find_lists, same_split, without_garbage_collection
-from utils.lists.versions import ID_LENGTH, OFFICIAL, ListFile, Part, Rows, read_rows, shared_videos
+from utils.lists.official import ListServers, form_of, lists_at_hand
+from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
+from utils.lists.versions import (
+    BY_NAME,
+    OFFICIAL,
+    Classes,
+    ListFile,
+    Part,
+    join_classes,
+    read_classes,
+    same_split,
+    shared_videos,
+)
 from utils.report import read_licences
 from utils.web import Web
 
@@ -47,6 +56,7 @@ class Reason(IntEnum):
     OTHER_LABEL = 6  # another row gives the clip the label that counts
     DUPLICATE = 7  # another row stands for the clip
     NO_LABEL = 8  # the format needs one
+    SEVERAL_LABELS = 12  # the format knows one
     NOT_SELECTED = 9  # by --split, --label, --per_class or --fraction
     EXCLUDED = 10  # by --exclude
     LICENSE = 11  # not of --license
@@ -63,7 +73,8 @@ LACKING = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
 class Candidate:
     """A row of a list that may go into a training list.
 
-    label: as the list writes it; number: its class index; sha256, seconds, frames: if measured.
+    label: as the list writes it; number: its class index, or that of a list's several labels in
+    `several`, and then none in `number`. sha256, seconds, frames: if measured.
     """
 
     name: str
@@ -75,6 +86,7 @@ class Candidate:
     split: str
     extra: Extra = ()
     number: int = NO_LABEL
+    several: tuple[int, ...] = ()
     reason: Reason = Reason.IN_LIST
     suffix: str = ".mp4"
     bytes: int = 0
@@ -84,7 +96,7 @@ class Candidate:
 
     @property
     def youtube_id(self) -> str:
-        return self.name[:ID_LENGTH]
+        return self.name[:11]
 
 
 @dataclass
@@ -103,6 +115,7 @@ class Choice:
     shared: Mapping[tuple[Part, Part], int] = field(default_factory=dict)
     by_name: dict[str, Candidate] = field(default_factory=dict)
     read: int = 0  # rows of the lists
+    form: Mapping[str, Any] = field(default_factory=dict)  # how lists are read, and clips named
     labels: Mapping[str, int] = field(default_factory=dict)  # version -> labels of its rows
     relabelled: int = 0  # clips with two labels
     without_split: int = 0  # rows that name none, taken for train
@@ -117,7 +130,9 @@ class Choice:
         return [split for split in SPLITS if split in found]
 
     def label(self, row: Candidate) -> str:
-        """The name of a row's class; "" if it has none."""
+        """The name of a row's class, or all of several as the list has them; "" if it has none."""
+        if row.several:
+            return row.label
         return "" if row.number == NO_LABEL else self.classes.names[row.number]
 
     def count(self, reason: Reason) -> int:
@@ -140,8 +155,8 @@ def read_choice(
     holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
     if paths is None or holdout is None:
         return None
-    rows = read_rows(find_lists(paths), args.trim_format)
-    if not len(rows):
+    rows = read_lists(find_lists(paths), every_row=True, **form_of(args))
+    if not rows.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
     labels: dict[str, set[str]] = rows.labels_of_versions()
     if only is not None:
@@ -152,23 +167,20 @@ def read_choice(
     held = find_lists(holdout)
     held += _beside(rows, held, tell)
     with without_garbage_collection():
-        choice = Choice(
-            _candidates(rows), classes, tuple(rows.versions()), rows.lists, rows.refused
-        )
-        choice.read = len(rows)
+        choice = Choice(_candidates(rows), classes, tuple(rows.versions()), [*rows.files])
+        choice.refused, choice.read = [*rows.refused], len(rows.every)
+        choice.form = form_of(args) | {"trim_format": rows.trim_format}
         choice.labels = {version: len(names) for version, names in labels.items()}
         if only is not None:  # the lists give the classes and what is held out
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
             choice.lists = [choice.rows[0].listed]
-            held += [each.path for each in rows.lists if each.split in (VAL, TEST)]
-            rows = Rows()
-        wanted = len(rows)
-        read_rows(held, args.trim_format, rows)
-        for at in range(wanted, len(rows)):
-            rows.splits[at] = rows.splits[at] or HOLDOUT
+            held += [each.path for each in rows.files if each.split in (VAL, TEST)]
+            rows = ClipLists()
+        more = read_lists(held, every_row=True, **form_of(args))
+        more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
+        rows.extend(more)
         choice.shared = shared_videos(rows)
-        named = zip(rows.names, rows.splits, strict=True)
-        held_out = {name[:ID_LENGTH] for name, split in named if split not in ("", TRAIN)}
+        held_out = {clip.youtube_id for clip in rows.every if clip.split not in ("", TRAIN)}
         _number_and_split(choice)
         held_out |= {row.youtube_id for row in choice.rows if row.split != TRAIN}
         for row in choice.rows:
@@ -178,18 +190,18 @@ def read_choice(
     return choice
 
 
-def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:
+def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """The val and test lists of the versions named that lie beside the lists, and are not named."""
-    named = {(each.version, each.split) for each in rows.lists} | set(rows.parts())
+    named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
     known = {os.path.abspath(path) for path in holdout}
     found = []
     for version in rows.versions():
-        folders = {each.path.parent for each in rows.lists if each.version == version}
+        folders = {each.path.parent for each in rows.files if each.version == version}
         for split in (VAL, TEST) if version in OFFICIAL else ():
             name = f"kinetics-{version}_{split}"
             if (version, split) in named or name not in BY_NAME:
                 continue
-            paths = [path for folder in folders if (path := folder / f"{name}.csv").exists()]
+            paths = [path for folder in folders if (path := BY_NAME[name].path(folder)).exists()]
             if not paths and all(Path(each).stem != name for each in known):
                 tell(f"note         {name} is not beside the lists: its videos may be in train;"
                      f" --holdout {name} fetches it")  # fmt: skip
@@ -197,23 +209,25 @@ def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     return found
 
 
-def _candidates(rows: Rows) -> list[Candidate]:
-    lists = rows.lists
-    columns = (rows.starts, rows.ends, rows.labels, rows.splits, rows.extras)
+def _candidates(rows: ClipLists) -> list[Candidate]:
     return [
-        Candidate(name, lists[at], line, *values)
-        for name, at, line, *values in zip(
-            rows.names, rows.list_at, rows.lines, *columns, strict=True
-        )
+        Candidate(clip.name, rows.files[at], line, *clip[2:])
+        for clip, at, line in zip(rows.every, rows.file_at, rows.lines, strict=True)
     ]
 
 
 def _number_and_split(choice: Choice) -> None:
     """Give each row its class index and its split. Raises UserError for an odd split."""
-    found = {label: choice.classes.number(label) for label in {row.label for row in choice.rows}}
-    numbers = {label: NO_LABEL if n is None else n for label, n in found.items()}
+    numbers: dict[tuple[str, bool], tuple[int, ...]] = {}
     for row in choice.rows:
-        row.number = numbers[row.label]
+        key = row.label, row.listed.several_labels
+        if key not in numbers:
+            found = map(choice.classes.number, row.listed.labels_in(row.label))
+            numbers[key] = tuple(number for number in found if number is not None)
+        if len(numbers[key]) > 1:
+            row.several = numbers[key]
+        elif numbers[key]:
+            (row.number,) = numbers[key]
         if not row.split:
             row.split = TRAIN
             choice.without_split += 1
@@ -236,36 +250,39 @@ def _one_row_a_clip(choice: Choice) -> None:
             groups.setdefault(row.name, [first]).append(row)
     for name, group in groups.items():
         group.sort(key=lambda row: -choice.versions.index(row.listed.version))
-        labels = [row.number for row in group if row.number != NO_LABEL] or [NO_LABEL]
+        labels = [
+            (row.number, row.several) for row in group if row.number != NO_LABEL or row.several
+        ]
+        labels = labels or [(NO_LABEL, ())]
         choice.relabelled += len(set(labels)) > 1
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
         for row in group:
             if row is not stays and not row.reason:
-                is_other = row.number not in (labels[0], NO_LABEL)
+                is_other = (row.number, row.several) not in (labels[0], none)
                 row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
-        stays.number = labels[0]
+        stays.number, stays.several = labels[0]
         choice.by_name[name] = stays
 
 
-def exclude(choice: Choice, paths: Sequence[Path], trim_format: str, tell: Tell) -> None:
+def exclude(choice: Choice, paths: Sequence[Path], tell: Tell) -> None:
     """Take out the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
     for path in paths:
-        names = _excluded_names(path, trim_format)
+        names = _excluded_names(path, choice.form)
         taken = [row for row in choice.chosen() if row.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED
         tell(f"excluded     {plural(len(taken), 'clip')} of the {len(names):,} in {path}")
 
 
-def _excluded_names(path: Path, trim_format: str) -> set[str]:
+def _excluded_names(path: Path, form: Mapping[str, Any]) -> set[str]:
     with telling(path), open_text(path) as file:
         rows = csv.reader(bounded_lines(file))
         header = next(rows, [])
         if "clip" in header:
             at = header.index("clip")
             return {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
-    return set(read_rows([path], trim_format).names)
+    return set(read_lists([path], **form).clips)
 
 
 def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
@@ -308,7 +325,9 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
             raise UserError(f"--label {label!r} is in no list; there are {', '.join(near)}")
         numbers.add(number)
     for row in choice.chosen():
-        if (wanted and row.split not in wanted) or (numbers and row.number not in numbers):
+        if (wanted and row.split not in wanted) or (
+            numbers and numbers.isdisjoint((row.number, *row.several))
+        ):
             row.reason = Reason.NOT_SELECTED
 
 

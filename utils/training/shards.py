@@ -142,18 +142,20 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    choice, number = files.choice, row.number
+    number: int | list[int] | None = [*row.several] or row.number
+    if number == NO_LABEL:
+        number = None
     known = {
         "clip": row.name,
         "youtube_id": row.youtube_id,
         "time_start": row.start,
         "time_end": row.end,
         "split": row.split,
-        "label": None if number == NO_LABEL else choice.label(row),
-        "number": None if number == NO_LABEL else number,
+        "label": files.choice.label(row) or None,
+        "number": number,
         "version": row.listed.version,
     }
-    cls = b"" if number == NO_LABEL else str(number).encode()
+    cls = str(number).encode() if isinstance(number, int) else b""
     path = str(files.clips / (row.name + row.suffix))
     text = json.dumps(known, ensure_ascii=False).encode(errors="surrogateescape")
     return ShardSample(row.name, path, row.bytes, cls, text)
