@@ -250,10 +250,8 @@ def _one_row_a_clip(choice: Choice) -> None:
             groups.setdefault(row.name, [first]).append(row)
     for name, group in groups.items():
         group.sort(key=lambda row: -choice.versions.index(row.listed.version))
-        labels = [
-            (row.number, row.several) for row in group if row.number != NO_LABEL or row.several
-        ]
-        labels = labels or [(NO_LABEL, ())]
+        none: tuple[int, tuple[int, ...]] = (NO_LABEL, ())
+        labels = [each for row in group if (each := (row.number, row.several)) != none] or [none]
         choice.relabelled += len(set(labels)) > 1
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
