@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Extract the frames of clips as JPEGs: each picture the frame it should be, each clip whole.
 
 examples:
@@ -51,7 +52,7 @@ from utils.runs.frame_store import (
 )
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
 from utils.runs.made import Made, Task, settle
-from utils.video.inspect import check_whole, pictures_of
+from utils.video.whole import check_complete, pictures_of
 
 REPORT_NAME = "frames_report.csv"
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
@@ -104,10 +105,10 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
     look = Look(settings.quality, settings.short_side, settings.upscale)
     source = FrameSource(task.path, probe=False)
     try:
-        check_whole(source)
+        check_complete(source)
         fps = Fraction(settings.fps)
         shown = pictures_of(source, fps)
-        numbers = wanted_numbers(source, fps, len(shown), task.key_times, settings.window)
+        numbers = wanted_numbers(source, shown, task.key_times, settings.window)
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)

@@ -39,6 +39,7 @@ SILENT_SECONDS = 300.0  # a lifeline that was not renewed for so long is that of
 STOPPED = "stopped"  # what a child answers where a task was dropped
 _POLL_SECONDS = 0.1
 _END = object()
+IS_CHILD = False  # whether this process is a Child's: one that a crash may cost
 
 
 class Crashed(Exception):
@@ -147,6 +148,8 @@ def own_script() -> str:
 
 def serve() -> None:
     """Do the tasks that come, one after another. What a Child runs."""
+    global IS_CHILD
+    IS_CHILD = True
     root, script, lifeline = sys.argv[1:]
     sys.argv[:] = [os.path.join(root, script)]
     tasks_in, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

@@ -40,6 +40,7 @@ from utils.download.youtube_extract import (
     read_info,
     run_ytdlp,
     section_inputs,
+    try_ytdlp,
 )
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
@@ -56,9 +57,9 @@ from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
 from utils.runs.cluster import open_cluster
 from utils.text import hide_secrets
-from utils.video.checks import check_clip, check_complete, check_length, decode_whole
-from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line, require_encoder
-from utils.video.probe import BadClip
+from utils.video.cut import cut_video
+from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
+from utils.video.whole import BadClip, decode_whole, read_video
 from utils.web import Web, WebError
 
 OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note stops nothing, but should be known
@@ -71,7 +72,6 @@ OLD_DAYS = 60  # YouTube changes faster than that
 NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
 SECONDS, LINES = 2.0, 144  # of the test section: at 480 lines, a dense video came to 3.6 MB
 LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
-NO_ADDRESS = "You must provide at least one URL"
 BAD_FOLDER = ".bad"
 
 
@@ -86,14 +86,8 @@ def try_tools(args: argparse.Namespace) -> None:
     require_encoder(find_ffmpeg(args.ffmpeg), "libx264")
     if "youtube" not in args.source:
         return
-    # Without an address yt-dlp reads its arguments, says that there is no address, and exits.
-    argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", *args.ytdlp_args]
-    done = run_child(argv, timeout=60)
-    if NO_ADDRESS not in done.stderr and done.returncode != 0:
-        said = last_line(done)
-        if done.returncode == 2 and "error: " in said:
-            raise UserError(f"--ytdlp_args: {said.partition('error: ')[2]}")
-        raise UserError(f"yt-dlp does not start ({said or 'no message'}): {INSTALL}")
+    if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
+        raise UserError(problem)
     if is_youtube(args.url_base) and not _has_js_runtime(args):
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
 
@@ -380,11 +374,8 @@ def _cut_section(
             parts, _ = fetch_fragments(
                 attempt, streams, Clip("section", "", 0.0, SECONDS), deadline
             )
-        argv = cut_command(options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
-        done = attempt.run(argv, options.timeout)
-        if done.returncode != 0:
-            raise BadClip("network", last_line(done) or "ffmpeg failed")
-        check_clip(target, SECONDS, wants_audio=False)
+        run = functools.partial(attempt.run, limit=options.timeout)
+        cut_video(run, options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
     except (BadClip, OSError) as error:
         return "section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}"
     seconds = time.monotonic() - started
@@ -458,10 +449,12 @@ def verify_clip(out: Path, timeout: float, task: tuple[Clip, bool]) -> Verified:
     """The worker: decode one clip. `task`: a clip, and whether the report knows it as short."""
     clip, is_short = task
     try:
-        found = decode_whole(out / f"{clip.name}.mp4", timeout)
-        check_complete(found)
-        if not is_short:
-            check_length(found, clip_window(clip)[1])
+        path = out / f"{clip.name}.mp4"
+        video = read_video(path)
+        decode_whole(path, timeout)
+        wanted = clip_window(clip)[1]
+        if not is_short and not video.covers(wanted):
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
     except BadClip as error:
         return Verified(clip, error)
     return Verified(clip)
