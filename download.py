@@ -34,6 +34,7 @@ from contextlib import closing
 from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say, teller
+from utils.cluster import add_cluster_options, check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, FetchOptions, Run, Source
@@ -62,7 +63,6 @@ from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
 from utils.run import Opened, open_run, watch
-from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
@@ -174,7 +174,7 @@ def make_run(
     settings = SourceSettings(make_mirror(args), args.allow_partial)
     sources = tuple(make_source(name, settings) for name in args.source)
     again = bool(args.retry)
-    return Run(options, args.num_jobs, pace, known, again, cluster=opened.cluster), sources
+    return Run(options, opened.workers, pace, known, again), sources
 
 
 def make_mirror(args: argparse.Namespace) -> MirrorOptions:
@@ -211,7 +211,7 @@ def fetch(
 
     report_first(plan, report)
     with (
-        watch(len(plan.to_fetch), "clip", args.quiet, run.cluster, run.pace.note) as progress,
+        watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:

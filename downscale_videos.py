@@ -15,16 +15,16 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import EXIT_OK, make_parser, run_script
+from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
 from utils.packages import check_packages
-from utils.parallel import Crashed, WorkerPool, run_parallel
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import open_run
@@ -36,7 +36,6 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
-from utils.runs.cluster import check_dask
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
@@ -73,7 +72,6 @@ class Job:
     as_it_is: bool
     out: Path
     workspace: Path
-    ask: Callable[[Question], Video | BadClip]
 
 
 @dataclass(frozen=True)
@@ -103,16 +101,10 @@ def downscale(job: Job, task: Task) -> DownscaleResult:
     return result
 
 
-def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult:
-    """The worker on a cluster: in a process of its own, so `ask` need not be in another."""
-    workspace = own_folder(job.workspace)
-    return downscale(replace(job, tool=find_ffmpeg(ffmpeg), workspace=workspace), task)
-
-
 def downscale_clip(job: Job, task: Task) -> DownscaleResult:
     """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
-    source = look_at(job, Question(task.path, job.fps))
-    temporary = job.workspace / f"{task.clip.replace('/', '%')}.mp4"
+    source = look_at(Question(task.path, job.fps))
+    temporary = own_folder(job.workspace) / f"{task.clip.replace('/', '%')}.mp4"
     final = job.out / f"{task.clip}.mp4"
     try:
         action, made = make(job, task.path, source, temporary)
@@ -163,7 +155,7 @@ def run_and_check(
     done = run_child(command)
     if done.returncode != 0 or "[error]" in done.stderr or "[fatal]" in done.stderr:
         raise BadClip("undecodable", last_line(done))
-    made = look_at(job, Question(target, decode=True))
+    made = look_at(Question(target, decode=True))
     # ffmpeg's fps filter may give one picture more or less at the very end.
     if abs(made.frames - frames) > (1 if job.fps else 0):
         raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
@@ -174,12 +166,9 @@ def run_and_check(
     return made
 
 
-def look_at(job: Job, question: Question) -> Video:
-    """`inspect` in a worker process. Raises BadClip."""
-    try:
-        found = job.ask(question)
-    except Crashed as crash:
-        raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
+def look_at(question: Question) -> Video:
+    """`inspect`. Raises BadClip."""
+    found = inspect(question)
     if isinstance(found, BadClip):
         raise found
     return found
@@ -218,17 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_OK
         if batch.to_do:
             require_encoder(tool, encode.codec)
-        with (
-            open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run,
-            WorkerPool(inspect) as ask,
-        ):
-            job = Job(tool, encode, args.fps, as_it_is, out, run.workspace, ask)
-            if run.cluster:
-                worker = functools.partial(downscale_there, replace(job, ask=inspect), args.ffmpeg)
-                outcomes = run.cluster.run(worker, batch.tasks(), DownscaleResult.lost)
-            else:
-                worker = functools.partial(downscale, job)
-                outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
+        with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
+            job = Job(tool, encode, args.fps, as_it_is, out, run.workspace)
+            worker = functools.partial(downscale, job)
+            outcomes = run.workers.run(worker, batch.tasks(), DownscaleResult.lost)
             tally = run_batch(batch, outcomes, run, args)
     written = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"
     return finish(batch, tally, args, run.report.path, written)

@@ -36,6 +36,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
+from utils.cluster import add_cluster_options, check_dask
 from utils.errors import UserError
 from utils.files import DiskFull, make_folder, sync_folder
 from utils.packages import check_packages
@@ -45,7 +46,7 @@ from utils.reorg.bring import (
     finish,
     read_unfinished,
     remove_empty_folders,
-    settle_here,
+    settle_all,
     write_down,
 )
 from utils.reorg.gather import (
@@ -62,8 +63,6 @@ from utils.reorg.gather import (
     scan,
 )
 from utils.run import Opened, open_run, watch
-from utils.runs.bring_cluster import settle_on_cluster
-from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
@@ -116,14 +115,10 @@ def bring_all(
     counts: Counter[str] = Counter()
     is_full = False
     num_files = sum(len(group.files) for group in groups)
-    with watch(num_files, "file", args.quiet, run.cluster) as progress:
+    with watch(num_files, "file", args.quiet, run.workers) as progress:
         chunks = (groups[at : at + size] for at in range(0, len(groups), size))
         to_do = announced(chunks, job, run.report)
-        if run.cluster:
-            settled = settle_on_cluster(to_do, job, run.cluster)
-        else:
-            settled = settle_here(to_do, job, args.num_jobs)
-        for outcomes in settled:
+        for outcomes in settle_all(to_do, job, run.workers):
             write_down(outcomes, run.report)
             for outcome in outcomes:
                 counts[outcome.action] += 1

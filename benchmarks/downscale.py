@@ -33,7 +33,6 @@ from utils.cli import make_parser, positive_int, run_script
 from utils.runs.batch import Task
 from utils.runs.encode_options import DEFAULT, FOR_LOADING, small_size
 from utils.video.ffmpeg import Encode, find_ffmpeg
-from utils.video.inspect import inspect
 
 WAYS: dict[str, Encode] = {
     "default": DEFAULT,
@@ -55,7 +54,7 @@ def plain(clip: Path, size: tuple[int, int], target: Path) -> None:
 
 def ours(encode: Encode, clip: Path, work: Path) -> None:
     """As a worker does it, in this very process."""
-    job = Job(find_ffmpeg(), encode, Fraction(0), False, work / "ours", work, inspect)
+    job = Job(find_ffmpeg(), encode, Fraction(0), False, work / "ours", work)
     result = downscale(job, Task(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")

@@ -11,22 +11,26 @@ import os
 import pickle
 import queue
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from utils import process as processes
+from utils.cli import say
+from utils.errors import UserError
 from utils.packages import describe
-from utils.process import STOP, Stopped
+from utils.process import STOP, Stopped, sleep
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -102,11 +106,15 @@ class Child:
             raise EOFError
         return answer
 
-    def end(self, patience: float = 0.5) -> None:
-        """End it, whatever it is at, and all that it has started."""
+    def hang_up(self) -> None:
+        """Let it end by itself: what it is at is dropped."""
         assert self.process.stdin is not None
         with suppress(OSError):
             self.process.stdin.close()
+
+    def end(self, patience: float = 0.5) -> None:
+        """End it, whatever it is at, and all that it has started."""
+        self.hang_up()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
         if hasattr(os, "killpg"):
@@ -161,11 +169,11 @@ def serve() -> None:
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
                 frames.put(pickle.load(tasks_in))
-        leave(at_work, waits=bool(lifeline))
+        leave(at_work, root if lifeline else "")
 
     threading.Thread(target=read_tasks, daemon=True).start()
     if lifeline:
-        threading.Thread(target=watch, args=(lifeline, at_work), daemon=True).start()
+        threading.Thread(target=watch, args=(lifeline, at_work, root), daemon=True).start()
     while True:
         frame = frames.get()
         at_work.set()
@@ -178,7 +186,7 @@ def serve() -> None:
 
 def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
     """What one task comes to, as `Child.receive` gives it."""
-    problem = ""
+    problem: str | UserError = ""
     try:
         if script:
             become(script)
@@ -187,6 +195,8 @@ def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
             yield True, pickle.dumps(outcome)
     except Stopped:
         problem = STOPPED
+    except UserError as error:
+        problem = error
     except Exception as error:
         problem = describe(error)
     yield False, pickle.dumps(problem)
@@ -207,7 +217,7 @@ def become(script: str) -> None:
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-def watch(lifeline: str, at_work: threading.Event) -> None:
+def watch(lifeline: str, at_work: threading.Event, root: str) -> None:
     """End when the run's lifeline is gone, or its run silent.
 
     The file is opened, and not only looked at: network file systems then ask their server.
@@ -228,15 +238,21 @@ def watch(lifeline: str, at_work: threading.Event) -> None:
             renewed, seen = now, time.monotonic()
         elif time.monotonic() - seen > SILENT_SECONDS:
             break
-    leave(at_work, waits=True)
+    leave(at_work, root)
 
 
-def leave(at_work: threading.Event, waits: bool) -> None:
-    """End this process: ffmpegs first, and the task at hand, too, where somebody `waits` for it."""
+def leave(at_work: threading.Event, code: str) -> None:
+    """End this process, and before it what it has started.
+
+    code: on a cluster, the run's code, which a worker that was killed cannot take away. There the
+    head waits for what the task at hand comes to.
+    """
     STOP.set()
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (processes._running or (waits and at_work.is_set())):
+    while time.monotonic() < deadline and (processes._running or (code and at_work.is_set())):
         time.sleep(0.02)
+    if code:
+        shutil.rmtree(code, ignore_errors=True)
     if hasattr(os, "killpg"):
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)
@@ -328,12 +344,12 @@ class WorkerPool(Generic[Task, Outcome]):
         self._closed = False
 
     def __call__(self, task: Task) -> Outcome:
-        """The one outcome of a task. Raises Crashed, Failed, Stopped."""
+        """The one outcome of a task. Raises Crashed, Failed, Stopped, UserError."""
         (outcome,) = self.outcomes(task)
         return outcome
 
     def outcomes(self, task: Task) -> list[Outcome]:
-        """All outcomes of a task. Raises Crashed, Failed, Stopped."""
+        """All outcomes of a task. Raises Crashed, Failed, Stopped, UserError."""
         frame = make_frame(self.function, task)
         for is_last in (False, True):
             with self._lent() as child:
@@ -349,7 +365,10 @@ class WorkerPool(Generic[Task, Outcome]):
                     if is_last:
                         raise Crashed(child.how_it_ended()) from None
                     continue
-            if problem := pickle.loads(answer[1]):
+            problem = pickle.loads(answer[1])
+            if isinstance(problem, UserError):
+                raise problem  # every task would meet it
+            if problem:
                 raise Failed(problem) if problem != STOPPED else Stopped
             return found
         raise AssertionError
@@ -409,17 +428,69 @@ def run_in_processes(
         yield from run_parallel(run, tasks, num_jobs)
 
 
-@dataclass(frozen=True)
 class TurnEnd:
-    """The last outcome of a task that was given its turn by the head of a cluster.
+    """Base of the outcome that ends a task's turn; `rest` is the task that is left, or None."""
 
-    verdict: `passed`, `unclear` or `blocked`, as a pace has these methods, with the reason of a
-    block. rest: the task that is left to be done, maybe elsewhere; None where none is.
-    """
-
-    verdict: str
-    reason: str = ""
     rest: Any = None
+
+
+class Turns(Protocol):
+    """Says when a task may begin (the pace at which YouTube is asked). Called from any thread."""
+
+    def of(self, machine: str) -> Turns:
+        """The turns of one machine of a cluster."""
+
+    def take_turn(self) -> Any:
+        """A turn, or as a float the seconds after which to ask again."""
+
+    def end(self, turn: Any, attempt: Any) -> Iterable[Any]:
+        """Give a turn back; the outcomes that may be reported now.
+
+        attempt: the `TurnEnd` that the worker gave; None where the task was dropped or lost.
+        """
+
+    def note(self) -> str:
+        """What holds tasks up, for the progress line."""
+
+
+def run_in_turns(
+    worker: Callable[[Any], Any], tasks: Iterable[Any], num_jobs: int, turns: Turns
+) -> Generator[Any, None, None]:
+    """`run_parallel` for tasks that each wait for a turn; what is left of one comes again."""
+    fresh, again = iter(tasks), deque[Any]()
+    under_way: list[Any] = []  # turns
+
+    def draw() -> Iterator[tuple[Any, Any]]:
+        while True:
+            task = again.popleft() if again else next(fresh, _END)
+            if task is not _END:
+                while isinstance(turn := turns.take_turn(), float):
+                    sleep(turn)
+                under_way.append(turn)
+                yield task, turn
+            elif under_way:
+                sleep(_POLL_SECONDS)
+            elif not again:
+                return
+
+    def attempt(drawn: tuple[Any, Any]) -> Generator[Any, None, None]:
+        task, turn = drawn
+        has_ended = False
+        try:
+            for outcome in outcomes_of(worker, task):
+                if not isinstance(outcome, TurnEnd):
+                    yield outcome
+                    continue
+                has_ended = True
+                yield from turns.end(turn, outcome)
+                if outcome.rest is not None:
+                    again.append(outcome.rest)
+        finally:
+            if not has_ended:
+                turns.end(turn, None)
+            under_way.remove(turn)
+
+    yield from run_parallel(attempt, draw(), num_jobs)
 
 
 class Workers:
@@ -427,6 +498,7 @@ class Workers:
 
     def __init__(self, num_jobs: int) -> None:
         self.num_jobs = num_jobs
+        self.say: Callable[[str], None] = say
 
     def run(
         self,
@@ -434,15 +506,17 @@ class Workers:
         tasks: Iterable[Any],
         lost: Callable[[Any, str], Any],
         threads: bool = False,
-        pace: Any = None,
+        turns: Turns | None = None,
     ) -> Generator[Any, None, None]:
         """Run `worker` over `tasks`; outcomes as they come, until the run is stopped.
 
-        lost: gives the outcome of a task that kills its process again and again, or raises in it.
-        threads: the worker waits or starts programs, and may share what it has with the caller as
-        long as it can be pickled, too. pace: whom such a worker asks for its turns; on a cluster
-        its head does, for each machine.
+        The worker and the tasks can be pickled. lost: gives, or yields, the outcome of a task that
+        kills its process again and again, or raises in it. threads: the worker waits, or starts
+        programs, and needs no process of its own on this machine. turns: each task waits for one;
+        the worker's last outcome is then a `TurnEnd`, whose `rest` is run, too, in its turn.
         """
+        if turns is not None:
+            return run_in_turns(worker, tasks, self.num_jobs, turns)
         if threads:
             return run_parallel(worker, tasks, self.num_jobs)
         return run_in_processes(worker, tasks, self.num_jobs, lost)

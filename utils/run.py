@@ -13,21 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, say
+from utils.cluster import open_workers
 from utils.files import DiskFull, make_folder, run_folder
 from utils.packages import Streak
+from utils.parallel import Workers
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report
-from utils.runs.cluster import open_cluster
 from utils.text import command_line, shown
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
-
 
 PLAIN_LINE_SECONDS = 60
 SAME_MESSAGE_SHOWN = 3
@@ -139,7 +136,7 @@ class Opened:
 
     workspace: Path  # its temporary folder, below the output
     report: ReportFile
-    cluster: Cluster | None  # --dask
+    workers: Workers  # of this machine, or of --dask
 
 
 @contextmanager
@@ -158,20 +155,20 @@ def open_run(
     with (
         run_folder(make_folder(report.parent)) as workspace,
         own_report(report, columns, workspace, shard) as own,
-        open_cluster(args, workspace, packages, sees) as cluster,
+        open_workers(args, workspace, packages, sees) as workers,
     ):
-        yield Opened(workspace, own, cluster)
+        yield Opened(workspace, own, workers)
 
 
 @contextmanager
 def watch(
-    total: int, unit: str, quiet: bool, cluster: Cluster | None, note: Callable[[], str] = str
+    total: int, unit: str, quiet: bool, workers: Workers, note: Callable[[], str] = str
 ) -> Iterator[Progress]:
-    """The progress of a run, with what its cluster has to say."""
-    with Progress(total, unit, quiet=quiet, note=cluster.note if cluster else note) as progress:
-        if cluster:
-            cluster.members.tell = progress.say
+    """The progress of a run, with what its workers have to say."""
+    with Progress(total, unit, quiet=quiet, note=lambda: workers.note() or note()) as progress:
+        workers.say = progress.say
         yield progress
+        workers.say = say
 
 
 _STARTED = time.monotonic()  # as good as when the script was

@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
+from utils.cluster import open_workers
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted
 from utils.download.youtube_attempt import Attempt
@@ -40,11 +41,10 @@ from utils.lists.fetching import with_slash
 from utils.lists.official import DEEPMIND, OfficialList
 from utils.lists.reading import ClipLists, find_lists
 from utils.packages import check_packages, describe, module_of, numbers, required
-from utils.parallel import run_in_processes
+from utils.parallel import Workers
 from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
-from utils.run import Progress
-from utils.runs.cluster import open_cluster
+from utils.run import Progress, watch
 from utils.text import hide_secrets
 from utils.video.checks import check_clip, check_complete, check_length, decode_whole
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg, last_line, require_encoder
@@ -488,18 +488,13 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     shorts = read_shorts(out / REPORT_NAME)
     tasks = (ClipToCheck(clip, clip.name in shorts) for clip in clips)
     with ExitStack() as stack:
-        cluster = None
+        workers = Workers(args.num_jobs)
         if args.dask and clips:
             workspace = stack.enter_context(run_folder(out))
-            cluster = stack.enter_context(open_cluster(args, workspace, PACKAGES))
-        note = cluster.note if cluster else str
-        progress = stack.enter_context(Progress(len(clips), "clip", quiet=args.quiet, note=note))
+            workers = stack.enter_context(open_workers(args, workspace, PACKAGES))
+        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
         worker = functools.partial(verify_clip, out, args.timeout)
-        if cluster:
-            cluster.members.tell = progress.say
-            checked = cluster.run(worker, tasks, lost)
-        else:
-            checked = run_in_processes(worker, tasks, args.num_jobs, lost)
+        checked = workers.run(worker, tasks, lost)
         write_down(checked, progress, out, args.dry_run)
     if not args.quiet:
         done, bad = sum(progress.counts.values()), progress.counts["bad"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from utils.clip import Clip, by_video
+from utils.cluster import Cluster
 from utils.download.common import NOT_ASKED, Run, is_gone
 from utils.download.youtube_cluster import fetch_on_cluster
 from utils.download.youtube_sections import SectionLuck
@@ -38,12 +39,11 @@ def from_youtube(
             reason = run.known.reasons[clip.name][1]
             yield Result.of(clip, reason, run.options.source_name, message=NOT_ASKED)
     videos = enumerate(by_video(asked))
-    if run.cluster:
-        for results in fetch_on_cluster(videos, run, run.cluster):
-            yield from results
+    if isinstance(run.workers, Cluster):
+        yield from fetch_on_cluster(videos, run)
         return
     try:
-        for results in run_parallel(fetch, videos, run.num_jobs):
+        for results in run_parallel(fetch, videos, run.workers.num_jobs):
             yield from results
     finally:
         end_ytdlp()

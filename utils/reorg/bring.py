@@ -6,9 +6,10 @@ import argparse
 import errno
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from utils.files import (
     publish_new,
     set_aside,
 )
-from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped, received_signal
 from utils.reorg.gather import (
     BROUGHT,
@@ -265,38 +266,95 @@ def length_remark(name: str, worth: Quality) -> str:
 QUICK = 0.001
 
 
-def settle_here(
+@dataclass(frozen=True)
+class ToWeigh:
+    """The files of a clip that are to be decoded, and what became of its others."""
+
+    group: Group
+    rivals: tuple[Found, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+Weighed = tuple[ToWeigh, dict[str, Quality]]
+
+
+def settle_all(
+    chunks: Iterable[Sequence[Group]], job: Job, workers: Workers
+) -> Iterator[list[Outcome]]:
+    """Settle the groups of all chunks: `workers` decode files, threads of this machine move them.
+
+    A file that two machines move at once may be lost, so the workers of a cluster only look.
+    """
+    if not job.check:
+        yield from settle_unchecked(chunks, job, workers.num_jobs)
+        return
+    ready: deque[list[Outcome]] = deque()
+
+    def compare(group: Group) -> ToWeigh:
+        outcomes, rivals = pass_over_same(group, job)
+        return ToWeigh(group, tuple(rivals), tuple(outcomes))
+
+    def to_weigh(compared: Iterable[ToWeigh]) -> Iterator[ToWeigh]:
+        for task in compared:
+            if task.rivals:
+                yield task
+            else:
+                ready.append(list(task.outcomes))
+
+    def bring_in(weighed: Weighed) -> list[Outcome]:
+        task, worth = weighed
+        return [*task.outcomes, *settle_rivals(task.group, list(task.rivals), worth, job)]
+
+    groups = (group for chunk in chunks for group in chunk)
+    with (
+        closing(run_parallel(compare, groups, workers.num_jobs)) as compared,
+        closing(workers.run(weigh_files, to_weigh(compared), lost)) as weighed,
+        closing(run_parallel(bring_in, weighed, workers.num_jobs)) as settled,
+    ):
+        for outcomes in settled:
+            yield outcomes
+            while ready:
+                yield ready.popleft()
+    yield from ready
+
+
+def weigh_files(task: ToWeigh) -> Weighed:
+    """Decode the files of one clip. Run by the workers."""
+    return task, weigh(task.group, task.rivals, True)
+
+
+def lost(task: ToWeigh, how: str) -> Weighed:
+    """The files of a clip that killed its process again and again, or lost its workers."""
+    files = [*task.rivals, *([task.group.there] if task.group.there else [])]
+    problem = f"the decoder crashed: {how}" if "process" in how else f"cannot be checked: {how}"
+    return task, {found.path: Quality(problem) for found in files}
+
+
+def settle_unchecked(
     chunks: Iterable[Sequence[Group]], job: Job, num_jobs: int
 ) -> Iterator[list[Outcome]]:
-    """`settle` for the groups of all chunks; files are decoded in processes, which may crash.
+    """Settle groups whose files are not decoded.
 
-    Where none is decoded, the first chunk tells whether one thread does it as well as many.
+    The first chunk tells whether one thread does it as well as many.
     """
-    with WorkerPool(examine) as pool:
 
-        def look(found: Found, whole: bool) -> Quality:
-            try:
-                return pool(found) if whole else examine(found, whole)
-            except (Crashed, Failed) as failure:
-                return Quality(f"the decoder crashed: {failure}")
+    def settle_chunk(chunk: Sequence[Group]) -> list[Outcome]:
+        done: list[Outcome] = []
+        with suppress(Stopped):
+            for group in chunk:
+                if STOP.is_set():
+                    break
+                done += settle(group, job)
+        return done
 
-        def settle_chunk(chunk: Sequence[Group]) -> list[Outcome]:
-            done: list[Outcome] = []
-            with suppress(Stopped):
-                for group in chunk:
-                    if STOP.is_set():
-                        break
-                    done += settle(group, job, look)
-            return done
-
-        remaining = iter(chunks)
-        for first in islice(remaining, 0 if job.check else 1):
-            started = time.monotonic()
-            done = settle_chunk(first)
-            if time.monotonic() - started < QUICK * len(first):
-                num_jobs = 1
-            yield done
-        yield from run_parallel(settle_chunk, remaining, num_jobs)
+    remaining = iter(chunks)
+    for first in islice(remaining, 1):
+        started = time.monotonic()
+        done = settle_chunk(first)
+        if time.monotonic() - started < QUICK * len(first):
+            num_jobs = 1
+        yield done
+    yield from run_parallel(settle_chunk, remaining, num_jobs)
 
 
 def read_unfinished(report: Path) -> frozenset[str]:
