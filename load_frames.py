@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
-from clipreader.errors import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
+from clipreader.media import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
 from clipreader.pixels import Array
 from clipreader.times import parse_fps
 from utils.cli import (

@@ -20,8 +20,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from av import VideoFrame
 
-from clipreader.errors import CorruptClip, FrameIndexError
 from clipreader.frame_source import FrameSource
+from clipreader.media import CorruptClip, FrameIndexError
 from clipreader.pixels import Array, Orientation, Painter, shown_size
 from clipreader.times import parse_fps, resample_indices
 

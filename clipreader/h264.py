@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 # profile_idc whose parameter sets name a chroma format (H.264, 7.3.2.1.1).
@@ -97,7 +98,7 @@ class NalReader:
         configured = len(extra) > at and extra[0] == 1
         return cls(codec.name == "hevc", (extra[at] & 3) + 1 if configured else 0)
 
-    def look(self, packet: Packet[VideoStream]) -> tuple[bool, bool]:
+    def look(self, packet: Packet[Stream]) -> tuple[bool, bool]:
         """(whether decoding may begin here, whether the packet brings headers of its own)."""
         data = memoryview(packet)
         headers = False
@@ -112,7 +113,7 @@ class NalReader:
                 return True, headers
         return False, headers
 
-    def has_b_slices(self, packet: Packet[VideoStream]) -> bool:
+    def has_b_slices(self, packet: Packet[Stream]) -> bool:
         """Whether an H.264 packet is a B-frame, by its first slice (7.3.3). False for HEVC."""
         if self.hevc:
             return False

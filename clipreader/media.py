@@ -1,9 +1,9 @@
 """Open a media file: the one door through which every part of the suite goes to PyAV.
 
-What is behind the door is a stranger's. So only regular files are opened (a FIFO would hang, and a
-device never ends), and only by demuxers of real containers: ffmpeg tries every demuxer on every
-file, and DASH, HLS and ffconcat texts make it open what they name. `MEDIA_FORMATS` says the same to
-an ffmpeg command line.
+What is behind the door is a stranger's. Only regular files are opened, because a FIFO hangs and a
+device never ends. Only demuxers of real containers look at them, because ffmpeg tries every demuxer
+on every file, and DASH, HLS and ffconcat texts make it open what they name. `MEDIA_FORMATS` says
+the same to an ffmpeg command line. Pictures have at most `MAX_PIXELS` pixels.
 
 It also is the one place that knows what changed in PyAV's releases. PyAV 19 (Python 3.12 and newer
 get it) has no `metadata_errors`, reads side data as a mapping, and gives times and rates as
@@ -16,13 +16,19 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import stat
+import threading
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:  # 0.12 s, which a script pays when it opens its first file
     import av
+    from av.video.stream import VideoStream
 
 Media: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -40,6 +46,17 @@ MEDIA_FORMATS = ",".join(
 )
 MEDIA_PROTOCOLS = "file"  # of a file on disk; for `ffmpeg -protocol_whitelist`, too
 
+MAX_PIXELS = 8192 * 8192  # of a picture: 200 MB as an array
+MAX_FRAMES = 2_000_000  # of a clip: 18 hours at 30 a second, 0.5 GB of numbers
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
 
 class NotMedia(OSError):
     """What cannot be a clip: a folder, a FIFO, a device, a text that names other files."""
@@ -53,15 +70,6 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise NotMedia(f"is {kind}, not a regular file")
 
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
 @functools.cache
 def _open_arguments() -> dict[str, Any]:
     import av
@@ -70,11 +78,13 @@ def _open_arguments() -> dict[str, Any]:
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
-def open_media(source: Media, options: dict[str, str] | None = None) -> av.container.InputContainer:
+def open_media(
+    source: Media, options: dict[str, str] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> av.container.InputContainer:
     """Open a media file for reading: a path, the bytes of a file, or a binary file object.
 
-    options: ffmpeg's, for the container and its streams. Raises NotMedia, another OSError, or
-    av.FFmpegError.
+    options: ffmpeg's, for the container and its streams. max_pixels: of a picture that ffmpeg
+    decodes to learn what the file is. Raises NotMedia, another OSError, or av.FFmpegError.
     """
     import av
 
@@ -87,17 +97,43 @@ def open_media(source: Media, options: dict[str, str] | None = None) -> av.conta
     else:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
     guard = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": MEDIA_PROTOCOLS}
+    guard["max_pixels"] = str(max_pixels)
     try:
         return av.open(file, "r", options={**(options or {}), **guard}, **_open_arguments())
     except av.error.ArgumentError:  # what a format that is not on the list ends in
         raise NotMedia("is not a media file: a playlist, an image, or damaged") from None
 
 
-def ratio(value: Any) -> Fraction | None:
-    """A time base, a rate or an aspect of PyAV's as an exact fraction; None where it is not set."""
-    if not value or not value.denominator:
-        return None
-    return Fraction(value.numerator, value.denominator)
+def open_clip(
+    source: Media, options: dict[str, str] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> av.container.InputContainer:
+    """As `open_media`, and a file that cannot be opened is a ClipError."""
+    import av
+
+    name = media_name(source)
+    try:
+        return open_media(source, options, max_pixels=max_pixels)
+    except NotMedia as error:
+        raise NoVideo(name, str(error)) from None
+    except av.error.FFmpegError as error:
+        if source == b"" or _is_empty(source):
+            raise CorruptClip(name, 0, "the file is empty") from None
+        raise CorruptClip(name, 0, str(error.strerror)) from None
+    except FileNotFoundError:
+        raise ClipNotFound(name, "no such file") from None
+    except OSError as error:
+        raise ClipNotFound(name, str(error.strerror)) from None
+
+
+def media_name(source: Media) -> Path:
+    """What errors call a source."""
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source)
+    return Path(str(getattr(source, "name", "<bytes>")))
+
+
+def _is_empty(source: Media) -> bool:
+    return isinstance(source, (str, os.PathLike)) and os.stat(source).st_size == 0
 
 
 def _is_utf8(name: str) -> bool:
@@ -106,6 +142,71 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def picture_stream(container: av.container.InputContainer) -> VideoStream | None:
+    """The stream that a player shows, ffmpeg's `0:V:0`; None if there is none.
+
+    A cover image may stand before it. A track that nothing is known of gives way to a later one.
+    """
+    from av.stream import Disposition
+
+    shown = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return next((s for s in shown if s.codec_context is not None), shown[0] if shown else None)
+
+
+def codec_name(stream: Any) -> str:
+    """The name of a stream's decoder; "" where there is none."""
+    return stream.codec_context.name if stream.codec_context is not None else ""
+
+
+def cropping(stream: VideoStream) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right): the pixels that the container has a player cut off.
+
+    mp4's `clap` and Matroska's PixelCrop. PyAV has no other way to it than ffmpeg's description.
+    """
+    with captured_logs(32):  # AV_LOG_INFO
+        container: Any = stream.container  # its stubs lack the method
+        text = container.dumps_format()
+    found = re.search(
+        rf"^  Stream #0:{stream.index}\b(?:\n(?!  Stream)|[^\n])*?"
+        r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$",
+        text,
+        re.MULTILINE,
+    )
+    top, bottom, left, right = map(int, found.groups()) if found else (0, 0, 0, 0)
+    fits = top + bottom < stream.codec_context.height and left + right < stream.codec_context.width
+    return (top, bottom, left, right) if fits else (0, 0, 0, 0)
+
+
+_LOGGING = threading.Lock()
+# A fork in between would leave the child with a lock that nobody opens, and another level.
+os.register_at_fork(
+    before=_LOGGING.acquire, after_in_parent=_LOGGING.release, after_in_child=_LOGGING.release
+)
+
+
+@contextmanager
+def captured_logs(level: int) -> Iterator[list[tuple[int, str, str]]]:
+    """What ffmpeg's libraries log in this thread at `level` or worse: (level, part, text) each."""
+    import av
+
+    # The level is that of the process, and outside of this nothing is to be logged.
+    with _LOGGING:
+        before = av.logging.get_level()
+        av.logging.set_level(level)
+        try:
+            with av.logging.Capture() as logs:
+                yield logs
+        finally:
+            av.logging.set_level(before)
+
+
+def ratio(value: Any) -> Fraction | None:
+    """A time base, a rate or an aspect of PyAV's as an exact fraction; None where it is not set."""
+    if not value or not value.denominator:
+        return None
+    return Fraction(value.numerator, value.denominator)
 
 
 # By degrees, as `frame.rotation` counts them.
@@ -124,3 +225,80 @@ def display_matrix(frame: av.VideoFrame) -> Any:
     except ValueError:  # a kind of side data that this PyAV has no name for spoils all of them
         return _MATRICES.get(frame.rotation % 360)
     return side_data.get("DISPLAYMATRIX")
+
+
+# --- what can be wrong with a clip ---
+
+
+class ClipError(Exception):
+    """A clip that cannot be loaded as asked. `path` is the file.
+
+    Made of one text, as torch's DataLoader does it for an error of a worker process, it takes its
+    attributes from that text's last line.
+    """
+
+    def __init__(self, path: Path | str, problem: str | None = None) -> None:
+        text = str(path)
+        if problem is None:
+            last = re.search(r"^\S*: (.*?): (.*)\s*\Z", text, re.MULTILINE)
+            path, problem = last.groups() if last else ("", text)
+        super().__init__(path, problem)
+        self.path = Path(path)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class ClipNotFound(ClipError, FileNotFoundError):
+    """There is no such file."""
+
+
+class NoVideo(ClipError):
+    """The file is there and holds no pictures: sound only, a cover image, or something else."""
+
+
+class NoAudio(ClipError):
+    """The file is there and holds no sound."""
+
+
+class TooLarge(ClipError):
+    """A clip that would take more memory than is allowed."""
+
+
+class FrameIndexError(ClipError, IndexError):
+    """A frame was asked for that the clip does not have. `frames` is how many it has."""
+
+    def __init__(self, path: Path | str, index: int = -1, frames: int = -1) -> None:
+        problem = f"frame {index} asked for, and there are {frames}" if frames >= 0 else None
+        super().__init__(path, problem)
+        if found := re.fullmatch(r"frame (-?\d+) asked for, and there are (\d+)", self.problem):
+            index, frames = int(found[1]), int(found[2])
+        self.index = index
+        self.frames = frames
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.index, self.frames)
+
+
+class CorruptClip(ClipError):
+    """The clip is damaged from frame `frame` on.
+
+    `frames` holds those asked for that come before it, in the order asked, as an array of shape
+    (T, H, W, 3), uint8; None if there are none.
+    """
+
+    def __init__(
+        self, path: Path | str, frame: int = -1, problem: str | None = None, frames: Any = None
+    ) -> None:
+        super().__init__(path, problem)
+        if found := re.match(r"corrupt at frame (\d+): ", self.problem):
+            frame, self.problem = int(found[1]), self.problem[found.end() :]
+        self.frame = frame
+        self.frames = frames
+
+    def __str__(self) -> str:
+        return f"{self.path}: corrupt at frame {self.frame}: {self.problem}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.frame, self.problem, self.frames)

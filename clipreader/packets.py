@@ -1,13 +1,11 @@
-"""The packets of a clip and what they tell before anything is decoded: its frames and their times.
+"""Read the packets of a media file, and say what they tell before anything is decoded.
 
-Between the container and the decoder (`decode/frame_source`). Three kinds of order meet here.
-Packets come in decoding order; frames are numbered in the order of display; and decoding may begin
-at certain packets only. `PacketTable` holds all three, from one pass that reads the packets and
-decodes none (1 to 2 ms for a clip of 10 s).
+The one place of the suite that does: `read_packets` for whoever asks how long a file is, what its
+tracks hold and whether it is whole; `read_frame_table` for `frame_source`, which decodes.
 
-What the packets tell is a promise, and there are files whose decoder does not keep it. Those are
-sorted out here (`PacketTable.odd` says why) and are decoded from their first packet on every time:
-exact, and slow.
+Three kinds of order meet here. Packets come in decoding order; frames are numbered in the order of
+display; and decoding may begin at certain packets only. `FrameTable` holds all three. What packets
+tell is a promise, and there are files whose decoder does not keep it: `FrameTable.odd` says why.
 """
 
 from __future__ import annotations
@@ -15,36 +13,232 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from clipreader.h264 import NalReader
-from clipreader.media import ratio
+from clipreader.media import (
+    MAX_FRAMES,
+    CorruptClip,
+    Media,
+    NoVideo,
+    TooLarge,
+    codec_name,
+    open_clip,
+    picture_stream,
+    ratio,
+)
 from clipreader.times import end_of_last
 
 # One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
-# `_restartable` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two
+# `NalReader` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two
 # frames into one, and so on.
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
 
+_MICROSECOND = Fraction(1, 1_000_000)
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 
+@dataclass
+class StreamPackets:
+    """The packets of one stream, in the order of the file. Lists of one length, one item a packet.
+
+    pts, dts: in ticks of `time_base`, None where the file says none; durations: likewise, and in an
+    mp4 that of the packet's neighbours in decoding order, so of no use where rates vary
+    sizes: in bytes; keys: what the container calls key frames; hidden: what an edit list cuts away
+    codec: the decoder's name, "" where there is none; kind: "video" or "audio"
+    listed: how many packets the index of an mp4 lists; None: the container has no such index
+    """
+
+    index: int
+    kind: str
+    codec: str
+    time_base: Fraction
+    listed: int | None
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int | None] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    keys: list[bool] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stream: Stream) -> StreamPackets:
+        """Nothing read yet."""
+        is_mp4 = "mp4" in stream.container.format.name
+        base = ratio(stream.time_base) or Fraction(1, 1000)
+        listed = len(stream.index_entries) if is_mp4 else None
+        return cls(stream.index, stream.type, codec_name(stream), base, listed)
+
+    def add(self, packet: Packet[Stream]) -> None:
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration)
+        self.sizes.append(packet.size)
+        self.keys.append(packet.is_keyframe)
+        self.hidden.append(packet.is_discard)
+
+    def shown(self) -> list[tuple[int, int]]:
+        """(pts, position) of the packets that are shown, in the order of display."""
+        each = enumerate(zip(self.pts, self.hidden, strict=True))
+        return sorted((pts, at) for at, (pts, hidden) in each if pts is not None and not hidden)
+
+
+@dataclass
+class FilePackets:
+    """What the packets of a media file tell. Times are seconds on the file's own clock.
+
+    picture: of the track that a player shows; sound: of the first audio track, None if there is
+    none; both read to the end or to where the file breaks off
+    zero: the time that a player shows as 0: the earliest start of a stream, after edit lists
+    times: of each frame shown, from `zero` on, in order; end: of the last frame, likewise
+    missing: what the file promises and does not hold, in words; "" for a file that is whole
+    width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
+    """
+
+    container: str
+    picture: StreamPackets
+    sound: StreamPackets | None
+    zero: Fraction
+    width: int
+    height: int
+    rate: Fraction
+    missing: str = ""
+
+    @property
+    def times(self) -> list[Fraction]:
+        base = self.picture.time_base
+        return [pts * base - self.zero for pts, _ in self.picture.shown()]
+
+    @property
+    def end(self) -> Fraction:
+        shown = self.picture.shown()
+        last = end_of_last([pts for pts, _ in shown], self.picture.durations[shown[-1][1]] or 0)
+        return last * self.picture.time_base - self.zero
+
+
+def read_packets(source: Media, *, max_frames: int = MAX_FRAMES) -> FilePackets:
+    """Read every packet of a file's picture and of its first sound; nothing is decoded but what
+    ffmpeg decodes to open it. Raises ClipError; a file that breaks off is `FilePackets.missing`.
+    """
+    with open_clip(source) as container:
+        return packets_of(container, max_frames=max_frames)
+
+
+def packets_of(
+    container: av.container.InputContainer, *, max_frames: int = MAX_FRAMES
+) -> FilePackets:
+    """As `read_packets`, from an open container that nothing was read of. Raises ClipError."""
+    name = Path(container.name)
+    picture = picture_stream(container)
+    if picture is None or picture.codec_context is None:
+        raise NoVideo(name, "no video stream, or no decoder for it")
+    streams: list[Stream] = [picture, *container.streams.audio[:1]]
+    tables = {stream.index: StreamPackets.of(stream) for stream in streams}
+    size = picture.codec_context.width, picture.codec_context.height  # decoding may change it
+    for packet in whole_packets(container, streams, max_frames):
+        tables[packet.stream_index].add(packet)
+    found = FilePackets(
+        container.format.name,
+        tables[picture.index],
+        tables[streams[1].index] if len(streams) > 1 else None,
+        _zero(container),
+        *size,
+        ratio(picture.average_rate) or ratio(picture.guessed_rate) or Fraction(0),
+    )
+    if not found.picture.shown():
+        raise NoVideo(name, "a video stream without frames")
+    found.missing = _missing(container, found)
+    return found
+
+
+def _zero(container: av.container.InputContainer) -> Fraction:
+    """The earliest start of a stream, which ffmpeg says in microseconds, as exactly as that has."""
+    told = Fraction(container.start_time or 0, av.time_base)
+    starts = [
+        Fraction(stream.start_time) * base
+        for stream in container.streams
+        if stream.start_time is not None and (base := ratio(stream.time_base))
+    ]
+    return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
+
+
+def _missing(container: av.container.InputContainer, found: FilePackets) -> str:
+    """What a file promises and does not hold: an mp4 packets, another container a duration."""
+    tracks = [track for track in (found.picture, found.sound) if track]
+    for track in tracks:
+        if track.listed is not None and len(track.pts) < track.listed:
+            return f"cut off: {len(track.pts)} of {track.listed} packets"
+    if found.picture.listed is not None or not container.duration:
+        return ""
+    promised = Fraction(container.duration, av.time_base)
+    ends = []
+    for track in tracks:
+        times = [pts for pts, _ in track.shown()]
+        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        if times:
+            ends.append((times[-1] + max(gaps, default=0)) * track.time_base - found.zero)
+    # The header's duration may be rounded, and counts what the last frame lasts.
+    if max(ends) < promised - Fraction(1, 2):
+        return f"cut off: {float(max(ends)):.2f} s of {float(promised):.2f}"
+    return ""
+
+
+def whole_packets(
+    container: av.container.InputContainer,
+    streams: Stream | Sequence[Stream],
+    max_frames: int = MAX_FRAMES,
+) -> Iterator[Packet[Stream]]:
+    """Every packet from where the container stands, to where the file ends or breaks off.
+
+    A truncated mp4 ends in a packet that is partly there, and is left out; a transport stream's
+    damaged packets are whole pictures with a hole. Demuxing ends with an empty packet.
+
+    Raises TooLarge for more than `max_frames` packets of a stream, and CorruptClip for an index
+    that has the same bytes read over and over.
+    """
+    is_mp4 = "mp4" in container.format.name
+    several = list(streams) if isinstance(streams, Sequence) else [streams]
+    room = 4 * container.size + (1 << 20) if container.size > 0 else math.inf
+    count = 0
+    try:
+        for packet in container.demux(several):
+            if packet.size and not (is_mp4 and packet.is_corrupt):
+                count += 1
+                room -= packet.size
+                if count > max_frames * len(several):
+                    raise TooLarge(
+                        Path(container.name), f"holds more than max_frames={max_frames} frames"
+                    )
+                if room < 0:
+                    raise CorruptClip(
+                        Path(container.name), 0, "its index names more data than the file holds"
+                    )
+                yield packet
+    except av.error.FFmpegError:
+        return  # the file ends in the middle: `missing` and `promised` tell
+
+
 @dataclass(frozen=True)
-class PacketTable:
+class FrameTable:
     """Where each frame of a clip is. Positions count packets, in decoding order, from 0.
 
     pts: for each frame, in the order of display, its time stamp in ticks of `time_base`
     packet_of: for each frame the position of its packet
     starts: positions at which decoding may begin, rising; starts_pts: their time stamps
     end: the tick at which the last frame goes
-    origin: the tick that ffmpeg's command line counts from (see `decode/times`)
+    origin: the tick that ffmpeg's command line counts from (see `times`)
     promised: how many frames the file says it has; more than len(pts) if it was cut off
-    odd: why the packets cannot be trusted, or "" if they can
+    odd: why packets do not tell the frames, or "" if they do: such a clip is decoded from its
+        first packet on every time, exact and slow
+    torn: whether it begins with packets that need earlier ones; which of them give a frame, only
+        decoding tells
     own_headers: whether key packets bring parameter sets, which may change the picture's size
     """
 
@@ -57,173 +251,156 @@ class PacketTable:
     origin: int
     promised: int
     odd: str
+    torn: bool
     own_headers: bool
 
     def start_for(self, frame: int) -> int:
-        """The last packet from which on decoding gives `frame` as decoding everything does.
+        """The place in `starts` from which on decoding gives `frame` as decoding everything does.
 
         Behind an open GOP's key frame come packets whose frames are shown before it and need the
         GOP before: the key frame has to be early enough in both orders.
         """
-        at = bisect_right(self.starts, self.packet_of[frame]) - 1
-        while at > 0 and self.starts_pts[at] > self.pts[frame]:
-            at -= 1
-        return self.starts[max(at, 0)] if self.starts else 0
+        place = bisect_right(self.starts, self.packet_of[frame]) - 1
+        while place > 0 and self.starts_pts[place] > self.pts[frame]:
+            place -= 1
+        return max(place, 0)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One stretch of packets to decode: from `first` to `last`, for the frames in `frames`."""
+class Chunk:
+    """Packets to decode in one go: from the `start`-th of `starts` to `last`, for `frames`."""
 
-    first: int
+    start: int
     last: int
     frames: tuple[int, ...]
 
 
-def plan_runs(table: PacketTable, frames: Sequence[int]) -> list[Run]:
-    """The fewest packets that give `frames` (rising, each once), as runs in the order of display.
+def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
+    """The fewest packets that give `frames` (rising, each once), in the order of display.
 
-    Two frames share a run unless a key frame lies between the one's packets and the other's.
+    Two frames share a chunk unless a key frame lies between the one's packets and the other's.
     """
     spans: list[tuple[int, int, list[int]]] = []
     for frame in frames:
-        first, last = table.start_for(frame), table.packet_of[frame]
-        if spans and first <= spans[-1][1]:
+        start, last = table.start_for(frame), table.packet_of[frame]
+        if spans and table.starts[start] <= spans[-1][1]:
             begin, end, shared = spans[-1]
             shared.append(frame)
             spans[-1] = (begin, max(end, last), shared)
         else:
-            spans.append((first, last, [frame]))
-    return [Run(first, last, tuple(wanted)) for first, last, wanted in spans]
+            spans.append((start, last, [frame]))
+    return [Chunk(start, last, tuple(wanted)) for start, last, wanted in spans]
 
 
-def whole_packets(
-    container: av.container.InputContainer, stream: VideoStream
-) -> Iterator[Packet[VideoStream]]:
-    """Every packet of `stream` from where the container stands, to where the file ends or breaks.
+@dataclass
+class _Keys:
+    """What the bytes of a picture's packets tell.
 
-    A truncated mp4 ends in a packet that is partly there, and is left out; a transport stream's
-    damaged packets are whole pictures with a hole. Demuxing ends with an empty packet.
-    """
-    is_mp4 = "mp4" in container.format.name
-    try:
-        for packet in container.demux(stream):
-            if packet.size and not (is_mp4 and packet.is_corrupt):
-                yield packet
-    except av.error.FFmpegError:
-        return  # the file ends in the middle: `PacketTable.promised` tells
-
-
-def read_table(
-    container: av.container.InputContainer, stream: VideoStream, keep: bool
-) -> tuple[PacketTable, list[Packet[VideoStream]]]:
-    """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
-    notes = _Notes(NalReader.of(stream))
-    packets: list[Packet[VideoStream]] = []
-    for packet in whole_packets(container, stream):
-        notes.add(packet)
-        if keep:
-            packets.append(packet)
-    return notes.table(container, stream), packets
-
-
-class _Notes:
-    """Gathers what `PacketTable` needs while the packets go by.
-
-    packets: (pts, duration, whether an edit list cuts it away) of each
+    starts: positions at which decoding may begin; with_headers: how many of these bring parameter
+    sets; new_headers: whether the container changes them; late_b_frame: whether a B-frame is shown
+    after all that it can refer to
     """
 
-    def __init__(self, nal: NalReader | None) -> None:
-        self.packets: list[tuple[int | None, int | None, bool]] = []
-        self.starts: list[int] = []
-        self.new_headers = False
-        self.starts_with_headers = 0
-        self.late_b_frame = False  # a B-frame shown after all that it can refer to
-        self._latest: float = -math.inf
-        self._nal = nal
+    starts: list[int] = field(default_factory=list)
+    with_headers: int = 0
+    new_headers: bool = False
+    late_b_frame: bool = False
 
-    def add(self, packet: Packet[VideoStream]) -> None:
-        """Note the next packet, in decoding order."""
+
+def read_frame_table(
+    container: av.container.InputContainer,
+    stream: VideoStream,
+    *,
+    keep: bool,
+    probed: bool = True,
+    max_frames: int = MAX_FRAMES,
+) -> tuple[FrameTable, list[Packet[Stream]]]:
+    """Read every packet of `stream`. The packets themselves are returned if `keep` is true.
+
+    probed: whether ffmpeg has looked at the streams, see `frame_source`.
+    """
+    nal, noted, keys = NalReader.of(stream), StreamPackets.of(stream), _Keys()
+    kept: list[Packet[Stream]] = []
+    latest: float = -math.inf
+    for packet in whole_packets(container, stream, max_frames):
         pts = packet.pts
-        is_key = packet.is_keyframe
-        if is_key:
-            self._add_key(packet)
-        if pts is not None and pts > self._latest:
-            self._latest = pts
-            if not is_key and self._nal and self._nal.has_b_slices(packet):
-                self.late_b_frame = True
-        self.packets.append((pts, packet.duration, packet.is_discard))
+        if packet.is_keyframe:
+            restartable, headers = nal.look(packet) if nal else (True, False)
+            if restartable:
+                keys.starts.append(len(noted.pts))
+                keys.with_headers += headers
+            if noted.pts and packet.has_sidedata("new_extradata"):
+                keys.new_headers = True
+        elif nal and pts is not None and pts > latest and nal.has_b_slices(packet):
+            keys.late_b_frame = True
+        if pts is not None and pts > latest:
+            latest = pts
+        noted.add(packet)
+        if keep:
+            kept.append(packet)
+    table = _frame_table(stream, noted, keys)
+    first = table.pts[0] if table.pts else 0
+    return replace(table, origin=_origin(container, stream, first, probed)), kept
 
-    def _add_key(self, packet: Packet[VideoStream]) -> None:
-        if self.packets and packet.has_sidedata("new_extradata"):
-            self.new_headers = True
-        restartable, headers = self._nal.look(packet) if self._nal else (True, False)
-        if restartable:
-            self.starts.append(len(self.packets))
-            self.starts_with_headers += headers
 
-    def table(self, container: av.container.InputContainer, stream: VideoStream) -> PacketTable:
-        base = ratio(stream.time_base) or Fraction(1, 1000)
-        packets = self.packets
-        known = [
-            (pts, at)
-            for at, (pts, _, hidden) in enumerate(packets)
-            if not hidden and pts is not None
-        ]
-        odd = self._why_odd(stream, known)
-        known.sort()
-        promised = len(known)
-        missing = _first_missing(stream, len(packets))
-        if missing is not None:
-            dts, promised = missing
-            known = [(pts, at) for pts, at in known if pts < dts]
-        times = [pts for pts, _ in known]
-        last = packets[known[-1][1]][1] if known else None
-        starts = [(at, pts) for at in self.starts if (pts := packets[at][0]) is not None]
-        return PacketTable(
-            pts=times,
-            packet_of=[at for _, at in known],
-            starts=[at for at, _ in starts],
-            starts_pts=[pts for _, pts in starts],
-            time_base=base,
-            end=end_of_last(times, last or 0) if times else 0,
-            origin=_origin(container, stream, base),
-            promised=promised,
-            odd=odd,
-            own_headers=self.starts_with_headers > 0,
-        )
+def _frame_table(stream: VideoStream, noted: StreamPackets, keys: _Keys) -> FrameTable:
+    known = noted.shown()
+    odd = _why_odd(stream, noted, keys)
+    # Not so where the first frames merely have been taken away by an edit list.
+    torn = not odd and bool(known) and (keys.starts[:1] != [0] or known[0][0] < (noted.pts[0] or 0))
+    promised = len(known)
+    missing = _first_missing(stream, len(noted.pts))
+    if missing is not None:
+        dts, promised = missing
+        known = [(pts, at) for pts, at in known if pts < dts]
+    times = [pts for pts, _ in known]
+    last = noted.durations[known[-1][1]] if known else None
+    starts = [(at, pts) for at in keys.starts if (pts := noted.pts[at]) is not None]
+    if torn and keys.starts[:1] != [0]:
+        starts.insert(0, (0, times[0] if times else 0))
+    return FrameTable(
+        pts=times,
+        packet_of=[at for _, at in known],
+        starts=[at for at, _ in starts],
+        starts_pts=[pts for _, pts in starts],
+        time_base=noted.time_base,
+        end=end_of_last(times, last or 0) if times else 0,
+        origin=0,
+        promised=promised,
+        odd=odd,
+        torn=torn,
+        own_headers=keys.with_headers > 0,
+    )
 
-    def _why_odd(self, stream: VideoStream, known: list[tuple[int, int]]) -> str:
-        codec = stream.codec_context
-        if codec.name not in _TRUSTED_CODECS:
-            return f"frames of {codec.name} are not one a packet"
-        if codec.name == "h264" and codec.field_order not in _PROGRESSIVE:
-            return "interlaced: two packets may be one frame"
-        hidden = [pts for pts, _, is_hidden in self.packets if is_hidden]
-        if len(known) + len(hidden) != len(self.packets):
-            return "packets without time stamps"
-        shown = [pts for pts, _ in known]
-        if len(set(shown)) != len(shown):
-            return "two packets with one time stamp"
-        if self.new_headers or self.starts_with_headers not in (0, len(self.starts)):
-            return "several encodings in one track"
-        if not shown or not self.starts or self.starts[0] != 0:
-            return "does not begin with a key frame"
-        # Frames hidden before the first shown or behind the last are no trouble. Those in between
-        # belong to a second edit, whose time stamps say nothing about the order of decoding.
-        earliest, latest = min(shown), max(shown)
-        if any(pts is not None and earliest < pts < latest for pts in hidden):
-            return "several edits in one track"
-        first = self.packets[0][0]
-        if first is None or earliest < first:
-            return "begins with frames whose references are missing"
-        depth = _reorder_depth(shown)
-        # HEVC's slices do not tell: x265 writes P-frames as B-frames that look back only.
-        if self.late_b_frame or (codec.name == "hevc" and depth == 0 < codec.reorder_depth):
-            return "time stamps in the order of decoding"
-        if depth > codec.reorder_depth:
-            return "reordered more deeply than its header says"
-        return ""
+
+def _why_odd(stream: VideoStream, noted: StreamPackets, keys: _Keys) -> str:
+    codec = stream.codec_context
+    if codec.name not in _TRUSTED_CODECS:
+        return f"frames of {codec.name} are not one a packet"
+    if codec.name == "h264" and codec.field_order not in _PROGRESSIVE:
+        return "interlaced: two packets may be one frame"
+    if None in noted.pts:
+        return "packets without time stamps"
+    stamps = list(zip(noted.pts, noted.hidden, strict=True))
+    shown = [pts for pts, is_cut in stamps if pts is not None and not is_cut]
+    if len(set(shown)) != len(shown):
+        return "two packets with one time stamp"
+    if keys.new_headers or keys.with_headers not in (0, len(keys.starts)):
+        return "several encodings in one track"
+    if not shown:
+        return "no packet is shown"
+    # Frames hidden before the first shown or behind the last are no trouble. Those in between
+    # belong to a second edit, whose time stamps say nothing about the order of decoding.
+    earliest, latest = min(shown), max(shown)
+    if any(is_cut and pts is not None and earliest < pts < latest for pts, is_cut in stamps):
+        return "several edits in one track"
+    depth = _reorder_depth(shown)
+    # HEVC's slices do not tell: x265 writes P-frames as B-frames that look back only.
+    if keys.late_b_frame or (codec.name == "hevc" and depth == 0 < codec.reorder_depth):
+        return "time stamps in the order of decoding"
+    if depth > codec.reorder_depth:
+        return "reordered more deeply than its header says"
+    return ""
 
 
 def _reorder_depth(pts: Sequence[int]) -> int:
@@ -252,8 +429,17 @@ def _first_missing(stream: VideoStream, packets: int) -> tuple[int, int] | None:
 
 
 def _origin(
-    container: av.container.InputContainer, stream: VideoStream, time_base: Fraction
+    container: av.container.InputContainer, stream: VideoStream, first: int, probed: bool
 ) -> int:
     if container.format.name == "mpegts":
         return stream.start_time or 0
-    return round(Fraction(container.start_time or 0, av.time_base) / time_base)
+    base = ratio(stream.time_base) or Fraction(1, 1000)
+    if probed:
+        return round(_zero(container) / base)
+    # An mp4 says by itself where its tracks begin, but for the reordering of the pictures.
+    starts = [first * base]
+    for track in container.streams.audio:
+        shown = next((e.timestamp for e in track.index_entries if not e.is_discard), None)
+        if shown is not None:
+            starts.append(max(0, shown) * (ratio(track.time_base) or base))
+    return round(min(starts) / base)

@@ -168,13 +168,13 @@ def test_a_film_too_long_for_the_memory_is_read_from_its_file(
 
 
 def test_few_packets_are_decoded_for_a_chunk(clip: Callable[[str], Path]) -> None:
-    from clipreader.packets import plan_runs
+    from clipreader.packets import plan_chunks
 
     with ClipReader(clip("b_frames.mp4")) as reader:
         table = reader._opened().table
         assert reader.key_frames == [0, 21, 41, 55, 79]
-        runs = plan_runs(table, [45, 46, 60, 99])
-        assert [(run.frames, table.start_for(run.frames[0])) for run in runs] == [
+        chunks = plan_chunks(table, [45, 46, 60, 99])
+        assert [(chunk.frames, table.starts[chunk.start]) for chunk in chunks] == [
             ((45, 46), 41),
             ((60,), 55),
             ((99,), 79),
@@ -472,7 +472,7 @@ def test_a_damaged_clip(plain: Path, front: bytes, tmp_path: Path, damage: str) 
 
 def test_errors_come_whole_out_of_another_process() -> None:
     for error in (
-        ClipNotFound(Path("a.mp4")),
+        ClipNotFound(Path("a.mp4"), "no such file"),
         NoVideo(Path("a.mp4"), "holds no video"),
         FrameIndexError(Path("a.mp4"), 7, 5),
         CorruptClip(Path("a.mp4"), 3, "damaged data"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tarfile
 import time
 from collections import Counter
@@ -29,7 +30,8 @@ from tests.training_sets import (
     table,
     video_id,
 )
-from utils.training.shards import Sample, Shard, write
+from utils.training.formats import FORMATS
+from utils.training.shards import ShardSample, ShardTask, write_shard
 from utils.training.trees import class_folder
 
 Lists = dict[str, Path]
@@ -79,8 +81,8 @@ def test_what_is_there_is_listed_and_the_rest_is_told(tmp_path: Path, lists: Lis
     assert (left[names[-1]]["status"], left[names[-1]]["why"]) == ("unavailable", "removed")
     assert left[names[-1]]["line"] == "21" and left[names[-1]]["list"] == "kinetics-400_val.csv"
     assert reasons(out) == {"missing": 3, "duplicate": 1}
-    assert "val              20          17    15.00 %          17" in done.err
-    assert "lost most     21.43 %  3 of 14: yoga" in done.err
+    assert "val              20          17     15.00%          17" in done.err
+    assert "lost most     21.43%  3 of 14: yoga" in done.err
     assert "published    gluon-cv: 240,618 train, 19,404 val" in done.err
     assert "kinetics-400_test is not beside" not in done.err
     assert "400 has 400 classes, and its lists name 5" in done.err
@@ -169,7 +171,7 @@ def test_another_order_of_classes(tmp_path: Path, lists: Lists, clips: Path) -> 
 def test_unlabelled_test_lists(tmp_path: Path, lists: Lists, clips: Path) -> None:
     given = ["--input_csv", lists["400_val"], lists["400_test"]]
     said = lists_of(clips, tmp_path / "a", "--format", "mmaction2", *given)
-    assert "no label     6 clips of test: left out of mmaction2 lists" in said
+    assert "no label     6 clips of test: excluded from mmaction2 lists" in said
     assert reasons(tmp_path / "a") == {"no_label": 6}
     assert sorted(p.name for p in (tmp_path / "a").glob("*.txt")) == [
         *("classes.txt", "kinetics400_val_list_videos.txt"),
@@ -231,6 +233,7 @@ def test_class_folders_are_torchvisions() -> None:
     assert (
         class_folder("skiing (not slalom or crosscountry)") == "skiing_not_slalom_or_crosscountry"
     )
+    assert len(class_folder("a" * 300)) < 256 and class_folder("a" * 300) != class_folder("a" * 301)
     assert class_folder("..") == "_" and class_folder("a/../b") == "a_.._b"
 
 
@@ -285,9 +288,12 @@ def test_a_shard_whose_clip_is_gone_or_changed_is_not_written(tmp_path: Path) ->
     clip.write_bytes(b"12345")
     for path, size in ((clip, 6), (tmp_path / "gone.mp4", 5)):
         final, temporary = tmp_path / "a.tar", tmp_path / "a.part"
-        samples = (Sample("a", str(clip), 5, b"1", b"{}"), Sample("b", str(path), size, b"", b"{}"))
-        done = write(Shard(str(final), str(temporary), samples))
-        assert done.problem.startswith(str(path)) and "run again" in done.problem
+        samples = (
+            ShardSample("a", str(clip), 5, b"1", b"{}"),
+            ShardSample("b", str(path), size, b"", b"{}"),
+        )
+        _, problem, _ = write_shard(ShardTask(str(final), str(temporary), "", samples))
+        assert problem.startswith(str(path)) and "run again" in problem
         assert not final.exists() and not temporary.exists()
 
 
@@ -468,7 +474,7 @@ def members_of(path: Path) -> list[str]:
 
 def test_dry_run_writes_nothing(tmp_path: Path, lists: Lists, clips: Path) -> None:
     given = ["--format", "slowfast", "--input_csv", lists["400_train"], "--dry_run"]
-    assert "train            50          50     0.00 %" in lists_of(clips, tmp_path / "out", *given)
+    assert "train            50          50      0.00%" in lists_of(clips, tmp_path / "out", *given)
     assert not (tmp_path / "out").exists()
 
 
@@ -476,15 +482,15 @@ def test_a_clip_that_goes_while_links_are_made(
     tmp_path: Path, lists: Lists, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder changes after the look, as with a download.py --verify beside."""
-    from utils.training import there
+    from utils.training import on_disk
 
-    look, gone = there.look, clip_names(lists["400_val"])[0]
+    look, gone = on_disk.look, clip_names(lists["400_val"])[0]
 
     def look_and_lose(*words: object) -> None:
         look(*words)  # type: ignore[arg-type]
         (clips / f"{gone}.mp4").unlink()
 
-    monkeypatch.setattr(there, "look", look_and_lose)
+    monkeypatch.setattr(on_disk, "look", look_and_lose)
     for form in ("huggingface", "webdataset"):
         make_clips(clips, [gone])
         words = [clips, tmp_path / form, "--format", form, "--input_csv", lists["400_val"]]
@@ -505,3 +511,123 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     assert done.code == 2
     assert "name a folder for the lists elsewhere" in done.err
     assert clip.exists()
+
+
+def test_clips_are_excluded_by_file_and_by_licence(
+    tmp_path: Path, lists: Lists, clips: Path
+) -> None:
+    names = clip_names(lists["400_val"])
+    words = [clips, tmp_path / "out", "--format", "csv", "--input_csv", lists["400_val"]]
+    (tmp_path / "suspects.csv").write_text(f"kind,clip\nblack,{names[0]}\nblack,'{names[1]}\n")
+    more = write_list(tmp_path / "more.csv", [f"{names[2][:11]},2,12", "zzzzzzzzzzz,1,2"])
+    said = lists_of(*words, "--exclude", tmp_path / "suspects.csv", more)
+    assert reasons(tmp_path / "out") == {"excluded": 3}
+    assert f"excluded     1 clip of the 2 in {more}" in said
+    assert "cannot read" in lists_of(*words, "--exclude", tmp_path / "no.csv", code=2)
+    assert "download.py --metadata" in lists_of(*words, "--license", "creativecommon", code=2)
+    free = "Creative Commons Attribution license (reuse allowed)"
+    lines = [{"youtube_id": names[0][:11], "licence": free}, {"youtube_id": names[1][:11]}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + "[" * 200_000 + '\n{"torn'
+    (clips / "videos.jsonl").write_text(text)
+    said = lists_of(*words, "--license", "creativecommon")
+    assert {row["clip"] for row in table(tmp_path / "out" / "val.csv")} == {names[0]}
+    assert "19 clips without 'creativecommon' (18 of them not in videos.jsonl)" in said
+    lists_of(*words, "--license", "youtube")
+    assert {row["clip"] for row in table(tmp_path / "out" / "val.csv")} == {names[1]}
+
+
+def test_the_report_of_another_folder_says_why(tmp_path: Path, lists: Lists) -> None:
+    names = clip_names(lists["400_val"])
+    made = make_clips(tmp_path / "clips_256", names[1:])
+    make_report(make_clips(tmp_path / "clips", []), **{names[0]: "unavailable/removed"})
+    words = [made, tmp_path / "out", "--format", "jepa", "--input_csv", lists["400_val"]]
+    assert "--report DIR" in lists_of(*words, code=1)
+    assert "--report DIR" not in lists_of(*words, "--report", tmp_path / "clips", code=1)
+    (row,) = table(tmp_path / "out" / "excluded.csv")
+    assert (row["reason"], row["status"], row["why"]) == ("missing", "unavailable", "removed")
+
+
+@pytest.mark.parametrize("form", [name for name in FORMATS if name != "ava"])
+def test_odd_names_and_the_next_line(form: str, tmp_path: Path, lists: Lists) -> None:
+    """A folder that is not UTF-8 with a quote; labels that are a formula, too long, or a file."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9'"))
+    labels = ("=cmd|' /C calc'!A0", "x" * 300, "metadata.csv", "\x1b[31mred")
+    rows = [f'"{label}",{video_id("odd", n)},0,10,val,0' for n, label in enumerate(labels)]
+    listing = write_list(tmp_path / "my list_val.csv", rows, LABELLED)
+    clips = make_clips(folder / "clips", clip_names(listing)[:-1])
+    words = [clips, folder / "out", "--format", form, "--input_csv", listing]
+    said = lists_of(*words, *(["--absolute"] if form == "json" else []), code=1)
+    assert "Traceback" not in said and "\x1b" not in said
+    assert len(table(folder / "out/manifest.csv")) == 3
+    assert [row["label"] for row in table(folder / "out/excluded.csv")] == [r"\x1b[31mred"]
+    assert "my_list" in said or form != "mmaction2"
+    for line in said.splitlines():
+        if line.startswith("next: "):
+            command = shlex.split(line[6:])
+            if command[1] == "-c":
+                compile(command[2], "next", "exec")
+            assert not {"LAST", "CONFIG", "CONFIG.yaml"} & set(command)
+    if form in ("json", "videomae"):
+        text = (folder / "out" / ("val.json" if form == "json" else "val.csv")).read_bytes()
+        paths = (
+            [row["path"] for row in json.loads(text)]
+            if form == "json"
+            else [os.fsdecode(line.split()[0]) for line in text.splitlines()]
+        )
+        assert len(paths) == 3 and all(map(os.path.isfile, paths)) and "not UTF-8" in said
+
+
+def test_frames_in_tars_are_refused(tmp_path: Path, lists: Lists, clips: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / f"{clip_names(lists['400_val'])[0]}.tar").touch()
+    words = [clips, tmp_path / "out", "--format", "mmaction2", "--input_csv", lists["400_val"]]
+    assert "without --archive" in lists_of(*words, "--frames", frames, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_worker_has_a_shard(tmp_path: Path, lists: Lists, clips: Path) -> None:
+    words = [clips, tmp_path / "out", "--format", "webdataset", "--input_csv", lists["400_train"]]
+    said = lists_of(*words, "--workers", 8, code=2)
+    assert "train has 1 shard of 50 clips, fewer than --workers 8: give --shard_size" in said
+    assert not list((tmp_path / "out").glob("*.tar"))
+    size = max(10_000, int(said.split("--shard_size ")[1].split()[0]))
+    lists_of(*words, "--workers", 8, "--shard_size", size)
+    assert len(list((tmp_path / "out").glob("*.tar"))) >= 8
+    assert "give fewer workers" in lists_of(*words, "--workers", 51, code=2)
+
+
+def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:
+    names = clip_names(lists["400_val"])
+    clips = make_clips(tmp_path / "clips", [])
+    for name, suffix in zip(names, (".m4a", ".wav", ".flac", ".mp4", ".txt"), strict=False):
+        (clips / f"{name}{suffix}").write_bytes(b"sound")
+    words = [clips, tmp_path / "out", "--format", "webdataset", "--input_csv", lists["400_val"]]
+    lists_of(*words, code=1)
+    members = members_of(tmp_path / "out" / "val-000000.tar")
+    assert {name.rpartition(".")[2] for name in members} == {
+        *("m4a", "wav", "flac", "mp4", "cls", "json")
+    }
+    words = [clips, tmp_path / "lines", "--format", "slowfast", "--input_csv", lists["400_val"]]
+    lists_of(*words, code=1)
+    assert len(fields(tmp_path / "lines" / "val.csv")) == 1
+
+
+@pytest.mark.parametrize("option", ["--compare", "--only_manifest", "--exclude", "--annotations"])
+@pytest.mark.parametrize("odd", ["fifo", "huge number", "huge field", "loop"])
+def test_files_that_are_not_what_they_say(
+    option: str, odd: str, tmp_path: Path, lists: Lists, clips: Path
+) -> None:
+    path = tmp_path / "odd.csv"
+    if odd == "fifo":
+        os.mkfifo(path)
+    elif odd == "loop":
+        path.symlink_to(path)
+    else:
+        long = "9" * 6000 if odd == "huge number" else "x" * 200_000
+        head = "clip,split,label,bytes,seconds,sha256\n"
+        path.write_text(f"{head}aaaaaaaaaaa_000000_000010,val,a,{long},1,\n")
+    form = "ava" if option == "--annotations" else "csv"
+    words = [clips, tmp_path / "out", "--format", form, "--input_csv", lists["400_val"]]
+    code = 0 if option == "--exclude" and odd == "huge number" else 2
+    assert str(path) in lists_of(*words, option, path, code=code)

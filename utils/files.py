@@ -5,6 +5,7 @@ Every script writes into `<out>/.tmp/<run>/` and renames from there into its pla
 
 from __future__ import annotations
 
+import csv
 import errno
 import filecmp
 import io
@@ -18,7 +19,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from filelock import FileLock
 
@@ -39,7 +40,7 @@ SETTINGS_LIMIT = 2**20
 LONGEST_LINE = 2**20  # characters
 
 
-def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReader:
     """Open a file for reading if it is a regular one, or a link to one. Raises OSError.
 
     For every file that somebody else may have put there: a FIFO would hold the run for ever, a
@@ -123,7 +124,7 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
 def telling(path: Path, doing: str = "read") -> Iterator[None]:
     """Say what goes wrong with a file in one line: `cannot read PATH: WHY`.
 
-    Raises UserError for OSError and ValueError, and DiskFull where the disk is full.
+    Raises UserError for OSError, ValueError and csv.Error, and DiskFull where the disk is full.
     """
     try:
         yield
@@ -131,7 +132,7 @@ def telling(path: Path, doing: str = "read") -> Iterator[None]:
         if is_disk_full(error):
             raise DiskFull(path.parent) from error
         raise UserError(f"cannot {doing} {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"cannot {doing} {path}: {error}") from error
 
 

@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from utils.clip import Clip, Refused
 from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full
+from utils.files import DiskFull, bounded_lines, is_disk_full, open_text, parse_json, telling
 from utils.machines import claim, machine_name
 from utils.text import csv_text, escaped_row, hide_secrets, printable
 
@@ -370,3 +370,20 @@ def read_shorts(path: Path) -> frozenset[str]:
     for row in read_reports(path, RESULT_COLUMNS, DOWNLOADED):
         (shorts.add if row[5] == "short" else shorts.discard)(row[0])
     return frozenset(shorts)
+
+
+VIDEOS_NAME = "videos.jsonl"  # beside the report: what YouTube said of each video (--metadata)
+
+
+def read_licences(path: Path) -> dict[str, str]:
+    """YouTube id -> licence, `youtube` for a video without one of its own; torn lines are skipped.
+
+    Raises UserError.
+    """
+    licences: dict[str, str] = {}
+    with telling(path), open_text(path, "replace") as file:
+        for line in bounded_lines(file):
+            with suppress(ValueError):
+                video = parse_json(line)
+                licences[str(video.get("youtube_id"))] = str(video.get("licence") or "youtube")
+    return licences

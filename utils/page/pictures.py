@@ -56,7 +56,7 @@ class Picture:
 def make_picture(task: PictureTask) -> Picture:
     """The worker: never raises. The frame is the one that `load_frames` gives of the middle."""
     from clipreader.clip_reader import ClipReader
-    from clipreader.errors import ClipError
+    from clipreader.media import ClipError
 
     try:
         with ClipReader(task.path, short_side=task.form.short_side) as reader:

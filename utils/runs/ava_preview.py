@@ -59,7 +59,7 @@ def preview_frames(
 
 def write_preview(key_frames: Sequence[KeyFrame], target: Path, folder: Path) -> int:
     """Draw the contact sheet; how many key frames are on it. Without one, no file is written."""
-    from clipreader.errors import ClipError
+    from clipreader.media import ClipError
     from utils.runs.annotated import draw_key_frame, save_key_frames
 
     drawn = []

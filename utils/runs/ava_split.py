@@ -128,7 +128,7 @@ def probe_frames(
 
     Raises Stopped.
     """
-    from clipreader.errors import ClipError
+    from clipreader.media import ClipError
 
     times: dict[str, list[int]] = {}
     pairs = table[["clip", "clip_time"]].drop_duplicates()

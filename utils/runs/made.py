@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from clipreader.errors import ClipError, CorruptClip
+from clipreader.media import ClipError, CorruptClip
 from utils.errors import UserError
 from utils.files import is_disk_full
 from utils.packages import describe

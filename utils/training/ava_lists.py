@@ -1,13 +1,13 @@
-"""AVA-Kinetics: the annotations per clip in the forms of mmaction2 and of SlowFast.
+"""AVA-Kinetics: the annotations of each clip in the forms of MMAction2 and of SlowFast.
 
 The clips come from the AVA-Kinetics list, the rows from annotations_{split}.csv, both of
 make_ava_kin_download_csv.py. What the readers make of a row decides its form:
 
-mmaction2 (AVAKineticsDataset) takes the last two parts of a folder's name for the seconds in which
+MMAction2 (AVAKineticsDataset) takes the last two parts of a folder's name for the seconds in which
 the clip begins and ends, so the folders of frames get links of such names (`rawframes/`).
 SlowFast (ava_helper) knows the seconds 902 to 1798 of a video whose frames begin at second 900, at
-30 frames a second: a key frame at 3 s of its clip is second 903. Key frames in the first two
-seconds of a clip it cannot have.
+30 frames per second: an annotated frame at 3 s of its clip is second 903. Annotated frames in the
+first two seconds of a clip cannot be given to it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from typing import NamedTuple
 from utils.cli import plural
 from utils.clip import AVA_DURATION, AVA_LEAD, parse_clip_name
 from utils.errors import UserError
-from utils.files import make_folder
-from utils.training.choosing import SPLITS
-from utils.training.job import Job, write_lines
+from utils.files import bounded_lines, make_folder, open_text, telling
+from utils.training.outputs import ListSet
 
 NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")
 FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels\n"  # sic: so they spell it
-SLOWFAST_START, SLOWFAST_FIRST, SLOWFAST_LAST = 900, 902, 1798
+SLOWFAST_START, SLOWFAST_FIRST = 900, 902
 
 
-class Box(NamedTuple):
+class AvaBox(NamedTuple):
     """One annotation: its clip, the whole second of its video, corners (0..1), action."""
 
     clip: str
@@ -39,45 +38,37 @@ class Box(NamedTuple):
     action: str
 
 
-def ava(job: Job) -> list[Path]:
+def ava(files: ListSet) -> list[Path]:
     """Write each split's annotations, and with --frames the lists and links of frames."""
-    boxes = _read_all(job)
+    boxes: list[AvaBox] = []
+    for path in files.args.annotations:
+        with telling(path), open_text(path) as file:
+            boxes += _read_boxes(path, csv.reader(bounded_lines(file)))
     written = []
-    for split in job.choice.used_splits():
-        clips = {job.choice.rows.names[at] for at in job.choice.chosen(split)}
+    for split in files.choice.used_splits():
+        clips = {row.name for row in files.choice.chosen(split)}
         of_split = [box for box in boxes if box.clip in clips]
         if not of_split:
-            job.tell(f"note         no annotation of --annotations is of a clip of {split}")
+            files.tell(f"note         no annotation of --annotations is of a clip of {split}")
             continue
-        written.append(write_lines(job, f"mmaction2_{split}.csv", map(_mmaction2, of_split)))
-        fitting = [box for box in of_split if slowfast_second(box) >= SLOWFAST_FIRST]
-        written.append(write_lines(job, f"slowfast_{split}.csv", map(_slowfast, fitting)))
+        written.append(files.write(f"mmaction2_{split}.csv", map(_mmaction2, of_split)))
+        fitting = [box for box in of_split if _slowfast_second(box) >= SLOWFAST_FIRST]
+        written.append(files.write(f"slowfast_{split}.csv", map(_slowfast, fitting)))
         if lost := len(of_split) - len(fitting):
-            job.tell(
+            files.tell(
                 f"note         {plural(lost, 'annotation')} of {split} in the first two seconds of"
                 " a clip: SlowFast cannot have them, and slowfast_*.csv is without"
             )
-        if job.frames:
-            written.append(write_lines(job, f"frame_lists/{split}.csv", _frame_list(job, split)))
-    if job.frames:
-        _link_frames(job, job.frames)
+        if files.args.frames:
+            written.append(files.write(f"frame_lists/{split}.csv", _frame_list(files, split)))
+    if files.args.frames:
+        _link_frames(files)
     else:
-        job.tell("note         without --frames: no frame lists for SlowFast, no rawframes/")
+        files.tell("note         without --frames: no frame lists for SlowFast, no rawframes/")
     return written
 
 
-def _read_all(job: Job) -> list[Box]:
-    boxes: list[Box] = []
-    for path in job.annotations:
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                boxes += _read(path, csv.reader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"--annotations {path} cannot be read: {error}") from error
-    return boxes
-
-
-def _read(path: Path, rows: Iterator[list[str]]) -> Iterator[Box]:
+def _read_boxes(path: Path, rows: Iterator[list[str]]) -> Iterator[AvaBox]:
     header = next(rows, [])
     if missing := [name for name in NEEDED if name not in header]:
         raise UserError(
@@ -90,55 +81,51 @@ def _read(path: Path, rows: Iterator[list[str]]) -> Iterator[Box]:
             if not row[action]:
                 continue  # a key frame without boxes
             corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
-            yield Box(row[clip], int(float(row[time])), corners, str(int(row[action])))
-        except (IndexError, ValueError):
+            yield AvaBox(row[clip], int(float(row[time])), corners, str(int(row[action])))
+        except (IndexError, ValueError, OverflowError):
             raise UserError(f"{path}:{line}: no annotation of a clip") from None
 
 
-def clip_seconds(second: int) -> tuple[int, int]:
-    """(start, end) in its video, in seconds, of the clip about a key frame."""
+def _clip_seconds(second: int) -> tuple[int, int]:
+    """(start, end) in its video, in seconds, of the clip about an annotated frame."""
     start = max(0, second - AVA_LEAD)
     return start, start + int(AVA_DURATION)
 
 
-def slowfast_second(box: Box) -> int:
-    return SLOWFAST_START + box.second - clip_seconds(box.second)[0]
+def _slowfast_second(box: AvaBox) -> int:
+    return SLOWFAST_START + box.second - _clip_seconds(box.second)[0]
 
 
-def mmaction2_folder(clip: str) -> str:
+def _mmaction2_folder(clip: str) -> str:
     """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
     parsed = parse_clip_name(clip)
     if parsed is None or parsed[2] is not None:
         raise UserError(f"{clip} is no AVA-Kinetics clip: give the AVA-Kinetics list, --input_csv")
-    start, end = clip_seconds(parsed[1])
+    start, end = _clip_seconds(parsed[1])
     return f"{parsed[0]}_{start:06d}_{end:06d}"
 
 
-def _mmaction2(box: Box) -> str:
-    return f"{mmaction2_folder(box.clip)},{box.second},{box.corners},{box.action},-1\n"
+def _mmaction2(box: AvaBox) -> str:
+    return f"{_mmaction2_folder(box.clip)},{box.second},{box.corners},{box.action},-1\n"
 
 
-def _slowfast(box: Box) -> str:
+def _slowfast(box: AvaBox) -> str:
     # The eighth field is a score where these boxes stand for a detector's.
-    return f"{box.clip},{slowfast_second(box):04d},{box.corners},{box.action},1.0\n"
+    return f"{box.clip},{_slowfast_second(box):04d},{box.corners},{box.action},1.0\n"
 
 
-def _frame_list(job: Job, split: str) -> Iterator[str]:
+def _frame_list(files: ListSet, split: str) -> Iterator[str]:
     yield FRAME_LIST_HEADER
-    before, choice = job.before_frames(), job.choice
-    for number, at in enumerate(choice.chosen(split)):
-        name = choice.rows.names[at]
-        for frame in range(choice.frames[at]):
-            yield f'{name} {number} {frame} {before}{name}/{frame + 1:06d}.jpg ""\n'
+    before = files.before()
+    for number, row in enumerate(files.choice.chosen(split)):
+        for frame in range(1, row.frames + 1):
+            yield f'{row.name} {number} {frame - 1} {before}{row.name}/{frame:06d}.jpg ""\n'
 
 
-def _link_frames(job: Job, frames: Path) -> None:
-    folder = make_folder(job.out / "rawframes")
-    wanted = {}
-    for split in SPLITS:
-        for at in job.choice.chosen(split):
-            name = job.choice.rows.names[at]
-            wanted[mmaction2_folder(name)] = str(frames / name)
+def _link_frames(files: ListSet) -> None:
+    folder = make_folder(files.out / "rawframes")
+    frames = Path(files.args.frames).absolute()
+    wanted = {_mmaction2_folder(row.name): str(frames / row.name) for row in files.choice.chosen()}
     for entry in os.scandir(folder):
         if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry.path):
             os.unlink(entry.path)

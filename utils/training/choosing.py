@@ -1,25 +1,38 @@
-"""Which rows of the lists come into a training list, and why the others do not.
+"""Read the lists and choose the rows that go into a training list; every other row gets a `Reason`.
 
-First in the room: rows of `lists/versions` and the classes become a `Choice`, one code a row. The
-steps after it (what is on disk, subsets) only ever take rows out.
+A video of a val or test list is never in train, a clip is listed once, and the class indices are
+those of all classes that the lists name.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import argparse
+import csv
+import difflib
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from itertools import compress
+from pathlib import Path
 
+from utils.cli import Tell, plural
+from utils.clip import Extra, Refused
 from utils.errors import UserError
-from utils.lists.classes import Classes
-from utils.lists.versions import ID_LENGTH, Rows
+from utils.files import bounded_lines, open_text, telling
+from utils.lists.classes import Classes, join_classes, read_classes
+from utils.lists.fetching import ListServers, lists_at_hand
+from utils.lists.official import BY_NAME
+from utils.lists.reading import find_lists, same_split, without_garbage_collection
+from utils.lists.versions import ID_LENGTH, OFFICIAL, ListFile, Part, Rows, read_rows, shared_videos
+from utils.report import read_licences
+from utils.web import Web
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 HOLDOUT = "holdout"  # the split of rows that --holdout names without one
 NO_LABEL = -1
-_IN_LIST = bytes([1]) + bytes(255)  # reasons, translated: 1 for a row that is in a list
+MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
 
 
 class Reason(IntEnum):
@@ -35,134 +48,295 @@ class Reason(IntEnum):
     DUPLICATE = 7  # another row stands for the clip
     NO_LABEL = 8  # the format needs one
     NOT_SELECTED = 9  # by --split, --label, --per_class or --fraction
+    EXCLUDED = 10  # by --exclude
+    LICENSE = 11  # not of --license
 
     @property
     def text(self) -> str:
         return self.name.lower()
 
 
-@dataclass
-class Choice:
-    """What became of every wanted row; rows from `wanted` on are only held out.
+LACKING = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
 
-    `reasons[i]` is a `Reason`, `numbers[i]` the class of row i or -1, `sizes[i]` the bytes of its
-    file (of rows that are in a list). `versions`: those of the wanted rows' lists.
-    `index`: clip's name -> the row that stands for it.
+
+@dataclass(slots=True)
+class Candidate:
+    """A row of a list that may go into a training list.
+
+    label: as the list writes it; number: its class index; sha256, seconds, frames: if measured.
     """
 
-    rows: Rows
+    name: str
+    listed: ListFile
+    line: int
+    start: float
+    end: float
+    label: str
+    split: str
+    extra: Extra = ()
+    number: int = NO_LABEL
+    reason: Reason = Reason.IN_LIST
+    suffix: str = ".mp4"
+    bytes: int = 0
+    seconds: float | None = None
+    sha256: str = ""
+    frames: int = 0
+
+    @property
+    def youtube_id(self) -> str:
+        return self.name[:ID_LENGTH]
+
+
+@dataclass
+class Choice:
+    """All rows of the lists, and which of them are chosen.
+
+    by_name: clip -> the row that stands for it. shared: pairs of (version, split), held-out lists
+    among them -> the videos that both name.
+    """
+
+    rows: list[Candidate]
     classes: Classes
-    wanted: int
     versions: tuple[str, ...]
-    splits: list[str]
-    reasons: bytearray
-    numbers: array[int]
-    sizes: array[int]
-    index: dict[str, int] = field(default_factory=dict)
+    lists: list[ListFile]
+    refused: list[Refused] = field(default_factory=list)
+    shared: Mapping[tuple[Part, Part], int] = field(default_factory=dict)
+    by_name: dict[str, Candidate] = field(default_factory=dict)
+    read: int = 0  # rows of the lists
+    labels: Mapping[str, int] = field(default_factory=dict)  # version -> labels of its rows
     relabelled: int = 0  # clips with two labels
     without_split: int = 0  # rows that name none, taken for train
-    seconds: dict[int, float] = field(default_factory=dict)  # measured, by row
-    hashes: dict[int, str] = field(default_factory=dict)  # SHA-256, by row
-    frames: dict[int, int] = field(default_factory=dict)  # pictures in --frames, by row
 
-    def chosen(self, split: str | None = None) -> Iterator[int]:
+    def chosen(self, split: str | None = None) -> Iterator[Candidate]:
         """The rows that are in a list (of `split`), in the order of the lists."""
-        rows = compress(range(self.wanted), self.reasons.translate(_IN_LIST))
-        if split is None:
-            return rows
-        splits = self.splits
-        return (at for at in rows if splits[at] == split)
-
-    def excluded(self) -> Iterator[int]:
-        return (at for at, reason in enumerate(self.reasons) if reason)
+        return (row for row in self.rows if not row.reason and split in (None, row.split))
 
     def used_splits(self) -> list[str]:
         """The splits that have a clip, in the order train, val, test."""
-        found = set(compress(self.splits, self.reasons.translate(_IN_LIST)))
+        found = {row.split for row in self.chosen()}
         return [split for split in SPLITS if split in found]
 
-    def label(self, at: int) -> str:
+    def label(self, row: Candidate) -> str:
         """The name of a row's class; "" if it has none."""
-        number = self.numbers[at]
-        return "" if number == NO_LABEL else self.classes.names[number]
+        return "" if row.number == NO_LABEL else self.classes.names[row.number]
 
-    def drop(self, at: int, reason: Reason) -> None:
-        self.reasons[at] = reason
+    def count(self, reason: Reason) -> int:
+        return sum(row.reason == reason for row in self.rows)
+
+    def by_class(self) -> Counter[tuple[str, int]]:
+        """The clips that are chosen, by split and class index."""
+        return Counter((row.split, row.number) for row in self.chosen())
 
 
-def choose(rows: Rows, classes: Classes, wanted: int, versions: tuple[str, ...]) -> Choice:
-    """One row a clip, none of train whose video is held out. Raises UserError for an odd split.
+def read_choice(
+    args: argparse.Namespace, only: Mapping[str, Candidate] | None, tell: Tell
+) -> Choice | None:
+    """One row a clip of the lists, or of `only`, without held-out videos.
 
-    Rows from `wanted` on only say which videos are held out.
+    None where --dry_run would have to fetch lists. Raises UserError, Stopped.
     """
-    splits = [split or TRAIN for split in rows.splits[:wanted]]
-    known = {label: classes.number(label) for label in set(rows.labels[:wanted])}
-    numbers_of = {label: NO_LABEL if n is None else n for label, n in known.items()}
-    choice = Choice(
-        rows,
-        classes,
-        wanted,
-        versions,
-        splits,
-        bytearray(wanted),
-        array("i", map(numbers_of.__getitem__, rows.labels[:wanted])),
-        array("q", bytes(8 * wanted)),
-        without_split=rows.splits[:wanted].count(""),
-    )
-    if odd := set(splits) - set(SPLITS):
-        at = next(at for at, split in enumerate(splits) if split in odd)
-        path = rows.lists[rows.list_at[at]].path
-        raise UserError(
-            f"{path}:{rows.lines[at]}: the split {splits[at]!r} is not train, val or test"
+    servers = ListServers(Web(()), args.lists_base)
+    paths = lists_at_hand(args.input_csv, servers, args.dry_run, tell)
+    holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
+    if paths is None or holdout is None:
+        return None
+    rows = read_rows(find_lists(paths), args.trim_format)
+    if not len(rows):
+        raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
+    labels: dict[str, set[str]] = rows.labels_of_versions()
+    if only is not None:
+        labels[MANIFEST_VERSION] = {row.label for row in only.values() if row.label}
+    classes = join_classes(labels)
+    if args.classes:
+        classes = read_classes(args.classes, classes)
+    held = find_lists(holdout)
+    held += _beside(rows, held, tell)
+    with without_garbage_collection():
+        choice = Choice(
+            _candidates(rows), classes, tuple(rows.versions()), rows.lists, rows.refused
         )
-    _hold_out(choice)
-    _one_row_a_clip(choice)
+        choice.read = len(rows)
+        choice.labels = {version: len(names) for version, names in labels.items()}
+        if only is not None:  # the lists give the classes and what is held out
+            choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
+            choice.lists = [choice.rows[0].listed]
+            held += [each.path for each in rows.lists if each.split in (VAL, TEST)]
+            rows = Rows()
+        wanted = len(rows)
+        read_rows(held, args.trim_format, rows)
+        for at in range(wanted, len(rows)):
+            rows.splits[at] = rows.splits[at] or HOLDOUT
+        choice.shared = shared_videos(rows)
+        named = zip(rows.names, rows.splits, strict=True)
+        held_out = {name[:ID_LENGTH] for name, split in named if split not in ("", TRAIN)}
+        _number_and_split(choice)
+        held_out |= {row.youtube_id for row in choice.rows if row.split != TRAIN}
+        for row in choice.rows:
+            if row.split == TRAIN and row.youtube_id in held_out:
+                row.reason = Reason.HELD_OUT
+        _one_row_a_clip(choice)
     return choice
 
 
-def _hold_out(choice: Choice) -> None:
-    rows = choice.rows
-    held = {
-        name[:ID_LENGTH]
-        for name, split in zip(rows.names, rows.splits, strict=True)
-        if split and split != TRAIN
-    }
-    if not held:
-        return
-    for at, split in enumerate(choice.splits):
-        if split == TRAIN and rows.names[at][:ID_LENGTH] in held:
-            choice.reasons[at] = Reason.HELD_OUT
+def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:
+    """The val and test lists of the versions named that lie beside the lists, and are not named."""
+    named = {(each.version, each.split) for each in rows.lists} | set(rows.parts())
+    known = {os.path.abspath(path) for path in holdout}
+    found = []
+    for version in rows.versions():
+        folders = {each.path.parent for each in rows.lists if each.version == version}
+        for split in (VAL, TEST) if version in OFFICIAL else ():
+            name = f"kinetics-{version}_{split}"
+            if (version, split) in named or name not in BY_NAME:
+                continue
+            paths = [path for folder in folders if (path := folder / f"{name}.csv").exists()]
+            if not paths and all(Path(each).stem != name for each in known):
+                tell(f"note         {name} is not beside the lists: its videos may be in train;"
+                     f" --holdout {name} fetches it")  # fmt: skip
+            found += [path for path in paths if os.path.abspath(path) not in known]
+    return found
+
+
+def _candidates(rows: Rows) -> list[Candidate]:
+    lists = rows.lists
+    columns = (rows.starts, rows.ends, rows.labels, rows.splits, rows.extras)
+    return [
+        Candidate(name, lists[at], line, *values)
+        for name, at, line, *values in zip(
+            rows.names, rows.list_at, rows.lines, *columns, strict=True
+        )
+    ]
+
+
+def _number_and_split(choice: Choice) -> None:
+    """Give each row its class index and its split. Raises UserError for an odd split."""
+    found = {label: choice.classes.number(label) for label in {row.label for row in choice.rows}}
+    numbers = {label: NO_LABEL if n is None else n for label, n in found.items()}
+    for row in choice.rows:
+        row.number = numbers[row.label]
+        if not row.split:
+            row.split = TRAIN
+            choice.without_split += 1
+        elif row.split not in SPLITS:
+            raise UserError(
+                f"{row.listed.path}:{row.line}: the split {row.split!r} is not train, val or test"
+            )
 
 
 def _one_row_a_clip(choice: Choice) -> None:
-    names, index = choice.rows.names, choice.index
-    repeats: dict[str, list[int]] = {}
-    for at in range(choice.wanted):
-        first = index.setdefault(names[at], at)
-        if first != at:
-            repeats.setdefault(names[at], [first]).append(at)
-    versions = choice.rows.versions()
-    age = [versions.index(each.version) for each in choice.rows.lists]
-    for name, group in repeats.items():
-        index[name] = _settle(choice, group, age)
-
-
-def _settle(choice: Choice, group: Sequence[int], age: Sequence[int]) -> int:
-    """Of several rows of one clip the one that stays; the others get their reason.
+    """Of several rows of a clip keep one; the others get their reason.
 
     Held out goes before train, val before test; then the newest version, then the first row. The
     label is that of the newest version that gives one.
     """
-    rows, numbers, reasons = choice.rows, choice.numbers, choice.reasons
-    newest_first = sorted(group, key=lambda at: -age[rows.list_at[at]])
-    label = next((numbers[at] for at in newest_first if numbers[at] != NO_LABEL), NO_LABEL)
-    left = [at for at in newest_first if not reasons[at]] or newest_first
-    first = (VAL, TEST, TRAIN)
-    stays = min(left, key=lambda at: first.index(choice.splits[at]))
-    choice.relabelled += len({numbers[at] for at in group} - {NO_LABEL}) > 1
-    for at in group:
-        if at != stays and not reasons[at]:
-            other = numbers[at] not in (label, NO_LABEL)
-            reasons[at] = Reason.OTHER_LABEL if other else Reason.DUPLICATE
-    numbers[stays] = label
-    return stays
+    groups: dict[str, list[Candidate]] = {}
+    for row in choice.rows:
+        first = choice.by_name.setdefault(row.name, row)
+        if first is not row:
+            groups.setdefault(row.name, [first]).append(row)
+    for name, group in groups.items():
+        group.sort(key=lambda row: -choice.versions.index(row.listed.version))
+        labels = [row.number for row in group if row.number != NO_LABEL] or [NO_LABEL]
+        choice.relabelled += len(set(labels)) > 1
+        left = [row for row in group if not row.reason] or group
+        stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
+        for row in group:
+            if row is not stays and not row.reason:
+                is_other = row.number not in (labels[0], NO_LABEL)
+                row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
+        stays.number = labels[0]
+        choice.by_name[name] = stays
+
+
+def exclude(choice: Choice, paths: Sequence[Path], trim_format: str, tell: Tell) -> None:
+    """Take out the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
+    for path in paths:
+        names = _excluded_names(path, trim_format)
+        taken = [row for row in choice.chosen() if row.name in names]
+        for row in taken:
+            row.reason = Reason.EXCLUDED
+        tell(f"excluded     {plural(len(taken), 'clip')} of the {len(names):,} in {path}")
+
+
+def _excluded_names(path: Path, trim_format: str) -> set[str]:
+    with telling(path), open_text(path) as file:
+        rows = csv.reader(bounded_lines(file))
+        header = next(rows, [])
+        if "clip" in header:
+            at = header.index("clip")
+            return {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
+    return set(read_rows([path], trim_format).names)
+
+
+def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
+    """Keep the clips whose video has this licence, by what `download.py --metadata` wrote.
+
+    A video without a licence of its own is under YouTube's: `youtube`. Raises UserError.
+    """
+    if not videos.exists():
+        raise UserError(
+            f"--license needs {videos}: run download.py --metadata, or name its folder with"
+            " --report"
+        )
+    licences = read_licences(videos)
+    unknown = 0
+    for row in choice.chosen():
+        if _letters(wanted) not in _letters(licences.get(row.youtube_id, "")):
+            row.reason = Reason.LICENSE
+            unknown += row.youtube_id not in licences
+    tell(
+        f"licence      {plural(choice.count(Reason.LICENSE), 'clip')} without {wanted!r}"
+        f" ({unknown:,} of them not in {videos.name})"
+    )
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None:
+    """Keep only these splits and labels. Raises UserError for one that there is not."""
+    wanted = {same_split(split) for split in splits}
+    if unknown := wanted - {row.split for row in choice.rows}:
+        raise UserError(f"--split {sorted(unknown)[0]} is in no list")
+    names = choice.classes.names
+    numbers = set()
+    for label in labels:
+        number = choice.classes.number(label)
+        if number is None:
+            near = difflib.get_close_matches(label, names, n=3) or names[:3]
+            raise UserError(f"--label {label!r} is in no list; there are {', '.join(near)}")
+        numbers.add(number)
+    for row in choice.chosen():
+        if (wanted and row.split not in wanted) or (numbers and row.number not in numbers):
+            row.reason = Reason.NOT_SELECTED
+
+
+def draw(choice: Choice, per_class: int | None, fraction: float | None, seed: int) -> None:
+    """Keep of each split at most `per_class` clips of a class, or a part of each class.
+
+    A fraction is rounded, to at least one clip a class.
+    """
+    if per_class is None and fraction is None:
+        return
+    groups: dict[tuple[str, int], list[Candidate]] = {}
+    for row in choice.chosen():
+        groups.setdefault((row.split, row.number), []).append(row)
+    for group in groups.values():
+        keep = len(group) if per_class is None else per_class
+        if fraction is not None:
+            keep = min(keep, max(1, round(fraction * len(group))))
+        for row in shuffled(group, seed)[keep:]:
+            row.reason = Reason.NOT_SELECTED
+
+
+def shuffled(rows: Iterable[Candidate], seed: int) -> list[Candidate]:
+    """The rows in an order that the seed and the clips' names give.
+
+    By a hash of both: a clip more or less changes no other's place.
+    """
+
+    def rank(row: Candidate) -> bytes:
+        return hashlib.blake2b(f"{seed}:{row.name}".encode(), digest_size=8).digest()
+
+    return sorted(rows, key=rank)

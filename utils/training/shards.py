@@ -1,7 +1,8 @@
-"""webdataset shards: `{split}-000000.tar` and on, each whole or not there, many at once.
+"""Write webdataset shards: `{split}-000000.tar` and on, each whole or not there, many at once.
 
-Which clip goes into which shard hangs on the clips, their sizes and the seed alone, so that a rerun
-of the same command goes on where it was ended. `.shards.csv` remembers what each shard holds.
+Which clip goes into which shard depends on the clips, their sizes and the seed alone, so a rerun of
+the same command writes only the shards that are not there. A shard says what it holds: the first
+member's owner is a digest of it.
 """
 
 from __future__ import annotations
@@ -10,210 +11,228 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
-from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.cli import plural
 from utils.errors import UserError
 from utils.files import DiskFull, is_disk_full, publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.report import ReportFile, read_report
 from utils.run import Progress
-from utils.training.choosing import Choice
-from utils.training.job import Job
-from utils.training.subsets import shuffled
-from utils.training.text_lists import known_of
-from utils.training.there import SUFFIX
+from utils.training.choosing import NO_LABEL, Candidate, shuffled
+from utils.training.outputs import ListSet
 
-MEMORY_NAME = ".shards.csv"
-MEMORY_COLUMNS = ("shard", "clips", "bytes", "content")
 BLOCK = 512
 END = 2 * BLOCK
 COPY = 2**20  # bytes read at once
-KNOWN = ("clip", "youtube_id", "time_start", "time_end", "split", "label", "number", "version")
+OWNER = slice(265, 297)  # where a tar's first header holds the name of its owner
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """One clip of a shard: its file, the size it had, and the other two members."""
 
-    key: str
+    clip: str
     path: str
     size: int
     cls: bytes  # b"" without a label
     json: bytes
 
     @property
-    def tar_bytes(self) -> int:
-        members = [self.size, len(self.json), *([len(self.cls)] if self.cls else [])]
-        return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in members)
-
-
-@dataclass(frozen=True)
-class Shard:
-    final: str
-    temporary: str
-    samples: tuple[Sample, ...]
-
-    @property
-    def name(self) -> str:
-        return os.path.basename(self.final)
+    def key(self) -> str:
+        # webdataset takes what stands before the first dot for the sample's key.
+        return self.clip.replace(".", "_")
 
     @property
     def tar_bytes(self) -> int:
-        return END + sum(sample.tar_bytes for sample in self.samples)
+        sizes = [self.size, len(self.json), *([len(self.cls)] if self.cls else [])]
+        return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)
 
 
 @dataclass
-class Planned:
-    """A shard to be: its rows, in their order; samples are made when it is written."""
+class Shard:
+    """A shard: its name, its clips in their order, a digest of all but these clips' bytes."""
 
     name: str
-    rows: array[int] = field(default_factory=lambda: array("I"))
+    rows: list[Candidate] = field(default_factory=list)
     tar_bytes: int = END
-    content: str = ""  # a digest of all that its bytes hang on, but the clips' own
+    digest: str = ""
 
 
 @dataclass(frozen=True)
-class Written:
-    """What came of a shard: nothing to say, or why it was not written."""
+class ShardTask:
+    """A shard for a worker process to write."""
 
-    name: str
-    problem: str = ""
-    disk_full: bool = False
+    final: str
+    temporary: str
+    digest: str
+    samples: tuple[ShardSample, ...]
 
 
-def webdataset(job: Job) -> list[Path]:
-    """Write what is not there yet. Raises UserError, DiskFull, Stopped."""
-    shards = [each for split in job.choice.used_splits() for each in plan(job, split)]
-    memory = job.out / MEMORY_NAME
-    known = {row[0]: row[3] for row in read_report(memory, MEMORY_COLUMNS)}
-    _check_folder(job.out, {each.name: each.content for each in shards}, known)
-    missing = [each for each in shards if not _is_there(job.out, each, known.get(each.name))]
-    job.tell(f"shards       {len(shards):,}, {len(shards) - len(missing):,} of them there")
-    tasks = (_shard(job, each) for each in missing)  # drawn as workers become free
-    with (
-        ReportFile(memory, MEMORY_COLUMNS) as report,
-        Progress(len(missing), "shard", quiet=job.quiet) as progress,
-    ):
-        # Before they are written: a run that is killed must know its own shards again.
-        new = [each for each in missing if known.get(each.name) != each.content]
-        report.append_all((e.name, len(e.rows), e.tar_bytes, e.content) for e in new)
-        clips_of = {e.name: [job.choice.rows.names[at] for at in e.rows] for e in missing}
-        for done in run_in_processes(write, tasks, job.num_jobs, _crashed):
-            if done.disk_full:
+def webdataset(files: ListSet) -> list[Path]:
+    """Write the shards that are not there yet. Raises UserError, DiskFull, Stopped."""
+    splits = {split: plan_shards(files, split) for split in files.choice.used_splits()}
+    shards = {shard.name: shard for of_split in splits.values() for shard in of_split}
+    for split, of_split in splits.items():
+        _check_workers(split, of_split, files.args.workers)
+    there = _shards_there(files.out, shards)
+    missing = [shard for name, shard in shards.items() if name not in there]
+    files.tell(f"shards       {len(shards):,}, {len(there):,} of them there")
+
+    def task(shard: Shard) -> ShardTask:
+        samples = tuple(_sample(files, row) for row in shard.rows)
+        final, temporary = str(files.out / shard.name), str(files.workspace / shard.name)
+        return ShardTask(final, temporary, shard.digest, samples)
+
+    with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
+        # Tasks are drawn as workers become free.
+        tasks = map(task, missing)
+        for done, problem, disk_full in run_in_processes(
+            write_shard, tasks, files.args.num_jobs, _crashed
+        ):
+            if disk_full:
                 stop_run()
-                raise DiskFull(job.out)
-            progress.add("not written" if done.problem else "written")
-            if done.problem:
-                job.gone.extend(clips_of[done.name])  # none of them is in a shard
-                progress.failure("not written", done.name, done.problem)
+                raise DiskFull(files.out)
+            progress.add("not written" if problem else "written")
+            if problem:
+                files.gone.extend(row.name for row in shards[done].rows)
+                progress.failure("not written", done, problem)
     sleep(0)
-    return [path for each in shards if (path := job.out / each.name).exists()]
+    return [path for name in shards if (path := files.out / name).exists()]
 
 
-def plan(job: Job, split: str) -> list[Planned]:
-    """The shards of a split, shuffled by the seed, each at most `job.shard_size` bytes."""
-    shards: list[Planned] = []
-    digest = hashlib.sha256()
-    for at in shuffled(job.choice, job.choice.chosen(split), job.seed):
-        sample = _sample(job.choice, at, job.clips)
-        size = sample.tar_bytes
-        if END + size > job.shard_size:
+def plan_shards(files: ListSet, split: str) -> list[Shard]:
+    """The shards of a split, shuffled by the seed, each at most --shard_size bytes."""
+    shards: list[Shard] = []
+    most = files.args.shard_size
+    for row in shuffled(files.choice.chosen(split), files.args.seed):
+        sample = _sample(files, row)
+        if END + sample.tar_bytes > most:
             raise UserError(
-                f"{sample.path} needs {END + size:,} bytes: more than --shard_size"
-                f" {job.shard_size:,}"
+                f"{sample.path} needs {END + sample.tar_bytes:,} bytes: more than --shard_size"
+                f" {most:,}"
             )
-        if not shards or shards[-1].tar_bytes + size > job.shard_size:
-            shards.append(Planned(f"{split}-{len(shards):06d}.tar"))
-            digest = hashlib.sha256()
-        digest.update(f"{sample.key} {sample.size}\n".encode() + sample.cls + sample.json)
-        shards[-1].rows.append(at)
-        shards[-1].tar_bytes += size
-        shards[-1].content = digest.hexdigest()
+        if not shards or shards[-1].tar_bytes + sample.tar_bytes > most:
+            shards.append(Shard(f"{split}-{len(shards):06d}.tar"))
+        shard, known = shards[-1], f"{sample.key} {sample.size}\n".encode()
+        digest = hashlib.blake2b(shard.digest.encode(), digest_size=15)
+        digest.update(known + sample.cls + sample.json)
+        shard.digest = digest.hexdigest()
+        shard.rows.append(row)
+        shard.tar_bytes += sample.tar_bytes
     return shards
 
 
-def _shard(job: Job, planned: Planned) -> Shard:
-    samples = tuple(_sample(job.choice, at, job.clips) for at in planned.rows)
-    return Shard(str(job.out / planned.name), str(job.workspace / planned.name), samples)
+def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> None:
+    """Raises UserError where a worker would get no shard: it would end, or have its epoch empty."""
+    if workers is not None and len(shards) < workers:
+        bytes_ = sum(shard.tar_bytes for shard in shards)
+        clips = sum(len(shard.rows) for shard in shards)
+        advice = f"give --shard_size {bytes_ // (2 * workers) // 1000 * 1000:,}".replace(",", "")
+        if clips < workers:
+            advice = "give fewer workers"
+        raise UserError(
+            f"{split} has {plural(len(shards), 'shard')} of {plural(clips, 'clip')}, fewer than"
+            f" --workers {workers}: {advice}"
+        )
 
 
-def _sample(choice: Choice, at: int, clips: Path) -> Sample:
-    name, number = choice.rows.names[at], choice.numbers[at]
-    path = str(clips / (name + SUFFIX))
-    known = known_of(choice, at, path)
-    text = json.dumps({key: known[key] for key in KNOWN}, ensure_ascii=False)
-    # webdataset takes what stands before the first dot for the sample's key.
-    key = name.replace(".", "_")
-    cls = b"" if number < 0 else str(number).encode()
-    return Sample(key, path, choice.sizes[at], cls, text.encode())
+def _sample(files: ListSet, row: Candidate) -> ShardSample:
+    choice, number = files.choice, row.number
+    known = {
+        "clip": row.name,
+        "youtube_id": row.youtube_id,
+        "time_start": row.start,
+        "time_end": row.end,
+        "split": row.split,
+        "label": None if number == NO_LABEL else choice.label(row),
+        "number": None if number == NO_LABEL else number,
+        "version": row.listed.version,
+    }
+    cls = b"" if number == NO_LABEL else str(number).encode()
+    path = str(files.clips / (row.name + row.suffix))
+    text = json.dumps(known, ensure_ascii=False).encode(errors="surrogateescape")
+    return ShardSample(row.name, path, row.bytes, cls, text)
 
 
-def _is_there(out: Path, planned: Planned, known: str | None) -> bool:
-    path = out / planned.name
-    return known == planned.content and path.exists() and path.stat().st_size == planned.tar_bytes
+def _shards_there(out: Path, shards: Mapping[str, Shard]) -> set[str]:
+    """The shards that an earlier run made. Raises UserError for those of another selection.
 
-
-def _check_folder(out: Path, planned: Mapping[str, str], known: Mapping[str, str]) -> None:
-    """Shards of two selections are never mixed: a reader takes all that the folder holds."""
+    They are never mixed, because a reader takes all that the folder holds.
+    """
+    there = set()
     for path in sorted(out.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar")):
-        if path.name not in known:
+        with path.open("rb") as file:
+            header = file.read(BLOCK)
+        if len(header) < BLOCK:
+            continue  # no tar, of whomever
+        owner = header[OWNER].rstrip(b"\0").decode("ascii", "replace")
+        if not re.fullmatch(r"[0-9a-f]{30}", owner):
             raise UserError(f"{path} is not of this script: name another folder, or remove it")
-        if planned.get(path.name) != known[path.name]:
+        shard = shards.get(path.name)
+        if shard is None or shard.digest != owner:
             raise UserError(
                 f"{path} is of another selection of clips (more of them, another seed or"
                 " --shard_size): name another folder, or remove it"
             )
+        if path.stat().st_size == shard.tar_bytes:
+            there.add(path.name)
+    return there
 
 
-def write(shard: Shard) -> Written:
-    """Write one shard and give it its name; in a worker process."""
-    temporary = Path(shard.temporary)
+def write_shard(task: ShardTask) -> tuple[str, str, bool]:
+    """Write one shard and give it its name; in a worker process.
+
+    Gives its name, what is wrong if it was not written, and whether the disk is full.
+    """
+    temporary, final, end = Path(task.temporary), Path(task.final), END
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
-            for sample in shard.samples:
-                problem = _add(tar, sample)
+            for number, sample in enumerate(task.samples):
+                problem = _add(tar, sample, "" if number else task.digest)
+                end += sample.tar_bytes
                 if problem:
-                    return Written(shard.name, problem)
+                    return final.name, problem, False
         # tarfile pads to 10,240 bytes; the end mark of two blocks is all that the form asks for.
-        os.truncate(temporary, shard.tar_bytes)
-        publish(temporary, Path(shard.final))
-        return Written(shard.name)
+        os.truncate(temporary, end)
+        publish(temporary, final)
+        return final.name, "", False
     except OSError as error:
-        return Written(shard.name, str(error), disk_full=is_disk_full(error))
+        return final.name, str(error), is_disk_full(error)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _add(tar: tarfile.TarFile, sample: Sample) -> str:
+def _add(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
     """Add a sample's members; what is wrong with it, or nothing."""
+    suffix = os.path.splitext(sample.path)[1]
     try:
         with open(sample.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != sample.size:
                 return f"{sample.path} changed while it was read: run again, into a new folder"
-            tar.addfile(_member(sample.key + SUFFIX, sample.size), file)
+            tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
     except FileNotFoundError:
         return f"{sample.path} is gone since it was looked at: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise
         return f"{sample.path} cannot be read ({error}): run again"
-    for suffix, data in ((".cls", sample.cls), (".json", sample.json)):
+    for kind, data in ((".cls", sample.cls), (".json", sample.json)):
         if data:
-            tar.addfile(_member(sample.key + suffix, len(data)), io.BytesIO(data))
+            tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
     return ""
 
 
-def _member(name: str, size: int) -> tarfile.TarInfo:
+def _member(name: str, size: int, owner: str = "") -> tarfile.TarInfo:
     # No times and owners: the same clips give the same bytes.
     member = tarfile.TarInfo(name)
-    member.size = size
+    member.size, member.uname = size, owner
     return member
 
 
-def _crashed(shard: Shard, how: str) -> Written:
-    return Written(shard.name, how)
+def _crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
+    return os.path.basename(task.final), how, False

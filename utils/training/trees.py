@@ -1,4 +1,4 @@
-"""Folders of links to the clips: one flat one (--link_dir), or split/class/clip for torchvision.
+"""Make folders of links to the clips: a flat one (--link_dir), or trees for torchvision, datasets.
 
 No byte is copied: a hard link, or a symbolic one where the disk has none. Links of an earlier run
 that no longer belong are removed, and nothing else ever is.
@@ -6,146 +6,118 @@ that no longer belong are removed, and nothing else ever is.
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import make_folder
-from utils.lists.classes import Classes
+from utils.files import make_folder, open_text
 from utils.process import sleep
-from utils.training.choosing import SPLITS
-from utils.training.job import Job, write_lines
-from utils.training.there import SUFFIX
+from utils.text import printable
+from utils.training.choosing import NO_LABEL, SPLITS
+from utils.training.outputs import ListSet, csv_lines
 
-LEFT_OUT = str.maketrans({" ": "_", "'": None, "(": None, ")": None})
-METADATA = ("file_name", "label", "number", "clip", "youtube_id")
+LEFT_OUT = str.maketrans({" ": "_", "/": "_", "\0": "_", "'": None, "(": None, ")": None})
+LONGEST = 255  # bytes of a file's name
+METADATA, METADATA_COLUMNS = "metadata.csv", ("file_name", "label", "number", "clip", "youtube_id")
 
 
 def class_folder(label: str) -> str:
-    """A class's folder, named as torchvision.datasets.Kinetics names it; "_" for an odd one."""
-    folder = label.translate(LEFT_OUT).replace("/", "_").replace("\0", "_")
+    """A class's folder, named as torchvision.datasets.Kinetics names it; "_" for an odd one.
+
+    A name too long for a folder is cut, and ends in a digest of the whole.
+    """
+    folder = label.translate(LEFT_OUT)
+    if len(folder.encode(errors="surrogateescape")) > LONGEST:
+        digest = hashlib.blake2b(folder.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+        folder = f"{folder.encode()[:200].decode(errors='ignore')}_{digest}"
     return folder if folder.strip(".") else "_"
 
 
-def class_folders(classes: Classes) -> list[str]:
-    """The folders of all classes, by number. Raises UserError where two would share one."""
-    folders = [class_folder(name) for name in classes.names]
+def class_folders(names: Sequence[str]) -> list[str]:
+    """The folders of all classes, by index. Raises UserError where two would share one."""
     seen: dict[str, str] = {}
-    for name, folder in zip(classes.names, folders, strict=True):
+    for name in names:
+        folder = class_folder(name)
         if seen.setdefault(folder, name) != name:
             raise UserError(f"the classes {seen[folder]!r} and {name!r} would share {folder}/")
-    return folders
+    return list(seen)
 
 
-def torchvision(job: Job) -> list[Path]:
+def torchvision(files: ListSet) -> list[Path]:
     """`<split>/<class>/<clip>.mp4`. torchvision numbers the folders that it finds, sorted."""
-    folders = class_folders(job.choice.classes)
-    written = []
-    for split in job.choice.used_splits():
-        make_tree(job, split, _tree(job, split, folders))
-        written.append(job.out / split)
-        found = {folders[job.choice.numbers[at]] for at in job.choice.chosen(split)}
-        if sorted(found) != folders:
-            job.tell(
-                f"note         torchvision numbers the {len(found):,} class folders of {split}/ by"
-                " their names: its numbers are not those of classes.txt"
+    names = files.choice.classes.names
+    folders = class_folders(names)
+    for name, folder in zip(names, folders, strict=True):
+        if len(name.encode(errors="surrogateescape")) > LONGEST:
+            files.tell(f"note         the folder of {printable(name)} is cut to {folder}/")
+    trees = {
+        split: {
+            f"{folders[row.number]}/{row.name}.mp4": row.name for row in files.choice.chosen(split)
+        }
+        for split in files.choice.used_splits()
+    }
+    made = _make_trees(files, trees)
+    for path in made:
+        found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        if found != folders[: len(found)]:
+            files.tell(
+                f"note         torchvision numbers the {len(found):,} class folders of"
+                f" {path.name}/ by their names: its numbers are not those of classes.txt"
             )
-    drop_other_splits(job)
-    return written
+    return made
 
 
-def huggingface(job: Job) -> list[Path]:
-    """The same tree, with `<split>/metadata.csv`; clips without a label stand beside it."""
-    folders = class_folders(job.choice.classes)
-    written = []
-    for split in job.choice.used_splits():
-        tree = _tree(job, split, folders)
-        make_tree(job, split, tree)
-        lines = _metadata(job, [name for name in tree if tree[name] not in job.gone])
-        written.append(write_lines(job, f"{split}/metadata.csv", lines))
-    drop_other_splits(job)
-    return written
+def huggingface(files: ListSet) -> list[Path]:
+    """`<split>/<clip>.mp4` and `<split>/metadata.csv`.
 
-
-def _tree(job: Job, split: str, folders: list[str]) -> dict[str, str]:
-    """Where each link goes, below the split's folder -> the clip."""
-    choice, names = job.choice, job.choice.rows.names
-    tree = {}
-    for at in choice.chosen(split):
-        number = choice.numbers[at]
-        folder = f"{folders[number]}/" if number >= 0 else ""
-        tree[f"{folder}{names[at]}{SUFFIX}"] = names[at]
-    return tree
-
-
-def _metadata(job: Job, files: Iterable[str]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(METADATA)
-    choice = job.choice
-    for file_name in files:
-        name = file_name.rpartition("/")[2].removesuffix(SUFFIX)
-        at = choice.index[name]
-        number = choice.numbers[at]
-        writer.writerow(
-            [file_name, choice.label(at), "" if number < 0 else number, name, name[:11]]
-        )
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def make_tree(job: Job, folder: str, tree: Mapping[str, str]) -> None:
-    """Make `<out>/<folder>` hold these links and no other of ours. Raises UserError, Stopped.
-
-    A clip that is gone by now is added to `job.gone`.
+    Without folders of classes: `datasets` takes a folder such as training_dog/ for a split.
     """
-    base = job.out / folder
-    _drop_stale(job, base, tree)  # and folders that are empty then
-    for below in sorted({name.rpartition("/")[0] for name in tree}):
-        make_folder(base / below)
+    splits = files.choice.used_splits()
+    trees = {s: {f"{row.name}.mp4": row.name for row in files.choice.chosen(s)} for s in splits}
+    _make_trees(files, trees)
+    return [files.write(f"{s}/{METADATA}", csv_lines(_metadata(files, s))) for s in splits]
+
+
+def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
+    yield METADATA_COLUMNS
+    gone = set(files.gone)
+    for row in files.choice.chosen(split):
+        if row.name not in gone:
+            number = "" if row.number == NO_LABEL else row.number
+            yield f"{row.name}.mp4", files.choice.label(row), number, row.name, row.youtube_id
+
+
+def _make_trees(files: ListSet, trees: Mapping[str, Mapping[str, str]]) -> list[Path]:
+    """Make `<out>/<split>` hold these links and no other of ours; `trees`: path -> clip.
+
+    Raises UserError, Stopped.
+    """
+    for split in SPLITS:
+        base, tree = files.out / split, trees.get(split, {})
+        _drop_metadata(base / METADATA)
+        _drop_stale(files, base, tree)
+        for below in {name.rpartition("/")[0] for name in tree}:
+            make_folder(base / below)
+        link_all(files, base, tree)
+    return [files.out / split for split in trees]
+
+
+def link_all(files: ListSet, folder: Path, tree: Mapping[str, str]) -> None:
+    """Links in a folder; `tree`: path there -> clip. One that is gone is added to `files.gone`."""
+    clips = Path(files.args.clips).absolute()
     for number, (name, clip) in enumerate(tree.items()):
         if number % 1024 == 0:
             sleep(0)
         try:
-            link(job.clips / (clip + SUFFIX), base / name)
+            _link(clips / f"{clip}.mp4", folder / name)
         except FileNotFoundError:
-            job.gone.append(clip)
+            files.gone.append(clip)
 
 
-def link_all(names: Iterable[str], clips: Path, folder: Path, gone: list[str]) -> None:
-    """Links to these clips in one flat folder. None is removed: other lists may name them."""
-    for number, name in enumerate(names):
-        if number % 1024 == 0:
-            sleep(0)
-        try:
-            link(clips / (name + SUFFIX), folder / (name + SUFFIX))
-        except FileNotFoundError:
-            gone.append(name)
-
-
-def drop_other_splits(job: Job) -> None:
-    """Remove our links from the folders of splits that have no clip any more."""
-    for split in set(SPLITS) - set(job.choice.used_splits()):
-        if (job.out / split).is_dir():
-            _drop_metadata(job.out / split / "metadata.csv")
-            _drop_stale(job, job.out / split, {})
-
-
-def _drop_metadata(path: Path) -> None:
-    """Remove what an earlier run said of links that are removed now; no other file."""
-    with suppress(OSError):
-        with path.open(encoding="utf-8") as file:
-            is_ours = file.readline() == ",".join(METADATA) + "\n"
-        if is_ours:
-            path.unlink()
-
-
-def link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path) -> None:
     """A hard link to a file, or a symbolic one; what is there and is the same file stays.
 
     Raises FileNotFoundError where `source` is gone, UserError where another file is in the way.
@@ -169,27 +141,35 @@ def link(source: Path, target: Path) -> None:
         raise UserError(f"cannot make the link {target}: {error.strerror}") from error
 
 
-def _drop_stale(job: Job, base: Path, tree: Mapping[str, str]) -> None:
+def _drop_metadata(path: Path) -> None:
+    """Remove what an earlier run said of links that are removed now; no other file."""
+    with suppress(OSError):
+        with open_text(path, "replace") as file:
+            is_ours = file.readline(100) == ",".join(METADATA_COLUMNS) + "\n"
+        if is_ours:
+            path.unlink()
+
+
+def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, str]) -> None:
     """Remove links to our clips that do not belong; a clip's last name is never removed."""
+    clips = Path(files.args.clips).absolute()
     kept = 0
-    for folder, _, files in os.walk(base):
-        if os.path.samefile(folder, job.clips):
+    for folder, _, names in os.walk(base):
+        if os.path.samefile(folder, clips):
             continue  # the clips themselves
         below = os.path.relpath(folder, base).replace(os.sep, "/")
-        for file in files:
-            name = file if below == "." else f"{below}/{file}"
-            if not file.endswith(SUFFIX) or name in tree:
+        for name in names:
+            if not name.endswith(".mp4") or (name if below == "." else f"{below}/{name}") in tree:
                 continue
-            path = os.path.join(folder, file)
-            if _is_link_to(path, job.clips / file):
-                os.unlink(path)
+            if _is_link_to(os.path.join(folder, name), clips / name):
+                os.unlink(os.path.join(folder, name))
             else:
                 kept += 1
         if folder != str(base):
             with suppress(OSError):
                 os.rmdir(folder)  # refuses one that is not empty
     if kept:
-        job.tell(f"note         {kept:,} files in {base} are no links to a clip of yours: left")
+        files.tell(f"note         {kept:,} files in {base} are no links to a clip of yours: kept")
 
 
 def _is_link_to(path: str, clip: Path) -> bool:

@@ -53,8 +53,8 @@ class Question:
 
 def inspect(question: Question) -> Video | BadClip:
     """Read a file's packets; the BadClip is returned and not raised, to come through a pipe."""
-    from clipreader.errors import ClipError
     from clipreader.frame_source import FrameSource
+    from clipreader.media import ClipError
 
     try:
         source = FrameSource(question.path)

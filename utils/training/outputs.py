@@ -1,0 +1,266 @@
+"""Write the files of a set of lists, each whole or not: what every format shares.
+
+`manifest.csv` is exactly which clips a set is of, for a paper, a comparison, a second machine;
+`--compare` and `--only_manifest` read one that others wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import re
+import shlex
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from utils.cli import VERSION, Tell, plural
+from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name
+from utils.errors import UserError
+from utils.files import bounded_lines, open_regular, open_text, telling, write_whole
+from utils.lists.versions import ListFile
+from utils.report import Known, format_time, now
+from utils.text import csv_for_people, csv_text, printable
+from utils.training.choosing import (
+    MANIFEST_VERSION,
+    SPLITS,
+    TEST,
+    Candidate,
+    Choice,
+    Reason,
+)
+
+CHUNK = 1024  # lines at once
+CLASSES_TXT, CLASSES_JSON, MANIFEST = "classes.txt", "classes.json", "manifest.csv"
+EXCLUDED, COMPARED, TO_DOWNLOAD = "excluded.csv", "compare.csv", "to_download.csv"
+HEAD = "# made by make_training_lists.py"
+MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
+EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
+DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
+
+
+@dataclass
+class ListSet:
+    """A set of lists that is being written: of which clips, where to, how they name the clips.
+
+    clips: the folder that lists name, absolute; it may be --link_dir. prefix: what paths are
+    relative to; None: they are absolute. gone: clips that went away while they were read.
+    """
+
+    choice: Choice
+    clips: Path
+    out: Path
+    workspace: Path
+    prefix: Path | None
+    args: argparse.Namespace
+    tell: Tell
+    gone: list[str] = field(default_factory=list)
+
+    def before(self) -> str:
+        """What stands before a clip, or its folder of frames, in a list: empty or with a slash."""
+        return path_before(self.args.frames or self.clips, self.prefix)
+
+    def write(self, target: str, lines: Iterable[str]) -> Path:
+        """Write a text file below `out`, whole or not. Raises DiskFull, UserError, Stopped."""
+        write_whole(self.out / target, self.workspace, lines)
+        return self.out / target
+
+
+def path_before(folder: Path, prefix: Path | None) -> str:
+    """What stands before a name of `folder` in a list. Raises UserError."""
+    folder = folder.absolute()
+    if prefix is None:
+        return f"{folder.as_posix().rstrip('/')}/"
+    below = os.path.relpath(folder, prefix).replace(os.sep, "/")
+    if below.startswith(".."):
+        raise UserError(
+            f"{folder} is not below --path_prefix {prefix}: give a folder above it, or --absolute"
+        )
+    return "" if below == "." else f"{below}/"
+
+
+def check_paths(before: str, splits_at_blanks: bool, tell: Tell) -> None:
+    """Raises UserError for a path that a reader would split at its white space, or unquote."""
+    if splits_at_blanks and set(before) & set(string.whitespace + '"'):
+        raise UserError(
+            f"the paths in the lists would hold white space or quotes ({before}...), where this"
+            " format's reader splits them: give --link_dir DIR (links to the clips in a folder"
+            " without), or a --path_prefix below it"
+        )
+    if not is_utf8(before):
+        tell("note         the paths are not UTF-8, and many readers take nothing else:"
+             " --link_dir DIR makes links in a folder whose name is")  # fmt: skip
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a path holds no byte that is not UTF-8 (Python keeps these as surrogates)."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def csv_lines(
+    rows: Iterable[Iterable[object]],
+    as_text: Callable[[Iterable[Iterable[object]]], str] = csv_text,
+) -> Iterator[str]:
+    """Rows as lines of a CSV file; `as_text` may be `csv_for_people`."""
+    following = iter(rows)
+    while chunk := list(islice(following, CHUNK)):
+        yield as_text(chunk)
+
+
+def write_beside(
+    files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None
+) -> list[Path]:
+    """Write classes, excluded.csv, manifest.csv, and what --only_manifest and --compare ask for."""
+    choice, args, written = files.choice, files.args, []
+    if names := choice.classes.names:
+        written.append(files.write(CLASSES_TXT, (f"{name}\n" for name in names)))
+        numbers = {name: number for number, name in enumerate(names)}
+        text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
+        written.append(files.write(CLASSES_JSON, [text]))
+    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known), csv_for_people)))
+    if args.only_manifest:
+        written.append(files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice))))
+    if theirs is not None:
+        found = compare(choice, theirs)
+        lines = [("clip", "what", "here", "there"), *found]
+        written.append(files.write(COMPARED, csv_lines(lines, csv_for_people)))
+        _say_differences(choice, theirs, found, files)
+    written.append(files.write(MANIFEST, _manifest_lines(choice, args)))
+    return written
+
+
+def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
+    """Every row that is in no list, and what the download report says of it."""
+    yield EXCLUDED_COLUMNS
+    texts = {reason: reason.text for reason in Reason}
+    for row in choice.rows:
+        if row.reason:
+            status = why = ""
+            if row.reason == Reason.MISSING:
+                status, why, _ = known.reasons.get(row.name, ("", "", ""))
+            place = (row.name, row.listed.path.name, row.line, row.listed.version)
+            reason = texts[row.reason]
+            yield *place, row.split, row.label, reason, status, why
+    for each in choice.refused:
+        yield "", each.path.name, each.line, "", "", "", "invalid", "", str(each)
+
+
+def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
+    """A list for download.py of the clips that are missing."""
+    yield DOWNLOAD_COLUMNS
+    for row in choice.rows:
+        if row.reason == Reason.MISSING:
+            times = (format_time(row.start), format_time(row.end))
+            yield (row.youtube_id, *times, choice.label(row), row.split)
+
+
+def _manifest_lines(choice: Choice, args: argparse.Namespace) -> Iterator[str]:
+    """What the set was made from and how, then one line a clip, by split."""
+    measured = any(row.seconds is not None for row in choice.chosen())
+    yield f"{HEAD} {VERSION} on {now()}\n"
+    yield f"# options: {printable(shlex.join(args.command), 10_000)}\n"
+    yield f"# versions: {printable(', '.join(choice.versions), 10_000)}\n"
+    for each in choice.lists:
+        with telling(each.path), open_regular(each.path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        yield f"# list: {printable(each.path.name)} sha256 {digest}\n"
+    yield f"# seconds: {'measured' if measured else 'as the lists say'}\n"
+
+    def rows() -> Iterator[Sequence[object]]:
+        yield MANIFEST_COLUMNS
+        for split in SPLITS:
+            for row in choice.chosen(split):
+                if row.seconds is not None:
+                    seconds = f"{row.seconds:.3f}"
+                else:
+                    seconds = format_time(row.end - row.start if row.end > 0 else AVA_DURATION)
+                yield row.name, split, choice.label(row), row.bytes, seconds, row.sha256
+
+    yield from csv_lines(rows())
+
+
+def read_manifest(path: Path) -> dict[str, Candidate]:
+    """Clip -> its row. Raises UserError for a file that is no manifest, with the line."""
+    found: dict[str, Candidate] = {}
+    listed = ListFile(path, MANIFEST_VERSION, "")
+    with telling(path), open_text(path) as file:
+        lines = ((n, each) for n, each in enumerate(bounded_lines(file), 1) if each[:1] != "#")
+        header = ",".join(MANIFEST_COLUMNS)
+        if next(lines, (0, ""))[1].rstrip("\r\n") != header:
+            raise UserError(f"{path} is no manifest: its header is not {header}")
+        for number, line in lines:
+            row = _read_entry(listed, number, line)
+            if found.setdefault(row.name, row) is not row:
+                raise UserError(f"{path}:{number}: {row.name} stands there twice")
+    if not found:
+        raise UserError(f"manifest {path} names no clip")
+    return found
+
+
+def _read_entry(listed: ListFile, number: int, line: str) -> Candidate:
+    try:
+        fields = next(csv.reader([line]), [])
+    except csv.Error as error:
+        raise UserError(f"{listed.path}:{number}: {error}") from error
+    if len(fields) != len(MANIFEST_COLUMNS):
+        raise UserError(
+            f"{listed.path}:{number}: {len(fields)} columns, not {len(MANIFEST_COLUMNS)}"
+        )
+    name, split, label, size, _, sha256 = fields
+    parsed = parse_clip_name(name)
+    if parsed is None or split not in SPLITS or not re.fullmatch(r"\d{1,18}", size, re.ASCII):
+        raise UserError(
+            f"{listed.path}:{number}: no clip, split and bytes: {printable(line.strip())}"
+        )
+    start, end = float(parsed[1]), AVA_TIME_END if parsed[2] is None else float(parsed[2])
+    row = Candidate(name, listed, number, start, end, label, split, sha256=sha256)
+    row.bytes = int(size)
+    return row
+
+
+def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> list[tuple[str, str, str, str]]:
+    """(clip, what differs, here, there). A hash counts before bytes, where both have one.
+
+    Labels are compared by class, so that other case or punctuation is no difference.
+    """
+    found, here = [], set()
+    for row in choice.chosen():
+        here.add(row.name)
+        their = theirs.get(row.name)
+        if their is None:
+            found.append((row.name, "only_here", row.split, ""))
+            continue
+        if row.sha256 and their.sha256:
+            if row.sha256 != their.sha256:
+                found.append((row.name, "sha256", row.sha256, their.sha256))
+        elif row.bytes != their.bytes:
+            found.append((row.name, "bytes", str(row.bytes), str(their.bytes)))
+        if row.split != their.split:
+            found.append((row.name, "split", row.split, their.split))
+        number = choice.classes.number(their.label) if their.label else -1
+        if number != row.number and not (row.split == TEST and number == -1):
+            found.append((row.name, "label", choice.label(row), their.label))
+    found += [(n, "only_there", "", row.split) for n, row in theirs.items() if n not in here]
+    return found
+
+
+def _say_differences(
+    choice: Choice,
+    theirs: Mapping[str, Candidate],
+    found: Sequence[tuple[str, str, str, str]],
+    files: ListSet,
+) -> None:
+    kinds = Counter(what for _, what, _, _ in found)
+    here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
+    files.tell(
+        f"compared     {plural(len(theirs) - there, 'clip')} in both; {here:,} only here,"
+        f" {there:,} only in {files.args.compare}"
+    )
+    differ = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.most_common())
+    files.tell(f"             different: {differ or 'none'}")
