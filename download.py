@@ -37,7 +37,7 @@ from utils.cli import EXIT_OK, add_num_jobs, make_parser, run_script, say, telle
 from utils.cluster import add_cluster_options, check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.common import NOT_ASKED, FetchOptions, Run, Source
+from utils.download.common import CHECK_ID, NOT_ASKED, FetchOptions, Run, Source, is_youtube
 from utils.download.options import (
     add_fetch_options,
     add_list_options,
@@ -68,7 +68,6 @@ from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 FOUND = "found on disk: the run that fetched it was killed before its line was written"
-CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -107,7 +106,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--check_id",
         default=CHECK_ID,
         metavar="ID",
-        help="the public video that --check asks YouTube for",
+        help="a public video: what --check asks YouTube for, and a run that doubts its answers"
+        " (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     check_args(parser, args)
@@ -169,8 +169,10 @@ def make_run(
         ytdlp_args=args.ytdlp_args,
         url_base=args.url_base,
         timeout=args.timeout,
+        check_id=args.check_id,
     )
-    pace = Pace(videos_per_hour(args), args.block_pause * 60, args.on_block == "stop")
+    pause, stops = args.block_pause * 60, args.on_block == "stop"
+    pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
     settings = SourceSettings(make_mirror(args), args.allow_partial)
     sources = tuple(make_source(name, settings) for name in args.source)
     again = bool(args.retry)

@@ -49,9 +49,10 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.files import make_folder, run_folder
+from utils.files import make_folder
 from utils.lists import ava
 from utils.lists.fetching import ensure_ava_annotations, missing_annotations
+from utils.machines import run_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.runs.ava_preview import PREVIEW_MOST, PREVIEW_NAME, preview_frames, write_preview

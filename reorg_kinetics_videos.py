@@ -37,8 +37,8 @@ from pathlib import Path
 
 from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
 from utils.cluster import add_cluster_options, check_dask
-from utils.errors import UserError
-from utils.files import DiskFull, make_folder, sync_folder
+from utils.errors import DiskFull, UserError
+from utils.files import make_folder, sync_folder
 from utils.packages import check_packages
 from utils.process import stop_on_signals, stop_run
 from utils.reorg.bring import (

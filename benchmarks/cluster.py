@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.cluster import open_workers
-from utils.download.pace import MachinePace
-from utils.files import run_folder
+from utils.download.pace import Attempted, Pace
+from utils.machines import run_folder
 from utils.parallel import run_parallel
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def nothing(task: int) -> int:
 
 
 @functools.cache
-def pace_of(workspace: Path) -> MachinePace:
-    return MachinePace(workspace, PER_HOUR, 900)
+def pace_of(workspace: Path) -> Pace:
+    return Pace(PER_HOUR, 900)
 
 
 def take_turn(workspace: Path, task: int) -> int:
     pace = pace_of(workspace)
-    pace.passed(pace.wait_turn())
+    pace.end(pace.wait_turn(), Attempted("passed"))
     return task
 
 

@@ -22,7 +22,7 @@ from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
 from utils.download.common import FetchOptions
-from utils.download.youtube_commands import section_inputs
+from utils.download.youtube_extract import section_inputs
 from utils.process import run_child
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg
 from utils.video.probe import probe

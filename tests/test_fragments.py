@@ -16,17 +16,17 @@ from tests.standin.sources import beep_times, ffmpeg_path, frame_numbers, frame_
 from tests.test_cuts import TOOLS, UNEVEN
 from utils.clip import Clip
 from utils.download.common import FetchOptions
-from utils.download.youtube_attempt import Attempt
-from utils.download.youtube_commands import section_inputs
-from utils.download.youtube_fragments import (
+from utils.download.youtube_extract import Attempt, section_inputs
+from utils.download.youtube_sections import (
     FRAGMENT_OPTIONS,
     INDEX_BYTES,
-    fetch_window,
+    fetch_fragments,
+    index_end,
     open_streams,
+    read_index,
 )
 from utils.process import run_child
 from utils.video.ffmpeg import Encode, Input, cut_command, file_url, find_ffmpeg
-from utils.video.fragments import index_end, read_index
 from utils.web import Web, WebError
 
 LONG = {"seconds": 16, "size": (160, 90)}
@@ -155,17 +155,17 @@ def test_fragments_come_over_https_from_whom_we_trust(
     if is_trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(ROOT / "tests" / "standin" / "standin.pem"))
     chosen = FetchOptions(tmp_path, tmp_path, find_ffmpeg())
-    attempt = Attempt(chosen, tmp_path, None, time.monotonic() + 60, lambda *_: None)
+    attempt = Attempt(chosen, tmp_path, None, time.monotonic() + 60)
     video = {"url": url, "protocol": "https", "container": "mp4_dash"}
     with open_streams(attempt, section_inputs(video, chosen), 60) as streams:
         assert bool(streams) == is_trusted
         clip = Clip("abcdefghijk_000005_000007", "abcdefghijk", 5, 7)
-        window = fetch_window(attempt, streams, clip, time.monotonic() + 60)
-    if window is None:
+        parts, end = fetch_fragments(attempt, streams, clip, time.monotonic() + 60)
+    if not parts:
         assert not is_trusted
     else:
-        assert window.end == 16
-        (given,) = window.inputs
+        assert end == 16
+        (given,) = parts
         fetched = Path(given.url.removeprefix("file:"))
         assert fetched.read_bytes() == part_of(path, 5, 7, tmp_path).read_bytes()
 

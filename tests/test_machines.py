@@ -15,14 +15,12 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
-from utils.download.pace import MachinePace
-from utils.files import run_folder
 from utils.lists.ava import read_windows
 from utils.machines import (
     MACHINE_VARIABLE,
     SILENT_SECONDS,
-    clear_claim,
-    clear_dead_runs,
+    claim,
+    run_folder,
     run_prefix,
 )
 from utils.reorg.bring import read_unfinished
@@ -143,14 +141,6 @@ def test_a_line_that_comes_while_reports_are_read_does_no_harm(tmp_path: Path) -
     assert [*found, *(row[0] for row in rows)] == ["a", "b"]
 
 
-def test_a_torn_state_of_the_pace_is_a_fresh_one(tmp_path: Path) -> None:
-    pace = MachinePace(tmp_path, 0.0, 60.0)
-    pace.blocked(pace.wait_turn(), "bot_check")
-    (state,) = tmp_path.glob("pace-*.json")
-    state.write_text("")
-    assert pace.pause_left() is None
-
-
 def test_only_a_machines_own_leftovers_are_cleared_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -199,34 +189,43 @@ def test_a_report_has_one_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert names(1) == ["r.csv"]
 
 
-def test_a_claim_that_was_made_anew_is_put_back(tmp_path: Path) -> None:
-    """Between the look at a dead run's claim and its removal another run may take the name."""
-    (tmp_path / "run-alive").mkdir()
-    for run, stays in (("run-alive", True), ("run-dead", False)):
-        claimed = tmp_path / "download_report.csv.claim"
-        claimed.write_text(run, encoding="utf-8")
-        clear_claim(claimed)
-        assert sorted(path.name for path in tmp_path.iterdir()) == (
-            ["download_report.csv.claim", "run-alive"] if stays else ["run-alive"]
-        )
-
-
 def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> None:
-    base, old = tmp_path / ".tmp", time.time() - 120
+    base = tmp_path / ".tmp"
     (base / "run-node-1-abcdefgh.dead" / "a").mkdir(parents=True)
     (base / f"{run_prefix()}abcdefgh").mkdir()  # made, and not locked yet
     (base / "run-alive").mkdir()
-    for name, text in (("empty.csv.claim", ""), ("b.csv.claim.0123", "run-node-1-abcdefgh")):
-        (base / name).write_text(text, encoding="utf-8")
-        os.utime(base / name, (old, old))
-    (base / "new.csv.claim").touch()
-    (base / "held.csv.claim").write_text("run-alive", encoding="utf-8")
-    clear_dead_runs(base)
-    assert sorted(path.name for path in base.iterdir()) == [
-        "held.csv.claim",
-        "new.csv.claim",
-        "run-alive",
-    ]
+    for name, text in (("empty.csv", ""), ("b.csv", "run-node-1-abcdefgh"), ("c.csv", "run-alive")):
+        (base / f"{name}.claim").write_text(text, encoding="utf-8")
+    with run_folder(tmp_path):
+        assert not {"empty.csv.claim", "b.csv.claim"} & {path.name for path in base.iterdir()}
+    assert sorted(path.name for path in base.iterdir()) == ["c.csv.claim", "lock", "run-alive"]
+
+
+@pytest.mark.parametrize("before_end", ["link", "moved"])
+def test_nothing_outside_is_removed_through_a_link(before_end: str, tmp_path: Path) -> None:
+    """Somebody puts a link in the place of `.tmp`, to a folder with the same names, mid-run."""
+    out, other = tmp_path / "out", tmp_path / "mine"
+    out.mkdir()
+    other.mkdir()
+    with run_folder(out) as workspace:
+        (workspace / "clip").touch()
+        assert claim(workspace, ["r.csv"]) == "r.csv"
+        names = [path.relative_to(out / ".tmp") for path in (out / ".tmp").rglob("*")]
+        for name in sorted([*names, Path("r.csv.claim"), Path(f"{workspace.name}.lock")]):
+            if (out / ".tmp" / name).is_dir():
+                (other / name).mkdir(parents=True)
+            else:
+                (other / name).write_text(workspace.name)
+        kept = sorted(other.rglob("*"))
+        (out / ".tmp").rename(out / "aside")
+        if before_end == "link":
+            (out / ".tmp").symlink_to(other)
+        else:
+            other.rename(out / ".tmp")
+            other = out / ".tmp"
+            kept = sorted(other.rglob("*"))
+    assert sorted(other.rglob("*")) == kept and len(kept) >= 4
+    assert not [path for path in (out / "aside").iterdir() if path.name != "lock"]
 
 
 def begin_and_end(out: Path) -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from utils.download.pace import MachinePace, Pace, Turn, TurnedAway
-from utils.machines import MACHINE_VARIABLE
-from utils.process import Stopped
+from utils.clip import Clip
+from utils.download.pace import FAILING, MANY, Attempted, Pace, Turn
+from utils.process import STOP
+from utils.report import Result
+
+PASSED, UNCLEAR = Attempted("passed", is_shown=True), Attempted("unclear", "truncated")
+BLOCKED = Attempted("blocked", "bot_check")
+
+
+def gone(number: int) -> Attempted:
+    clip = Clip(f"video{number:06d}_000000_000001", f"video{number:06d}", 0, 1)
+    return Attempted("gone", "private", results=(Result.of(clip, "private", "youtube"),))
+
+
+def failed(number: int) -> Attempted:
+    return Attempted("unclear", "network", "no route", youtube_id=f"video{number:06d}")
 
 
 def test_starts_are_spread_over_all_workers() -> None:
@@ -21,7 +32,7 @@ def test_starts_are_spread_over_all_workers() -> None:
 
     def work() -> None:
         for _ in range(5):
-            pace.passed(pace.wait_turn())
+            pace.end(pace.wait_turn(), PASSED)
             starts.append(time.monotonic())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -34,8 +45,7 @@ def test_starts_are_spread_over_all_workers() -> None:
 
 def test_nothing_starts_in_a_block_but_one_scout() -> None:
     pace = Pace(pause_seconds=0.5)
-    turn = pace.wait_turn()
-    pace.blocked(turn, "bot_check")
+    pace.end(pace.wait_turn(), BLOCKED)
     assert "bot_check" in pace.note()
     turns: list[tuple[float, Turn]] = []
 
@@ -43,7 +53,7 @@ def test_nothing_starts_in_a_block_but_one_scout() -> None:
         turn = pace.wait_turn()
         turns.append((time.monotonic(), turn))
         time.sleep(0.5)
-        pace.passed(turn)
+        pace.end(turn, PASSED)
 
     started = time.monotonic()
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -60,65 +70,77 @@ def test_nothing_starts_in_a_block_but_one_scout() -> None:
 
 def test_workers_under_way_count_as_one_block_and_scouts_double_it() -> None:
     pace = Pace(pause_seconds=0.2)
-    turns = [pace.wait_turn() for _ in range(3)]
-    for turn in turns:
-        pace.blocked(turn, "rate_limited")
+    for turn in [pace.wait_turn() for _ in range(3)]:
+        pace.end(turn, BLOCKED)
     assert pace.blocks == 1
     lengths = []
     for _ in range(4):
         before = time.monotonic()
         scout = pace.wait_turn()
         lengths.append(time.monotonic() - before)
-        pace.blocked(scout, "rate_limited")
-    assert lengths == pytest.approx([0.2, 0.4, 0.8, 0.8], abs=0.3)
+        pace.end(scout, BLOCKED)
+    assert lengths == pytest.approx([0.2, 0.4, 0.8, 0.8], abs=0.35)
     assert lengths[2] > lengths[0] + 0.3
 
 
-def test_a_scout_without_an_answer_is_replaced() -> None:
+@pytest.mark.parametrize("attempt", [UNCLEAR, None])
+def test_a_scout_without_an_answer_is_replaced(attempt: Attempted | None) -> None:
     pace = Pace(pause_seconds=0.1)
-    pace.blocked(pace.wait_turn(), "bot_check")
+    pace.end(pace.wait_turn(), BLOCKED)
     first = pace.wait_turn()
-    pace.unclear(first)
+    pace.end(first, attempt)
     before = time.monotonic()
     second = pace.wait_turn()
-    assert time.monotonic() - before > 0.8  # not at once
+    assert attempt is None or time.monotonic() - before > 0.8  # not at once
     assert first.is_scout and second.is_scout
-    pace.passed(second)
+    pace.end(second, PASSED)
     assert not pace.wait_turn().is_scout
 
 
-def test_a_machines_processes_share_one_limiter(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv(MACHINE_VARIABLE, "alpha")
-    first, second = MachinePace(tmp_path, 60, 900), MachinePace(tmp_path, 60, 900)
-    monkeypatch.setenv(MACHINE_VARIABLE, "beta")
-    elsewhere = MachinePace(tmp_path, 60, 900)
-    turn = first.wait_turn()
-    with second._state() as state:
-        assert state.next_start > time.monotonic() + 30  # the other process's next turn
-    first.blocked(turn, "bot_check")
-    second.hold_seconds = 0.0
-    with pytest.raises(TurnedAway):
-        second.wait_turn()
-    block = second.pause_left()
-    assert block is not None and block[0] == "bot_check" and block[1] > 800
-    assert (second.blocks, elsewhere.blocks, elsewhere.pause_left()) == (1, 0, None)
-    assert elsewhere.wait_turn().period == 0
+def test_verdicts_are_held_back_until_a_video_is_shown() -> None:
+    pace = Pace(has_check=True)
+    for number in range(MANY - 1):
+        assert pace.end(pace.wait_turn(), gone(number)) == ([], None)
+    results, _ = pace.end(pace.wait_turn(), replace(UNCLEAR, is_shown=True))
+    assert [result.reason for result in results] == ["private"] * (MANY - 1)
+    pace.end(pace.wait_turn(), gone(0))
+    assert len(pace.last()) == 1
 
 
-def test_a_scout_whose_process_was_killed_is_replaced(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    pace = MachinePace(tmp_path, 0, 0.01)
-    pace.blocked(pace.wait_turn(), "rate_limited")
-    with pace._state() as state:
-        state.scout = gone.pid
-    assert pace.wait_turn().is_scout
+@pytest.mark.parametrize("check", [PASSED, gone(99), BLOCKED, UNCLEAR])
+def test_many_verdicts_are_settled_by_the_check_video(check: Attempted) -> None:
+    pace = Pace(pause_seconds=0.1, has_check=True)
+    for number in range(MANY):
+        turn = pace.wait_turn()
+        assert not turn.is_check
+        pace.end(turn, gone(number))
+    turn = pace.wait_turn()
+    assert turn.is_check and not pace.check_is_due
+    results, _ = pace.end(turn, check)
+    if check is UNCLEAR:
+        assert not results and not pace.check_is_due and not pace.wait_turn().is_check
+        results = pace.last()
+    assert {result.status for result in results} == {"unavailable" if check is PASSED else "failed"}
+    assert len(results) == MANY
+    if check.verdict in ("gone", "blocked"):
+        scout = pace.wait_turn()
+        assert scout.is_scout and scout.is_check  # nothing else ends such a block
+        pace.end(scout, PASSED)
+        assert pace.note() == ""
 
 
-def test_a_machines_pace_ends_with_its_run(tmp_path: Path) -> None:
-    pace = MachinePace(tmp_path / "run", 0, 900)
-    with pytest.raises(Stopped):
-        pace.wait_turn()
-    assert not (tmp_path / "run").exists()
+def test_a_row_of_failures_is_a_pause_and_then_the_end() -> None:
+    pace = Pace(pause_seconds=0.1)
+    for number in range(FAILING):
+        again = replace(failed(number), rest="again", results=gone(number).results)
+        results, rest = pace.end(pace.wait_turn(), again)
+        assert (len(results), rest) == ((0, "again") if number < 4 else (1, None))
+    assert "paused (network)" in pace.note()
+    turn = pace.wait_turn()
+    assert turn.is_scout and not pace.problem
+    try:
+        pace.end(turn, failed(FAILING))
+        assert STOP.is_set()
+    finally:
+        STOP.clear()
+    assert "11 videos in a row failed" in pace.problem

@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 
 from utils.download.common import FetchOptions, is_youtube
-from utils.download.youtube_commands import (
-    extract_command,
-    section_inputs,
-    whole_command,
-)
-from utils.download.youtube_errors import ERRORS, classify, classify_ytdlp
+from utils.download.youtube_extract import extract_command, section_inputs, whole_command
+from utils.download.youtube_texts import TEXTS, classify, classify_ytdlp
 from utils.report import REASONS
 from utils.video.ffmpeg import (
     Encode,
@@ -75,7 +71,7 @@ def test_a_mirrors_error_page_is_not_for_good() -> None:
 
 
 def test_every_row_of_the_table_is_a_reason() -> None:
-    assert {reason for reason, _ in ERRORS} < set(REASONS)
+    assert {reason for reason, _ in TEXTS} < set(REASONS)
 
 
 def test_an_id_is_never_an_option() -> None:

@@ -18,10 +18,14 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT
 from tests.standin.server import StandIn
-from utils.download import ytdlp
+from utils.download import youtube_extract
 from utils.download.common import FetchOptions
-from utils.download.youtube_commands import child_environment, extract_command
-from utils.download.ytdlp import end_ytdlp, run_ytdlp
+from utils.download.youtube_extract import (
+    child_environment,
+    end_ytdlp,
+    extract_command,
+    run_ytdlp,
+)
 from utils.process import Finished, run_child
 from utils.video.ffmpeg import Ffmpeg
 
@@ -38,7 +42,7 @@ def staying(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(parent).children():
         with suppress(psutil.Error):  # it has ended
-            if any("ytdlp_worker" in word for word in child.cmdline()):
+            if any("p.serve()" in word for word in child.cmdline()):
                 found.append(child)
     return found
 
@@ -83,7 +87,8 @@ def test_it_answers_as_a_fresh_one(standin: StandIn, source: MakeSource, tmp_pat
     ]
     others = psutil.Process().children(recursive=True)  # of tests before this, in its process
     for argv in commands:
-        fresh, stays = run_child(argv, timeout=60, env=child_environment(None)), ask(argv)
+        program = [sys.executable, "-m", "yt_dlp", *argv]
+        fresh, stays = run_child(program, timeout=60, env=child_environment(None)), ask(argv)
         assert (stays.returncode, stays.timed_out) == (fresh.returncode, False), argv
         said = fresh.stderr.replace("__main__.py: error", "yt-dlp: error")
         assert stays.stderr.splitlines()[-1:] == said.splitlines()[-1:]
@@ -136,7 +141,7 @@ def test_it_is_renewed(
     standin: StandIn, source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standin.add_video("abcdefghijk", source(seconds=20))
-    monkeypatch.setattr(ytdlp, "RENEW_AFTER", 2)
+    monkeypatch.setattr(youtube_extract, "RENEW_AFTER", 2)
     argv, seen = command(standin, tmp_path, "abcdefghijk"), []
     for _ in range(4):
         assert ask(argv).returncode == 0
@@ -151,7 +156,7 @@ def test_nothing_outlives_a_run_that_is_killed(
     standin.add_video("abcdefghijk", source(seconds=20))
     more = ("--no-simulate", "--skip-download", "--exec", "before_dl:sleep 4322 #")
     argv = command(standin, tmp_path, "abcdefghijk", *more)
-    code = "import sys, json, os; from utils.download.ytdlp import run_ytdlp\n"
+    code = "import sys, json, os; from utils.download.youtube_extract import run_ytdlp\n"
     code += "run_ytdlp(json.loads(sys.argv[1]), timeout=60, env=dict(os.environ))"
     run = subprocess.Popen([sys.executable, "-c", code, json.dumps(argv)], cwd=ROOT)
     until = time.monotonic() + 60
@@ -174,7 +179,7 @@ def test_it_works_in_a_daemon_process(standin: StandIn, source: MakeSource, tmp_
     standin.add_video("abcdefghijk", source(seconds=20))
     argv = command(standin, tmp_path, "abcdefghijk")
     code = "import multiprocessing as m, sys, json, os\n"
-    code += "from utils.download.ytdlp import run_ytdlp\n"
+    code += "from utils.download.youtube_extract import run_ytdlp\n"
     code += "def work(argv, pipe):\n"
     code += "    pipe.send(run_ytdlp(argv, timeout=60, env=dict(os.environ)).returncode)\n"
     code += "if __name__ == '__main__':\n"

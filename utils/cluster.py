@@ -47,6 +47,7 @@ from utils.parallel import (
     Workers,
     make_frame,
     outcomes_of,
+    seconds_to_wait,
 )
 from utils.process import STOP, stop_run
 from utils.video.ffmpeg import find_ffmpeg
@@ -306,6 +307,7 @@ class Begun:
     task: Any = None
     losses: int = 0  # of workers and processes that were at it before
     turn: Any = None  # of its machine's
+    not_before: float = 0.0
     is_question: bool = False
 
 
@@ -371,15 +373,13 @@ class Cluster(Workers):
         waiting: deque[Begun] = deque()
         all_drawn, deadline, last_seen = False, 0.0, time.monotonic()
         try:
-            while self.under_way or waiting or not all_drawn:
-                while not STOP.is_set() and (waiting or not all_drawn):
-                    if not waiting:
+            while self.under_way or waiting or not all_drawn or self._due():
+                while not STOP.is_set():
+                    if not all_drawn and not waiting:
                         task = next(fresh, _END)
                         all_drawn = task is _END
                         waiting += [] if all_drawn else [Begun("", task=task)]
-                    elif self._place(waiting[0]):
-                        self._begin(waiting.popleft(), worker)
-                    else:
+                    if not self._begin_next(waiting, worker):
                         break
                 for answer in self._next_answers():
                     yield from self._settle(answer, waiting, lost)
@@ -434,15 +434,30 @@ class Cluster(Workers):
             self.known.add(address)
             self._begin(Begun(address, task=self.question, is_question=True), look_around)
 
-    def _place(self, begun: Begun) -> bool:
-        """Give a task a worker that is free, and whose machine has a turn."""
+    def _due(self) -> list[str]:
+        """The machines for which a turn that is no task's is due."""
+        turns = self.turns
+        return [m for m in set(self.fit.values()) if turns is not None and turns.of(m).check_is_due]
+
+    def _begin_next(self, waiting: deque[Begun], worker: Callable[[Any], Any]) -> bool:
+        """Give the next task to a worker that is free, and whose machine has a turn."""
+        now, due = time.monotonic(), self._due()
+        begun = next((each for each in waiting if each.not_before <= now), None)
         busy = Counter(each.address for each in self.under_way.values())
         for address in sorted(self.fit, key=lambda each: busy[each]):
-            if busy[address] < self.threads[address]:
-                turn = self.turns.of(self.fit[address]).take_turn() if self.turns else None
-                if not isinstance(turn, float):
-                    begun.address, begun.machine, begun.turn = address, self.fit[address], turn
-                    return True
+            machine = self.fit[address]
+            if busy[address] >= self.threads[address] or (begun is None and machine not in due):
+                continue
+            turn = self.turns.of(machine).take_turn() if self.turns else None
+            if isinstance(turn, float):
+                continue
+            if begun is None or (turn is not None and turn.is_check):
+                self._begin(Begun(address, machine, turn=turn), worker)
+            else:
+                waiting.remove(begun)
+                begun.address, begun.machine, begun.turn = address, machine, turn
+                self._begin(begun, worker)
+            return True
         return False
 
     def _begin(self, begun: Begun, worker: Callable[[Any], Any]) -> None:
@@ -540,20 +555,18 @@ class Cluster(Workers):
         """The outcomes of a task; what is left of it, or was lost, goes to `waiting`."""
         begun, outcomes, problem, how = answer
         turns = self.turns.of(begun.machine) if self.turns else None
-        has_ended = False
-        for outcome in outcomes:
-            if not isinstance(outcome, TurnEnd):
-                yield outcome
-                continue
-            if turns is not None:
-                has_ended = True
-                yield from turns.end(begun.turn, outcome)
-            if outcome.rest is not None:
-                waiting.append(Begun("", task=outcome.rest))
-        if turns is not None and not has_ended:
-            turns.end(begun.turn, None)
+        yield from (each for each in outcomes if not isinstance(each, TurnEnd))
+        if turns is not None:
+            said = [each for each in outcomes if isinstance(each, TurnEnd)]
+            results, rest = turns.end(begun.turn, said[-1] if said else None)
+            yield from results
+            if rest is not None:
+                later = time.monotonic() + seconds_to_wait(rest)
+                waiting.append(Begun("", task=rest, not_before=later))
         if problem == STOPPED:
             how, problem = "its worker has ended", ""
+        if begun.task is None:
+            return
         if not problem and not how:
             self.done[begun.machine] += 1
         elif problem or begun.losses + 1 == TRIES:

@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -21,17 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from filelock import FileLock
-
+from utils.errors import DiskFull as DiskFull
 from utils.errors import UserError
-from utils.machines import clear_dead_runs, lock_path, remove_run, run_prefix, showing_life
+from utils.errors import is_disk_full as is_disk_full
+from utils.machines import run_folder as run_folder
 from utils.process import sleep
 
-TEMP_FOLDER = ".tmp"
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
 _REPLACING = threading.Lock()  # a look and a rename are one step for the threads of a run
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -143,7 +142,7 @@ def write_whole(path: Path, workspace: Path, text: str | Iterable[str]) -> None:
     folder on the same file system. Names that are not UTF-8 keep their bytes. Raises DiskFull,
     UserError, Stopped.
     """
-    temporary = workspace / f"{path.name}.part"
+    temporary = workspace / f"part-{secrets.token_hex(4)}"
     with telling(path, "write"):
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             for number, piece in enumerate([text] if isinstance(text, str) else text):
@@ -170,19 +169,6 @@ def check_ours(path: Path, first: str, how: str) -> None:
             raise UserError(f"{path} is a folder: {how}") from None
     if begins != first:
         raise UserError(f"{path} is not a file of this script: {how}")
-
-
-class DiskFull(UserError):
-    """The disk is full: the run stops, and goes on from there once there is room."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no room left on the disk of {folder}: make room, then run the same command again"
-        )
-
-
-def is_disk_full(error: OSError) -> bool:
-    return error.errno in _DISK_FULL
 
 
 def free_bytes(folder: Path) -> int:
@@ -220,54 +206,6 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"cannot write into the folder {path}: permission denied")
     return path
-
-
-@contextmanager
-def run_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder of this run's own inside `out`, gone at the end.
-
-    First clears what killed runs left. A run holds a lock on its folder as long as it lives, so a
-    folder whose lock is free is nobody's, whatever process ids say, in containers too. For other
-    machines, which may not see the lock, it shows that it lives: see `machines`.
-    """
-    base = out / TEMP_FOLDER
-    if base.is_symlink():
-        raise UserError(f"{base} is a link, and what is half done stays in {out}: remove the link")
-    try:
-        folder, lock = _make_run_folder(base)
-    except OSError as error:
-        if is_disk_full(error):
-            raise DiskFull(out) from error
-        raise UserError(f"cannot write into {base}: {error.strerror}") from error
-    try:
-        with showing_life(folder):
-            yield folder
-    finally:
-        remove_run(folder)
-        lock.release()
-        with suppress(OSError):
-            lock_path(folder).unlink()
-        with suppress(OSError):
-            base.rmdir()  # only when no other run uses it
-
-
-def _make_run_folder(base: Path) -> tuple[Path, FileLock]:
-    """A new folder in `base`, and the lock that is held on it. Raises OSError."""
-    for _ in range(100):
-        with suppress(FileNotFoundError, FileExistsError):  # a run that ended removed the base
-            base.mkdir(exist_ok=True)
-            clear_dead_runs(base)
-            folder = Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
-            lock = FileLock(lock_path(folder))
-            with suppress(NotImplementedError):  # a file system without locks
-                lock.acquire()
-            if folder.exists():
-                return folder, lock
-            # A run that began at the same moment saw the folder, had its lock first, and took it
-            # for dead (of 1,800 folders of six such runs, one, before this was looked at).
-            lock.release()
-    base.mkdir()  # raises, and says what is in the way
-    raise FileNotFoundError(errno.ENOENT, "folders vanish as they are made", str(base))
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -343,8 +281,6 @@ def publish_many(pairs: Sequence[tuple[Path, Path]]) -> dict[Path, OSError]:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` last through a power cut, where the system can."""
-    if os.name != "posix":
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems refuse to sync a folder
@@ -361,13 +297,21 @@ def names_in(folder: Path, suffix: str) -> set[str]:
     length = len(suffix)
     try:
         with os.scandir(folder) as entries:
-            return {e.name[:-length] for e in entries if e.name.endswith(suffix) and e.is_file()}
+            return {e.name[:-length] for e in entries if e.name.endswith(suffix) and _is_file(e)}
     except FileNotFoundError:
         return set()
     except NotADirectoryError as error:
         raise UserError(f"{folder} is a file: name a folder") from error
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a regular file, or a link to one; a link that loops is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def move_new(path: str | Path, final: str | Path) -> None:
@@ -432,11 +376,15 @@ def move_across(path: Path, final: Path) -> None:
 
 
 def folders_in(folder: Path) -> set[str]:
-    """The names of the folders in `folder`: one scandir and no stat."""
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_dir()}
+    """The names of the folders in `folder`, links to folders too: one scandir and no stat."""
+    found = set()
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):  # a link that loops
+                    if entry.is_dir():
+                        found.add(entry.name)
+    return found
 
 
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
@@ -444,33 +392,40 @@ def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str
 
     A clip is its file without the suffix (`abseiling/x_000001_000011`). The second part lists the
     files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
-    output, if it lies in there), hidden names, and links to folders are passed over.
+    output, if it lies in there), hidden names, links to folders, and what is no regular file are
+    passed over. Raises UserError.
     """
-    files: list[tuple[str, str]] = []
+    files: list[tuple[str, bool, str]] = []
     folders = [""]
     while folders:
         below = folders.pop()
-        with os.scandir(folder / below) as entries:
+        with telling(folder / below), os.scandir(folder / below) as entries:
             for entry in entries:
                 stem, dot, suffix = entry.name.rpartition(".")
-                if not stem and dot or entry.name.startswith("."):
+                if entry.name.startswith("."):
                     continue
                 if dot + suffix.lower() in VIDEO_SUFFIXES:
-                    if entry.is_file():
-                        files.append((below + stem, dot + suffix))
+                    if _is_file(entry):
+                        files.append((below + stem, suffix != "mp4", suffix))
                 elif entry.is_dir(follow_symlinks=False) and Path(entry.path) != leave_out:
                     folders.append(f"{below}{entry.name}/")
-    files.sort()
-    clips = {clip: clip + suffix for clip, suffix in reversed(files)}
-    clips |= {clip: clip + suffix for clip, suffix in files if suffix == ".mp4"}
+    clips: dict[str, str] = {}
     twice = []
-    if len(clips) < len(files):
-        twice = [clip + suffix for clip, suffix in files if clips[clip] != clip + suffix]
-    return dict(reversed(clips.items())), twice
+    for clip, _, suffix in sorted(files):
+        if clip in clips:
+            twice.append(f"{clip}.{suffix}")
+        else:
+            clips[clip] = f"{clip}.{suffix}"
+    return clips, twice
 
 
 def set_aside(path: Path, folder: Path) -> Path:
-    """Move a file into `folder` under its own name, or the next free one; never over a file."""
+    """Move a file into `folder` under its own name, or the next free one; never over a file.
+
+    Raises UserError, OSError.
+    """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, which is not followed: remove it")
     folder.mkdir(exist_ok=True)
     target = folder / path.name
     for number in itertools.count(1):

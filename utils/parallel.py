@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 import types
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,7 +41,9 @@ LOOK_SECONDS = 1.0  # between two looks at a lifeline
 SILENT_SECONDS = 300.0  # a lifeline that was not renewed for so long is that of a dead run
 STOPPED = "stopped"  # what a child answers where a task was dropped
 _POLL_SECONDS = 0.1
+THREADS_A_JOB = 3  # tasks under way for each job in turns: those that `pause` do no work
 _END = object()
+_of_thread = threading.local()
 
 
 class Crashed(Exception):
@@ -429,9 +430,7 @@ def run_in_processes(
 
 
 class TurnEnd:
-    """Base of the outcome that ends a task's turn; `rest` is the task that is left, or None."""
-
-    rest: Any = None
+    """Base of what a worker yields last where its tasks wait for turns."""
 
 
 class Turns(Protocol):
@@ -441,10 +440,17 @@ class Turns(Protocol):
         """The turns of one machine of a cluster."""
 
     def take_turn(self) -> Any:
-        """A turn, or as a float the seconds after which to ask again."""
+        """A turn, or as a float the seconds after which to ask again.
 
-    def end(self, turn: Any, attempt: Any) -> Iterable[Any]:
-        """Give a turn back; the outcomes that may be reported now.
+        Where its `is_check` is true, no task may use it: the worker is called with None.
+        """
+
+    @property
+    def check_is_due(self) -> bool:
+        """Whether the next turn is such a one, and is waited for at the end, too."""
+
+    def end(self, turn: Any, attempt: Any) -> tuple[Iterable[Any], Any]:
+        """Give a turn back: the outcomes that may be reported now, and the task that is left.
 
         attempt: the `TurnEnd` that the worker gave; None where the task was dropped or lost.
         """
@@ -453,44 +459,78 @@ class Turns(Protocol):
         """What holds tasks up, for the progress line."""
 
 
+def seconds_to_wait(task: Any) -> float:
+    """How long a task that is left is to wait before its next turn."""
+    return float(getattr(task, "wait", 0.0))
+
+
+def pause(seconds: float) -> None:
+    """Wait within a task. Here, another one may work meanwhile. Raises Stopped."""
+    jobs: threading.Semaphore | None = getattr(_of_thread, "jobs", None)
+    if jobs is None or seconds <= 0:
+        return sleep(seconds)
+    jobs.release()
+    try:
+        sleep(seconds)
+    finally:
+        _begin_job(jobs)
+
+
+def _begin_job(jobs: threading.Semaphore) -> None:
+    while not jobs.acquire(timeout=_POLL_SECONDS):
+        sleep(0)
+
+
 def run_in_turns(
     worker: Callable[[Any], Any], tasks: Iterable[Any], num_jobs: int, turns: Turns
 ) -> Generator[Any, None, None]:
     """`run_parallel` for tasks that each wait for a turn; what is left of one comes again."""
-    fresh, again = iter(tasks), deque[Any]()
+    jobs, fresh = threading.Semaphore(num_jobs), iter(tasks)
+    again: list[tuple[float, Any]] = []  # (not before, task)
     under_way: list[Any] = []  # turns
 
     def draw() -> Iterator[tuple[Any, Any]]:
         while True:
-            task = again.popleft() if again else next(fresh, _END)
-            if task is not _END:
-                while isinstance(turn := turns.take_turn(), float):
-                    sleep(turn)
-                under_way.append(turn)
-                yield task, turn
-            elif under_way:
+            now = time.monotonic()
+            ready = next((each for each in again if each[0] <= now), None)
+            if ready:
+                again.remove(ready)
+            task = ready[1] if ready else next(fresh, _END)
+            if task is _END and not turns.check_is_due:
+                if not under_way and not again:
+                    return
                 sleep(_POLL_SECONDS)
-            elif not again:
-                return
+                continue
+            _begin_job(jobs)
+            turn = turns.take_turn()
+            if task is not _END and (isinstance(turn, float) or turn.is_check):
+                again.insert(0, (0.0, task))
+            if isinstance(turn, float):
+                jobs.release()
+                sleep(turn)
+            else:
+                under_way.append(turn)
+                yield None if turn.is_check or task is _END else task, turn
 
     def attempt(drawn: tuple[Any, Any]) -> Generator[Any, None, None]:
         task, turn = drawn
-        has_ended = False
+        _of_thread.jobs = jobs
+        said = None
         try:
             for outcome in outcomes_of(worker, task):
-                if not isinstance(outcome, TurnEnd):
+                if isinstance(outcome, TurnEnd):
+                    said = outcome
+                else:
                     yield outcome
-                    continue
-                has_ended = True
-                yield from turns.end(turn, outcome)
-                if outcome.rest is not None:
-                    again.append(outcome.rest)
         finally:
-            if not has_ended:
-                turns.end(turn, None)
+            jobs.release()
+            results, rest = turns.end(turn, said)
+            if rest is not None:
+                again.append((time.monotonic() + seconds_to_wait(rest), rest))
             under_way.remove(turn)
+        yield from results
 
-    yield from run_parallel(attempt, draw(), num_jobs)
+    yield from run_parallel(attempt, draw(), THREADS_A_JOB * num_jobs)
 
 
 class Workers:
@@ -512,8 +552,9 @@ class Workers:
 
         The worker and the tasks can be pickled. lost: gives, or yields, the outcome of a task that
         kills its process again and again, or raises in it. threads: the worker waits, or starts
-        programs, and needs no process of its own on this machine. turns: each task waits for one;
-        the worker's last outcome is then a `TurnEnd`, whose `rest` is run, too, in its turn.
+        programs, and needs no process of its own on this machine. turns: each task waits for one
+        (on threads); the worker's last outcome is then a `TurnEnd`, and what is left of the task
+        waits for another.
         """
         if turns is not None:
             return run_in_turns(worker, tasks, self.num_jobs, turns)

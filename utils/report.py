@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.clip import Clip, Refused
-from utils.errors import UserError
-from utils.files import DiskFull, bounded_lines, is_disk_full, open_text, parse_json, telling
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import bounded_lines, open_regular, open_text, parse_json, telling
 from utils.machines import claim, machine_name
 from utils.text import csv_text, escaped_row, hide_secrets, printable
 
@@ -88,6 +88,7 @@ class Result:
     seconds: float = 0.0
     bytes: int = 0
     message: str = ""
+    height: int = 0  # lines of the video that it was cut from, its shorter side; 0: unknown
     finished_at: str = ""
 
     @classmethod
@@ -121,6 +122,7 @@ class Result:
 
 LONGEST_LINE = 8192  # bytes; more than any line of a report
 RESULT_COLUMNS = tuple(column.name for column in fields(Result))
+LATER_COLUMNS = ("height",)  # which reports of older versions lack
 
 
 def now() -> str:
@@ -146,12 +148,18 @@ class ReportFile:
         self.columns = tuple(columns)
         self._writing = threading.Lock()  # threads of one run write, and NFS does not append
         header = csv_text([self.columns])
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and a report is not written through one: remove it")
+        if _check_header(path, self.columns) and _lacks_columns(path, self.columns):
+            _add_columns(path, self.columns)
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
         try:
             if torn and header.startswith(torn):
                 path.unlink()  # killed while it wrote its first line
                 torn = ""
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            # O_NONBLOCK: a FIFO that takes the file's place is refused, and not waited for.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o666)
             if os.fstat(self._file).st_size == 0:
                 self._write(header)
             elif torn:
@@ -210,7 +218,7 @@ def own_report(
     Raises UserError, DiskFull.
     """
     names = _own_names(path, shard)
-    with claim(workspace, names) as name, ReportFile(path.with_name(name), columns) as report:
+    with ReportFile(path.with_name(claim(workspace, names)), columns) as report:
         yield report
 
 
@@ -252,24 +260,50 @@ def report_line(path: Path, main: Path) -> str:
 
 def _torn_end(path: Path) -> str:
     """What stands behind the last end of a line: empty, unless a run was killed as it wrote."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
         return file.read().rpartition(b"\n")[2].decode(errors="replace")
 
 
 def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
     """Whether the report is there. Raises UserError when the file is another one."""
+    header = csv_text([columns])
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+        with open_text(path, "replace") as file:
+            first = file.readline(len(header) + 1).replace("\r\n", "\n")
     except FileNotFoundError:
         return False
     except OSError as error:
         raise UserError(f"cannot read the report {path}: {error.strerror}") from error
-    header = csv_text([columns])
-    if not header.startswith(first):
+    if not csv_text([columns]).startswith(first) and first != _older_header(columns):
         raise UserError(f"{path} is not a report of this script: move it away")
     return True
+
+
+def _older_header(columns: Sequence[str]) -> str:
+    return csv_text([[each for each in columns if each not in LATER_COLUMNS]])
+
+
+def _lacks_columns(path: Path, columns: Sequence[str]) -> bool:
+    older = _older_header(columns)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return older != csv_text([columns]) and file.readline() == older
+
+
+def _add_columns(path: Path, columns: Sequence[str]) -> None:
+    """Write a report of an older version anew, with the columns that have come since."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(read_report(path, columns))
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DiskFull(path.parent) from error
+        raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -280,8 +314,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
     if not _check_header(path, tuple(columns)):
         return
     width, header = len(columns), list(columns)
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for line in file:
+    later = [columns.index(name) for name in LATER_COLUMNS if name in columns]
+    with telling(path), open_text(path, "replace") as file:
+        for line in bounded_lines(file):
             if not line.endswith("\n"):
                 continue
             if '"' in line:
@@ -291,6 +326,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
                     continue
             else:
                 row = line.rstrip("\r\n").split(",")
+            if later and len(row) + len(later) == width:  # written by an older version
+                for at in later:
+                    row.insert(at, "")
             if len(row) != width or row == header:
                 continue
             if columns[-1] == "finished_at" and not row[-1].endswith("Z"):

@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, say
 from utils.cluster import open_workers
-from utils.files import DiskFull, make_folder, run_folder
+from utils.errors import DiskFull
+from utils.files import make_folder
+from utils.machines import run_folder
 from utils.packages import Streak
 from utils.parallel import Workers
 from utils.process import STOP, received_signal, stop_run

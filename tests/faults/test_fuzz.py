@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tests.standin.mirror import make_tar
 from utils.clip import Clip, clip_name
 from utils.download.wanted import member_key, oddity
+from utils.download.youtube_sections import index_end, read_index
 from utils.errors import UserError
 from utils.lists.reading import read_lists
 from utils.report import RESULT_COLUMNS, ReportFile, Result, read_known, read_report
 from utils.tar import BadTar, TarStream
-from utils.video.fragments import index_end, read_index
 
 NAME = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}(_\d{6})?")
 ODD = st.sampled_from(

@@ -21,6 +21,7 @@ from tests.standin.sources import make_dash, top_boxes
 VIDEO_ITAGS = {144: 160, 240: 133, 360: 134, 480: 135, 720: 136, 1080: 137}
 AUDIO_ITAG, PROGRESSIVE_ITAG = 140, 18
 PROGRESSIVE_MAX_SHORT_SIDE = 360
+CHECK_ID = "jNQXAC9IVRw"  # the suite's check video: it is shown, though no test adds it
 QUALITIES = {144: "tiny", 240: "small", 360: "medium", 480: "large", 720: "hd720", 1080: "hd1080"}
 
 
@@ -234,6 +235,14 @@ def _file(path: Path, seconds: float) -> dict[str, Any]:
         first, last = boxes["sidx"]
         about["indexRange"] = {"start": str(first), "end": str(last)}
     return about
+
+
+def shown_answer(youtube_id: str) -> dict[str, Any]:
+    """The player's answer for a video of which nobody asks for more than the answer."""
+    about = {"mimeType": 'video/mp4; codecs="avc1.42001E, mp4a.40.2"', "qualityLabel": "240p"}
+    stream = Stream(PROGRESSIVE_ITAG, Path(), about | {"width": 320, "height": 240})
+    media = Media(19.0, (stream,))
+    return play_answer(youtube_id, media, "http://127.0.0.1:9/none", "Me at the zoo", "19")
 
 
 def play_answer(

@@ -14,8 +14,7 @@ from typing import TypeVar
 from utils.clip import Clip
 from utils.download.common import FetchOptions
 from utils.download.wanted import NAME, Archive, Ending, Key, Wanted, member_key, oddity
-from utils.errors import UserError
-from utils.files import is_disk_full
+from utils.errors import UserError, is_disk_full
 from utils.process import STOP, Stopped, sleep
 from utils.report import Result
 from utils.tar import BadTar, Member, TarStream

@@ -18,7 +18,8 @@ from utils.download.archive_reading import POLL_SECONDS, Checked, Copied, Done, 
 from utils.download.common import FetchOptions
 from utils.download.taking import Taken, encode_anew, examine, result_of
 from utils.download.wanted import NAME, Archive, Ending, MirrorOptions, Wanted
-from utils.files import is_disk_full, publish_many, start_writing
+from utils.errors import is_disk_full
+from utils.files import publish_many, start_writing
 from utils.process import STOP, Stopped
 from utils.report import FAILED, Result
 

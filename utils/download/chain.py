@@ -18,7 +18,7 @@ from utils.download.common import Run, Source, more_telling
 from utils.download.disk import from_disk
 from utils.download.mirror import from_mirror
 from utils.download.wanted import MirrorOptions
-from utils.download.youtube import SectionLuck, from_youtube
+from utils.download.youtube import from_youtube
 from utils.process import STOP
 from utils.report import Result
 
@@ -53,7 +53,7 @@ class SourceSettings:
 
 # A row a source: its name in --source, and how it is made.
 SOURCES: dict[str, Callable[[SourceSettings], Source]] = {
-    "youtube": lambda settings: partial(from_youtube, luck=SectionLuck()),
+    "youtube": lambda settings: from_youtube,
     "cvdf": lambda settings: partial(from_mirror, mirror=settings.mirror),
 }
 CLIPS = "clips:"  # and folders: the source that is made anew for each

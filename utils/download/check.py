@@ -30,16 +30,22 @@ from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted
-from utils.download.youtube_attempt import Attempt
-from utils.download.youtube_commands import child_environment, extract_command, section_inputs
-from utils.download.youtube_errors import BLOCKS, FetchError, classify
-from utils.download.youtube_extract import read_info
-from utils.download.youtube_fragments import fetch_window, open_streams
+from utils.download.youtube_extract import (
+    Attempt,
+    child_environment,
+    extract_command,
+    read_info,
+    run_ytdlp,
+    section_inputs,
+)
+from utils.download.youtube_sections import fetch_fragments, open_streams
+from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
-from utils.files import free_bytes, names_in, run_folder, set_aside
+from utils.files import free_bytes, names_in, set_aside
 from utils.lists.fetching import with_slash
 from utils.lists.official import DEEPMIND, OfficialList
 from utils.lists.reading import ClipLists, find_lists
+from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import Workers
 from utils.process import STOP, Stopped, run_child, stop_on_signals
@@ -314,7 +320,7 @@ def _extract(
     youtube_id: str, options: FetchOptions, folder: Path, proxy: str | None
 ) -> tuple[dict[str, Any], str]:
     argv = extract_command(youtube_id, options, folder)
-    done = run_child(argv, timeout=options.timeout, env=child_environment(proxy))
+    done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
     return read_info(done, options.url_base), done.stderr
 
 
@@ -364,16 +370,16 @@ def _cut_start(
 ) -> str:
     """Cut a video's first seconds; says what found their bytes. Raises BadClip, OSError."""
     deadline = time.monotonic() + options.timeout
-    attempt = Attempt(options, target.parent, proxy, deadline, lambda *_: None)
+    attempt = Attempt(options, target.parent, proxy, deadline)
     with open_streams(attempt, inputs, options.timeout) as streams:
-        window = fetch_window(attempt, streams, Clip("section", "", 0.0, SECONDS), deadline)
-    given = window.inputs if window else inputs
-    argv = cut_command(options.ffmpeg, given, 0.0, SECONDS, options.encode, target)
+        clip = Clip("section", "", 0.0, SECONDS)
+        parts, _ = fetch_fragments(attempt, streams, clip, deadline)
+    argv = cut_command(options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
     done = attempt.run(argv, options.timeout)
     if done.returncode != 0:
         raise BadClip("network", last_line(done) or "ffmpeg failed")
     check_clip(target, SECONDS, wants_audio=False)
-    return "the video's index" if window else "ffmpeg"
+    return "the video's index" if parts else "ffmpeg"
 
 
 Check = Callable[[argparse.Namespace, Path], Iterator[Finding]]

@@ -17,6 +17,7 @@ from utils.report import UNAVAILABLE, Known, Result
 from utils.video.ffmpeg import Encode, Ffmpeg
 
 YOUTUBE = "https://www.youtube.com/watch?v="
+CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
 YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
 
 
@@ -34,6 +35,7 @@ class FetchOptions:
     ytdlp_args: tuple[str, ...] = ()
     url_base: str = YOUTUBE
     timeout: float = 600.0
+    check_id: str = CHECK_ID
 
     @property
     def source_name(self) -> str:

@@ -10,7 +10,7 @@ from utils.cli import non_negative_float, positive_int
 from utils.clip import ID_PATTERN
 from utils.download.chain import parse_sources
 from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
-from utils.download.youtube_commands import split_words
+from utils.download.youtube_extract import split_words
 from utils.lists.fetching import ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.lists.official import CVDF
 from utils.video.ffmpeg import Encode

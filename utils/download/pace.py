@@ -1,219 +1,266 @@
-"""Pace: one limiter for all workers, and the pause when YouTube blocks.
+"""How fast YouTube is asked, what happens when it refuses, and when its verdicts are believed.
 
-YouTube lets a guest ask for about 300 videos an hour and then answers nothing but 429 or "not a
-bot" for an hour. So starts are spread evenly, and once a block is met nothing starts until the
-pause is over and one video alone, the scout, has come through. Nobody's clip fails for a block.
+A limiter for one machine. Each attempt for a video takes a turn (`wait_turn`), and `end` is told
+what the attempt came to:
+
+    OPEN ── a block, or FAILING videos in a row ──> PAUSED, 15 minutes, then 30, then 60
+     ^  \\                                              |
+     |   MANY final verdicts in a row: the check video  | the pause is over
+     |   is asked for; refused, too: a block            v
+     └──────────── it passed ──────────────────── SCOUT: one attempt alone
+                                                        └─ it did not: PAUSED, longer, or the end
+
+A final verdict (private, removed, ...) is held back until YouTube has shown a video after it.
+After MANY of them in a row the check video decides, which is known to exist. If it is refused, the
+verdicts were those of a block.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
-import psutil
-from filelock import FileLock
+from utils.parallel import TurnEnd
+from utils.process import sleep, stop_run
+from utils.report import FAILED, Result
 
-from utils.machines import machine_name
-from utils.process import Stopped, sleep, stop_run
-
-MOST_PAUSES = 4  # the pause doubles up to this many times its first length: 15, 30, 60 minutes
+MANY = 10  # final verdicts in a row, after which the check video is asked for
+FAILING = 10  # videos that fail in a row, after which everything waits
+NO_SECOND_TRY = 5  # of those in a row, after which a video has one attempt
+MOST_PAUSES = 4  # the pause doubles up to this many times its first length
 SCOUT_SECONDS = 1.0  # at least so long between two scouts
-HOLD_SECONDS = 5.0  # on a cluster, a block holds a video so long before another machine takes it
+# Failures that may be everybody's: of the network, the address, or the version of yt-dlp.
+EVERYBODYS = ("no_format", "forbidden", "network", "timeout", "unknown")
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Turn:
-    """The right to ask for one video, given in a period between two blocks."""
+    """The right to one attempt, given in a period between two blocks.
+
+    is_check: for the check video, and no other.
+    """
 
     period: int
     is_scout: bool = False
+    is_check: bool = False
 
 
-@dataclass
-class PaceState:
-    """What a limiter knows. Times are those of `time.monotonic`, which a machine's processes share.
+@dataclass(frozen=True)
+class Attempted(TurnEnd):
+    """What an attempt for a video says about YouTube.
 
-    scout: the process that has the scout; 0 where none is out.
+    verdict: `passed` (clips came, or the video lacks them), `gone` (a final verdict), `blocked` or
+    `unclear`. rest: the task that is left for another attempt; None where none is. results: of the
+    clips that come to nothing if there is no other attempt, and those of a final verdict.
     """
 
-    next_start: float = 0.0
-    period: int = 0
-    pause: float = 0.0
-    blocked_until: float | None = None
-    reopened_at: float = float("-inf")
-    scout: int = 0
+    verdict: str
     reason: str = ""
-    blocks: int = 0
-
-
-class TurnedAway(Stopped):
-    """This machine is blocked, and another one may have the video."""
+    message: str = ""
+    is_shown: bool = False  # YouTube described the video
+    results: tuple[Result, ...] = ()
+    rest: Any = None
+    may_be_everybodys: bool = True  # a failure that other videos may meet, too
+    youtube_id: str = ""
 
 
 class Pace:
-    """Hands out turns. Every turn is given back with `passed`, `blocked` or `unclear`."""
+    """Hands out turns. Every turn is given back with `end`. All methods work from any thread."""
 
     def __init__(
-        self, videos_per_hour: float = 0, pause_seconds: float = 900, stop_on_block: bool = False
+        self,
+        videos_per_hour: float = 0,
+        pause_seconds: float = 900,
+        stop_on_block: bool = False,
+        has_check: bool = False,
     ) -> None:
+        """has_check: whether a video is known to exist, which settles doubts."""
         self.interval = 3600 / videos_per_hour if videos_per_hour else 0.0
         self.first_pause = pause_seconds
         self.stop_on_block = stop_on_block
-        self.hold_seconds = float("inf")
+        self.has_check = has_check
+        self._machines: dict[str, Pace] = {}
+        self._blocks = 0
+        self._problem = ""  # why the run was given up
         self._lock = threading.Lock()
-        self._known = PaceState()
+        self._next_start = 0.0
+        self._period = 0
+        self._pause = 0.0
+        self._blocked_until: float | None = None
+        self._reopened_at = float("-inf")
+        self._is_out = False  # a scout, or an attempt for the check video
+        self._reason = ""
+        self._held: list[tuple[Result, ...]] = []
+        self._check_after = MANY  # verdicts that are held back
+        self._failed: set[str] = set()  # ids of the videos that have failed in a row
+        self._was_refused = False  # the check video was: only it can end the block
 
-    @contextmanager
-    def _state(self) -> Iterator[PaceState]:
-        """The state, to look at and to change, while nobody else does."""
-        with self._lock:
-            yield self._known
+    def of(self, machine: str) -> Pace:
+        """The pace of one machine of a cluster: each has an address of its own."""
+        if machine not in self._machines:
+            pace = Pace(0, self.first_pause, self.stop_on_block, self.has_check)
+            pace.interval = self.interval
+            self._machines[machine] = pace
+        return self._machines[machine]
 
     @property
     def blocks(self) -> int:
-        with self._state() as state:
-            return state.blocks
+        """The pauses so far, on all machines."""
+        return self._blocks + sum(pace.blocks for pace in self._machines.values())
+
+    @property
+    def problem(self) -> str:
+        """Why the run was given up; empty if it was not."""
+        problems = [self._problem, *(pace.problem for pace in self._machines.values())]
+        return next(filter(None, problems), "")
+
+    def take_turn(self) -> Turn | float:
+        """A turn, or the seconds after which to ask again."""
+        with self._lock:
+            now = time.monotonic()
+            if self._blocked_until is not None:
+                if now < self._blocked_until or self._is_out:
+                    return _POLL_SECONDS
+                self._is_out = True
+                return Turn(self._period, is_scout=True, is_check=self._was_refused)
+            if now < self._next_start:
+                return min(_POLL_SECONDS, self._next_start - now)
+            # Jitter, because requests at a steady beat are what a bot looks like.
+            self._next_start = now + self.interval * random.uniform(0.7, 1.3)
+            is_check = self._check_is_due()
+            self._is_out |= is_check
+            return Turn(self._period, is_check=is_check)
 
     def wait_turn(self) -> Turn:
-        """Wait until one more video may be asked for. Raises Stopped, TurnedAway."""
-        asked = time.monotonic()
-        while True:
-            with self._state() as state:
-                now = time.monotonic()
-                if state.blocked_until is None:
-                    start = max(now, state.next_start)
-                    # Jitter, for requests at a steady beat are what a bot looks like.
-                    state.next_start = start + self.interval * random.uniform(0.7, 1.3)
-                    turn = Turn(state.period)
-                    wait = start - now
-                elif now >= state.blocked_until and not _is_out(state.scout):
-                    state.scout = os.getpid()
-                    return Turn(state.period, is_scout=True)
-                elif now - asked > self.hold_seconds:
-                    raise TurnedAway
-                else:
-                    turn, wait = None, _POLL_SECONDS
-            sleep(wait)
-            if turn is None:
-                continue
-            with self._state() as state:
-                if turn.period == state.period:
-                    return turn
+        """Wait until one more attempt may be made. Raises Stopped."""
+        sleep(0)
+        while isinstance(turn := self.take_turn(), float):
+            sleep(turn)
+        return turn
 
-    def passed(self, turn: Turn) -> None:
-        """The video was answered, be it with "removed": there is no block (any more)."""
-        with self._state() as state:
-            if turn.is_scout and turn.period == state.period:
-                state.scout = 0
-                state.blocked_until = None
-                state.reopened_at = state.next_start = time.monotonic()
+    @property
+    def check_is_due(self) -> bool:
+        """Whether the next turn will be one for the check video."""
+        with self._lock:
+            return self._check_is_due()
 
-    def unclear(self, turn: Turn) -> None:
-        """The video failed for reasons of its own: a scout that says nothing, send another."""
-        with self._state() as state:
-            if turn.is_scout and turn.period == state.period:
-                state.scout = 0
-                # Scouts keep to the pace too, whatever it is that they meet.
-                state.blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
+    def _check_is_due(self) -> bool:
+        return self.has_check and len(self._held) >= self._check_after and not self._is_out
 
-    def blocked(self, turn: Turn, reason: str) -> None:
-        """The video met a block. Those that were under way when it began count as one block."""
-        with self._state() as state:
-            if turn.period != state.period:
-                return
-            now = time.monotonic()
-            soon_again = turn.is_scout or now - state.reopened_at < state.pause
-            doubled = min(2 * state.pause, MOST_PAUSES * self.first_pause)
-            state.pause = doubled if soon_again else self.first_pause
-            state.period += 1
-            state.scout = 0
-            state.blocked_until = now + state.pause
-            state.reason = reason
-            state.blocks += 1
+    def end(self, turn: Turn, attempt: Attempted | None) -> tuple[list[Result], Any]:
+        """Give a turn back; the results that may be reported now, and the task that is left.
+
+        attempt: None for one that was dropped. Stops the run on a block if it is to stop then, and
+        where all videos fail after a pause, too.
+        """
+        with self._lock:
+            if attempt is None:
+                self._is_out &= turn.period != self._period
+                return [], None
+            results = self._end(turn, attempt)
+            if attempt.rest is None or attempt.verdict == "blocked":
+                return results, attempt.rest
+            if len(self._failed) < NO_SECOND_TRY:
+                return results, attempt.rest
+            return [*results, *attempt.results], None
+
+    def _end(self, turn: Turn, attempt: Attempted) -> list[Result]:
+        is_current = turn.period == self._period
+        if is_current and (turn.is_scout or turn.is_check):
+            self._is_out = False
+        results = self._release() if attempt.is_shown else []
+        if turn.is_check and not attempt.is_shown:
+            self._check_after = len(self._held) + 1
+        if turn.is_check and attempt.verdict in ("blocked", "gone"):
+            results = self._refuse(attempt.message)
+            self._was_refused = True
+            if is_current:
+                self._begin_pause(turn, "rate_limited")
+            return results
+        if attempt.verdict == "blocked":
+            if is_current:
+                self._begin_pause(turn, attempt.reason)
+            return results
+        if attempt.verdict == "gone":
+            if self.has_check:
+                self._held.append(attempt.results)
+            else:
+                results += attempt.results
+        elif attempt.verdict == "passed":
+            self._failed.clear()
+        elif attempt.may_be_everybodys and attempt.reason in EVERYBODYS:
+            self._failed.add(attempt.youtube_id)
+        if is_current:
+            self._look_at_the_row(turn, attempt)
+        return results
+
+    def _look_at_the_row(self, turn: Turn, attempt: Attempted) -> None:
+        """Open again after a scout that passed; pause, or give up, where all videos fail."""
+        if turn.is_scout and attempt.verdict in ("passed", "gone"):
+            self._blocked_until = None
+            self._was_refused = False
+            self._reopened_at = self._next_start = time.monotonic()
+        elif turn.is_scout and len(self._failed) > FAILING:
+            self._give_up(attempt, ", the last one after a pause")
+        elif turn.is_scout:
+            # Scouts keep to the pace, too, whatever it is that they meet.
+            self._blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
+        elif attempt.verdict == "unclear" and len(self._failed) >= FAILING:
+            self._begin_pause(turn, attempt.reason)
+            if self.stop_on_block:
+                self._give_up(attempt)
+
+    def _give_up(self, attempt: Attempted, more: str = "") -> None:
+        self._problem = (
+            f"{len(self._failed)} videos in a row failed{more} ({attempt.reason}:"
+            f" {attempt.message}); check the connection, update yt-dlp, then run the same command"
+        )
+        stop_run()
+
+    def _begin_pause(self, turn: Turn, reason: str) -> None:
+        """Pause. What was under way then belongs to an older period, and does not count."""
+        now = time.monotonic()
+        soon_again = turn.is_scout or now - self._reopened_at < self._pause
+        doubled = min(2 * self._pause, MOST_PAUSES * self.first_pause)
+        self._pause = doubled if soon_again else self.first_pause
+        self._period += 1
+        self._is_out = False
+        self._blocked_until = now + self._pause
+        self._reason = reason
+        self._blocks += 1
         if self.stop_on_block:
             stop_run()
 
-    def count_block(self) -> None:
-        """A machine of the cluster has met a block, and sees to its pause itself."""
-        with self._state() as state:
-            state.blocks += 1
-        if self.stop_on_block:
-            stop_run()
+    def _release(self) -> list[Result]:
+        held, self._held, self._check_after = self._held, [], MANY
+        return [result for results in held for result in results]
 
-    def pause_left(self) -> tuple[str, float] | None:
-        """(the reason of a block, the seconds to its next try); None where there is none."""
-        with self._state() as state:
-            if state.blocked_until is None:
-                return None
-            return state.reason, max(0.0, state.blocked_until - time.monotonic())
+    def _refuse(self, message: str) -> list[Result]:
+        """The verdicts that were held back, as what they are when the check video is refused."""
+        why = f"not believed, because YouTube refuses the check video, too: {message}"
+        return [
+            replace(each, status=FAILED, reason="rate_limited", message=f"{why}; {each.message}")
+            for each in self._release()
+        ]
+
+    def last(self) -> list[Result]:
+        """The verdicts that are held back at the end of a list: believed if they are few."""
+        with self._lock:
+            here = self._release() if len(self._held) < MANY else self._refuse("no answer")
+        return here + [result for pace in self._machines.values() for result in pace.last()]
 
     def note(self) -> str:
         """What the progress line says of a block: a countdown; empty when there is none."""
-        block = self.pause_left()
-        if block is None:
+        with self._lock:
+            until, reason = self._blocked_until, self._reason
+        if until is None:
             return ""
-        reason, seconds = block
-        if round(seconds) == 0:
-            return f"blocked ({reason}), one video tries the ground"
-        return f"blocked ({reason}), next try in {timedelta(seconds=round(seconds))}"
-
-
-def _is_out(scout: int) -> bool:
-    """Whether there is a scout, and its process lives: a worker of a cluster may be killed."""
-    return scout == os.getpid() or (scout != 0 and psutil.pid_exists(scout))
-
-
-def _boot() -> str:
-    """A name for this start of the machine."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-    except OSError:  # not Linux
-        return f"{psutil.boot_time():.0f}"
-
-
-class MachinePace(Pace):
-    """The limiter of all processes of a run on this machine, in a file of the run's folder.
-
-    The lock needs to hold on this machine only. A block turns videos away, to other machines.
-    """
-
-    def __init__(self, workspace: Path, videos_per_hour: float, pause_seconds: float) -> None:
-        super().__init__(videos_per_hour, pause_seconds)
-        self.hold_seconds = HOLD_SECONDS
-        # Times are of the clock since the machine started: of another start they mean nothing.
-        self._path = workspace / f"pace-{machine_name()}-{_boot()}.json"
-        self._file_lock = FileLock(f"{self._path}.lock")
-
-    @contextmanager
-    def _state(self) -> Iterator[PaceState]:
-        with self._lock, self._locked():
-            state = PaceState()
-            with suppress(FileNotFoundError, ValueError, TypeError):  # torn by a power cut
-                state = PaceState(**json.loads(self._path.read_text(encoding="utf-8")))
-            yield state
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(asdict(state)), encoding="utf-8")
-            os.replace(part, self._path)  # a process that is killed as it writes tears nothing
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        if not self._path.parent.is_dir():  # which the lock would make
-            raise Stopped
-        try:
-            self._file_lock.acquire()
-        except NotImplementedError:  # a file system without locks
-            yield
-            return
-        try:
-            yield
-        finally:
-            self._file_lock.release()
+        seconds = max(0, round(until - time.monotonic()))
+        if not seconds:
+            return f"paused ({reason}), trying one video"
+        return f"paused ({reason}), next attempt in {timedelta(seconds=seconds)}"

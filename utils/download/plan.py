@@ -17,8 +17,9 @@ from utils.clip import Clip
 from utils.download.common import Run, is_gone
 from utils.download.options import videos_per_hour, youtube_name
 from utils.errors import UserError
-from utils.files import TEMP_FOLDER, free_bytes, names_in
+from utils.files import free_bytes, names_in
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
+from utils.machines import TEMP_FOLDER
 from utils.process import stop_run
 from utils.report import (
     DOWNLOADED,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from utils.clip import Clip, clip_window
 from utils.download.common import FetchOptions
-from utils.files import disk_is_full, is_disk_full, publish, replace_file, sync_folder
+from utils.errors import is_disk_full
+from utils.files import disk_is_full, publish, replace_file, sync_folder
 from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result

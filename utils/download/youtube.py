@@ -1,49 +1,203 @@
-"""The source `youtube`: clips from YouTube, or from a server of whole videos, video by video.
+"""Fetch clips from YouTube, or from another server of whole videos (`--url_base`).
 
-Between the chain and `youtube_video`, which fetches one. One yt-dlp extraction serves all clips of
-a video; ffmpeg then reads only the section of each clip and encodes it once. Where sections fail,
-yt-dlp fetches the whole video and the clips are cut from the file.
+One attempt for a video is one extraction (`youtube_extract`) that serves all of its clips, which
+`youtube_sections` then cuts. `pace` says when an attempt may begin, and hears what came of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import random
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from utils.clip import Clip, by_video
-from utils.cluster import Cluster
-from utils.download.common import NOT_ASKED, Run, is_gone
-from utils.download.youtube_cluster import fetch_on_cluster
-from utils.download.youtube_sections import SectionLuck
-from utils.download.youtube_video import fetch_video
-from utils.download.ytdlp import end_ytdlp
-from utils.parallel import run_parallel
+from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
+from utils.download.pace import Attempted
+from utils.download.youtube_extract import (
+    Attempt,
+    end_ytdlp,
+    extract,
+    height_of,
+    seconds_to_wait,
+)
+from utils.download.youtube_sections import Cut, cut_clips
+from utils.download.youtube_texts import BLOCKS, FetchError
+from utils.files import disk_is_full, is_disk_full
+from utils.machines import own_folder
+from utils.packages import UNEXPECTED, describe
+from utils.parallel import pause
+from utils.process import STOP
 from utils.report import Result
 
-__all__ = ["SectionLuck", "from_youtube"]
+TRIES = 3  # attempts for one video in one run, blocks not counted
+HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
+THREADS_A_JOB = 3  # videos under way for each job: those that wait for an advertisement do no work
 
 
-def from_youtube(
-    clips: Sequence[Clip], run: Run, luck: SectionLuck
-) -> Generator[Result, None, None]:
-    """The source `youtube`: one task a video, on threads, for the work is in child processes."""
+@dataclass(frozen=True)
+class VideoTask:
+    """The clips of one video that are still wanted, and what earlier attempts have cost.
 
-    def fetch(task: tuple[int, tuple[Clip, ...]]) -> list[Result]:
-        number, group = task
-        return fetch_video(group, run.options, run.pace, luck, number, run.record)
+    number: says which of the proxies takes the first attempt. seconds: spent, without the waits.
+    limit: the seconds that it may take. data_blocks: blocks that were not met at the extraction.
+    """
 
-    asked = []
+    youtube_id: str
+    clips: tuple[Clip, ...]
+    limit: float
+    number: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    data_blocks: int = 0
+    wait: float = 0.0  # seconds before this attempt
+
+
+def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
+    """The source `youtube`: one task a video, on threads, because child processes do the work."""
+    options, asked = run.options, []
     for clip in clips:
-        if run.ask_again or not is_gone(clip, run.known, run.options.source_name):
+        if run.ask_again or not is_gone(clip, run.known, options.source_name):
             asked.append(clip)
         else:
             reason = run.known.reasons[clip.name][1]
-            yield Result.of(clip, reason, run.options.source_name, message=NOT_ASKED)
-    videos = enumerate(by_video(asked))
-    if isinstance(run.workers, Cluster):
-        yield from fetch_on_cluster(videos, run)
-        return
+            yield Result.of(clip, reason, options.source_name, message=NOT_ASKED)
+    tasks = (
+        VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
+        for number, group in enumerate(by_video(asked))
+    )
+    worker, given_up = partial(attempt_video, options=options), partial(lost, options)
     try:
-        for results in run_parallel(fetch, videos, run.workers.num_jobs):
-            yield from results
+        yield from run.workers.run(worker, tasks, given_up, turns=run.pace)
+        if not STOP.is_set():
+            yield from run.pace.last()
     finally:
         end_ytdlp()
+
+
+def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
+    """The results of a video whose workers died over it."""
+    for clip in task.clips:
+        is_there = (options.out / f"{clip.name}.mp4").exists()
+        yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
+
+
+def attempt_video(
+    task: VideoTask | None, options: FetchOptions
+) -> Generator[Result | Attempted, None, None]:
+    """Make one attempt: yields the results that are certain, at last what it says of YouTube.
+
+    None stands for the check video, which has no clips. Raises Stopped. Runs on any machine.
+    """
+    if task is None:
+        task = VideoTask(options.check_id, (), options.timeout)
+    waited = 0.0
+    begun = time.monotonic()
+    proxy = None
+    if options.proxies:
+        proxy = options.proxies[(task.number + task.attempts) % len(options.proxies)]
+    errors: dict[str, FetchError] = {}
+    on_disk: set[str] = set()
+    is_shown = False
+
+    def spent() -> float:
+        return task.seconds + time.monotonic() - begun - waited
+
+    def result(clip: Clip, reason: str, message: str = "", size: int = 0) -> Result:
+        more = {"attempts": task.attempts + 1, "seconds": spent(), "bytes": size}
+        more["height"] = height_of(info) if size else 0
+        return Result.of(clip, reason, options.source_name, message=message, **more)
+
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=f"{task.youtube_id}-",
+            dir=own_folder(options.workspace),
+            ignore_cleanup_errors=True,
+        ) as folder:
+            attempt = Attempt(options, Path(folder), proxy, begun + task.limit - task.seconds)
+            info = extract(attempt, task.youtube_id)
+            is_shown = True
+            if task.clips:
+                waited = seconds_to_wait(info)
+                pause(waited)
+                attempt.deadline += waited
+            for clip, made in cut_clips(attempt, task.clips, info):
+                if isinstance(made, Cut):
+                    on_disk.add(clip.name)
+                    yield result(clip, "short" if made.is_short else "", size=made.bytes)
+                else:
+                    errors[clip.name] = made
+    except FetchError as error:
+        problem: FetchError | None = error
+    except OSError as error:
+        full = is_disk_full(error) or disk_is_full(options.out)
+        message = f"{error.strerror or error}: {error.filename or options.out}"
+        problem = FetchError("disk_full" if full else "unknown", message)
+    except UNEXPECTED as error:
+        problem = FetchError("unknown", describe(error))
+    else:
+        problem = None
+    if problem is not None:
+        missing = [clip.name for clip in task.clips if clip.name not in on_disk]
+        errors |= {name: problem for name in missing or [""] if name not in errors}
+    left = tuple(clip for clip in task.clips if clip.name in errors)
+    rest = replace(task, clips=left, seconds=spent())
+    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
+    if block is not None and (block.at_extraction or task.data_blocks < TRIES):
+        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
+        # after some pauses, or that one video would hold up all others for ever.
+        rest = replace(rest, data_blocks=task.data_blocks + (not block.at_extraction))
+        yield Attempted("blocked", block.reason, block.message, is_shown, rest=rest)
+        return
+    yield from conclude(task, rest, errors, result, options, is_shown)
+
+
+def conclude(
+    task: VideoTask,
+    rest: VideoTask,
+    errors: dict[str, FetchError],
+    result: Callable[[Clip, str, str], Result],
+    options: FetchOptions,
+    is_shown: bool,
+) -> Iterator[Result | Attempted]:
+    """The results of clips that no other attempt will bring, and what to say of the attempt."""
+    worst = next(iter(errors.values()), None)
+    if worst is None:
+        yield Attempted("passed", is_shown=is_shown, youtube_id=task.youtube_id)
+        return
+    failures = {clip: result(clip, *told(errors[clip.name])) for clip in rest.clips}
+    if worst.at_extraction and worst.is_final:
+        verdict, again = "gone", rest.clips
+    else:
+        again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
+        yield from (failure for clip, failure in failures.items() if clip not in again)
+        came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
+        verdict = "passed" if came else "unclear"
+    # The wait grows with the attempts, and is never the same for two videos.
+    wait = min(2.0 ** (task.attempts + 1), max(0.0, rest.limit - rest.seconds))
+    wait *= random.uniform(0.5, 1) * (verdict == "unclear")
+    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in worst.message
+    yield Attempted(
+        verdict,
+        worst.reason,
+        worst.message,
+        is_shown,
+        results=tuple(failures[clip] for clip in again),
+        rest=replace(rest, clips=again, attempts=task.attempts + 1, wait=wait)
+        if again and verdict != "gone"
+        else None,
+        may_be_everybodys=not is_own,
+        youtube_id=task.youtube_id,
+    )
+
+
+def told(error: FetchError) -> tuple[str, str]:
+    return error.reason, error.message
+
+
+def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
+    """Whether another attempt in this run may bring what an attempt of `task` did not."""
+    return not error.is_final and error.reason not in HOPELESS and task.attempts + 1 < TRIES

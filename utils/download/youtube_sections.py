@@ -1,102 +1,365 @@
-"""Clips read as sections of a video: what a clip needs of it is fetched, and little more.
+"""Cut a video's clips: from their fragments, with ffmpeg from the address, or from the whole file.
 
-A step of a try (`youtube_attempt`), before `youtube_whole`, which takes what fails here. Out of the
-fragments of `youtube_fragments`, where there are any; else ffmpeg reads the address.
+YouTube keeps picture and sound above 360 lines as a head, one index (`sidx`), then fragments of
+some seconds that each begin with a key frame. The index costs one small request for all clips, a
+clip's fragments one request a stream. ffmpeg, given the address, reads the beginning and the end
+of the file and ahead of what it needs: half as many bytes again, in three times the requests.
+Whatever does not go as it should is left to the next way, which repairs connections and tells
+reasons. (No library was found for the index: pymp4 knows no `sidx`, and PyAV shows no byte of it.)
 """
 
 from __future__ import annotations
 
-import threading
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from utils.clip import Clip
-from utils.download.youtube_attempt import Attempt
-from utils.download.youtube_cut import cut_clip
-from utils.download.youtube_errors import FetchError
-from utils.download.youtube_fragments import Stream, fetch_window, open_streams
-from utils.video.ffmpeg import Input
+from utils.clip import Clip, clip_window
+from utils.download.common import FetchOptions
+from utils.download.youtube_extract import Attempt, info_file, section_inputs, whole_command
+from utils.download.youtube_texts import (
+    BLOCKS,
+    FFMPEG_REASONS,
+    FetchError,
+    classify,
+    classify_ytdlp,
+    ytdlp_message,
+)
+from utils.files import disk_is_full, publish
+from utils.process import Finished
+from utils.video.checks import check_clip
+from utils.video.ffmpeg import Input, complaints, cut_command, file_url, last_line, read_source
+from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_ends
+from utils.web import Web, WebError
 
-SECTION_AGAIN = 50  # of so many videos that come whole, one is tried by section again
-STICKY_AFTER = 3  # sections that failed in a row where the whole video came: then it comes first
+if TYPE_CHECKING:
+    import requests
+
+INDEX_BYTES = 4096  # a file's head, and its index of up to 20 minutes or so
+LARGEST_INDEX = 2**20
+INDEX_SECONDS = 20.0
+REQUEST_BYTES = 8 * 2**20  # over 10 MiB YouTube slows down
+HEAD_BOXES = (b"ftyp", b"moov", b"free")
+# Around a window: an edit list may move the frames off the index, and pictures of an open group are
+# shown before the key frame that their fragment begins with. A few frames either way.
+MARGIN = 0.3  # seconds
+LOCAL_FILE = {"protocol_whitelist": "file"}
+# Fragments keep the video's times: without the second ffmpeg would count from the first one's.
+FRAGMENT_OPTIONS = {**LOCAL_FILE, "seek_timestamp": "1"}
 
 
-class SectionLuck:
-    """Counts the sections that failed where the whole video came; shared by the workers.
+class Cut(NamedTuple):
+    """A clip that is on disk, under its name."""
 
-    After STICKY_AFTER in a row the whole video comes first; every SECTION_AGAIN videos a section
-    is tried again, or a fault that has passed would cost a run of weeks ten times the bytes.
+    bytes: int
+    is_short: bool  # the video ends before the clip does
+
+
+def cut_clips(
+    attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
+) -> Iterator[tuple[Clip, Cut | FetchError]]:
+    """Cut the clips of a video that yt-dlp described; each as it comes, or why it did not."""
+    inputs = section_inputs(info, attempt.options)
+    errors: dict[str, FetchError] = {}
+    # ffmpeg goes past a proxy that is no http:// one, without a word.
+    if inputs and (attempt.proxy is None or attempt.proxy.startswith("http://")):
+        for clip, made in _cut_sections(attempt, clips, inputs, info.get("duration")):
+            if isinstance(made, FetchError) and _may_come_whole(made):
+                errors[clip.name] = made
+            else:
+                yield clip, made
+        clips = [clip for clip in clips if clip.name in errors]
+    if clips:
+        try:
+            yield from _cut_whole(attempt, clips)
+        except FetchError as error:
+            for clip in clips:
+                yield clip, error
+
+
+def _may_come_whole(error: FetchError) -> bool:
+    return not error.is_final and error.reason not in ("disk_full", *BLOCKS)
+
+
+# --- the index of a fragmented mp4 ---------------------------------------------------------------
+
+
+class Fragment(NamedTuple):
+    """Where a fragment lies: seconds of the video, and bytes of the file."""
+
+    begin: float
+    end: float
+    first: int
+    size: int
+
+
+class FragmentIndex(NamedTuple):
+    """`head`: the bytes that a decoder needs before any fragment."""
+
+    head: bytes
+    fragments: tuple[Fragment, ...]
+
+    @property
+    def end(self) -> float:
+        """Where the last fragment ends, in seconds."""
+        return self.fragments[-1].end
+
+    def window(self, begin: float, end: float) -> tuple[int, int] | None:
+        """(first byte, byte after the last) of what holds `begin` to `end` seconds, if any does."""
+        begin, end = begin - MARGIN, end + MARGIN
+        held = [each for each in self.fragments if each.begin < end and each.end > begin]
+        return (held[0].first, held[-1].first + held[-1].size) if held else None
+
+
+def index_end(data: bytes) -> int | None:
+    """How many bytes of a file its head and its index are, by its beginning; None: no such file."""
+    place = _find_index(data)
+    return None if place is None else place[1]
+
+
+def read_index(data: bytes) -> FragmentIndex | None:
+    """The index that `data`, a file's beginning, holds whole; None where it is another file.
+
+    Also None for one whose first picture is not at 0: ffmpeg, given a part, counts from there.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failed_in_a_row = 0
-        self._whole_first = 0
-
-    def whole_first(self) -> bool:
-        """Whether the next video should come whole; counts that it is asked."""
-        with self._lock:
-            if self._failed_in_a_row < STICKY_AFTER:
-                return False
-            self._whole_first += 1
-            return self._whole_first % SECTION_AGAIN != 0
-
-    def section_came(self) -> None:
-        with self._lock:
-            self._failed_in_a_row = 0
-
-    def only_whole_came(self) -> None:
-        with self._lock:
-            self._failed_in_a_row += 1
+    place = _find_index(data)
+    if place is None or place[1] > len(data):
+        return None
+    try:
+        fragments = _read_fragments(data[: place[1]], place[0] + 8, place[1])
+    except struct.error:
+        return None
+    return FragmentIndex(data[: place[0]], fragments) if fragments else None
 
 
-def are_reachable(inputs: Sequence[Input], proxy: str | None) -> bool:
-    """Whether ffmpeg can read these: it goes past a proxy that is no http:// one without a word."""
-    return bool(inputs) and (proxy is None or proxy.startswith("http://"))
+def _find_index(data: bytes) -> tuple[int, int] | None:
+    """Where the first `sidx` begins and ends."""
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"sidx" and length >= 32:
+            return at, at + length
+        if kind not in HEAD_BOXES or length < 8:
+            return None
+        at += length
+    return None
 
 
-def cut_sections(
-    attempt: Attempt,
-    clips: Sequence[Clip],
-    inputs: Sequence[Input],
-    claimed: float | None,
-    luck: SectionLuck,
-) -> dict[str, FetchError]:
-    """Cut each clip out of `inputs`; the errors of those that did not come, by name.
+def _read_fragments(data: bytes, at: int, end: int) -> tuple[Fragment, ...]:
+    """The fragments of an index with the content data[at:end]; none: odd. Raises struct.error.
 
-    `claimed`: how long the site says that the video is, in seconds.
+    The box: ISO/IEC 14496-12, 8.16.3.
     """
-    errors = {}
-    with open_streams(attempt, inputs, _limit(attempt)) as streams:
+    wide = data[at] == 1
+    scale, earliest, skip = struct.unpack_from(">IQQ" if wide else ">III", data, at + 8)
+    at += 28 if wide else 20
+    count = struct.unpack_from(">xxH", data, at)[0]
+    if not scale or earliest or not count:
+        return ()
+    fragments, time_, first = [], 0, end + skip
+    for place in range(at + 4, at + 4 + 12 * count, 12):
+        size, length, access = struct.unpack_from(">III", data, place)
+        if size >> 31 or not access >> 31 or not size or not length:
+            return ()  # an index of indexes, or a fragment that does not begin with a key frame
+        begin, time_ = time_, time_ + length
+        fragments.append(Fragment(begin / scale, time_ / scale, first, size))
+        first += size
+    return tuple(fragments)
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+class Stream(NamedTuple):
+    """Picture or sound of a video: where it is, how it is asked for, where its fragments lie."""
+
+    url: str
+    web: Web
+    fragments: FragmentIndex
+
+
+def _cut_sections(
+    attempt: Attempt, clips: Sequence[Clip], inputs: Sequence[Input], claimed: float | None
+) -> Iterator[tuple[Clip, Cut | FetchError]]:
+    """`claimed`: how long the site says that the video is, in seconds."""
+    with open_streams(attempt, inputs, _section_limit(attempt)) as streams:
         for clip in clips:
             try:
-                _cut_section(attempt, clip, inputs, streams, claimed)
-                luck.section_came()
+                limit = _section_limit(attempt)
+                deadline = time.monotonic() + limit
+                parts, end = fetch_fragments(attempt, streams, clip, deadline)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
+                cut = cut_clip(attempt, clip, parts or inputs, left, told_end=end, claimed=claimed)
+                yield clip, cut
             except FetchError as error:
-                errors[clip.name] = error
-    return errors
+                yield clip, error
 
 
-def _limit(attempt: Attempt) -> float:
+def _section_limit(attempt: Attempt) -> float:
     """Half of the time is kept for the whole video, which a slowed-down section needs."""
-    return min(attempt.time_left(), attempt.options.timeout / 2)
+    return max(1.0, min(attempt.time_left(), attempt.options.timeout) / 2)
 
 
-def _cut_section(
+@contextmanager
+def open_streams(attempt: Attempt, inputs: Sequence[Input], limit: float) -> Iterator[list[Stream]]:
+    """The streams that `inputs` lead to; none where one is no fragmented mp4, or was not had."""
+    deadline = time.monotonic() + min(limit, INDEX_SECONDS)
+    with ExitStack() as stack:
+        streams: list[Stream] = []
+        with suppress(WebError):
+            streams = [_open_stream(attempt, each, deadline, stack) for each in inputs]
+        yield streams
+
+
+def _open_stream(attempt: Attempt, source: Input, deadline: float, stack: ExitStack) -> Stream:
+    """Raises WebError, Stopped."""
+    if not source.is_fragmented or source.options.get("tls_verify") == "0":
+        raise WebError("nothing for this way", for_good=True)
+    web = Web((attempt.proxy,) if attempt.proxy else (), stack.enter_context(_session(source)))
+    data = web.part(source.url, 0, INDEX_BYTES, deadline)
+    end = index_end(data) or 0
+    if len(data) < end <= LARGEST_INDEX:
+        data += web.part(source.url, len(data), end, deadline)
+    index = read_index(data)
+    if index is None:
+        raise WebError("no fragmented mp4", for_good=True)
+    return Stream(source.url, web, index)
+
+
+def _session(source: Input) -> requests.Session:
+    """Connections that are kept, and the headers and authorities that ffmpeg would be given."""
+    import requests
+
+    session = requests.Session()
+    for line in source.options.get("headers", "").splitlines():
+        name, _, value = line.partition(": ")
+        session.headers[name] = value
+    session.verify = source.options.get("ca_file", True)
+    return session
+
+
+def fetch_fragments(
+    attempt: Attempt, streams: Sequence[Stream], clip: Clip, deadline: float
+) -> tuple[list[Input], float | None]:
+    """Local files that hold a clip, and where the video's picture ends by its index.
+
+    No files where there are no `streams`, or their bytes did not come. Raises OSError, Stopped.
+    """
+    start, seconds = clip_window(clip)
+    inputs = []
+    for number, stream in enumerate(streams):
+        path = attempt.folder / f"fragments{number}.mp4"
+        window = stream.fragments.window(start, start + seconds)
+        if window is None:
+            return [], None
+        try:
+            with path.open("wb") as file:
+                file.write(stream.fragments.head)
+                for first in range(*window, REQUEST_BYTES):
+                    last = min(window[1], first + REQUEST_BYTES)
+                    piece = stream.web.part(stream.url, first, last, deadline)
+                    if len(piece) < last - first:
+                        raise WebError("ends before its last fragment", for_good=True)
+                    file.write(piece)
+        except WebError:
+            return [], None
+        inputs.append(Input(file_url(path), FRAGMENT_OPTIONS))
+    return inputs, streams[0].fragments.end if streams else None
+
+
+# --- the whole video -----------------------------------------------------------------------------
+
+
+def _cut_whole(attempt: Attempt, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Cut | FetchError]]:
+    """Have yt-dlp fetch the video, and cut the clips. Raises FetchError where it did not come."""
+    options, folder = attempt.options, attempt.folder
+    done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
+    if done.timed_out:
+        raise FetchError("timeout", "fetching the whole video took longer than --timeout")
+    files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
+    if done.returncode != 0 or len(files) != 1:
+        raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
+    whole = files[0]
+    try:
+        ends = measure_ends(options.ffmpeg, whole, timeout=attempt.time_left())
+    except BadClip as error:
+        raise FetchError(error.reason, f"the whole video: {error.message}") from error
+    # Of a file that came in part, a clip behind its end is not one behind the video's.
+    claimed = ends.promised if ends.breaks_off else None
+    source = Input(file_url(whole), LOCAL_FILE)
+    for clip in clips:
+        try:
+            limit = attempt.time_left()
+            yield clip, cut_clip(attempt, clip, [source], limit, end=ends.picture, claimed=claimed)
+        except FetchError as error:
+            yield clip, error
+    whole.unlink(missing_ok=True)
+
+
+# --- one clip ------------------------------------------------------------------------------------
+
+
+def cut_clip(
     attempt: Attempt,
     clip: Clip,
     inputs: Sequence[Input],
-    streams: Sequence[Stream],
-    claimed: float | None,
-) -> None:
-    """Cut a clip out of its fragments, or have ffmpeg read the addresses. Raises FetchError."""
-    limit = _limit(attempt)
-    deadline = time.monotonic() + limit
-    window = fetch_window(attempt, streams, clip, deadline)
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise FetchError("timeout", f"fetching a section took longer than {limit:.0f} s")
-    if window is None:
-        cut_clip(attempt, clip, inputs, left, claimed=claimed)
-    else:
-        cut_clip(attempt, clip, window.inputs, left, told_end=window.end, claimed=claimed)
+    limit: float,
+    *,
+    end: float | None = None,
+    told_end: float | None = None,
+    claimed: float | None = None,
+) -> Cut:
+    """Cut a clip, in `limit` seconds at the most, check it, and give it its name.
+
+    end: where the picture ends, if it was measured; told_end: by the file's index, where the
+    inputs are parts of it. claimed: where the site says that it does, or the header of a file
+    that ends long before it. Raises FetchError, OSError.
+    """
+    options = attempt.options
+    target = attempt.folder / f"{clip.name}.mp4"
+    start, wanted = clip_window(clip)
+    if end is not None and end - start < DURATION_TOLERANCE:
+        raise _past_end(start, end, claimed)
+    if end is not None and claimed is not None and end < start + wanted - DURATION_TOLERANCE:
+        raise FetchError("truncated", f"{end:.2f} s came of a video of {claimed:.2f} s")
+    argv = cut_command(options.ffmpeg, inputs, start, wanted, options.encode, target)
+    done = attempt.run(argv, limit)
+    if done.timed_out:
+        raise FetchError("timeout", f"cutting took longer than {limit:.0f} s")
+    source = read_source(done.stderr)
+    known_end = next((each for each in (end, told_end) if each is not None), source.duration)
+    expected = wanted if known_end is None else min(wanted, known_end - start)
+    if expected < DURATION_TOLERANCE:
+        raise _past_end(start, known_end, claimed)
+    if done.returncode != 0:
+        raise FetchError(_reason_of(done, options), last_line(done) or "ffmpeg failed")
+    try:
+        check_clip(target, expected, options.encode.audio and source.has_audio)
+    except BadClip as error:
+        reason = "disk_full" if disk_is_full(options.out) else error.reason
+        raise FetchError(reason, error.message) from error
+    size = target.stat().st_size
+    publish(target, options.out / target.name)
+    return Cut(size, is_short=expected < wanted - DURATION_TOLERANCE)
+
+
+def _past_end(start: float, end: float | None, claimed: float | None) -> FetchError:
+    """The clip lies behind the video's end, as far as the file tells.
+
+    For good only if both the file and the site say so: one of them may be wrong.
+    """
+    agreed = claimed is None or start > claimed - 1
+    return FetchError("past_end" if agreed else "truncated", f"the video ends at {end:.2f} s")
+
+
+def _reason_of(done: Finished, options: FetchOptions) -> str:
+    if disk_is_full(options.out):
+        return "disk_full"
+    # Only ffmpeg's own complaints, and of those only what ffmpeg can know: the log also holds
+    # the title and the description of the video, which may say anything ("not a bot").
+    reason = classify("\n".join(complaints(done.stderr)))
+    return reason if reason in FFMPEG_REASONS else "unknown"

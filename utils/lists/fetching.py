@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from utils.cli import Tell
 from utils.clip import ID_PATTERN, parse_clip_name, trim_format
 from utils.errors import UserError
-from utils.files import make_folder, publish, run_folder
+from utils.files import make_folder, publish
 from utils.lists.official import (
     AVA_ARCHIVE,
     CVDF,
@@ -31,6 +31,7 @@ from utils.lists.official import (
     needed_lists,
 )
 from utils.lists.reading import COLUMNS, REQUIRED, list_rows
+from utils.machines import run_folder
 from utils.process import sleep
 from utils.tar import BadTar, TarStream
 from utils.text import printable

@@ -58,7 +58,7 @@ def read_outcomes(folder: Path, clips: Mapping[str, Clip]) -> Outcomes:
     for path in paths:
         for row in read_report(path, RESULT_COLUMNS):
             found.lines += 1
-            name, status, finished_at = row[0], row[4], row[11]
+            name, status, finished_at = row[0], row[4], row[-1]
             if status not in _PLACE or status == INVALID:
                 continue
             if row[10] != NOT_ASKED:  # nobody was asked: no sign of the pace

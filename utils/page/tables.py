@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from utils.clip import Clip
-from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, publish, run_folder
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import publish
+from utils.machines import run_folder
 from utils.page.counts import Counts, median_length, why_missing
 from utils.page.outcomes import Outcome
 from utils.page.suspects import BY_KEY, Suspect

@@ -15,15 +15,8 @@ from pathlib import Path
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, say
 from utils.clip import parse_clip_name
-from utils.files import (
-    copy_new,
-    is_disk_full,
-    move_across,
-    move_new,
-    names_in,
-    publish_new,
-    set_aside,
-)
+from utils.errors import is_disk_full
+from utils.files import copy_new, move_across, move_new, names_in, publish_new, set_aside
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped, received_signal
 from utils.reorg.gather import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils.cli import plural
 from utils.clip import AVA_TIME_END, clip_name, parse_clip_name
-from utils.files import TEMP_FOLDER
+from utils.machines import TEMP_FOLDER
 from utils.run import say_statement
 from utils.text import printable
 from utils.video.checks import check_complete, decode_whole

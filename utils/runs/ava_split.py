@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from utils.cli import existing_folder, plural, say
 from utils.clip import AVA_TIME_END, Refused
-from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, names_in, publish
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import names_in, publish
 from utils.lists import ava
 from utils.parallel import run_parallel
 from utils.process import sleep
