@@ -144,7 +144,7 @@ def attempt_video(
         missing = [clip.name for clip in task.clips if clip.name not in on_disk]
         errors |= {name: problem for name in missing or [""] if name not in errors}
     left = tuple(clip for clip in task.clips if clip.name in errors)
-    rest = replace(task, clips=left, seconds=spent())
+    rest = replace(task, clips=left, seconds=spent(), wait=0.0)
     block = next((error for error in errors.values() if error.reason in BLOCKS), None)
     if block is not None and (block.at_extraction or task.data_blocks < TRIES):
         # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
