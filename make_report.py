@@ -53,7 +53,7 @@ PAGE_NAME = "report.html"
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="the folder of clips, as download.py fills it")
-    add_list_options(parser)
+    add_list_options(parser, fetches=False)
     what = parser.add_argument_group("what the page shows")
     what.add_argument(
         "--out", type=Path, metavar="HTML", help="the page (default: report.html in the folder)"

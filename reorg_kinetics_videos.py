@@ -1,28 +1,21 @@
-"""Bring old Kinetics folders home: clips in label folders move into one flat folder, by one name.
+"""Import old Kinetics folders: move clips in label folders into one flat folder, under one name.
 
 examples:
   python reorg_kinetics_videos.py old_kinetics clips --dry_run
-  python reorg_kinetics_videos.py old_kinetics clips --duplicates old_duplicates --remove_empty
+  python reorg_kinetics_videos.py old_kinetics clips --duplicates old_duplicates
   python reorg_kinetics_videos.py /mnt/k400 clips --copy
   python reorg_kinetics_videos.py old_kinetics clips --link --no_check
 
-The second one says first what it will do, then does it:
+The second command prints a plan, moves the clips, and ends with a summary:
 
-  source       old_kinetics: 5 clips in 6 files (.mp4 5, .mkv 1)
-  others       2 files that are no clips: left (symlink 1, .txt 1)
-  twice        1 clip with more than one file; the lesser go to old_duplicates
-  to bring in  5 clips, to clips; for 0 of them a file is there already
-  how          each file is decoded whole, then moved; 2 jobs
-  report       clips/reorg_report.csv
-  stop         Ctrl-C; the same command goes on from there
-  left: /data/old_kinetics/jogging/d0_jogging-_000005_000015.mp4: the file is empty
-  done after 0:00:01: 3 moved, 1 set aside, 1 left, 1 rewrapped
-  removed: 2 empty folders
-  on disk now: 4 of 5 clips
+  finished in 0:00:01: 6 of 6 files processed: 3 moved, 1 set aside, 1 left, 1 rewrapped
+  on disk: 4 of 5 clips
+  left: 1 file, see `reason` in clips/reorg_report.csv
 
-Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, of AVA-Kinetics, <id>_<ts>,
-with any padding. They become <id>_<start:06d>_<end:06d>.mp4, which download.py sees as done.
-Nothing is written over, and no file is deleted but the one that has moved.
+Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, for
+AVA-Kinetics, <id>_<ts>, with any padding. They become
+<id>_<start:06d>_<end:06d>.mp4, which download.py recognises as done. Nothing is
+overwritten. Only files that were moved are removed from the source.
 """
 
 from __future__ import annotations
@@ -30,110 +23,91 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli import EXIT_OK, add_num_jobs, existing_folder, make_parser, run_script
+from utils.cli import (
+    EXIT_INCOMPLETE,
+    EXIT_OK,
+    add_num_jobs,
+    existing_folder,
+    make_parser,
+    plural,
+    run_script,
+    say,
+)
 from utils.cluster import add_cluster_options, check_dask
 from utils.errors import DiskFull, UserError
-from utils.files import make_folder, sync_folder
+from utils.files import make_folder, names_in, sync_folder
 from utils.packages import check_packages
-from utils.process import stop_on_signals, stop_run
-from utils.reorg.bring import (
-    announced,
-    finish,
-    read_unfinished,
-    remove_empty_folders,
-    settle_all,
-    write_down,
-)
-from utils.reorg.gather import (
+from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.reorg import (
     COPY,
     LEFT,
     LINK,
     MOVE,
     REPORT_COLUMNS,
     REPORT_NAME,
-    Group,
-    Job,
-    make_groups,
-    say_plan,
+    ClipFiles,
+    HowToBring,
+    Tree,
+    announced,
+    bring_in,
+    files_to_bring,
+    read_unfinished,
+    remove_empty_folders,
     scan,
+    write_down,
 )
-from utils.run import Opened, open_run, watch
+from utils.report import report_paths
+from utils.run import Opened, open_run, say_end, say_next, say_statement, watch
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
-CHUNK = 200  # clips a task where nothing is decoded: a task costs 66 us, a rename 20
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("src", type=Path, help="the folder with the clips, at any depth")
-    parser.add_argument("dst", type=Path, help="the flat folder that they go to")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--copy", action="store_true", help="copy, and leave the source as it is")
-    how.add_argument("--link", action="store_true", help="make hard links, and leave the source")
-    parser.add_argument(
+    parser.add_argument("src", type=Path, help="folder with the clips, at any depth")
+    parser.add_argument("dst", type=Path, help="flat folder for the clips")
+    group = parser.add_argument_group("what to do with the files")
+    how = group.add_mutually_exclusive_group()
+    how.add_argument("--copy", action="store_true", help="copy, and keep the source as it is")
+    how.add_argument("--link", action="store_true", help="make hard links, and keep the source")
+    group.add_argument(
         "--duplicates",
         type=Path,
         metavar="DIR",
-        help="where the lesser of two files for one clip goes; without it, it stays where it is",
+        help="move the worse file of a duplicate clip here (default: keep it in place)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no_check",
         action="store_true",
-        help="do not decode the files: much faster, and a broken clip counts as done",
+        help="do not decode the files: 100,000 files in 5 s, but broken clips count as done",
     )
-    parser.add_argument(
+    group.add_argument(
         "--remove_empty",
         action="store_true",
-        help="remove the folders that are empty once their clips have moved",
+        help="remove folders that are empty after their clips were moved",
     )
-    parser.add_argument(
-        "--ffmpeg", metavar="PATH", help="the ffmpeg to use (default: that of imageio-ffmpeg)"
+    group = parser.add_argument_group("how to run")
+    group.add_argument(
+        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
     )
-    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
-    add_num_jobs(parser)
-    add_cluster_options(parser)
+    add_num_jobs(group)
+    add_cluster_options(group)
+    group = parser.add_argument_group("rarely needed")
+    group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
     args = parser.parse_args(argv)
     args.mode = COPY if args.copy else LINK if args.link else MOVE
     if args.remove_empty and args.mode != MOVE:
-        parser.error("--remove_empty goes with moving; --copy and --link leave the source as it is")
+        parser.error("--remove_empty cannot be combined with --copy or --link")
     if args.dask and args.no_check:
-        parser.error("--dask is for the check: leave --no_check out")
+        parser.error("--dask cannot be combined with --no_check: the workers only check files")
     return args
-
-
-def bring_all(
-    groups: Sequence[Group], job: Job, run: Opened, args: argparse.Namespace
-) -> Counter[str]:
-    """Settle every clip, in parallel; returns the counts of actions. Raises DiskFull at the end."""
-    size = 1 if job.check else CHUNK
-    counts: Counter[str] = Counter()
-    is_full = False
-    num_files = sum(len(group.files) for group in groups)
-    with watch(num_files, "file", args.quiet, run.workers) as progress:
-        chunks = (groups[at : at + size] for at in range(0, len(groups), size))
-        to_do = announced(chunks, job, run.report)
-        for outcomes in settle_all(to_do, job, run.workers):
-            write_down(outcomes, run.report)
-            for outcome in outcomes:
-                counts[outcome.action] += 1
-                progress.add(outcome.action)
-                if outcome.action == LEFT:
-                    progress.failure(LEFT, outcome.source, outcome.reason)
-                elif args.verbose:
-                    progress.say(f"{outcome.action}: {outcome.source}: {outcome.clip}")
-                if outcome.disk_full:
-                    is_full = True
-                    stop_run()
-    sync_folder(job.dst)  # the renames of all, at once
-    if is_full:
-        raise DiskFull(job.dst)
-    return counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,23 +117,120 @@ def main(argv: Sequence[str] | None = None) -> int:
     src, dst = existing_folder(args.src, "src").resolve(), args.dst.resolve()
     duplicates = args.duplicates.resolve() if args.duplicates else None
     if duplicates in (src, dst):
-        raise UserError(f"--duplicates {args.duplicates} is src or dst itself: give another folder")
-    job = Job(dst, args.mode, not args.no_check, duplicates, find_ffmpeg(args.ffmpeg))
+        raise UserError(f"--duplicates {args.duplicates} is src or dst: use another folder")
+    how = HowToBring(dst, args.mode, not args.no_check, duplicates, find_ffmpeg(args.ffmpeg))
     with stop_on_signals():
         tree = scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
-        groups = make_groups(tree, dst)
+        if not tree.clips and not tree.unreadable and not report_paths(dst / REPORT_NAME):
+            raise UserError(f"{args.src} contains no clips{in_brackets(tree.others)}")
+        to_bring = files_to_bring(tree, dst)
         if not args.quiet:
-            say_plan(tree, groups, job, args)
+            say_reorg_plan(tree, to_bring, how, args)
         if args.dry_run:
             return EXIT_OK
         if duplicates:
             make_folder(duplicates)
         unfinished = read_unfinished(dst / REPORT_NAME)
         with open_run(args, dst / REPORT_NAME, REPORT_COLUMNS, PACKAGES, [src, dst]) as run:
-            job = replace(job, unfinished=unfinished, workspace=run.workspace)
-            counts = bring_all(groups, job, run, args)
+            how = replace(how, unfinished=unfinished, workspace=run.workspace)
+            num_files = sum(len(clip.files) for clip in to_bring)
+            counts = bring_all(to_bring, num_files, how, run, args)
             removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
-    return finish(tree, counts, removed, args, run.report.path)
+    return end_reorg(tree, counts, num_files, removed, args, run.report.path)
+
+
+def say_reorg_plan(
+    tree: Tree, to_bring: Sequence[ClipFiles], how: HowToBring, args: argparse.Namespace
+) -> None:
+    """Print the plan."""
+    files = [found for each in tree.clips.values() for found in each]
+    kinds = Counter(os.path.splitext(found.path)[1].lower() for found in files)
+    others = sum(tree.others.values())
+    several = sum(len(clip.files) > 1 for clip in to_bring)
+    there = sum(clip.there is not None for clip in to_bring)
+    worse = f"move to {args.duplicates}" if args.duplicates else "are kept"
+    done = {MOVE: "move", COPY: "copy", LINK: "hard-link"}[how.mode]
+    done = f"decode each file, then {done} it" if how.check else f"{done} files, decode none"
+    clips = f"{plural(len(tree.clips), 'clip')} in {plural(len(files), 'file')}"
+    ignored = f"{plural(others, 'file')} that are not clips{in_brackets(tree.others)}"
+    say_statement(
+        [
+            ("source", f"{args.src}: {clips}{in_brackets(kinds)}"),
+            ("ignored", ignored.replace("1 file that are", "1 file that is") * bool(others)),
+            *(("unreadable", problem) for problem in tree.unreadable),
+            ("duplicates", f"{plural(several, 'clip')} with several files; worse files {worse}"
+             * bool(several)),
+            ("to bring in", f"{plural(len(to_bring), 'clip')} into {args.dst}"),
+            ("", f"{plural(there, 'clip')} with a file in place" * bool(there)),
+            ("how", done),
+            ("jobs", f"{args.num_jobs:,}"),
+            ("report", str(args.dst / REPORT_NAME)),
+        ]
+    )  # fmt: skip
+
+
+def in_brackets(counts: Counter[str]) -> str:
+    text = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
+    return f" ({text})" if text else ""
+
+
+def bring_all(
+    to_bring: Sequence[ClipFiles],
+    num_files: int,
+    how: HowToBring,
+    run: Opened,
+    args: argparse.Namespace,
+) -> Counter[str]:
+    """Bring in every clip, in parallel; returns the counts of actions. Raises DiskFull."""
+    counts: Counter[str] = Counter()
+    is_full = False
+    with watch(num_files, "file", args.quiet, run.workers) as progress:
+        chunks = announced(to_bring, how, run.report)
+        for filed in bring_in(chunks, how, run.workers):
+            write_down(filed, run.report)
+            for each in filed:
+                counts[each.action] += 1
+                progress.add(each.action)
+                if each.action == LEFT:
+                    progress.failure(LEFT, each.source, each.reason)
+                elif args.verbose:
+                    progress.say(f"{each.action}: {each.source}: {each.clip}")
+                if each.disk_full:
+                    is_full = True
+                    stop_run()
+    sync_folder(how.dst)  # all renames at once
+    if is_full:
+        raise DiskFull(how.dst)
+    return counts
+
+
+def end_reorg(
+    tree: Tree,
+    counts: Counter[str],
+    num_files: int,
+    removed: int,
+    args: argparse.Namespace,
+    report: Path,
+) -> int:
+    """Print the summary; return the exit code."""
+    done, is_stopped = sum(counts.values()), STOP.is_set()
+    if not args.quiet:
+        there = names_in(args.dst, ".mp4")
+        text = ", ".join(f"{count:,} {action}" for action, count in counts.most_common())
+        say_end(min(done, num_files), num_files, "file", text.replace("_", " "))
+        if removed:
+            say(f"removed: {plural(removed, 'empty folder')}")
+        here = sum(name in there for name in tree.clips)
+        say(f"on disk: {here:,} of {plural(len(tree.clips), 'clip')}")
+        if counts[LEFT]:
+            say(f"left: {plural(counts[LEFT], 'file')}, see `reason` in {report}")
+            say("      download.py downloads the clips that are missing in the folder")
+        if is_stopped:
+            say_next(f"processes {plural(max(0, num_files - done), 'remaining file')}")
+    if signal := received_signal():
+        return 128 + signal
+    # Stopped without a signal: a cluster that was lost.
+    return EXIT_INCOMPLETE if counts[LEFT] or tree.unreadable or is_stopped else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_old_clips_are_looked_at_there_and_moved_here(
     given = ["old", "clips", "--dask", lab.address, "--remove_empty"]
     done = run("reorg_kinetics_videos.py", *given, cwd=shared)
     assert done.code == 1
-    assert "2 moved, 1 left" in done.err and "on disk now: 2 of 3 clips" in done.err
+    assert "2 moved, 1 left" in done.err and "on disk: 2 of 3 clips" in done.err
     assert sorted(bytes_of(shared / "clips")) == [
         "-bcdefghi00_000001_000003.mp4",
         "-bcdefghi01_000001_000003.mp4",
@@ -214,7 +214,7 @@ def ended(process: subprocess.Popen[str], out: Path) -> Done:
     done = finish(process, 20)  # it is 10 s on a machine that does nothing else
     wait_for(lambda: not [c for c in children_with(str(out)) if c.name() != "python"], 15)
     assert "stopped after" in done.err
-    assert "on disk now: 1 of 3" in done.err
+    assert "on disk: 1 of 3" in done.err
     return done
 
 

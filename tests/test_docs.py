@@ -9,29 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import docs_tables
 from tests.scripts import ROOT, run
 from utils.cli import VERSION
-from utils.report import REASONS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-STATUSES = (ROOT / "docs" / "statuses.md").read_text(encoding="utf-8")
-PAGES = {  # the page of docs that describes a script
-    "download.py": "download",
-    "reorg_kinetics_videos.py": "reorg",
-    "frame_extract.py": "frames",
-    "downscale_videos.py": "downscaling",
-    "make_ava_kin_download_csv.py": "ava_kinetics",
-    "load_frames.py": "loading",
-    "make_report.py": "report",
-    "make_training_lists.py": "training",
-}
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # said once, for all scripts
-
-
-def section(script: str) -> str:
-    """The page of docs on a script."""
-    return (ROOT / "docs" / f"{PAGES[script]}.md").read_text(encoding="utf-8")
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
@@ -42,18 +25,16 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "demo.py"])
-def test_documented_options_are_the_real_ones(script: str, tmp_path: Path) -> None:
-    done = run(script, "--help", cwd=tmp_path)
-    assert done.code == 0
-    # The first long name of each option line is the documented one, but --num_jobs for --n.
-    real = {
-        "--num_jobs" if "--num_jobs" in line else re.findall(r"--\w+", line)[0]
-        for line in done.out.splitlines()
-        if re.match(r"  -", line)
-    }
-    rows = re.findall(r"^\| `(--\w+)` \|", section(script), re.MULTILINE)
-    assert sorted(rows) == sorted(real - EVERYWHERE)
+@pytest.mark.parametrize("page", docs_tables.PAGES, ids=lambda page: page.name)
+def test_tables_in_the_docs_are_those_of_the_code(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert docs_tables.renewed(text) == text, "run: python -m tests.docs_tables"
+
+
+def test_every_script_has_a_table_of_its_options() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in docs_tables.PAGES)
+    shown = re.findall(r"^<!-- options (\S+) -->$", pages, re.MULTILINE)
+    assert sorted([*shown, "demo.py"]) == SCRIPTS
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -64,13 +45,6 @@ def test_help_has_examples_and_defaults_and_version_is_said(script: str, tmp_pat
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {VERSION} " in changelog
     assert script in changelog
-
-
-def test_docs_show_the_table_of_reasons() -> None:
-    shown = re.search(r"<!-- reasons -->\n(.*?)<!-- end of reasons -->", STATUSES, re.DOTALL)
-    assert shown is not None
-    rows = [tuple(c.strip(" `") for c in row.split("|")[1:4]) for row in shown[1].splitlines()[2:]]
-    assert rows == [(status, reason, text) for reason, (status, text) in REASONS.items()]
 
 
 @pytest.mark.slow

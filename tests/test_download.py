@@ -146,7 +146,7 @@ def test_a_hopeless_run_ends_and_points_to_check(standin: StandIn, tmp_path: Pat
     assert done.code == 1
     assert len(report_rows(tmp_path / "out" / "download_report.csv")) < len(names)
     last = done.err.splitlines()[-1]
-    assert last.startswith("see which link is broken: python ")
+    assert last.startswith("find the broken step: ")
     assert last.endswith(" --check")
 
 
@@ -278,7 +278,7 @@ def test_dry_run_touches_nothing(standin: StandIn, source: MakeSource, tmp_path:
     standin.add_video("abcdefghijk", source(seconds=20))
     done = download(standin, tmp_path, ["abcdefghijk,8,10"], "--dry-run")
     assert done.code == 0
-    assert "to fetch     1 clip of 1 video" in done.err
+    assert "to download  1 clip from 1 video" in done.err
     assert not (tmp_path / "out").exists()
     assert standin.requests() == []
 
@@ -331,7 +331,7 @@ def test_a_stop_loses_no_line_of_a_video_with_more_clips(
     there = clips_in(out)
     assert 1 <= len(there) < 12
     assert sorted(f"{clip}.mp4" for clip in report_rows(report)) == there
-    assert f"on disk now: {len(there)} of 12" in done.err
+    assert f"on disk: {len(there)} of 12" in done.err
 
 
 def test_a_scout_that_fails_by_itself_is_replaced(
@@ -406,7 +406,7 @@ def test_url_base_serves_whole_videos(standin: StandIn, source: MakeSource, tmp_
     command = [tmp_path / "out", "--input_csv", listing, "--url_base", standin.url_base]
     done = run("download.py", *command, cwd=tmp_path)
     assert done.code == 1
-    assert "no limit of pace" in done.err
+    assert "no rate limit" in done.err
     path = tmp_path / "out" / "-bcdefghijk_000008_000010.mp4"
     assert frame_numbers(path) == list(range(200, 250))
     assert beep_times(path) == pytest.approx([0, 1], abs=0.040)

@@ -23,8 +23,7 @@ from utils.machines import (
     run_folder,
     run_prefix,
 )
-from utils.reorg.bring import read_unfinished
-from utils.reorg.gather import REPORT_COLUMNS
+from utils.reorg import REPORT_COLUMNS, read_unfinished
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
@@ -288,5 +287,5 @@ def test_the_slurm_script_of_the_docs_runs_as_it_stands(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        found += int(done.stderr.partition("to fetch     ")[2].split()[0])
+        found += int(done.stderr.partition("to download  ")[2].split()[0])
     assert 20 < found < 80  # a quarter of 200

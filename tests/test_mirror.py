@@ -66,7 +66,7 @@ def test_one_class_reads_one_archive(mirror: Mirror, data: bytes, tmp_path: Path
     assert clip.read_bytes() == data  # kept as it is
     row = report_rows(tmp_path / "out" / REPORT)[name(1)]
     assert (row["source"], row["reason"], int(row["bytes"])) == ("cvdf", "", len(data))
-    assert "downloaded 1 (1 from cvdf)" in done.err
+    assert "downloaded 1 (cvdf 1)" in done.err
     assert not (tmp_path / "out" / ".tmp").exists()
     # Another clip of a remembered archive is known to be in it; one that is not there is not.
     mirror.list_clip("700_2020", "val", "tap dancing", name(4))
@@ -266,7 +266,7 @@ def test_the_whole_chain(
     found = report_rows(tmp_path / "out" / REPORT)
     assert [found[c]["source"] for c in clips] == ["clips", "cvdf", "youtube", "youtube"]
     assert found[clips[3]]["reason"] == "private"
-    assert "downloaded 3 (1 from clips, 1 from cvdf, 1 from youtube)" in done.err
+    assert "downloaded 3 (clips 1, cvdf 1, youtube 1)" in done.err
     assert len({r.youtube_id for r in standin.requests(target="player")}) == 2
 
 

@@ -18,7 +18,7 @@ import av
 import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
-from utils.reorg.gather import canonical_name
+from utils.reorg import canonical_name
 from utils.report import ReportFile
 
 ROOT = Path(__file__).parents[1]
@@ -143,11 +143,11 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
 
     said = reorg(src, dst, "--dry_run")
     assert "8 clips in 8 files (.mp4 8)" in said
-    assert "others       5 files that are no clips: left (symlink 3, " in said
+    assert "ignored      5 files that are not clips (symlink 3, " in said
     assert files_below(src) == before and not dst.exists()
 
     said = reorg(src, dst, code=1)
-    assert "4 moved, 4 left" in said and "on disk now: 4 of 8 clips" in said
+    assert "4 moved, 4 left" in said and "on disk: 4 of 8 clips" in said
     assert names(dst) == set(good.values())
     assert all((dst / name).read_bytes() == clip.read_bytes() for name in good.values())
     assert set(files_below(src)) == set(before) - set(good)
@@ -158,7 +158,7 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
     assert report["b/c/-_-_-_-_-_-_3.MP4".partition("/")[2]] == ("moved", "")
     assert report["x/LMNOPQRSTUV_000000_000010.mp4"] == (
         "moved",
-        "lasts 2.00 s, where its name says 10",
+        "lasts 2.00 s; a clip of this name lasts 10 s",
     )
     assert (src / "jogging").is_dir()
 
@@ -180,7 +180,7 @@ def test_two_files_for_one_clip(tmp_path: Path, clip: Path, longer: Path) -> Non
     assert (dst / "truncatedXX_000001_000003.mp4").read_bytes() == clip.read_bytes()
     assert (dst / "longerXXXXX_000001_000004.mp4").read_bytes() == longer.read_bytes()
     report = report_of(dst)
-    assert report["a/longerXXXXX_1_4.mp4"] == ("duplicate", "shorter: 2.00 s, not 3.00")
+    assert report["a/longerXXXXX_1_4.mp4"] == ("duplicate", "shorter: 2.00 s, not 3.00 s")
     assert report["a/truncatedXX_000001_000003.mp4"][0] == "duplicate"
     assert len(files_below(src)) == 3
 
@@ -198,7 +198,7 @@ def test_a_file_in_place_is_never_written_over(tmp_path: Path, clip: Path, longe
     put(longer, src / "a" / name)
     put(clip, dst / name)
     said = reorg(src, dst, code=1)
-    assert "better than the file in place (shorter: 2.00 s, not 3.00)" in said
+    assert "better than the file in place (shorter: 2.00 s, not 3.00 s)" in said
     assert (dst / name).read_bytes() == clip.read_bytes() and (src / "a" / name).exists()
     reorg(src, dst, "--duplicates", aside)
     assert (dst / name).read_bytes() == longer.read_bytes()
@@ -253,7 +253,7 @@ def test_without_check_a_broken_file_counts_as_done(tmp_path: Path, clip: Path) 
     src, dst = tmp_path / "src", tmp_path / "dst"
     cut_off(clip, src / "abcdefghijk_1_3.mp4")
     (src / "emptyemptye_1_3.mp4").touch()
-    assert "no file is decoded" in reorg(src, dst, "--no_check", code=1)
+    assert "decode none" in reorg(src, dst, "--no_check", code=1)
     assert names(dst) == {"abcdefghijk_000001_000003.mp4"}
 
 
@@ -269,7 +269,7 @@ def test_in_place_and_inside_each_other(tmp_path: Path, clip: Path) -> None:
     assert "0 clips in 0 files" in reorg(folder, folder / "flat")
     reorg(folder / "flat", folder)  # src inside dst
     assert names(folder) - {"flat"} == expected
-    assert "give another" in reorg(folder, folder, "--duplicates", folder, code=2)
+    assert "use another" in reorg(folder, folder, "--duplicates", folder, code=2)
 
 
 def test_a_read_only_source(tmp_path: Path, clip: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_same_clip_is_linked_and_a_longer_one_is_cut(
     assert found[held.stem]["source"] == found[cut.stem]["source"] == "clips"
     for name in (f"{ID}_000108_000112", "notondisk___000000_000010"):
         assert (found[name]["status"], found[name]["reason"]) == ("unavailable", "unavailable")
-    assert "downloaded 2 (2 from clips)" in done.err
+    assert "downloaded 2 (clips 2)" in done.err
     assert sorted(path.name for path in out.iterdir()) == [held.name, cut.name, REPORT]
     assert "2 unavailable" not in fetch(tmp_path, rows, "--dry_run").err  # YouTube never said so
 
@@ -118,7 +118,7 @@ def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
     added = (tmp_path / "out" / REPORT).read_text()[size:].splitlines()
     assert [line.split(",")[0] for line in added] == [f"{ID}_000003_000005"]
     assert "private 1" in done.err
-    assert "on disk now: 1 of 2 wanted clips" in done.err
+    assert "on disk: 1 of 2 requested clips" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
-"""Start and end a run: plan lines, temporary folder, report, progress, counts, exit code."""
+"""Start and end a run: plan, temporary folder, report, progress, counts, next command, exit code.
+
+Knows no job: the scripts give it their texts.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import threading
 import time
@@ -11,13 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.cluster import open_workers
 from utils.errors import DiskFull
 from utils.files import make_folder
@@ -30,12 +33,58 @@ from utils.text import command_line, shown
 
 PLAIN_LINE_SECONDS = 60
 SAME_MESSAGE_SHOWN = 3
+_STARTED = time.monotonic()  # the script starts within milliseconds of this import
+
+Lines = list[tuple[str, str]]  # (label, text)
+
+
+# --- the start -----------------------------------------------------------------------------------
+
+
+def say_statement(lines: Iterable[tuple[str, str]]) -> None:
+    """Print the plan: a line for each (label, text) that has a text."""
+    for label, text in (*lines, ("stop", "press Ctrl-C; run the same command again to resume")):
+        if text:
+            say(f"{label:13}{text}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The resources of a run."""
+
+    workspace: Path  # its temporary folder, inside the output folder
+    report: ReportFile
+    workers: Workers  # of this machine, or of --dask
+
+
+@contextmanager
+def open_run(
+    args: argparse.Namespace,
+    report: Path,
+    columns: Sequence[str],
+    packages: Sequence[str],
+    sees: Sequence[Path] = (),
+    shard: tuple[int, int] = (1, 1),
+) -> Iterator[Opened]:
+    """Open the resources of a run in the folder of `report`. Raises UserError, DiskFull.
+
+    Every worker of a cluster must have `packages` and see the paths in `sees`.
+    """
+    with (
+        run_folder(make_folder(report.parent)) as workspace,
+        own_report(report, columns, workspace, shard) as own,
+        open_workers(args, workspace, packages, sees) as workers,
+    ):
+        yield Opened(workspace, own, workers)
+
+
+# --- meanwhile -----------------------------------------------------------------------------------
 
 
 class Progress:
-    """Counts by outcome, rate and time left: a bar on a terminal, else a plain line a minute.
+    """Show counts by outcome, rate and time left: a bar on a terminal, otherwise a line per minute.
 
-    `note` gives a text that is shown with the counts (a pause and its countdown).
+    `note` returns a text that is shown with the counts (a pause and its countdown).
     """
 
     def __init__(
@@ -67,39 +116,37 @@ class Progress:
         self._bar.close()
 
     def add(self, outcome: str) -> None:
-        """One more is finished, and came to `outcome`."""
+        """Count one more that ended with `outcome`."""
         self.counts[outcome] += 1
         if self._on_terminal:
             self._bar.set_postfix_str(self._outcomes(), refresh=False)
             self._bar.update(1)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self._on_terminal:
             tqdm.write(shown(text), file=sys.stderr)
         else:
             say(text)
 
     def failure(self, cause: str, what: str, message: str) -> None:
-        """Show a failure, cause first; one and the same message three times, then never again."""
+        """Print a failure, the cause first; the same message at most three times."""
         key = f"{cause}: {message}"
         self._shown[key] += 1
         if self._shown[key] <= SAME_MESSAGE_SHOWN:
             self.say(f"{cause}: {what}" + (f": {message}" if message else ""))
         if self._shown[key] == SAME_MESSAGE_SHOWN:
-            self.say(f"{cause}: (more with this message are counted and reported, not shown)")
+            self.say(f"{cause}: (more failures with this message are in the report only)")
 
     def line(self) -> str:
-        """The plain form: done of total, outcomes, rate an hour, time left."""
+        """The plain form: done of total, outcomes, rate per hour, time left."""
         done = sum(self.counts.values())
         elapsed = time.monotonic() - self._started
-        parts = [f"{done:,} of {self.total:,} {self.unit}s"]
+        parts = [f"{done:,} of {plural(self.total, self.unit)}"]
         if done:
-            left = timedelta(seconds=round(elapsed / done * max(0, self.total - done)))
-            parts += [self._outcomes(), f"{done / elapsed * 3600:,.0f} an hour", f"{left} left"]
-        if note := self.note():
-            parts.append(note)
-        return "; ".join(parts)
+            left = clock(elapsed / done * max(0, self.total - done))
+            parts += [self._outcomes(), f"{done / elapsed * 3600:,.0f} per hour", f"{left} left"]
+        return "; ".join([*parts, *filter(None, [self.note()])])
 
     def _outcomes(self) -> str:
         return ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.most_common())
@@ -108,8 +155,7 @@ class Progress:
         seconds = 1 if self._on_terminal else PLAIN_LINE_SECONDS
         while not self._done.wait(seconds):
             if self._on_terminal:
-                note = self.note()
-                self._bar.set_postfix_str("; ".join(t for t in (self._outcomes(), note) if t))
+                self._bar.set_postfix_str("; ".join(filter(None, [self._outcomes(), self.note()])))
             elif not self.quiet:
                 say(f"{time.strftime('%H:%M:%S')} {self.line()}")
 
@@ -118,76 +164,33 @@ def is_terminal() -> bool:
     """Whether stderr is a terminal with a size; one of no lines (a bare pty) shows no bar."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).lines > 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
-
-
-Lines = list[tuple[str, str]]  # (label, text)
-
-
-def say_statement(lines: Iterable[tuple[str, str]]) -> None:
-    """What will be done, before any work: a line for each (label, text), none without a text."""
-    for label, text in (*lines, ("stop", "Ctrl-C; the same command goes on from there")):
-        if text:
-            say(f"{label:13}{text}")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a run holds as long as it lasts."""
-
-    workspace: Path  # its temporary folder, below the output
-    report: ReportFile
-    workers: Workers  # of this machine, or of --dask
-
-
-@contextmanager
-def open_run(
-    args: argparse.Namespace,
-    report: Path,
-    columns: Sequence[str],
-    packages: Sequence[str],
-    sees: Sequence[Path] = (),
-    shard: tuple[int, int] = (1, 1),
-) -> Iterator[Opened]:
-    """Open all of it, in the folder of `report`. Raises UserError, DiskFull.
-
-    packages, sees: what every worker of a cluster must have, and see.
-    """
-    with (
-        run_folder(make_folder(report.parent)) as workspace,
-        own_report(report, columns, workspace, shard) as own,
-        open_workers(args, workspace, packages, sees) as workers,
-    ):
-        yield Opened(workspace, own, workers)
 
 
 @contextmanager
 def watch(
     total: int, unit: str, quiet: bool, workers: Workers, note: Callable[[], str] = str
 ) -> Iterator[Progress]:
-    """The progress of a run, with what its workers have to say."""
+    """Show the progress of a run, and the messages of its workers."""
     with Progress(total, unit, quiet=quiet, note=lambda: workers.note() or note()) as progress:
         workers.say = progress.say
         yield progress
         workers.say = say
 
 
-_STARTED = time.monotonic()  # as good as when the script was
-
-
 @dataclass
 class Tally:
-    """What came of a run so far."""
+    """Count the results of a run; stop the run when every further clip would fail, too."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)  # frames and bytes of what came
+    totals: Counter[str] = field(default_factory=Counter)  # frames and bytes written
     streak: Streak = field(default_factory=Streak)
     disk_full: bool = False
 
     def add(self, outcome: Any) -> None:
-        """Count a line of a report. Stops the run where none of the others would fare better."""
+        """Count one line of a report."""
         self.statuses[outcome.status] += 1
         self.reasons[outcome.reason] += 1
         for name in ("frames", "bytes"):
@@ -198,7 +201,7 @@ class Tally:
             stop_run()
 
     def reason_lines(self, table: Mapping[str, tuple[str, str]], *statuses: str) -> list[str]:
-        """How many met each reason of these statuses, and what it means."""
+        """Each reason with one of these statuses: how many clips, and what it means."""
         return [
             f"  {reason} {count:,}: {table[reason][1]}"
             for reason, count in self.reasons.most_common()
@@ -206,25 +209,41 @@ class Tally:
         ]
 
 
-def say_end(what: str) -> None:
-    """The first line of the summary: `done after 0:00:13: 4 written, 1 failed`."""
-    word = "stopped" if STOP.is_set() else "done"
-    say(f"{word} after {clock(time.monotonic() - _STARTED)}: {what}")
+# --- the end -------------------------------------------------------------------------------------
+
+
+def say_end(done: int, total: int, unit: str, counts: str = "") -> None:
+    """Print the summary's first line: `finished in 0:00:13: 5 of 5 clips processed: 4 written`."""
+    took = clock(time.monotonic() - _STARTED)
+    start = f"stopped after {took}" if STOP.is_set() else f"finished in {took}"
+    end = f"{done:,} of {plural(total, unit)} processed" if total else "nothing to do"
+    say(f"{start}: {end}" + (f": {counts}" if counts else ""))
 
 
 def say_next(what: str, *more: str) -> None:
-    """What to type next, the command of this run with `more` behind it, and what it will do."""
+    """Print the next command, this run's with `more` options, and what it will do."""
     say(f"next: {own_command(*more)}")
     say(f"      {what}")
 
 
 def own_command(*more: str) -> str:
-    """This run's command line."""
-    return command_line(["python", *sys.argv, *more])
+    """This run's command line with `more` options, for a shell."""
+    words = sys.argv[1:]
+    at = words.index("--") if "--" in words else len(words)
+    return command_line([python_name(), sys.argv[0], *words[:at], *more, *words[at:]])
+
+
+def python_name() -> str:
+    """The word that starts this Python in the user's shell."""
+    found = shutil.which("python")
+    if not sys.executable or (found and os.path.abspath(found) == sys.executable):
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith(os.pardir) else near
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:
-    """The exit code, `is_all`: nothing is missing. Raises DiskFull, UserError."""
+    """The exit code; `is_all`: nothing is missing. Raises DiskFull, UserError."""
     if signal := received_signal():
         return 128 + signal
     if tally.disk_full:

@@ -185,7 +185,7 @@ def test_the_folder_vanishes(how: str, lab: Lab, tmp_path: Path, source: MakeSou
         assert done.code == 2, done.err
         assert "is no longer there" in done.err.splitlines()[-1]
         assert done.err.count("error: ") == 1 and done.err.count("failed") <= 1
-        assert "on disk now" not in done.err
+        assert "on disk:" not in done.err
         assert len(lab.standin.requests(target="player")) < 8
         assert lab.processes() == [] and not lab.clips()
     finally:

@@ -45,7 +45,7 @@ class Stage:
     def download(
         self, out: str, listing: str, *more: object, expect: int = EXIT_OK, because: str = ""
     ) -> None:
-        """download.py on the stand-in, which has no limit of pace."""
+        """download.py on the stand-in, which has no rate limit."""
         words = [out, "--input_csv", listing, *more, "--videos_per_hour", 0]
         words += ["--ytdlp_args", self.standin.ytdlp_args]
         self.run("download.py", *words, expect=expect, because=because)

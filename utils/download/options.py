@@ -4,142 +4,231 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import non_negative_float, positive_int
+from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
+from utils.cluster import add_cluster_options
 from utils.download.chain import parse_sources
-from utils.download.common import YOUTUBE, YOUTUBE_NAMES, is_youtube
+from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, is_youtube
 from utils.download.youtube_extract import split_words
 from utils.lists.fetching import ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.lists.official import CVDF
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 
-GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube lets through before it blocks
+GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube allows before it blocks
 
 
-def add_list_options(parser: argparse.ArgumentParser) -> None:
+def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse download.py's command line; exits with code 2 if an option is wrong."""
+    parser = make_parser(doc, text_options=["--ytdlp_args"])
+    parser.add_argument(
+        "out", type=Path, nargs="?", help="folder for the clips (optional with --check)"
+    )
+    add_list_options(parser)
+    add_source_options(parser)
+    add_encode_options(parser)
+    add_run_options(parser)
+    add_rare_options(parser)
+    args = parser.parse_args(argv)
+    check_args(parser, args)
+    return args
+
+
+def add_list_options(parser: argparse.ArgumentParser, fetches: bool = True) -> None:
     group = parser.add_argument_group("which clips")
-    add_input_csv(group)
+    add_input_csv(group, fetches)
     group.add_argument(
-        "--label", nargs="+", default=[], metavar="LABEL", help="only these labels, in any case"
+        "--label",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="keep only these labels, case-insensitive (default: all)",
     )
     group.add_argument(
-        "--split", nargs="+", default=[], metavar="SPLIT", help="only these splits; val is validate"
+        "--split",
+        nargs="+",
+        default=[],
+        metavar="SPLIT",
+        help="keep only these splits; val is also validate (default: all)",
     )
-    group.add_argument("--limit", type=positive_int, metavar="N", help="only the first N clips")
+    group.add_argument(
+        "--limit", type=positive_int, metavar="N", help="keep only the first N clips (default: all)"
+    )
     group.add_argument(
         "--shard",
         type=shard,
         default=(1, 1),
         metavar="I/N",
-        help="only part I of N, counted from 1, for machines that share the work (default: 1/1)",
+        help="process part I of N, by a hash of the video ID: for several machines that share the"
+        " work (default: 1/1)",
     )
     add_trim_format(group)
 
 
-def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+def add_source_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where from")
     group.add_argument(
         "--source",
         type=parse_sources,
         default="youtube",
-        metavar="LIST",
-        help="where clips come from, in this order: youtube, cvdf (the archives of the CVDF"
-        " mirror), clips:DIR[:DIR...] (clips on disk), separated by commas",
+        metavar="SOURCES",
+        help="comma-separated sources, tried in this order: youtube, cvdf (the archives of the CVDF"
+        " mirror), clips:DIR[:DIR...] (clips on disk)",
     )
     group.add_argument(
         "--allow_partial",
         action="store_true",
-        help="with clips:DIR: keep what is there of an AVA-Kinetics clip, if its key frame is",
+        help="with clips:DIR: accept part of an AVA-Kinetics clip if it contains the annotated"
+        " frame",
     )
     group.add_argument(
-        "--mirror_base",
-        default=CVDF,
-        metavar="URL",
-        help="where the mirror is; another one needs the same layout",
-    )
-    add_lists_base(group)
-    group = parser.add_argument_group("how to fetch")
-    group.add_argument(
-        "--videos_per_hour",
-        type=non_negative_float,
-        metavar="N",
-        help=f"start at most N videos an hour, 0 for no limit (default: {GUEST_PER_HOUR} from"
-        f" YouTube as a guest, {ACCOUNT_PER_HOUR} with cookies, none from another --url_base)",
+        "--cookies", type=Path, metavar="FILE", help="cookies in Netscape format; never modified"
     )
     group.add_argument(
-        "--on_block",
-        choices=["wait", "stop"],
-        default="wait",
-        help="when YouTube blocks: wait and go on, or stop the run",
-    )
-    group.add_argument(
-        "--block_pause",
-        type=non_negative_float,
-        default=15.0,
-        metavar="MINUTES",
-        help="the first pause after a block; doubles up to four times that",
-    )
-    group.add_argument("--cookies", type=Path, metavar="FILE", help="cookies in Netscape format")
-    group.add_argument(
-        "--cookies_from_browser", metavar="BROWSER", help="cookies from a browser, as yt-dlp does"
+        "--cookies_from_browser", metavar="NAME", help="read cookies from a browser, as yt-dlp does"
     )
     group.add_argument(
         "--proxy",
         action="append",
         default=[],
         metavar="URL",
-        help="a proxy; give it again for more, workers take turns",
+        help="proxy; repeat the option to rotate between several. Its password is never printed."
+        " The variables https_proxy and http_proxy also keep it off the command line",
     )
     group.add_argument(
-        "--ytdlp_args",
-        default="",
-        metavar="ARGS",
-        help='more arguments for yt-dlp, in one "...": it gets none in any other way, for its own'
-        " configuration is not read; they can run programs (--exec): take none from strangers",
+        "--videos_per_hour",
+        type=non_negative_float,
+        metavar="N",
+        help=f"start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from"
+        f" YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)",
     )
-    group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
     group.add_argument(
-        "--url_base", default=YOUTUBE, metavar="URL", help="the address to which an id is added"
+        "--on_block",
+        choices=["wait", "stop"],
+        default="wait",
+        help="when YouTube blocks: pause and continue, or stop the run",
     )
     group.add_argument(
         "--timeout",
         type=non_negative_float,
         default=600.0,
         metavar="SECONDS",
-        help="give up a clip after this long, all tries included, pauses not",
+        help="time limit per clip, including retries but not rate-limit pauses; the clips of a"
+        " video share their total",
     )
 
 
-def add_picture_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("picture and sound")
+def add_encode_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("video and audio")
     group.add_argument(
-        "--max_height", type=int, default=480, metavar="N", help="at most N lines; 0 for no bound"
-    )
-    group.add_argument(
-        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
-    )
-    group.add_argument(
-        "--keyint", type=positive_int, metavar="N", help="a key frame every N frames"
-    )
-    group.add_argument("--no_audio", action="store_true", help="leave the sound out")
-    group.add_argument(
-        "--crf",
-        type=int,
-        default=Encode.crf,
+        "--max_height",
+        type=non_negative_int,
+        default=480,
         metavar="N",
-        help="x264's quality, 0 (lossless) to 51",
+        help="maximum video height in pixels; 0 means no limit",
+    )
+    group.add_argument(
+        "--short_side",
+        type=positive_int,
+        metavar="N",
+        help="scale the shorter side down to N pixels (default: keep)",
+    )
+    group.add_argument(
+        "--keyint",
+        type=positive_int,
+        metavar="N",
+        help="set a keyframe every N frames (default: at scene cuts, at most 250 apart)",
+    )
+    group.add_argument("--no_audio", action="store_true", help="drop the audio")
+    group.add_argument(
+        "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to run")
+    group.add_argument(
+        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
+    )
+    add_num_jobs(group)
+    group.add_argument(
+        "--retry",
+        choices=["unavailable", "all"],
+        help="also retry unavailable clips; `all` also re-reads archives that were read to the end"
+        " (default: retry failed clips only)",
+    )
+    group.add_argument(
+        "--accept_unavailable",
+        action="store_true",
+        help="exit with 0 if only unavailable clips are missing",
+    )
+    group.add_argument(
+        "--verify",
+        action="store_true",
+        help="first decode every requested clip on disk; move bad ones to OUT/.bad/ and download"
+        " them again",
+    )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="test every step once (packages, network, cookies, download, folder), print the"
+        " results and exit",
+    )
+    add_cluster_options(group)
+
+
+def add_rare_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rarely needed")
+    group.add_argument(
+        "--block_pause",
+        type=non_negative_float,
+        default=15.0,
+        metavar="MINUTES",
+        help="first pause after a block; doubles up to four times this",
+    )
+    group.add_argument(
+        "--ytdlp_args",
+        default="",
+        metavar="ARGS",
+        help="extra yt-dlp arguments, quoted. yt-dlp's own config file is ignored. Arguments such"
+        " as --exec run programs: use only arguments you trust",
+    )
+    group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
+    group.add_argument(
+        "--url_base", default=YOUTUBE, metavar="URL", help="address that a video ID is added to"
+    )
+    group.add_argument(
+        "--mirror_base", default=CVDF, metavar="URL", help="mirror with the layout of CVDF's"
+    )
+    add_lists_base(group)
+    group.add_argument(
+        "--check_id",
+        default=CHECK_ID,
+        metavar="ID",
+        help="public video: --check downloads from it, and a run that doubts YouTube's answers",
     )
 
 
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What argparse cannot say by itself; ends with exit code 2."""
+    """Check what argparse cannot check by itself; exits with code 2."""
     if args.out is None and not args.check:
-        parser.error("the following arguments are required: out")
-    if ID_PATTERN.fullmatch(args.check_id) is None:
-        parser.error(f"--check_id {args.check_id!r} is not 11 of A-Z a-z 0-9 _ -")
+        parser.error("the output folder is missing: python download.py OUT --input_csv LIST")
+    if args.out and not args.out.is_dir() and (args.out.suffix == ".csv" or args.out.exists()):
+        use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
+        parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
+    for option, is_good, rule in (
+        ("check_id", ID_PATTERN.fullmatch(args.check_id), "11 characters from A-Z a-z 0-9 _ -"),
+        ("crf", 0 <= args.crf <= 51, "between 0 and 51"),
+        ("timeout", args.timeout > 0, "more than 0"),
+        ("block_pause", args.block_pause > 0, "more than 0"),
+        ("short_side", args.short_side is None or args.short_side >= 16, "16 or more"),
+    ):
+        if not is_good:
+            parser.error(f"--{option} must be {rule} (got {getattr(args, option)})")
     if args.cookies:
         try:
             args.cookies.open("rb").close()
@@ -148,17 +237,11 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
     for option in ("url_base", "mirror_base", "lists_base"):
         address = getattr(args, option)
         if address is not None and not re.match(r"https?://.", address):
-            parser.error(f"--{option} {address}: an address begins with http:// or https://")
+            parser.error(f"--{option} must start with http:// or https:// (got {address})")
     for proxy in args.proxy:
         if not re.match(r"(https?|socks\w*)://.", proxy):
-            host = proxy.rpartition("@")[2]  # before it may stand a password
-            parser.error(f"--proxy {host}: write http://HOST:PORT or socks5://HOST:PORT")
-    if args.max_height < 0 or args.timeout <= 0 or not 0 <= args.crf <= 51:
-        parser.error("--max_height is 0 or more, --timeout more than 0, --crf within 0 and 51")
-    if args.block_pause <= 0:
-        parser.error("--block_pause is more than 0")
-    if args.short_side is not None and args.short_side < 16:
-        parser.error("--short_side is 16 or more")
+            host = proxy.rpartition("@")[2]  # a password may stand before it
+            parser.error(f"--proxy must be http://HOST:PORT or socks5://HOST:PORT (got {host})")
     try:
         args.ytdlp_args = split_words(args.ytdlp_args)
     except ValueError as error:

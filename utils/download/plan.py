@@ -1,4 +1,7 @@
-"""Decide what a download run has to do, print it, and sum up what it did."""
+"""Build the plan of a download run, print it, and print the summary at the end.
+
+The plan reads the lists, the output folder and the report once each, and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +34,37 @@ from utils.report import (
     read_known,
     report_line,
 )
-from utils.run import Lines, Tally, exit_code, own_command, say_end, say_next, say_statement
+from utils.run import (
+    Lines,
+    Tally,
+    exit_code,
+    own_command,
+    say_end,
+    say_next,
+    say_statement,
+)
 
-REFUSED_SHOWN = 10
+INVALID_SHOWN = 10
+BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
+LINE_BITS = 100e6  # bits per second, of the line that the mirror's time is given for
+# Reasons that every further video would meet, too: after so many in a row the run stops.
+HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, decided before anything is done."""
+    """What a run has to do."""
 
     lists: ClipLists
     num_lists: int
     on_disk: set[str]
     known: Known
     to_fetch: tuple[Clip, ...]
-    not_again: int  # known to be unavailable, and not asked for again
+    skipped: int  # unavailable clips that are not retried
 
 
 def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
-    """The clips that lists and options ask for. Raises UserError when they ask for none."""
+    """Read the clips that lists and options request. Raises UserError if there are none."""
     args.lists = find_lists(paths)
     selection = Selection(
         labels=frozenset(label.casefold() for label in args.label),
@@ -59,90 +74,115 @@ def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
     )
     lists = read_lists(args.lists, selection, args.trim_format, None if args.quiet else say)
     if lists.rows == 0:
-        raise UserError(f"no row in {', '.join(map(str, args.lists))}: nothing to download")
-    for option, asked, seen in (
-        ("--label", args.label, lists.labels_seen),
-        ("--split", args.split, lists.splits_seen),
-    ):
-        for word in () if lists.is_cut_short else asked:
-            known = {same_split(s) if option == "--split" else s.casefold() for s in seen}
-            wanted = same_split(word) if option == "--split" else word.casefold()
-            if wanted not in known:
-                near = difflib.get_close_matches(word, sorted(seen), n=3) or sorted(seen)[:5]
-                raise UserError(
-                    f"{option} {word!r} is in no list; there are {', '.join(near) or 'none'}"
-                )
+        raise UserError(f"no rows in {', '.join(map(str, args.lists))}: nothing to download")
+    if not lists.is_cut_short:
+        _check_words(
+            "--label", args.label, {label.casefold(): label for label in lists.labels_seen}
+        )
+        _check_words(
+            "--split", args.split, {same_split(split): split for split in lists.splits_seen}
+        )
     return lists
 
 
+def _check_words(option: str, words: Sequence[str], seen: dict[str, str]) -> None:
+    """Raise UserError for a label or split that no row has, with the nearest ones."""
+    for word in words:
+        key = same_split(word) if option == "--split" else word.casefold()
+        if key not in seen:
+            near = difflib.get_close_matches(key, sorted(seen), n=3, cutoff=0.5)
+            found = ", ".join(seen[each] for each in near or sorted(seen)[:5])
+            raise UserError(
+                f"{option} {word!r} is not in any list; {'nearest' if near else 'available'}:"
+                f" {found or 'none'}"
+            )
+
+
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
-    """One look at the folder, one at the report. Nothing is written."""
-    there = names_in(out, ".mp4")
-    on_disk = lists.clips.keys() & there
+    """Compare the requested clips with the folder and the report."""
+    on_disk = lists.clips.keys() & names_in(out, ".mp4")
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
-    # A run that was killed leaves its folder, and may have named a clip and not written its line.
+    # A killed run leaves its folder, and may have named a clip but not written its line.
     was_killed = (out / TEMP_FOLDER).is_dir()
     known = Known()
-    if missing or lists.refused or was_killed:  # else the report has nothing to tell
+    if missing or lists.refused or was_killed:
         known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
-    again = missing
+    to_fetch = missing
     if not args.retry and args.source == ["youtube"]:
-        again = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
-    return Plan(lists, len(args.lists), on_disk, known, tuple(again), len(missing) - len(again))
+        to_fetch = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
+    skipped = len(missing) - len(to_fetch)
+    return Plan(lists, len(args.lists), on_disk, known, tuple(to_fetch), skipped)
 
 
-def say_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
-    """The statement before any work."""
+def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
+    """Print the plan; lines that would say nothing are left out."""
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
     before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
-    again = "asked for again" if args.retry else "not asked for again without --retry unavailable"
+    unavailable = plan.skipped or before[UNAVAILABLE]
+    how = "retried" if args.retry else "skipped; use --retry unavailable to retry"
     if not args.retry and args.source != ["youtube"]:
-        again = "asked for at the other sources; at YouTube only with --retry unavailable"
-    unavailable = plan.not_again or before[UNAVAILABLE]
-    relabelled = f"{plural(lists.relabelled, 'row')} give a clip another label than before"
-    not_wanted = f"{plural(lists.not_wanted, 'row')} not selected"
+        how = "skipped at YouTube, requested from the other sources"
+    num_jobs = f"{args.num_jobs:,}"
     say_statement(
         [
             ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
-            ("clips", f"{len(lists.clips):,} wanted, {plural(repeats, 'repeat')} left out"),
-            ("", not_wanted if lists.not_wanted else ""),
-            ("", "read up to --limit, and no further" if lists.is_cut_short else ""),
-            *refused_lines(lists),
-            ("labels", relabelled if lists.relabelled else ""),
-            ("on disk", f"{len(plan.on_disk):,}"),
-            ("unavailable", f"{unavailable:,} known" + (f", {again}" if unavailable else "")),
-            ("to fetch", f"{plural(len(plan.to_fetch), 'clip')} of {plural(videos, 'video')}"),
-            ("", f"{before[FAILED]:,} of them failed before" if before[FAILED] else ""),
+            ("clips", f"{len(lists.clips):,} requested"),
+            ("", f"{plural(repeats, 'duplicate row')} ignored" * bool(repeats)),
+            ("", f"{plural(lists.not_wanted, 'row')} not selected" * bool(lists.not_wanted)),
+            ("", "rows after --limit were not read" * lists.is_cut_short),
+            ("labels", f"{plural(lists.relabelled, 'row')} with a second label for a clip"
+             * bool(lists.relabelled)),
+            *invalid_lines(lists),
+            ("on disk", plural(len(plan.on_disk), "clip")),
+            ("unavailable", f"{plural(unavailable, 'clip')}, {how}" * bool(unavailable)),
+            ("to download", f"{plural(len(plan.to_fetch), 'clip')} from {plural(videos, 'video')}"),
+            ("", f"{plural(before[FAILED], 'clip')} failed before" * bool(before[FAILED])),
+            ("size", f"about {size_text(plan, args)}" * bool(videos)),
+            ("time", time_text(videos, size_of(plan, args), args) * bool(videos)),
             ("sources", ", ".join(args.source)),
-            ("pace", plural(args.num_jobs, "job") + pace_in_words(videos, args)),
+            ("jobs", num_jobs),
             ("output", f"{out} ({free_bytes(out) / 1e9:,.1f} GB free)"),
             ("tools", tools),
         ]
-    )
+    )  # fmt: skip
 
 
-def pace_in_words(videos: int, args: argparse.Namespace) -> str:
-    """`, at most 300 videos an hour, so 2:30:00 or more`; nothing where YouTube is not asked."""
+def invalid_lines(lists: ClipLists) -> Lines:
+    """The plan's lines for rows that are not clips: the first ten in full."""
+    if not lists.refused:
+        return []
+    lines = [("invalid", plural(len(lists.refused), "row"))]
+    lines += [("", str(refused)) for refused in lists.refused[:INVALID_SHOWN]]
+    more = len(lists.refused) - INVALID_SHOWN
+    return [*lines, ("", f"{more:,} more: see `invalid` in the report" * (more > 0))]
+
+
+def size_of(plan: Plan, args: argparse.Namespace) -> int:
+    """About how many bytes the missing clips will take."""
+    is_small = args.short_side and args.short_side <= 256
+    return len(plan.to_fetch) * (BYTES_PER_SMALL_CLIP if is_small else BYTES_PER_CLIP)
+
+
+def size_text(plan: Plan, args: argparse.Namespace) -> str:
+    size = size_of(plan, args)
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def time_text(videos: int, size: int, args: argparse.Namespace) -> str:
+    """`about 2:30:00 at 300 videos per hour`; empty where nothing limits the sources."""
     rate = videos_per_hour(args)
-    if "youtube" not in args.source or not rate:
-        return ", no limit of pace" if "youtube" in args.source else ""
-    text = f", at most {rate:,.0f} videos an hour"
-    if args.dask:
-        return f"{text} and machine"
-    alone = videos and args.source == ["youtube"]
-    return f"{text}, so {clock(videos / rate * 3600)} or more" if alone else text
-
-
-def refused_lines(lists: ClipLists) -> Lines:
-    lines = [("refused", plural(len(lists.refused), "row"))]
-    lines += [("", str(refused)) for refused in lists.refused[:REFUSED_SHOWN]]
-    more = len(lists.refused) - REFUSED_SHOWN
-    return [*lines, ("", f"and {more:,} more: see the report, invalid" if more > 0 else "")]
+    if "youtube" in args.source:
+        if not rate:
+            return "no rate limit"
+        per = "hour and machine" if args.dask else "hour"
+        text = f"about {clock(videos / rate * 3600)} at {rate:,.0f} videos per {per}"
+        return text if args.source == ["youtube"] else f"{text}, less what other sources have"
+    return f"about {clock(size * 8 / LINE_BITS)} at 100 Mbit/s" if "cvdf" in args.source else ""
 
 
 def tool_versions(ffmpeg_version: str) -> str:
-    """What does the work, by version. Raises UserError when yt-dlp is not installed."""
+    """The versions of the tools that do the work. Raises UserError if yt-dlp is not installed."""
     versions = [f"ffmpeg {ffmpeg_version}"]
     for package in ("yt-dlp", "deno"):
         try:
@@ -153,20 +193,19 @@ def tool_versions(ffmpeg_version: str) -> str:
                     "yt-dlp is not installed: pip install -r requirements.txt"
                 ) from error
             other = shutil.which("deno")
-            versions.append(f"deno {other}" if other else "no deno: YouTube needs one (--check)")
+            versions.append(f"deno {other}" if other else "no deno: YouTube needs it (--check)")
     return ", ".join(versions)
 
 
-# Reasons that every further video would meet too: after so many in a row the run stops.
-HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
+# --- the end -------------------------------------------------------------------------------------
 
 
 @dataclass
 class DownloadTally(Tally):
-    """Also which source gave how many, and whether video after video meets what no wait mends."""
+    """Also count clips per source, and stop when video after video fails for a lasting reason."""
 
     sources: Counter[str] = field(default_factory=Counter)
-    hopeless: str = ""  # the reason that they met
+    hopeless: str = ""  # that reason
     _reason: str = ""
     _videos: set[str] = field(default_factory=set)
 
@@ -182,55 +221,53 @@ class DownloadTally(Tally):
                 self.hopeless = outcome.reason
                 stop_run()
 
-    def lines(self) -> list[str]:
-        """Counts by status and reason, and what each reason means."""
-        lines = []
+    def say(self) -> None:
+        """Print the counts by status and reason, and what each reason means."""
         for status, count in self.statuses.most_common():
-            sources = ", ".join(f"{number:,} from {name}" for name, number in self.sources.items())
-            of = f" ({sources})" if status == DOWNLOADED else ""
-            lines.append(f"  {status} {count:,}{of}")
-            lines += [f"  {line}" for line in self.reason_lines(REASONS, status)]
-        return lines
+            sources = ", ".join(f"{name} {number:,}" for name, number in self.sources.items())
+            say(f"  {status} {count:,}" + (f" ({sources})" if status == DOWNLOADED else ""))
+            for line in self.reason_lines(REASONS, status):
+                say(f"  {line}")
 
 
-def finish(
+def end_download(
     plan: Plan, tally: DownloadTally, run: Run, args: argparse.Namespace, report: Path
 ) -> int:
-    """The summary, what to type next, and the exit code. Raises DiskFull, UserError."""
-    out = report.parent
+    """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
+    out, lists = report.parent, plan.lists
     on_disk = len(plan.on_disk)
-    if tally.statuses[DOWNLOADED]:  # counted in the folder: it is the truth, whatever came of a run
-        on_disk = len(plan.lists.clips.keys() & names_in(out, ".mp4"))
-    wanted, refused = len(plan.lists.clips), len(plan.lists.refused)
-    asked = sum(tally.statuses.values())
-    if args.quiet and not asked:
-        if on_disk < wanted:
-            say(f"on disk: {on_disk:,} of {plural(wanted, 'wanted clip')}; {report}")
-    elif not args.quiet or on_disk < wanted or refused:
-        say_end(f"{plural(asked, 'clip')} asked for")
-        for line in tally.lines():
-            say(line)
-        say(f"on disk now: {on_disk:,} of {plural(wanted, 'wanted clip')}")
-        if refused:
-            say(f"refused: {plural(refused, 'row')} of the lists, see `invalid` in the report")
+    if tally.statuses[DOWNLOADED]:  # the folder is the truth, whatever this run counted
+        on_disk = len(lists.clips.keys() & names_in(out, ".mp4"))
+    requested, missing = len(lists.clips), len(lists.clips) - on_disk
+    processed = sum(tally.statuses.values())
+    gone = tally.statuses[UNAVAILABLE] + plan.skipped
+    is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
+    there = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
+    if args.quiet and not processed:
+        if not is_all:
+            say(f"{there}; {report}")
+    elif not args.quiet or not is_all:
+        say_end(processed, len(plan.to_fetch), "clip")
+        tally.say()
+        say(there)
+        if lists.refused:
+            say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
         say(report_line(report, out / REPORT_NAME))
-        say_next_steps(plan, tally, run, on_disk)
-    return exit_code(tally, out, on_disk == wanted and not refused)
+        if missing and not is_all:
+            say_next_steps(missing, gone, tally, run)
+    return exit_code(tally, out, is_all)
 
 
-def say_next_steps(plan: Plan, tally: DownloadTally, run: Run, on_disk: int) -> None:
-    """What to type next, and what it will do."""
-    missing = len(plan.lists.clips) - on_disk
-    gone = tally.statuses[UNAVAILABLE] + plan.not_again
+def say_next_steps(missing: int, gone: int, tally: DownloadTally, run: Run) -> None:
+    """Print the next command and what it does."""
     if run.pace.stop_on_block and run.pace.blocks:
-        say("YouTube blocks: wait an hour, or give --cookies, before you go on")
+        say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
     if missing > gone:
-        say_next(f"fetches the {missing - gone:,} that are still to be had")
-    elif missing:
-        again = () if run.ask_again else ("--retry", "unavailable")
-        say_next(
-            f"asks again for the {gone:,} that are unavailable; nothing else is missing", *again
-        )
+        say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")
+    else:
+        more = () if run.ask_again else ("--retry", "unavailable")
+        say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
     if tally.hopeless:
-        say(f"the last videos all failed for one reason: {REASONS[tally.hopeless][1]}")
-        say(f"see which link is broken: {own_command('--check')}")
+        say(f"the last {HOPELESS_AFTER} videos failed for the same reason:"
+            f" {REASONS[tally.hopeless][1]}")  # fmt: skip
+        say(f"find the broken step: {own_command('--check')}")

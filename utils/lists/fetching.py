@@ -306,14 +306,15 @@ def _settle_annotations(folder: Path, workspace: Path) -> str:
     return ""
 
 
-def add_input_csv(group: argparse._ActionsContainer) -> None:
+def add_input_csv(group: argparse._ActionsContainer, fetches: bool = True) -> None:
     group.add_argument(
         "--input_csv",
         nargs="+",
         type=Path,
         default=[Path("kinetics_csv")],
         metavar="LIST",
-        help="lists, and folders of lists (*.csv); an official one that is not there is fetched",
+        help="lists (CSV files) or folders of lists"
+        + ("; missing official lists are downloaded" if fetches else ""),
     )
 
 
@@ -321,12 +322,12 @@ def add_lists_base(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--lists_base",
         metavar="URL",
-        help="a server of the official lists (default: DeepMind's, then CVDF's)",
+        help="server of the official lists (default: DeepMind's, then CVDF's)",
     )
 
 
 def add_trim_format(
-    group: argparse._ActionsContainer, what: str = "how times are written in file names"
+    group: argparse._ActionsContainer, what: str = "number format of the times in file names"
 ) -> None:
     group.add_argument(
         "--trim_format", type=trim_format, default="%06d", help=f"{what} (default: %%06d)"

@@ -154,11 +154,12 @@ def finish(batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, m
     open_still = len(batch.to_do) - written
     missing = open_still + len(batch.twice) + batch.without_video
     if missing or (batch.to_do and not args.quiet):
-        say_end(f"{written:,} written, {failed:,} failed")
+        done = written + failed
+        say_end(done, len(batch.to_do), "clip", f"{written:,} written, {failed:,} failed")
         for line in tally.reason_lines(MADE_REASONS, FAILED):
             say(line)
         say(more)
         say(f"report: {report}")
         if open_still:
-            say_next(f"takes the {open_still:,} that are still open")
+            say_next(f"processes the {plural(open_still, 'remaining clip')}")
     return exit_code(tally, args.output_dir, not missing)
