@@ -127,8 +127,8 @@ def test_one_machine_is_blocked_and_others_go_on(
     assert done.code == 0, done.err
     check_whole(shared / "out", 4)
     machines = done.err.partition("machines     ")[2].splitlines()[0]
-    assert "blocked (bot_check), next try in 0:0" in machines.partition("beta ")[2]
-    assert machines.count("blocked") == 1
+    assert "paused (bot_check), next attempt in 0:0" in machines.partition("beta ")[2]
+    assert machines.count("paused") == 1
 
 
 @pytest.mark.slow
