@@ -50,7 +50,7 @@ from utils.download.plan import (
 )
 from utils.download.wanted import MirrorOptions
 from utils.files import make_folder
-from utils.lists.fetching import lists_at_hand
+from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result

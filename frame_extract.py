@@ -50,7 +50,7 @@ from utils.runs.frame_store import (
 )
 from utils.runs.key_frames import read_all_key_times, wanted_numbers
 from utils.runs.made import Made, Task, settle
-from utils.video.inspect import check_whole, pictures_of
+from utils.video.whole import check_complete, pictures_of
 
 REPORT_NAME = "frames_report.csv"
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
@@ -103,7 +103,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
     look = Look(settings.quality, settings.short_side, settings.upscale)
     source = FrameSource(task.path, probe=False)
     try:
-        check_whole(source)
+        check_complete(source)
         fps = Fraction(settings.fps)
         shown = pictures_of(source, fps)
         numbers = wanted_numbers(source, fps, len(shown), task.key_times, settings.window)

@@ -51,7 +51,7 @@ from utils.cli import (
 )
 from utils.files import make_folder
 from utils.lists import ava
-from utils.lists.fetching import ensure_ava_annotations, missing_annotations
+from utils.lists.official import ensure_ava_annotations, missing_annotations
 from utils.machines import run_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals

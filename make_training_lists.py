@@ -55,8 +55,8 @@ from utils.cli import (
 )
 from utils.errors import UserError
 from utils.files import make_folder, run_folder
-from utils.lists.classes import CLASSES
-from utils.lists.fetching import add_input_csv, add_lists_base, add_trim_format
+from utils.lists.official import add_input_csv, add_lists_base, add_trim_format, form_of
+from utils.lists.versions import CLASSES
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
@@ -265,7 +265,7 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
     """Keep what was asked for. Raises UserError where that is nothing."""
     say_lists(choice, tell)
     say_held_out(choice, tell)
-    choosing.exclude(choice, args.exclude, args.trim_format, tell)
+    choosing.exclude(choice, args.exclude, form_of(args), tell)
     if args.license:
         videos = (args.report or args.clips) / VIDEOS_NAME
         choosing.keep_licence(choice, args.license, videos, tell)

@@ -26,7 +26,7 @@ from benchmarks.films import NoFilms, make_long_film
 from tests.standin.server import StandIn
 from tests.standin.sources import make_source
 from utils.video.ffmpeg import find_ffmpeg
-from utils.video.probe import probe
+from utils.video.whole import read_video
 
 Way = Callable[[StandIn, Sequence[str], int, Path], None]
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,7 @@ def measured(
     standin.wait_idle()
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     for path in out.glob("*.mp4"):
-        assert probe(path).frames == 250, f"{path} is not 10 s long"
+        assert read_video(path).frames == 250, f"{path} is not 10 s long"
     size = sum(path.stat().st_size for path in out.glob("*.mp4"))
     return Cost(
         bytes=standin.bytes_served / len(ids),

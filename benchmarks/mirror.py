@@ -30,10 +30,7 @@ from pathlib import Path
 import psutil
 
 from tests.standin.sources import make_source
-from utils.video.checks import decode_ends
-from utils.video.ffmpeg import find_ffmpeg
-from utils.video.mp4_length import read_length
-from utils.video.probe import measure_end, probe
+from utils.video.whole import read_apart, read_video
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "label,youtube_id,time_start,time_end,split\n"
@@ -213,12 +210,10 @@ def run_rounds(archives: Archives, folder: Path, rounds: int, jobs: int) -> None
 
 def print_checks(clip: Path) -> None:
     """What each way to check a clip costs; the first is what a mirror's clip gets."""
-    tool = find_ffmpeg()
     ways: dict[str, Callable[[], object]] = {
-        "boxes and index (video.mp4_length)": lambda: read_length(clip),
-        "packets, PyAV in process": lambda: probe(clip),
-        "both ends decoded, PyAV": lambda: decode_ends(clip),
-        "packets, ffmpeg as a child": lambda: measure_end(tool, clip),
+        "both ends decoded, in a worker process": lambda: read_apart(clip, "ends"),
+        "both ends decoded, in process": lambda: read_video(clip, "ends"),
+        "packets, in process": lambda: read_video(clip),
     }
     print("a check of one clip, ms (median of 15):")
     for name, way in ways.items():

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from utils.video.checks import decode_whole
 from utils.video.ffmpeg import STRICT, file_url, find_ffmpeg
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip, decode_whole
 
 
 def is_bad(path: Path) -> bool:

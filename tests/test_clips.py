@@ -12,7 +12,7 @@ from tests.scripts import write_list
 from utils.clip import ID_PATTERN, Clip, clip_name, clip_window, parse_clip_name
 from utils.lists.reading import Selection, read_lists, shard_of
 
-IDS = st.from_regex(r"[A-Za-z0-9_-]{11}", fullmatch=True)
+IDS = st.text("AZaz09_-", min_size=11, max_size=11)
 
 
 def test_names_and_windows() -> None:
@@ -72,12 +72,23 @@ def test_repeats_collapse_and_other_labels_are_counted(tmp_path: Path) -> None:
     assert (len(lists.clips), lists.rows, lists.relabelled) == (1, 3, 1)
 
 
-def test_one_name_for_two_windows_is_refused(tmp_path: Path) -> None:
-    listing = write_list(tmp_path / "a.csv", ["abcdefghijk,7,17", "abcdefghijk,7.5,17.5"])
-    lists = read_lists([listing])
-    assert len(lists.clips) == 1
+def test_one_name_for_two_windows_is_a_finer_one(tmp_path: Path) -> None:
+    rows = ["cccccccccc-,1.25,9", "abcdefghijk,7,17", "abcdefghijk,7.5,17.5"]
+    assert list(read_lists([write_list(tmp_path / "b.csv", rows[:2])]).clips) == [
+        "cccccccccc-_000001_000009",
+        "abcdefghijk_000007_000017",
+    ]
+    listing = write_list(tmp_path / "a.csv", rows)
+    names = list(read_lists([listing]).clips)
+    assert names[1:] == ["abcdefghijk_000007.000_000017.000", "abcdefghijk_000007.500_000017.500"]
+    for shard in (1, 2, 3):  # every part names its clips as the whole does
+        part = read_lists([listing], Selection(shard=(shard, 3))).clips
+        assert part.keys() <= set(names)
+    assert parse_clip_name(names[2]) == ("abcdefghijk", 7.5, 17.5)
+    lists = read_lists([listing], trim_format="%06d")
+    assert len(lists.clips) == 2
     assert "--trim_format" in str(lists.refused[0])
-    assert len(read_lists([listing], trim_format="%08.1f").clips) == 2
+    assert len(read_lists([listing], trim_format="%08.1f").clips) == 3
 
 
 def test_a_stray_quote_costs_its_own_row_only(tmp_path: Path) -> None:

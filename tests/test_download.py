@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
+from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from utils.download.common import FetchOptions
 from utils.download.youtube_extract import section_inputs
 from utils.process import run_child
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg
-from utils.video.probe import probe
+from utils.video.whole import read_video
 
 FAST = ("--videos_per_hour", "0")
 
@@ -228,15 +229,15 @@ def test_picture_options_hold_in_one_encode(
     rows = ["landscape__,1,4", "portrait___,1,4"]
     assert download(standin, tmp_path, rows).code == 0
     out = tmp_path / "out"
-    assert (probe(out / "landscape___000001_000004.mp4").height) == 480
-    assert (probe(out / "portrait____000001_000004.mp4").height) == 480
+    assert (read_video(out / "landscape___000001_000004.mp4").height) == 480
+    assert (read_video(out / "portrait____000001_000004.mp4").height) == 640  # the shorter: 360
     shutil.rmtree(out)
     options = ("--short_side", "128", "--keyint", "10", "--no_audio", "--max_height", "0")
     assert download(standin, tmp_path, rows, *options).code == 0
     for name, size in (("landscape__", (228, 128)), ("portrait___", (128, 228))):
         path = out / f"{name}_000001_000004.mp4"
-        found = probe(path)
-        assert (found.width, found.height, found.has_audio) == (*size, False)
+        found = read_video(path)
+        assert (found.width, found.height, found.audio_codec) == (*size, "")
         with av.open(str(path)) as container:
             keys = [i for i, f in enumerate(container.decode(video=0)) if f.key_frame]
         assert keys == list(range(0, 75, 10))
@@ -515,9 +516,9 @@ def test_sections_come_over_https_too(
         kept = {k: v for k, v in given.options.items() if not k.startswith("reconnect")}
         given = Input(url, kept)  # a reconnect would try for minutes
         target = tmp_path / f"{trusted}.mp4"
-        codes[trusted] = run_child(
-            cut_command(tool, [given], 8, 2, Encode(), target), timeout=60
-        ).returncode
+        window = Fraction(8), Fraction(10)
+        argv = cut_command(tool, [given], *window, Encode(), target, seek=Fraction(8))
+        codes[trusted] = run_child(argv, timeout=60).returncode
     server.shutdown()
     server.server_close()
     assert codes[True] == 0

@@ -26,7 +26,8 @@ from utils.download.youtube_sections import (
     read_index,
 )
 from utils.process import run_child
-from utils.video.ffmpeg import Encode, Input, cut_command, file_url, find_ffmpeg
+from utils.video.cut import cut_video
+from utils.video.ffmpeg import Encode, Input, file_url, find_ffmpeg
 from utils.web import Web, WebError
 
 LONG = {"seconds": 16, "size": (160, 90)}
@@ -52,8 +53,7 @@ def part_of(path: Path, start: float, end: float, folder: Path) -> Path:
 
 def cut(tool: str, inputs: list[Input], window: tuple[float, float], target: Path) -> Path:
     encode = Encode(preset="ultrafast")
-    done = run_child(cut_command(find_ffmpeg(tool), inputs, *window, encode, target), timeout=60)
-    assert done.returncode == 0, done.stderr
+    cut_video(run_child, find_ffmpeg(tool), inputs, *window, encode, target)
     return target
 
 

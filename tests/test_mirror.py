@@ -16,7 +16,7 @@ from tests.scripts import Done, finish, report_rows, run, start, write_list
 from tests.standin.mirror import Content, Mirror, make_tar, special
 from tests.standin.server import StandIn
 from tests.standin.sources import frame_numbers
-from utils.video.probe import probe
+from utils.video.whole import read_video
 
 REPORT = "download_report.csv"
 
@@ -93,8 +93,8 @@ def test_encoding_options_apply(mirror: Mirror, data: bytes, tmp_path: Path) -> 
     given = ["--short_side", "64", "--keyint", "25", "--no_audio"]
     assert fetch(mirror, tmp_path, [name(1)], *given).code == 0
     clip = tmp_path / "out" / f"{name(1)}.mp4"
-    found = probe(clip)
-    assert (found.height, found.frames, found.has_audio) == (64, 250, False)
+    found = read_video(clip)
+    assert (found.height, found.frames, found.audio_codec) == (64, 250, "")
     assert frame_numbers(clip) == list(range(250))
 
 

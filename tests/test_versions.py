@@ -8,8 +8,15 @@ import pytest
 
 from tests.scripts import write_list
 from utils.errors import UserError
-from utils.lists.classes import RENAMES, join_classes, read_classes, same_name
-from utils.lists.versions import list_file, read_rows, shared_videos
+from utils.lists.reading import read_lists
+from utils.lists.versions import (
+    RENAMES,
+    join_classes,
+    list_file,
+    read_classes,
+    same_name,
+    shared_videos,
+)
 
 LABELLED = "label,youtube_id,time_start,time_end,split"
 
@@ -41,11 +48,11 @@ def test_every_row_counts_and_videos_in_several_parts_are_found(tmp_path: Path) 
         ["Yoga,aaaaaaaaaaa,5,15,train", '"a, b",bbbbbbbbbbb,5,15,train'],
         LABELLED,
     )
-    rows = read_rows([new, old])
+    rows = read_lists([new, old], every_row=True)
     assert rows.versions() == ["400", "700"]
-    assert rows.splits == ["train", "train", "val", "val"]
-    assert rows.labels == ["Yoga", "a, b", "yoga", "yoga"]
-    assert rows.names[0] == "aaaaaaaaaaa_000005_000015"
+    assert [clip.split for clip in rows.every] == ["train", "train", "val", "val"]
+    assert [clip.label for clip in rows.every] == ["Yoga", "a, b", "yoga", "yoga"]
+    assert rows.every[0].name == "aaaaaaaaaaa_000005_000015"
     assert [rows.lines[at] for at in range(4)] == [2, 3, 2, 3]
     assert [each.line for each in rows.refused] == [4]
     assert shared_videos(rows) == {(("700", "train"), ("400", "val")): 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -142,15 +143,16 @@ def test_one_encode_for_cut_scale_and_gop() -> None:
     argv = cut_command(
         Ffmpeg("/bin/ff", "9"),
         [Input("http://h/v", {"headers": "A: b\r\n"}), Input("http://h/a")],
-        417,
-        10,
+        Fraction(417),
+        Fraction(427),
         Encode(short_side=256, keyint=16),
         Path("/o/a b.mp4"),
+        seek=Fraction(417),
     )
     assert argv[0] == "/bin/ff"
-    assert argv[-2 if argv[-1] == "-y" else -1] == "file:/o/a b.mp4"
+    assert "file:/o/a b.mp4" in argv
     text = " ".join(argv)
-    assert "-ss 417 -t 10 -i http://h/v" in text.replace("-headers A: b\r\n ", "")
+    assert "-ss 417 -i http://h/v" in text.replace("-headers A: b\r\n ", "")
     assert text.count("-i ") == 2
     assert "-g 16" in text and "scale=" in text and "-movflags +faststart" in text
     assert file_url(Path("/a:b")) == "file:/a:b"

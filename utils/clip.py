@@ -1,7 +1,4 @@
-"""A clip: its id, its times, the name of its file, and the window that is cut.
-
-On the ground: rows become clips in `lists`, clips become files in `sources`.
-"""
+"""A clip: its id, its times, the name of its file, and the window that is cut."""
 
 from __future__ import annotations
 
@@ -14,8 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{11}")
-TIME_PATTERN = re.compile(r"-?([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})")
-NAME_PATTERN = re.compile(r"([A-Za-z0-9_-]{11})_0*(\d{1,9})(?:_0*(\d{1,9}))?", re.ASCII)
+TIME_PATTERN = re.compile(r"-?([0-9]{1,9}(\.[0-9]{0,30})?|\.[0-9]{1,30})")
+_NAME_TIME = r"_0*(\d{1,9}(?:\.\d{1,9})?)"
+NAME_PATTERN = re.compile(rf"({ID_PATTERN.pattern}){_NAME_TIME}(?:{_NAME_TIME})?", re.ASCII)
+# How names write times, and how where two clips of the lists would have one name so.
+TRIM_FORMAT, FINE_FORMAT = "%06d", "%010.3f"
 TRIM_FORMAT_PATTERN = re.compile(r"%0?\d{0,2}(d|\.\d{1,3}f)")
 MAX_TIME = 999_999.0  # seconds; the six digits of a name. The longest video there is has 43,200
 AVA_TIME_END = -1.0  # marks a row of an AVA-Kinetics list
@@ -49,7 +49,7 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that is no clip: where it stands, what it says, why it was refused."""
+    """A row that is no clip: its file and line (0: it has none), what it says, what is wrong."""
 
     path: Path
     line: int
@@ -57,11 +57,12 @@ class Refused:
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.problem}: {self.text}"
+        where = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{where}: {self.problem}: {self.text}"
 
 
 def clip_name(
-    youtube_id: str, time_start: float, time_end: float, trim_format: str = "%06d"
+    youtube_id: str, time_start: float, time_end: float, trim_format: str = TRIM_FORMAT
 ) -> str:
     """The name of a clip's file, without its suffix.
 
@@ -86,16 +87,16 @@ def clip_window(clip: Clip) -> tuple[float, float]:
     return clip.time_start, clip.time_end - clip.time_start
 
 
-def parse_clip_name(name: str) -> tuple[str, int, int | None] | None:
+def parse_clip_name(name: str) -> tuple[str, float, float | None] | None:
     """(id, start, end) of `<id>_<start>_<end>`, or (id, ts, None) of `<id>_<ts>`; None if neither.
 
-    Any padding of the whole seconds is taken, for older tools wrote other ones.
+    Times have any padding, because older tools wrote other ones, and may have decimals.
     """
     found = NAME_PATTERN.fullmatch(name)
     if found is None:
         return None
     youtube_id, start, end = found.groups()
-    return youtube_id, int(start), None if end is None else int(end)
+    return youtube_id, float(start), None if end is None else float(end)
 
 
 def by_video(clips: Iterable[Clip]) -> list[tuple[Clip, ...]]:

@@ -44,6 +44,7 @@ _POLL_SECONDS = 0.1
 THREADS_A_JOB = 3  # tasks under way for each job in turns: those that `pause` do no work
 _END = object()
 _of_thread = threading.local()
+IS_CHILD = False  # whether this process is a Child's: one that a crash may cost
 
 
 class Crashed(Exception):
@@ -156,6 +157,8 @@ def own_script() -> str:
 
 def serve() -> None:
     """Do the tasks that come, one after another. What a Child runs."""
+    global IS_CHILD
+    IS_CHILD = True
     root, script, lifeline = sys.argv[1:]
     sys.argv[:] = [os.path.join(root, script)]
     tasks_in, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

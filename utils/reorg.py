@@ -19,7 +19,14 @@ from itertools import islice
 from pathlib import Path
 
 from utils.cli import say
-from utils.clip import AVA_DURATION, AVA_TIME_END, clip_name, parse_clip_name
+from utils.clip import (
+    AVA_DURATION,
+    AVA_TIME_END,
+    FINE_FORMAT,
+    TRIM_FORMAT,
+    clip_name,
+    parse_clip_name,
+)
 from utils.errors import is_disk_full
 from utils.files import copy_new, move_across, move_new, publish_new, set_aside
 from utils.machines import TEMP_FOLDER
@@ -27,10 +34,9 @@ from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
 from utils.text import escape_name, printable
-from utils.video.checks import check_complete, decode_whole
+from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import Ffmpeg
-from utils.video.probe import DURATION_TOLERANCE, BadClip, probe
-from utils.video.rewrap import check_same_pictures, rewrap, rewrap_problem
+from utils.video.whole import TOLERANCE, BadClip, read_video
 
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
@@ -185,7 +191,8 @@ def canonical_name(stem: str) -> str | None:
     youtube_id, start, end = parsed
     if end is not None and end <= start:
         return None
-    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end)
+    trim_format = FINE_FORMAT if "." in stem else TRIM_FORMAT
+    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end, trim_format)
 
 
 def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:
@@ -213,18 +220,15 @@ def judge(found: Found, whole: bool = True) -> Quality:
         return Quality("the file is empty")
     path = Path(found.path)
     try:
-        if not found.is_mp4 and (problem := rewrap_problem(path)):
+        video = read_video(path, "all" if whole else "packets")
+        if not found.is_mp4 and (problem := rewrap_problem(video)):
             return Quality(problem)
-        seen = probe(path)
-        named, duration = _named_duration(path.stem), seen.end - seen.start
+        named, duration = _named_duration(path.stem), video.end - video.first
         if named and duration > named + LONGER:
             return Quality(f"lasts {duration:.2f} s; a clip of this name lasts {named:g} s")
-        if whole:
-            check_complete(seen)
-            decode_whole(path)
     except BadClip as error:
         return Quality(error.message)
-    return Quality(duration=duration, pixels=seen.width * seen.height)
+    return Quality(duration=duration, pixels=video.width * video.height)
 
 
 def _named_duration(stem: str) -> float:
@@ -242,7 +246,7 @@ def best_of(files: Sequence[Found], worth: dict[str, Quality], there: Found | No
     that differ by less than 0.1 s are equal.
     """
     longest = max(worth[found.path].duration for found in files)
-    best = [f for f in files if worth[f.path].duration >= longest - DURATION_TOLERANCE]
+    best = [f for f in files if worth[f.path].duration >= longest - TOLERANCE]
     largest = max(worth[found.path].pixels for found in best)
     best = [found for found in best if worth[found.path].pixels == largest]
     if there in best:
@@ -257,7 +261,7 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
     mine, its = worth[found.path], worth[chosen.path]
     if mine.problem:
         return mine.problem
-    if mine.duration < its.duration - DURATION_TOLERANCE:
+    if mine.duration < its.duration - TOLERANCE:
         return f"shorter: {mine.duration:.2f} s, not {its.duration:.2f} s"
     if mine.pixels < its.pixels:
         return "a smaller video"

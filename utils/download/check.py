@@ -46,9 +46,9 @@ from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
 from utils.files import free_bytes, names_in, set_aside
-from utils.lists.fetching import with_slash
-from utils.lists.official import DEEPMIND, OfficialList
+from utils.lists.official import DEEPMIND, with_slash
 from utils.lists.reading import ClipLists, find_lists
+from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import Workers
@@ -56,9 +56,9 @@ from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
 from utils.text import hide_secrets
-from utils.video.checks import check_clip, check_complete, check_length, decode_whole
-from utils.video.ffmpeg import Encode, cut_command, find_ffmpeg, last_line, require_encoder
-from utils.video.probe import BadClip
+from utils.video.cut import cut_video
+from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
+from utils.video.whole import BadClip, decode_whole, read_video
 from utils.web import Web, WebError
 
 OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note stops nothing, but should be known
@@ -267,7 +267,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
     """The official lists: one HEAD request, through each proxy."""
-    url = with_slash(args.lists_base or DEEPMIND) + OfficialList("400", "val").archive
+    url = with_slash(args.lists_base or DEEPMIND) + ALL_LISTS[0].archive
     yield from _heads("lists", url, args, "try again, or use --lists_base")
 
 
@@ -380,11 +380,8 @@ def _cut_section(
             parts, _ = fetch_fragments(
                 attempt, streams, Clip("section", "", 0.0, SECONDS), deadline
             )
-        argv = cut_command(options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
-        done = attempt.run(argv, options.timeout)
-        if done.returncode != 0:
-            raise BadClip("network", last_line(done) or "ffmpeg failed")
-        check_clip(target, SECONDS, wants_audio=False)
+        run = functools.partial(attempt.run, limit=options.timeout)
+        cut_video(run, options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
     except (BadClip, OSError) as error:
         return "section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}"
     seconds = time.monotonic() - started
@@ -453,10 +450,12 @@ def verify_clip(out: Path, timeout: float, task: tuple[Clip, bool]) -> Verified:
     """The worker: decode one clip. `task`: a clip, and whether the report knows it as short."""
     clip, is_short = task
     try:
-        found = decode_whole(out / f"{clip.name}.mp4", timeout)
-        check_complete(found)
-        if not is_short:
-            check_length(found, clip_window(clip)[1])
+        path = out / f"{clip.name}.mp4"
+        video = read_video(path)
+        decode_whole(path, timeout)
+        wanted = clip_window(clip)[1]
+        if not is_short and not video.covers(wanted):
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
     except BadClip as error:
         return Verified(clip, error)
     return Verified(clip)

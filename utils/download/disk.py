@@ -7,24 +7,19 @@ nearly every key frame of AVA-Kinetics lies in its video's Kinetics-700 clip.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from utils.clip import Clip, clip_window
+from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.common import FetchOptions, Run
-from utils.download.taking import Taken, cut_from, result_of, take_linked
+from utils.download.taking import Taken, cut_from, examine, result_of, take_linked
 from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.video.mp4_length import measure_clip
-from utils.video.probe import DURATION_TOLERANCE, BadClip
+from utils.video.whole import TOLERANCE, BadClip, read_apart
 
 NAME = "clips"  # in the report
-CLIP_FILE = re.compile(
-    r"([A-Za-z0-9_-]{11})_(\d{1,9}(?:\.\d{1,3})?)(?:_(\d{1,9}(?:\.\d{1,3})?))?\.mp4", re.ASCII
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +47,19 @@ class DiskIndex:
         """The clips of a video. Names are read here, for most are never looked at."""
         clips = []
         for folder, file in self.videos.get(youtube_id, []):
-            if found := CLIP_FILE.fullmatch(file):
-                end = None if found[3] is None else float(found[3])
-                clips.append(DiskClip(folder, file, float(found[2]), end))
+            if found := parse_clip_name(file.removesuffix(".mp4")):
+                clips.append(DiskClip(folder, file, *found[1:]))
         return clips
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where a clip lies in one on disk: `start` in that, both in seconds."""
+    """Where a clip lies in one on disk: `start` in that, in seconds, as `held_end`, its end."""
 
     held: DiskClip
     start: float
     duration: float
+    held_end: float
     is_whole: bool
 
 
@@ -136,10 +131,10 @@ def _link(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -
 
     Except where the folder's own report says why: then it is all that there ever was.
     """
-    length = measure_clip(options.ffmpeg, same.path, options.timeout)
-    if not length.covers(clip_window(clip)[1]) and (clip.is_ava or clip.name not in index.shorts):
-        raise BadClip("truncated", f"{length.seconds:.2f} s long")
-    return take_linked(clip, same.path, options)
+    taken = examine(clip, same.path, options)
+    if taken.reason and (clip.is_ava or clip.name not in index.shorts):
+        raise BadClip("truncated", f"{taken.seconds:.2f} s long")
+    return take_linked(clip, same.path, taken, options)
 
 
 def find_parts(
@@ -164,23 +159,24 @@ def find_parts(
         if not by_name and not (allow_partial and clip.is_ava):
             continue
         try:
-            length = measure_clip(options.ffmpeg, each.path, options.timeout)
+            video = read_apart(each.path)
         except (BadClip, OSError) as error:
             problems.append(f"{each.path}: {error}")
             continue
-        if by_name and length.covers(end - each.start):
-            whole.append(Part(each, start - each.start, duration, True))
+        if by_name and video.covers(end - each.start):
+            whole.append(Part(each, start - each.start, duration, video.end, True))
             continue
-        problems.append(f"{each.path}: {length.seconds:.2f} s long")
-        begin, stop = max(start, each.start), min(end, each.end, each.start + length.seconds)
+        problems.append(f"{each.path}: {video.end:.2f} s long")
+        begin, stop = max(start, each.start), min(end, each.end, each.start + video.end)
         # The key frame itself has to be in it, with some frames' time to spare.
-        if allow_partial and clip.is_ava and begin <= clip.time_start <= stop - DURATION_TOLERANCE:
-            partly.append(Part(each, begin - each.start, stop - begin, False))
+        if allow_partial and clip.is_ava and begin <= clip.time_start <= stop - TOLERANCE:
+            partly.append(Part(each, begin - each.start, stop - begin, video.end, False))
     return whole or sorted(partly, key=lambda part: -part.duration)
 
 
 def _cut(clip: Clip, part: Part, options: FetchOptions) -> Taken:
-    size = cut_from(clip, part.held.path, part.start, part.duration, options)
+    held = part.held.path
+    size = cut_from(clip, held, part.start, part.duration, part.held_end, options)
     return Taken("" if part.is_whole else "short", size)
 
 

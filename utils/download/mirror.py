@@ -22,9 +22,8 @@ from utils.download.common import FetchOptions, Run
 from utils.download.mirror_cluster import read_on_cluster
 from utils.download.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
 from utils.errors import UserError
-from utils.lists.fetching import fetch_lists, labels_of, with_slash
-from utils.lists.official import CVDF, OfficialList
-from utils.lists.reading import list_rows
+from utils.lists.official import CVDF, fetch_lists, official_clips, with_slash
+from utils.lists.versions import OfficialList
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import Result
@@ -136,12 +135,9 @@ def listed_clips(
         fetch_lists([(listed, mirror.lists_folder)], mirror.lists, tell)
     ids = {key[0] for key in wanted}
     by_label: dict[str, set[Key]] = {}
-    for youtube_id, start, end, label in list_rows(path):
-        if youtube_id in ids:
-            with suppress(ValueError):
-                key = (youtube_id, int(float(start)), int(float(end)))
-                if key in wanted:
-                    by_label.setdefault(label, set()).add(key)
+    for clip in official_clips(listed, mirror.lists_folder):
+        if clip.youtube_id in ids and (key := key_of(clip)) in wanted:
+            by_label.setdefault(clip.label, set()).add(key)
     return by_label
 
 
@@ -175,7 +171,8 @@ def class_archives(
                 url
             )
         return classes
-    labels = labels_of(listed, folder)
+    # CVDF numbers its archives by the sorted labels.
+    labels = sorted({clip.label for clip in official_clips(listed, folder)} - {""})
     for url, name in zip(urls, names, strict=True):
         number = re.search(r"_(\d+)\.(?:tar\.gz|tgz|tar)$", name)
         if number is None or not 1 <= int(number[1]) <= len(labels):

@@ -14,8 +14,7 @@ from utils.cluster import add_cluster_options
 from utils.download.chain import parse_sources
 from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, is_youtube
 from utils.download.youtube_extract import split_words
-from utils.lists.fetching import ListServers, add_input_csv, add_lists_base, add_trim_format
-from utils.lists.official import CVDF
+from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 
@@ -66,7 +65,34 @@ def add_list_options(parser: argparse.ArgumentParser, fetches: bool = True) -> N
         help="process part I of N, by a hash of the video ID: for several machines that share the"
         " work (default: 1/1)",
     )
+    if fetches:  # make_report.py has another --sample
+        add_draw_options(group)
     add_trim_format(group)
+
+
+def add_draw_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--sample",
+        dest="draw_sample",
+        type=positive_int,
+        metavar="N",
+        help="keep N clips at random, the same for everybody with the same --seed (default: all)",
+    )
+    group.add_argument(
+        "--per_class",
+        dest="draw_per_class",
+        type=positive_int,
+        metavar="N",
+        help="keep at most N clips per label, at random (default: all)",
+    )
+    group.add_argument(
+        "--seed",
+        dest="draw_seed",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="seed of --sample and --per_class",
+    )
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,9 @@ from utils.download.common import Run, is_gone
 from utils.download.options import videos_per_hour, youtube_name
 from utils.errors import UserError
 from utils.files import free_bytes, names_in
-from utils.lists.reading import ClipLists, Selection, find_lists, read_lists, same_split
+from utils.lists.official import form_of
+from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
+from utils.lists.versions import same_split
 from utils.machines import TEMP_FOLDER
 from utils.process import stop_run
 from utils.report import (
@@ -63,7 +65,9 @@ class Plan:
     skipped: int  # unavailable clips that are not retried
 
 
-def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
+def read_wanted(
+    paths: Sequence[Path], args: argparse.Namespace, every_row: bool = False
+) -> ClipLists:
     """Read the clips that lists and options request. Raises UserError if there are none."""
     args.lists = find_lists(paths)
     selection = Selection(
@@ -71,8 +75,12 @@ def read_wanted(paths: Sequence[Path], args: argparse.Namespace) -> ClipLists:
         splits=frozenset(same_split(split) for split in args.split),
         shard=args.shard,
         limit=args.limit,
+        sample=getattr(args, "draw_sample", None),
+        per_class=getattr(args, "draw_per_class", None),
+        seed=getattr(args, "draw_seed", 0),
     )
-    lists = read_lists(args.lists, selection, args.trim_format, None if args.quiet else say)
+    tell = None if args.quiet else say
+    lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form_of(args))
     if lists.rows == 0:
         raise UserError(f"no rows in {', '.join(map(str, args.lists))}: nothing to download")
     if not lists.is_cut_short:
@@ -127,6 +135,7 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
     say_statement(
         [
             ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
+            *(("", form) for form in lists.forms()),
             ("clips", f"{len(lists.clips):,} requested"),
             ("", f"{plural(repeats, 'duplicate row')} ignored" * bool(repeats)),
             ("", f"{plural(lists.not_wanted, 'row')} not selected" * bool(lists.not_wanted)),

@@ -5,6 +5,7 @@ Between the sources `disk_clips` and `mirror` and the output folder. `mp4` measu
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -19,10 +20,9 @@ from utils.files import disk_is_full, publish, replace_file, sync_folder
 from utils.packages import UNEXPECTED, describe
 from utils.process import run_child
 from utils.report import Result
-from utils.video.checks import check_clip
-from utils.video.ffmpeg import Input, cut_command, file_url, last_line, read_source
-from utils.video.mp4_length import measure_clip
-from utils.video.probe import DURATION_TOLERANCE, BadClip
+from utils.video.cut import cut_video
+from utils.video.ffmpeg import Input, file_url
+from utils.video.whole import BadClip, check_clip
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,17 @@ class Taken:
 
 def examine(clip: Clip, path: Path, options: FetchOptions) -> Taken:
     """Whether the file `path` can be the clip as it is; raises BadClip if not."""
-    length = measure_clip(options.ffmpeg, path, options.timeout)
-    if length.seconds < DURATION_TOLERANCE:
-        raise BadClip("truncated", f"{length.seconds:.2f} s long")
-    reason = "" if length.covers(clip_window(clip)[1]) else "short"
-    return Taken(reason, path.stat().st_size, length.seconds)
+    wanted = clip_window(clip)[1]
+    video = check_clip(path, wanted)
+    reason = "" if video.covers(wanted) else "short"
+    return Taken(reason, path.stat().st_size, video.end)
 
 
-def take_linked(clip: Clip, path: Path, options: FetchOptions) -> Taken:
+def take_linked(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
     """Make the clip of `path`, which stays: a hard link, or a copy across file systems.
 
     Or anew, where the encoding options ask for that. Raises BadClip, OSError.
     """
-    taken = examine(clip, path, options)
     if options.encode.changes_clips:
         return encode_anew(clip, path, taken, options)
     _link(path, options.out / f"{clip.name}.mp4", options.workspace)
@@ -60,7 +58,7 @@ def encode_anew(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> 
 
     Raises BadClip, OSError, Stopped.
     """
-    return replace(taken, size=cut_from(clip, path, 0.0, taken.seconds, options))
+    return replace(taken, size=cut_from(clip, path, 0.0, taken.seconds, taken.seconds, options))
 
 
 def _link(source: Path, final: Path, workspace: Path) -> None:
@@ -79,21 +77,30 @@ def _link(source: Path, final: Path, workspace: Path) -> None:
     sync_folder(final.parent)
 
 
-def cut_from(clip: Clip, source: Path, start: float, duration: float, options: FetchOptions) -> int:
+def cut_from(
+    clip: Clip,
+    source: Path,
+    start: float,
+    duration: float,
+    source_end: float,
+    options: FetchOptions,
+) -> int:
     """Cut the clip from a file on disk, at `start` for `duration` seconds; its size in bytes.
 
     Raises BadClip, OSError, Stopped.
     """
     target = options.workspace / f"{clip.name}.cut.mp4"
     try:
-        given = Input(file_url(source), {"protocol_whitelist": "file"})
-        argv = cut_command(options.ffmpeg, [given], start, duration, options.encode, target)
-        done = run_child(argv, timeout=options.timeout)
-        if done.timed_out:
-            raise BadClip("timeout", f"cutting took longer than {options.timeout:.0f} s")
-        if done.returncode != 0:
-            raise BadClip("undecodable", last_line(done) or "ffmpeg failed")
-        check_clip(target, duration, options.encode.audio and read_source(done.stderr).has_audio)
+        cut_video(
+            functools.partial(run_child, timeout=options.timeout),
+            options.ffmpeg,
+            [Input(file_url(source))],
+            start,
+            duration,
+            options.encode,
+            target,
+            known_end=source_end,
+        )
         size = target.stat().st_size
         publish(target, options.out / f"{clip.name}.mp4")
         return size

@@ -13,8 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from utils.clip import Clip, parse_clip_name
-from utils.lists.fetching import ListServers
-from utils.lists.official import CVDF, LISTS_FOLDER
+from utils.lists.official import CVDF, LISTS_FOLDER, ListServers
 from utils.report import Result
 from utils.tar import Member
 from utils.web import Web
@@ -136,7 +135,9 @@ def member_key(name: str) -> Key | None:
     if not base.endswith(".mp4"):
         return None
     found = parse_clip_name(base[:-4])
-    return None if found is None or found[2] is None else (found[0], found[1], found[2])
+    if found is None or found[2] is None:
+        return None
+    return key_of(Clip("", found[0], found[1], found[2]))
 
 
 def oddity(member: Member) -> str:

@@ -29,9 +29,9 @@ from utils.download.youtube_texts import (
 )
 from utils.files import disk_is_full, publish
 from utils.process import Finished
-from utils.video.checks import check_clip
-from utils.video.ffmpeg import Input, complaints, cut_command, file_url, last_line, read_source
-from utils.video.probe import DURATION_TOLERANCE, BadClip, measure_ends
+from utils.video.cut import CutFailed, cut_video
+from utils.video.ffmpeg import Input, complaints, file_url
+from utils.video.whole import TOLERANCE, BadClip, read_apart
 from utils.web import Web, WebError
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ HEAD_BOXES = (b"ftyp", b"moov", b"free")
 # Around a window: an edit list may move the frames off the index, and pictures of an open group are
 # shown before the key frame that their fragment begins with. A few frames either way.
 MARGIN = 0.3  # seconds
-LOCAL_FILE = {"protocol_whitelist": "file"}
 # Fragments keep the video's times: without the second ffmpeg would count from the first one's.
-FRAGMENT_OPTIONS = {**LOCAL_FILE, "seek_timestamp": "1"}
+FRAGMENT_OPTIONS = {"seek_timestamp": "1"}
 
 
 class Cut(NamedTuple):
@@ -193,7 +192,7 @@ def _cut_sections(
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
-                cut = cut_clip(attempt, clip, parts or inputs, left, told_end=end, claimed=claimed)
+                cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
                 yield clip, cut
             except FetchError as error:
                 yield clip, error
@@ -285,16 +284,14 @@ def _cut_whole(attempt: Attempt, clips: Sequence[Clip]) -> Iterator[tuple[Clip, 
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
     whole = files[0]
     try:
-        ends = measure_ends(options.ffmpeg, whole, timeout=attempt.time_left())
+        video = read_apart(whole)
     except BadClip as error:
         raise FetchError(error.reason, f"the whole video: {error.message}") from error
-    # Of a file that came in part, a clip behind its end is not one behind the video's.
-    claimed = ends.promised if ends.breaks_off else None
-    source = Input(file_url(whole), LOCAL_FILE)
+    source = Input(file_url(whole))
     for clip in clips:
         try:
             limit = attempt.time_left()
-            yield clip, cut_clip(attempt, clip, [source], limit, end=ends.picture, claimed=claimed)
+            yield clip, cut_clip(attempt, clip, [source], limit, known_end=video.end)
         except FetchError as error:
             yield clip, error
     whole.unlink(missing_ok=True)
@@ -309,51 +306,37 @@ def cut_clip(
     inputs: Sequence[Input],
     limit: float,
     *,
-    end: float | None = None,
-    told_end: float | None = None,
+    known_end: float | None = None,
     claimed: float | None = None,
 ) -> Cut:
-    """Cut a clip, in `limit` seconds at the most, check it, and give it its name.
+    """Cut a clip, in `limit` seconds at the most, and give it its name.
 
-    end: where the picture ends, if it was measured; told_end: by the file's index, where the
-    inputs are parts of it. claimed: where the site says that it does, or the header of a file
-    that ends long before it. Raises FetchError, OSError.
+    known_end: where the video ends, by its packets or by its index. claimed: where the site says
+    that it does. Raises FetchError, OSError.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}.mp4"
     start, wanted = clip_window(clip)
-    if end is not None and end - start < DURATION_TOLERANCE:
-        raise _past_end(start, end, claimed)
-    if end is not None and claimed is not None and end < start + wanted - DURATION_TOLERANCE:
-        raise FetchError("truncated", f"{end:.2f} s came of a video of {claimed:.2f} s")
-    argv = cut_command(options.ffmpeg, inputs, start, wanted, options.encode, target)
-    done = attempt.run(argv, limit)
-    if done.timed_out:
-        raise FetchError("timeout", f"cutting took longer than {limit:.0f} s")
-    source = read_source(done.stderr)
-    known_end = next((each for each in (end, told_end) if each is not None), source.duration)
-    expected = wanted if known_end is None else min(wanted, known_end - start)
-    if expected < DURATION_TOLERANCE:
-        raise _past_end(start, known_end, claimed)
-    if done.returncode != 0:
-        raise FetchError(_reason_of(done, options), last_line(done) or "ffmpeg failed")
+
+    def run(argv: Sequence[str]) -> Finished:
+        return attempt.run(argv, limit)
+
+    window = start, wanted, options.encode, target
     try:
-        check_clip(target, expected, options.encode.audio and source.has_audio)
+        has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
+    except CutFailed as error:
+        if error.done.timed_out:
+            raise FetchError("timeout", f"cutting took longer than {limit:.0f} s") from error
+        raise FetchError(_reason_of(error.done, options), error.message) from error
     except BadClip as error:
-        reason = "disk_full" if disk_is_full(options.out) else error.reason
+        reason = error.reason
+        if reason == "past_end" and claimed is not None and start <= claimed - 1:
+            reason = "truncated"  # for good only if both the file and the site say so
+        reason = "disk_full" if disk_is_full(options.out) else reason
         raise FetchError(reason, error.message) from error
     size = target.stat().st_size
     publish(target, options.out / target.name)
-    return Cut(size, is_short=expected < wanted - DURATION_TOLERANCE)
-
-
-def _past_end(start: float, end: float | None, claimed: float | None) -> FetchError:
-    """The clip lies behind the video's end, as far as the file tells.
-
-    For good only if both the file and the site say so: one of them may be wrong.
-    """
-    agreed = claimed is None or start > claimed - 1
-    return FetchError("past_end" if agreed else "truncated", f"the video ends at {end:.2f} s")
+    return Cut(size, is_short=has < wanted - TOLERANCE)
 
 
 def _reason_of(done: Finished, options: FetchOptions) -> str:

@@ -1,104 +1,412 @@
-"""The official lists: which there are, under which names, and which of them are wanted.
+"""Which official lists and annotations are requested, and those that are not there, fetched.
 
-Before `lists/fetching`, which gets those that are not there.
+They come from DeepMind's or CVDF's servers. A list gets its name only whole, and only if it reads
+as the list that it should be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import argparse
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from utils.cli import Tell
+from utils.clip import ID_PATTERN, Clip, parse_clip_name, trim_format
+from utils.errors import UserError
+from utils.files import make_folder, publish
+from utils.lists.forms import ROLES, open_list, read_time
+from utils.lists.reading import clips_in, lists_in
+from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
+from utils.machines import run_folder
+from utils.process import sleep
+from utils.report import format_time
+from utils.tar import BadTar, TarStream
+from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
 LISTS_FOLDER = Path("kinetics_csv")
 AVA_ARCHIVE = "ava_kinetics_v1_0.tar.gz"
-UNFINISHED = ".unfinished"
-
-# The rows of each list: val and test as counted, train as the papers and mirrors give it.
-ROWS = {
-    ("400", "train"): 246_534,
-    ("400", "val"): 19_906,
-    ("400", "test"): 38_685,
-    ("600", "train"): 392_622,
-    ("600", "val"): 30_000,
-    ("600", "test"): 72_924,
-    ("700", "train"): 545_317,
-    ("700", "val"): 35_000,
-    ("700", "test"): 70_000,
-    ("700_2020", "train"): 545_793,
-    ("700_2020", "val"): 34_198,
-    ("700_2020", "test"): 67_767,
-}
 # A part of the known rows by which a list may differ: mirrors leave out what is gone. The known
 # train lists differ between servers by a tenth.
 MAY_DIFFER = {"train": 0.25, "val": 0.1, "test": 0.1}
+LIST_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+LARGEST_FILE = 512 * 2**20  # bytes of one file in an archive; the largest is AVA's train, 60 MB
 
 
-@dataclass(frozen=True)
-class OfficialList:
-    """One of the twelve lists. `split` is train, val or test."""
+def needed_lists(given: Sequence[Path]) -> tuple[list[Path], list[tuple[OfficialList, Path]]]:
+    """The paths that `given` names, and the official lists to fetch before, with their folders.
 
-    dataset: str  # 400, 600, 700 or 700_2020
-    split: str
-
-    @property
-    def name(self) -> str:
-        return f"kinetics-{self.dataset}_{self.split}"
-
-    @property
-    def archive(self) -> str:
-        """DeepMind's archive that holds it."""
-        return f"kinetics{self.dataset}.tar.gz"
-
-    @property
-    def file(self) -> str | None:
-        """CVDF's file of it; there is none of Kinetics-700."""
-        # K600's train.csv and val.csv there are incomplete.
-        suffix = "txt" if self.dataset == "600" and self.split != "test" else "csv"
-        return (
-            None if self.dataset == "700" else f"{self.dataset}/annotations/{self.split}.{suffix}"
-        )
-
-    def path(self, folder: Path) -> Path:
-        return folder / f"{self.name}.csv"
-
-
-ALL_LISTS = tuple(OfficialList(dataset, split) for dataset, split in ROWS)
-BY_NAME = {each.name: each for each in ALL_LISTS}
-
-
-@dataclass(frozen=True)
-class Needed:
-    """What --input_csv asks for: the paths to read, and the lists to fetch first."""
-
-    paths: tuple[Path, ...]
-    missing: tuple[tuple[OfficialList, Path], ...]  # with the folder that each goes to
-    whole: tuple[Path, ...]  # folders that get all lists
-
-
-def needed_lists(given: Sequence[Path]) -> Needed:
-    """Which lists have to be fetched before `given` can be read.
-
-    A name of an official list, with or without folder and .csv, stands for that list; an empty
-    kinetics_csv/ for all of them.
+    A name of an official list, with or without folder and .csv, stands for that list; the folder
+    kinetics_csv/ for the twelve, unless somebody's own lists lie there.
     """
     paths: list[Path] = []
-    missing: list[tuple[OfficialList, Path]] = []
-    whole: list[Path] = []
+    wanted: list[tuple[OfficialList, Path]] = []
     for path in given:
+        name = path.name.removesuffix(".gz").removesuffix(".csv")
         if path.name == LISTS_FOLDER.name and (path.is_dir() or not path.exists()):
-            if (path / UNFINISHED).exists() or not any(path.glob("*.csv")):
-                missing += [(each, path) for each in ALL_LISTS if not each.path(path).exists()]
-                whole.append(path)
+            there = [
+                each for each in (lists_in(path) if path.is_dir() else ()) if each.suffix == ".csv"
+            ]
+            if any(each.stem not in BY_NAME for each in there):
+                paths += there
+            else:
+                wanted += [(each, path) for each in ALL_LISTS]
+                paths += [each.path(path) for each in ALL_LISTS]
+        elif name in BY_NAME and not path.exists():
+            folder = LISTS_FOLDER if path.parent == Path(".") else path.parent
+            wanted.append((BY_NAME[name], folder))
+            paths.append(BY_NAME[name].path(folder))
+        else:
             paths.append(path)
-            continue
-        wanted = BY_NAME.get(path.name.removesuffix(".csv"))
-        if wanted is None or path.exists():
-            paths.append(path)
-            continue
-        folder = LISTS_FOLDER if path.parent == Path(".") else path.parent
-        paths.append(wanted.path(folder))
-        if not wanted.path(folder).exists():
-            missing.append((wanted, folder))
-    return Needed(tuple(paths), tuple(dict.fromkeys(missing)), tuple(whole))
+    missing = [(each, folder) for each, folder in wanted if not each.path(folder).exists()]
+    return paths, list(dict.fromkeys(missing))
+
+
+def lists_at_hand(
+    given: Sequence[Path], servers: ListServers, dry_run: bool, tell: Tell
+) -> Sequence[Path] | None:
+    """The paths of the lists that `given` names; official ones that are not there are fetched.
+
+    None where a dry run would have to fetch some. Raises UserError, Stopped.
+    """
+    paths, missing = needed_lists(given)
+    if missing and dry_run:
+        for each, folder in missing:
+            tell(f"would fetch the list {each.name} into {folder}")
+        return None
+    fetch_lists(missing, servers, tell)
+    return paths
+
+
+@dataclass(frozen=True)
+class ListServers:
+    """Where lists come from; `base` stands for both official servers."""
+
+    web: Web
+    base: str | None = None
+    down: dict[str, WebError] = field(default_factory=dict)  # servers that could not be reached
+
+    @contextmanager
+    def reaching(self, url: str) -> Iterator[None]:
+        """Asks a server that is down only once in a run. Raises WebError."""
+        host = urlsplit(url).netloc
+        if host in self.down:
+            raise self.down[host]
+        try:
+            yield
+        except WebError as error:
+            if not error.for_good:
+                self.down[host] = error
+            raise
+
+    @property
+    def deepmind(self) -> str:
+        return with_slash(self.base or DEEPMIND)
+
+    @property
+    def cvdf(self) -> str:
+        return with_slash(self.base or CVDF)
+
+
+def with_slash(base: str) -> str:
+    return base if base.endswith("/") else base + "/"
+
+
+def fetch_lists(
+    missing: Iterable[tuple[OfficialList, Path]], servers: ListServers, tell: Callable[[str], None]
+) -> None:
+    """Fetch lists into their folders. Raises UserError that says what to fetch by hand, Stopped."""
+    by_archive: dict[tuple[str, Path], list[OfficialList]] = {}
+    for each, folder in missing:
+        by_archive.setdefault((each.archive, folder), []).append(each)
+    for (_, folder), lists in by_archive.items():
+        tell(f"fetching {', '.join(each.name for each in lists)} into {folder}")
+        make_folder(folder)
+        with run_folder(folder) as workspace:
+            problems = _from_archive(lists, servers, folder, workspace)
+            left = [each for each in lists if each.name in problems]
+            for each in left:
+                _from_cvdf(each, servers, folder, workspace, problems[each.name])
+
+
+def _from_archive(
+    lists: Sequence[OfficialList], servers: ListServers, folder: Path, workspace: Path
+) -> dict[str, str]:
+    """Take lists from DeepMind's archive; the names of those that did not come, with the reason."""
+    url = servers.deepmind + lists[0].archive
+    wanted = {each.split: each for each in lists}
+
+    def target(name: str) -> Path | None:
+        found = re.fullmatch(r"(?:.*[_-])?(train|val|validate|validation|test)\.csv", name)
+        split = found[1] if found else ""
+        split = "val" if split.startswith("val") else split
+        return workspace / f"raw_{split}.csv" if split in wanted else None
+
+    problems = {each.name: f"{url} does not hold it" for each in lists}
+    try:
+        with servers.reaching(url):
+            take_files(servers.web, url, target)
+    except WebError as error:
+        problems = {each.name: f"{url}: {error}" for each in lists}
+    for each in lists:
+        raw = workspace / f"raw_{each.split}.csv"
+        if raw.exists():
+            problem = _publish_list(each, _csv_clips(raw), folder, workspace)
+            if problem:
+                problems[each.name] = f"{url}: {problem}"
+            else:
+                del problems[each.name]
+    return problems
+
+
+def _from_cvdf(
+    wanted: OfficialList, servers: ListServers, folder: Path, workspace: Path, problem: str
+) -> None:
+    if wanted.file is not None:
+        url = servers.cvdf + wanted.file
+        try:
+            with servers.reaching(url):
+                text = servers.web.text(url)
+            raw = workspace / "raw.csv"
+            raw.write_text(text, encoding="utf-8")
+            is_text = wanted.file.endswith(".txt")
+            clips = _txt_clips(text, wanted.split) if is_text else _csv_clips(raw)
+            refused = _publish_list(wanted, clips, folder, workspace)
+            if not refused:
+                return
+            problem += f"; {url}: {refused}"
+        except WebError as error:
+            problem += f"; {url}: {error}"
+    raise UserError(
+        f"the list {wanted.name} could not be fetched ({problem}): fetch"
+        f" {servers.deepmind}{wanted.archive} by hand, and put its {wanted.split} .csv at"
+        f" {wanted.path(folder)}"
+    )
+
+
+def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
+    """Write members of an archive to the paths that `target` gives for their base names.
+
+    Only regular ones, each whole. Raises WebError, Stopped.
+    """
+    stoppable(lambda: _take_files(web, url, target))
+
+
+def _take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
+    for wait in waits(LIST_TRIES):
+        try:
+            with web.open(url) as download:
+                tar = TarStream(download.read)
+                for member in tar.members():
+                    path = target(member.name.rsplit("/", 1)[-1])
+                    if path is None or not member.is_file or member.size > LARGEST_FILE:
+                        continue
+                    part = path.with_name(f"{path.name}.part")
+                    with part.open("wb") as file:
+                        tar.copy(file)
+                    part.replace(path)
+            return
+        except BadTar as error:
+            if not error.ends_early:
+                raise WebError(str(error), for_good=True) from error
+            if wait is None:
+                raise WebError(str(error)) from error
+        except WebError as error:
+            if error.for_good or wait is None:
+                raise
+        sleep(wait)
+
+
+def _csv_clips(path: Path) -> Iterator[Clip]:
+    """The clips of a published .csv. Raises UserError."""
+    for _, _, clip in clips_in(path, open_list(path)):
+        if isinstance(clip, Clip):
+            yield clip
+
+
+def _txt_clips(text: str, split: str) -> Iterator[Clip]:
+    """The clips of CVDF's K600 files: a `label:` line, file names below it, a blank line."""
+    label = ""
+    for line in map(str.strip, text.splitlines()):
+        name = line.rsplit("/", 1)[-1].removesuffix(".mp4")
+        parsed = parse_clip_name(name)
+        if parsed is not None and parsed[2] is not None:
+            yield Clip(name, parsed[0], parsed[1], parsed[2], label, split)
+        elif line.endswith(":"):
+            label = line[:-1].strip()
+
+
+def _publish_list(
+    wanted: OfficialList, clips: Iterable[Clip], folder: Path, workspace: Path
+) -> str:
+    """Write a list and give it its name, if it is what it should be; else, why not."""
+    part, count = workspace / wanted.path(folder).name, 0
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(LIST_COLUMNS)
+            for clip in clips:
+                times = format_time(clip.time_start), format_time(clip.time_end)
+                writer.writerow((clip.label, clip.youtube_id, *times, clip.split))
+                count += 1
+    except UserError as error:
+        return str(error)
+    known, may_differ = ROWS[wanted.dataset, wanted.split], MAY_DIFFER[wanted.split]
+    if abs(count - known) > known * may_differ:
+        return f"it has {count:,} rows where {known:,} are known"
+    publish(part, wanted.path(folder))
+    return ""
+
+
+def official_clips(wanted: OfficialList, folder: Path) -> Iterator[Clip]:
+    """The clips of a list on disk, in its order. Raises UserError."""
+    return _csv_clips(wanted.path(folder))
+
+
+AVA_FILES = re.compile(r"(?:kinetics_(?:train|val|test)_v1\.0\.csv|ava_action_list_v2\.2.*\.pbtxt)")
+AVA_SPLITS = ("train", "val", "test")
+
+
+def missing_annotations(folder: Path) -> bool:
+    """Whether a folder has none of the AVA-Kinetics annotations."""
+    return not any((folder / f"kinetics_{split}_v1.0.csv").exists() for split in AVA_SPLITS)
+
+
+def ensure_ava_annotations(
+    folder: Path, lists_base: str | None, tell: Callable[[str], None], web: Web | None = None
+) -> None:
+    """Fetch the AVA-Kinetics annotations and their label map into `folder` if it has none.
+
+    Files that are there are left as they are. Raises UserError that says what to fetch by hand.
+    """
+    if not missing_annotations(folder):
+        return
+    servers = ListServers(web or Web(), lists_base)
+    urls = [servers.deepmind + AVA_ARCHIVE, f"{servers.cvdf}700_2020/annotations/{AVA_ARCHIVE}"]
+    problems = []
+    make_folder(folder)
+    for url in urls:
+        tell(f"fetching the AVA-Kinetics annotations from {url} into {folder}")
+        with run_folder(folder) as workspace:
+            try:
+                take_files(
+                    servers.web,
+                    url,
+                    lambda name: workspace / name if AVA_FILES.fullmatch(name) else None,
+                )
+                problem = _settle_annotations(folder, workspace)
+            except WebError as error:
+                problem = str(error)
+        if not problem:
+            return
+        problems.append(f"{url}: {problem}")
+    raise UserError(
+        f"the AVA-Kinetics annotations could not be fetched ({'; '.join(problems)}): fetch"
+        f" {urls[0]} by hand, and put its kinetics_*_v1.0.csv and .pbtxt files into {folder}"
+    )
+
+
+def _settle_annotations(folder: Path, workspace: Path) -> str:
+    """Give the files that came their names; why not, if they are not what they should be."""
+    came = sorted(path for path in workspace.iterdir() if AVA_FILES.fullmatch(path.name))
+    names = {path.name for path in came}
+    lacking = [s for s in AVA_SPLITS if f"kinetics_{s}_v1.0.csv" not in names]
+    if lacking or not any(name.endswith(".pbtxt") for name in names):
+        return f"the archive lacks {', '.join(lacking) or 'the label map'}"
+    for path in came:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", errors="replace") as file:
+                row = file.readline().rstrip("\r\n").split(",")
+            if len(row) not in (2, 7) or not ID_PATTERN.fullmatch(row[0]):
+                return f"{path.name} does not read as annotations"
+    for path in came:
+        if not (folder / path.name).exists():
+            publish(path, folder / path.name)
+    return ""
+
+
+def add_input_csv(group: argparse._ActionsContainer, fetches: bool = True) -> None:
+    """`--input_csv`, and how lists of other forms are read. fetches: missing official lists are."""
+    group.add_argument(
+        "--input_csv",
+        nargs="+",
+        type=Path,
+        default=[LISTS_FOLDER],
+        metavar="LIST",
+        help="lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such as"
+        f" kinetics-400_val{'; missing ones are downloaded' if fetches else ''} (default: the"
+        " twelve official lists)",
+    )
+    add_form_options(group)
+
+
+def add_form_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--columns",
+        type=named_columns,
+        metavar="ROLE=NAME,...",
+        help="columns of a list that is not recognised, as youtube_id=Clip,time_start=From; numbers"
+        " from 1 if it has no header",
+    )
+    group.add_argument(
+        "--clip_seconds",
+        type=positive_seconds,
+        metavar="N",
+        help="length of the clips of a list that gives only their start",
+    )
+
+
+def add_lists_base(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--lists_base",
+        metavar="URL",
+        help="server of the official lists (default: DeepMind's, then CVDF's)",
+    )
+
+
+def add_trim_format(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--trim_format",
+        type=trim_format,
+        metavar="FORMAT",
+        help="times in file names (default: %%06d, or %%010.3f if two clips of the lists would have"
+        " the same name)",
+    )
+
+
+def form_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How `read_lists` is to read the lists and name their clips, by the options."""
+    return {name: getattr(args, name) for name in ("trim_format", "columns", "clip_seconds")}
+
+
+def form_words(args: argparse.Namespace) -> list[str]:
+    """The same as words of a command line, for one that reads the same lists."""
+    columns = ",".join(f"{role}={name}" for role, name in (args.columns or {}).items())
+    given = {"columns": columns, "clip_seconds": args.clip_seconds, "trim_format": args.trim_format}
+    return [word for name, value in given.items() if value for word in (f"--{name}", f"{value}")]
+
+
+def named_columns(text: str) -> dict[str, str]:
+    """An argparse type: `youtube_id=Clip,time_start=From`."""
+    found = dict(part.partition("=")[::2] for part in text.split(","))
+    wrong = [role for role, name in found.items() if role not in ROLES or not name.strip()]
+    if wrong:
+        raise argparse.ArgumentTypeError(
+            f"{wrong[0]!r} is not ROLE=NAME with a role of {', '.join(ROLES)}"
+        )
+    return {role: name.strip() for role, name in found.items()}
+
+
+def positive_seconds(text: str) -> float:
+    """An argparse type: seconds above 0, up to a day."""
+    seconds = read_time(text)
+    if seconds is None or not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds such as 10")
+    return seconds

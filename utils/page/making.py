@@ -18,9 +18,9 @@ from utils.cli import VERSION, plural, say
 from utils.download.mirror import NAME as MIRROR
 from utils.download.plan import read_wanted
 from utils.errors import UserError
-from utils.lists.official import needed_lists
-from utils.lists.reading import ClipLists, same_split, without_garbage_collection
-from utils.lists.versions import Rows, read_rows
+from utils.lists.official import form_words, needed_lists
+from utils.lists.reading import ClipLists, without_garbage_collection
+from utils.lists.versions import same_split
 from utils.page.content import Content, NextStep, ShownKind, shown_kinds
 from utils.page.counts import NO_LABEL, Counts, count_clips, count_rows, look_at_folder
 from utils.page.distributions import distribute
@@ -44,7 +44,7 @@ def make_page(
         counts = count_all(listed, data, args)
     there = [name for name in data.clips if name in data.sizes]
     looks = probe_clips(data, draw_sample(there, args.sample, args.seed), memory, args)
-    leaking = leaking_videos(listed.rows, data.clips, data.sizes) if listed.leaks else []
+    leaking = leaking_videos(listed.lists, data.clips, data.sizes) if listed.leaks else []
     suspects = in_order([*suspects_of(data, looks), *leaking])
     kinds = shown_kinds(suspects, len(looks), len(there))
     drawn = draw_pictures(data.clips, there, args.pictures, args.seed)
@@ -84,7 +84,7 @@ def labels_of(data: Dataset, drawn: Drawn, kinds: Sequence[ShownKind]) -> dict[s
 def count_all(listed: Listed, data: Dataset, args: argparse.Namespace) -> Counts:
     """The clips, and the rows of the lists, by what has become of them."""
     counts = count_clips(data.clips, data.sizes, data.outcomes.of)
-    rows = wanted_rows(listed.rows, frozenset(map(same_split, args.split)))
+    rows = wanted_rows(listed.lists, frozenset(map(same_split, args.split)))
     count_rows(counts, rows, data.clips, data.sizes, data.outcomes.of)
     return counts
 
@@ -106,28 +106,27 @@ class Listed:
     """What the lists say, read once."""
 
     lists: ClipLists
-    rows: Rows
     leaks: tuple[Leak, ...]
 
 
 def read_listed(args: argparse.Namespace) -> Listed:
     """The wanted clips, and every row. Raises UserError, for a list that is not there too."""
-    needed = needed_lists(args.input_csv)
-    if needed.missing:
-        official, where = needed.missing[0]
+    paths, missing = needed_lists(args.input_csv)
+    if missing:
+        official, where = missing[0]
         raise UserError(
-            f"the list {official.name} is not in {where}: download.py fetches it, or give its path"
+            f"the list {official.name} is not in {where}: download.py fetches it; name the lists of"
+            " your clips with --input_csv"
         )
-    lists = read_wanted(needed.paths, args)
+    lists = read_wanted(paths, args, every_row=True)
     if not lists.clips:
         raise UserError("no clip is left to report on: see --shard, --label, --split")
-    rows = read_rows(args.lists, args.trim_format)
-    name_classes(lists, rows)
+    name_classes(lists)
     if not args.quiet:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
         if lists.refused:
             say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
-    return Listed(lists, rows, find_leaks(rows))
+    return Listed(lists, find_leaks(lists))
 
 
 def look_at(lists: ClipLists, folder: Path, args: argparse.Namespace) -> Dataset:
@@ -187,8 +186,7 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> tuple[Ne
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        if args.trim_format != "%06d":
-            words += ["--trim_format", args.trim_format]
+        words += form_words(args)
         what = f"fetches the {plural(total.to_try, 'clip')} that are still to be had"
         steps.append(NextStep(shlex.join(map(str, words)), what))
     if total.gone and not any(source == MIRROR for source in counts.sources):

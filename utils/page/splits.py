@@ -1,6 +1,6 @@
 """What the lists alone tell: one name a class, parts (version, split), videos in two splits.
 
-Before the look at the folder; `lists/versions` reads the rows and `lists/classes` joins the names.
+`lists/reading` reads the rows and `lists/versions` joins the names.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from utils.clip import Clip
-from utils.lists.classes import join_classes
 from utils.lists.reading import ClipLists
-from utils.lists.versions import ID_LENGTH, Part, Rows, parts_of_videos, shared_videos
+from utils.lists.versions import Part, join_classes, parts_of_videos, shared_videos
 from utils.page.suspects import Suspect
 
 TRAIN = "train"
@@ -36,19 +35,19 @@ def part_name(part: Part) -> str:
     return " ".join(filter(None, part))
 
 
-def name_classes(lists: ClipLists, rows: Rows) -> None:
+def name_classes(lists: ClipLists) -> None:
     """Give every clip the name of its class: the newest version's label, in its spelling."""
-    versions = rows.versions()
-    classes = join_classes(rows.labels_of_versions())
+    versions = lists.versions()
+    classes = join_classes(lists.labels_of_versions())
     spelled = {label: _spelled(classes.number(label), classes.names, label) for label in
-               set(rows.labels)}  # fmt: skip
+               {clip.label for clip in lists.every}}  # fmt: skip
     newest: dict[str, str] = {}
     if len(versions) > 1:
-        age = [versions.index(each.version) for each in rows.lists]
+        age = [versions.index(each.version) for each in lists.files]
         ages: dict[str, int] = {}
-        for name, label, at in zip(rows.names, rows.labels, rows.list_at, strict=True):
-            if label and age[at] >= ages.get(name, 0):
-                ages[name], newest[name] = age[at], label
+        for clip, at in zip(lists.every, lists.file_at, strict=True):
+            if clip.label and age[at] >= ages.get(clip.name, 0):
+                ages[clip.name], newest[clip.name] = age[at], clip.label
     for name, clip in lists.clips.items():
         label = spelled.get(newest.get(name, clip.label), clip.label)
         if label != clip.label:
@@ -59,32 +58,34 @@ def _spelled(number: int | None, names: tuple[str, ...], label: str) -> str:
     return label if number is None or not label else names[number]
 
 
-def wanted_rows(rows: Rows, splits: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+def wanted_rows(lists: ClipLists, splits: frozenset[str]) -> Iterator[tuple[str, str, str]]:
     """(clip, version, split), each once; of chosen splits only, if any were chosen."""
     seen: dict[Part, set[str]] = {}
-    for name, part in zip(rows.names, rows.parts(), strict=True):
+    for clip, part in zip(lists.every, lists.parts(), strict=True):
         if splits and part[1] not in splits:
             continue
         names = seen.setdefault(part, set())
-        if name not in names:
-            names.add(name)
-            yield name, *part
+        if clip.name not in names:
+            names.add(clip.name)
+            yield clip.name, *part
 
 
-def find_leaks(rows: Rows) -> tuple[Leak, ...]:
+def find_leaks(lists: ClipLists) -> tuple[Leak, ...]:
     """Which parts share videos across splits, those with train first, then the most videos."""
     pairs = [
         (one, other, videos)
-        for (one, other), videos in shared_videos(rows).items()
+        for (one, other), videos in shared_videos(lists).items()
         if one[1] and other[1] and one[1] != other[1]
     ]
     pairs.sort(key=lambda pair: (TRAIN not in (pair[0][1], pair[1][1]), -pair[2]))
     return tuple(Leak(part_name(one), part_name(other), n) for one, other, n in pairs)
 
 
-def leaking_videos(rows: Rows, clips: Mapping[str, Clip], there: Container[str]) -> list[Suspect]:
+def leaking_videos(
+    lists: ClipLists, clips: Mapping[str, Clip], there: Container[str]
+) -> list[Suspect]:
     """The videos that stand under two splits, those in train first; each with a clip to look at."""
-    videos, parts = parts_of_videos(rows)
+    videos, parts = parts_of_videos(lists)
     bad: dict[int, tuple[str, float]] = {}
     for bits in set(videos.values()):
         inside = [part for number, part in enumerate(parts) if bits >> number & 1]
@@ -93,7 +94,7 @@ def leaking_videos(rows: Rows, clips: Mapping[str, Clip], there: Container[str])
             bad[bits] = ", ".join(map(part_name, inside)), float(TRAIN in splits)
     if not bad:
         return []
-    shown = {name[:ID_LENGTH]: name for name in clips if name in there}
+    shown = {clip.youtube_id: name for name, clip in clips.items() if name in there}
     return [
         Suspect("two_splits", shown.get(video, ""), video, *bad[bits])
         for video, bits in videos.items()

@@ -20,7 +20,7 @@ from utils.cli import add_num_jobs, existing_folder, plural, say
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
-from utils.lists.fetching import add_trim_format
+from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
 from utils.report import FAILED, MADE_REASONS, WRITTEN
 from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
@@ -53,7 +53,8 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="only the clips of these lists (.csv files, or folders of them)",
     )
-    add_trim_format(group, "how the clips of --only write times in their names")
+    add_form_options(group)
+    add_trim_format(group)
     group.add_argument(
         "--overwrite", action="store_true", help="make anew what is there; each replaced when done"
     )
@@ -91,7 +92,7 @@ def plan_batch(
     clips, twice = find_videos(args.videos_dir, args.output_dir)
     without = 0
     if args.only:
-        names = frozenset(read_lists(find_lists(args.only), trim_format=args.trim_format).clips)
+        names = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)
         without = len(names - {posixpath.basename(clip) for clip in clips})
         only = names if only is None else names & only
     if only is not None:

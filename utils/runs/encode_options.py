@@ -11,7 +11,7 @@ from utils.cli import non_negative_float, positive_int
 from utils.run import Lines
 from utils.runs.batch import frame_rate
 from utils.video.ffmpeg import Encode
-from utils.video.inspect import Video
+from utils.video.whole import Video
 
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
 COPIED_AUDIO = frozenset({"aac", "mp3"})  # what every player takes from an mp4

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip
 
 if TYPE_CHECKING:
     from clipreader.frame_source import FrameSource

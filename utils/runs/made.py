@@ -18,7 +18,7 @@ from utils.packages import describe
 from utils.process import Stopped
 from utils.report import MADE_REASONS, WRITTEN
 from utils.text import printable
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _mmaction2_folder(clip: str) -> str:
     parsed = parse_clip_name(clip)
     if parsed is None or parsed[2] is not None:
         raise UserError(f"{clip} is no AVA-Kinetics clip: give the AVA-Kinetics list, --input_csv")
-    start, end = _clip_seconds(parsed[1])
+    start, end = _clip_seconds(int(parsed[1]))
     return f"{parsed[0]}_{start:06d}_{end:06d}"
 
 

@@ -16,16 +16,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
-from utils.lists.classes import Classes, join_classes, read_classes
-from utils.lists.fetching import ListServers, lists_at_hand
-from utils.lists.official import BY_NAME
-from utils.lists.reading import find_lists, same_split, without_garbage_collection
-from utils.lists.versions import ID_LENGTH, OFFICIAL, ListFile, Part, Rows, read_rows, shared_videos
+from utils.lists.official import ListServers, form_of, lists_at_hand
+from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
+from utils.lists.versions import (
+    BY_NAME,
+    OFFICIAL,
+    Classes,
+    ListFile,
+    Part,
+    join_classes,
+    read_classes,
+    same_split,
+    shared_videos,
+)
 from utils.report import read_licences
 from utils.web import Web
 
@@ -84,7 +93,7 @@ class Candidate:
 
     @property
     def youtube_id(self) -> str:
-        return self.name[:ID_LENGTH]
+        return self.name[:11]
 
 
 @dataclass
@@ -140,8 +149,8 @@ def read_choice(
     holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
     if paths is None or holdout is None:
         return None
-    rows = read_rows(find_lists(paths), args.trim_format)
-    if not len(rows):
+    rows = read_lists(find_lists(paths), every_row=True, **form_of(args))
+    if not rows.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
     labels: dict[str, set[str]] = rows.labels_of_versions()
     if only is not None:
@@ -153,22 +162,20 @@ def read_choice(
     held += _beside(rows, held, tell)
     with without_garbage_collection():
         choice = Choice(
-            _candidates(rows), classes, tuple(rows.versions()), rows.lists, rows.refused
+            _candidates(rows), classes, tuple(rows.versions()), rows.files, rows.refused
         )
-        choice.read = len(rows)
+        choice.read = len(rows.every)
         choice.labels = {version: len(names) for version, names in labels.items()}
         if only is not None:  # the lists give the classes and what is held out
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
             choice.lists = [choice.rows[0].listed]
-            held += [each.path for each in rows.lists if each.split in (VAL, TEST)]
-            rows = Rows()
-        wanted = len(rows)
-        read_rows(held, args.trim_format, rows)
-        for at in range(wanted, len(rows)):
-            rows.splits[at] = rows.splits[at] or HOLDOUT
+            held += [each.path for each in rows.files if each.split in (VAL, TEST)]
+            rows = ClipLists()
+        more = read_lists(held, every_row=True, **form_of(args))
+        more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
+        rows.extend(more)
         choice.shared = shared_videos(rows)
-        named = zip(rows.names, rows.splits, strict=True)
-        held_out = {name[:ID_LENGTH] for name, split in named if split not in ("", TRAIN)}
+        held_out = {clip.youtube_id for clip in rows.every if clip.split not in ("", TRAIN)}
         _number_and_split(choice)
         held_out |= {row.youtube_id for row in choice.rows if row.split != TRAIN}
         for row in choice.rows:
@@ -178,18 +185,18 @@ def read_choice(
     return choice
 
 
-def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:
+def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """The val and test lists of the versions named that lie beside the lists, and are not named."""
-    named = {(each.version, each.split) for each in rows.lists} | set(rows.parts())
+    named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
     known = {os.path.abspath(path) for path in holdout}
     found = []
     for version in rows.versions():
-        folders = {each.path.parent for each in rows.lists if each.version == version}
+        folders = {each.path.parent for each in rows.files if each.version == version}
         for split in (VAL, TEST) if version in OFFICIAL else ():
             name = f"kinetics-{version}_{split}"
             if (version, split) in named or name not in BY_NAME:
                 continue
-            paths = [path for folder in folders if (path := folder / f"{name}.csv").exists()]
+            paths = [path for folder in folders if (path := BY_NAME[name].path(folder)).exists()]
             if not paths and all(Path(each).stem != name for each in known):
                 tell(f"note         {name} is not beside the lists: its videos may be in train;"
                      f" --holdout {name} fetches it")  # fmt: skip
@@ -197,14 +204,10 @@ def _beside(rows: Rows, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     return found
 
 
-def _candidates(rows: Rows) -> list[Candidate]:
-    lists = rows.lists
-    columns = (rows.starts, rows.ends, rows.labels, rows.splits, rows.extras)
+def _candidates(rows: ClipLists) -> list[Candidate]:
     return [
-        Candidate(name, lists[at], line, *values)
-        for name, at, line, *values in zip(
-            rows.names, rows.list_at, rows.lines, *columns, strict=True
-        )
+        Candidate(clip.name, rows.files[at], line, *clip[2:])
+        for clip, at, line in zip(rows.every, rows.file_at, rows.lines, strict=True)
     ]
 
 
@@ -248,24 +251,24 @@ def _one_row_a_clip(choice: Choice) -> None:
         choice.by_name[name] = stays
 
 
-def exclude(choice: Choice, paths: Sequence[Path], trim_format: str, tell: Tell) -> None:
+def exclude(choice: Choice, paths: Sequence[Path], form: Mapping[str, Any], tell: Tell) -> None:
     """Take out the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
     for path in paths:
-        names = _excluded_names(path, trim_format)
+        names = _excluded_names(path, form)
         taken = [row for row in choice.chosen() if row.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED
         tell(f"excluded     {plural(len(taken), 'clip')} of the {len(names):,} in {path}")
 
 
-def _excluded_names(path: Path, trim_format: str) -> set[str]:
+def _excluded_names(path: Path, form: Mapping[str, Any]) -> set[str]:
     with telling(path), open_text(path) as file:
         rows = csv.reader(bounded_lines(file))
         header = next(rows, [])
         if "clip" in header:
             at = header.index("clip")
             return {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
-    return set(read_rows([path], trim_format).names)
+    return set(read_lists([path], **form).clips)
 
 
 def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:

@@ -20,9 +20,7 @@ from utils.process import sleep
 from utils.report import ReportFile, read_report
 from utils.run import Progress
 from utils.training.choosing import Candidate, Choice, Reason
-from utils.video.ffmpeg import Ffmpeg, find_ffmpeg
-from utils.video.mp4_length import measure_clip
-from utils.video.probe import BadClip
+from utils.video.whole import BadClip, read_apart
 
 VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes them
 MEMORY_NAME = ".measured.csv"
@@ -84,7 +82,6 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     A file that is gone meanwhile is missing, and one without a length unreadable. Raises Stopped;
     what was measured until then is remembered in `memory`.
     """
-    tool = find_ffmpeg(args.ffmpeg)
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
 
@@ -92,7 +89,7 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
         """Lines that the memory does not have."""
         done = []
         for row in chunk:
-            line = _measure(row, clips / (row.name + row.suffix), known.get(row.name), tool, args)
+            line = _measure(row, clips / (row.name + row.suffix), known.get(row.name), args)
             if line and line[1:] != known.get(row.name):
                 done.append(line)
         return done
@@ -117,7 +114,7 @@ def _chunks(rows: Iterable[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def _measure(
-    row: Candidate, path: Path, known: Sequence[str] | None, tool: Ffmpeg, args: argparse.Namespace
+    row: Candidate, path: Path, known: Sequence[str] | None, args: argparse.Namespace
 ) -> list[str]:
     """Measure one clip; its line of the memory, or nothing where its file is gone."""
     try:
@@ -126,7 +123,7 @@ def _measure(
         seconds, sha256 = known[2:] if known is not None and list(known[:2]) == stamp else ("", "")
         if not seconds or seconds == "-1":  # it may have been the disk that was slow
             try:
-                seconds = f"{measure_clip(tool, path, timeout=60).seconds:.3f}"
+                seconds = f"{read_apart(path).end:.3f}"
             except BadClip:
                 seconds = "-1"
         if args.hash and not sha256 and seconds != "-1":

@@ -7,6 +7,7 @@ The one place that builds an ffmpeg command line. Nothing is run here but ffmpeg
 from __future__ import annotations
 
 import functools
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,24 @@ from typing import Any
 
 import ffmpeg
 
+from clipreader.media import MEDIA_FORMATS, MEDIA_PROTOCOLS
 from utils.errors import UserError
 from utils.process import Finished, run_child
 
-# For reading a file that may be a stranger's: no file it names is opened, and an error is an end.
+# What ffmpeg may open, as options of an input: media, and nothing else that it names.
+FROM_FILE = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": MEDIA_PROTOCOLS}
+FROM_ADDRESS = {
+    "format_whitelist": f"{MEDIA_FORMATS},hls",
+    "protocol_whitelist": "http,https,tls,tcp,httpproxy,crypto",
+}
+# For reading a file that may be a stranger's: an error is an end.
 STRICT = (
     *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
-    *("-protocol_whitelist", "file"),
+    *(
+        f"-{word}" if at == 0 else word
+        for each in FROM_FILE.items()
+        for at, word in enumerate(each)
+    ),
 )
 OLDEST = (5, 1)  # the first release that knows -fps_mode
 # In which the usual rates (24, 25, 30, 60, and 1000/1001 of them) are whole numbers of ticks.
@@ -57,6 +69,14 @@ class Input:
     url: str
     options: Mapping[str, str] = field(default_factory=dict)
     is_fragmented: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.url.startswith("file:")
+
+    def reading(self) -> dict[str, str]:
+        """All options before `-i`. Only media is opened, and no file that an address names."""
+        return {**(FROM_FILE if self.is_file else FROM_ADDRESS), **self.options}
 
 
 @dataclass(frozen=True)
@@ -141,32 +161,74 @@ def _ffmpeg_of_wheel() -> str | None:
 def cut_command(
     tool: Ffmpeg,
     inputs: Sequence[Input],
-    start: float,
-    duration: float,
+    start: Fraction,
+    end: Fraction,
     encode: Encode,
     target: Path,
+    seek: Fraction,
+    first: Fraction | None = None,
+    known_end: Fraction | None = None,
 ) -> list[str]:
-    """The command line that cuts `duration` seconds at `start` and encodes them, frame-exactly.
+    """The command line that cuts the frames with start <= t < end, each at t - start.
 
-    With two inputs the first gives the picture and the second the sound. `-ss` before `-i` with a
-    re-encode is exact: ffmpeg seeks to the key frame before, decodes, and drops what is too early.
-    Every frame that is left keeps its time, in a clip that begins at `start`.
+    With two inputs the first gives the picture and the second the sound. `t` counts from the zero
+    of a player; the frames are chosen by their own times, and what ffmpeg read of the inputs is
+    listed on stdout (`cut.read_packets`).
+
+    seek: where reading begins: at `start` or before. first: the time of the one frame that the clip
+    shows at 0, where it has come before `start`. known_end: where the source's picture ends.
     """
-    sources = [
-        ffmpeg.input(each.url, ss=_seconds(start), t=_seconds(duration), **each.options)
-        for each in inputs
-    ]
-    streams = [sources[0]["v:0"]]
+    is_part = any("seek_timestamp" in each.options for each in inputs)
+    flags = ["-copyts", *(() if is_part else ("-start_at_zero",))]
+    # No -t: before -i it counts from the first frame that arrives, and keeps frames from after
+    # the end. No accurate seek: it would trim by the file's own beginning, which a part lacks.
+    before = {"ss": _seconds(seek), "noaccurate_seek": None}
+    sources = [ffmpeg.input(each.url, **before, **each.reading()) for each in inputs]
+    zero = start if first is None else first
     options = encode_options(encode) | keep_times(FINE_TIME_BASE) | MP4_OPTIONS
-    options["vf"] = scale_filter(encode)
+    options["vf"] = (
+        f"settb={FINE_TIME_BASE},trim=start_pts={ticks(zero)}:end_pts={ticks(end)},"
+        f"setpts=PTS-{ticks(zero)},{scale_filter(encode)}"
+    )
+    if known_end is not None:
+        # The last frame stands until the clip ends, and no longer.
+        stands = ticks(min(end, known_end)) - ticks(start)
+        options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=max(1\\,{stands}-PTS)"
+    streams = [sources[0]["V:0"]]
+    listed = [sources[0]["V:0"]]
     if encode.audio:
-        streams.append(sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"])
+        sound = sources[1]["a:0"] if len(sources) > 1 else sources[0]["a:0?"]
+        streams.append(sound)
+        listed.append(sound)
+        trim = f"atrim=start={_seconds(start)}:end={_seconds(end)}"
         options |= AAC_OPTIONS
-    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+        # A sound that begins later is preceded by silence, or the clip would begin with it.
+        shift = f"asetpts=PTS-{_seconds(start)}/TB,aresample=async=1:first_pts=0"
+        options["af"] = f"{trim},{shift},{options['af']}"
+    clip = ffmpeg.output(*streams, file_url(target), **options)
+    log = {"c": "copy", "copyinkf": None, "to": _seconds(end), "f": "framecrc"}
+    packets = ffmpeg.output(*listed, "pipe:1", **log)
+    return _command(tool, ffmpeg.merge_outputs(clip, packets), flags)
 
 
-MP4_OPTIONS: dict[str, object] = {"movflags": "+faststart", "map_metadata": -1, "f": "mp4"}
-AAC_OPTIONS: dict[str, object] = {"c:a": "aac", "b:a": "128k"}
+def ticks(seconds: Fraction) -> int:
+    """Seconds in the time base of a cut, halves up."""
+    return math.floor(seconds / FINE_TIME_BASE + Fraction(1, 2))
+
+
+MP4_OPTIONS: dict[str, object] = {
+    "movflags": "+faststart",
+    "movie_timescale": FINE_TIME_BASE.denominator,  # that of edit lists, else milliseconds
+    "map_metadata": -1,
+    "map_chapters": -1,
+    "f": "mp4",
+}
+# The encoder takes these layouts and refuses others, such as 6.1.
+AAC_OPTIONS: dict[str, object] = {
+    "c:a": "aac",
+    "b:a": "128k",
+    "af": "aformat=channel_layouts=mono|stereo|3.0|4.0|5.0|5.1|7.1",
+}
 
 
 def encode_options(encode: Encode) -> dict[str, object]:
@@ -200,10 +262,10 @@ def keep_times(time_base: Fraction) -> dict[str, object]:
     return {"fps_mode": "vfr", "enc_time_base:v": str(time_base)}
 
 
-def _command(tool: Ffmpeg, output: Any) -> list[str]:
+def _command(tool: Ffmpeg, output: Any, flags: Sequence[str] = ()) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
-    flags = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
-    return [tool.path, *flags, *output.overwrite_output().compile()[1:]]
+    usual = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
+    return [tool.path, *usual, *flags, *output.overwrite_output().compile()[1:]]
 
 
 def downscale_command(
@@ -222,7 +284,7 @@ def downscale_command(
     ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time, counted in the
     source's own `time_base`.
     """
-    given = ffmpeg.input(file_url(source), threads=encode.threads)
+    given = ffmpeg.input(file_url(source), threads=encode.threads, **FROM_FILE)
     filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
     options = encode_options(encode) | MP4_OPTIONS
     if fps:
@@ -241,7 +303,7 @@ def rewrap_command(
     tool: Ffmpeg, source: Path, target: Path, *, audio: bool, copy_audio: bool
 ) -> list[str]:
     """The command line that puts a file's picture, untouched, into a faststart mp4."""
-    given = ffmpeg.input(file_url(source))
+    given = ffmpeg.input(file_url(source), **FROM_FILE)
     streams, options = [given["V:0"]], {"c:v": "copy", **MP4_OPTIONS}
     if audio:
         streams.append(given["a:0?"])
@@ -252,15 +314,15 @@ def rewrap_command(
 def scale_filter(encode: Encode) -> str:
     """The scale filter of an encode: even sides (4:2:0 needs them), the aspect kept.
 
-    `short_side` sets the shorter side, whichever it is, and never makes a picture larger without
-    `upscale`; else `max_height` bounds the height.
+    `short_side` sets the shorter side, whichever it is, and `max_height` bounds it; neither makes
+    a picture larger without `upscale`.
     """
-    if encode.short_side:
-        side = f"{encode.short_side}" if encode.upscale else f"min({encode.short_side},min(iw,ih))"
-        side = f"trunc({side}/2)*2"
-        return f"scale=w='if(lte(iw,ih),{side},-2)':h='if(lte(iw,ih),-2,{side})':flags=bicubic"
-    height = f"min({encode.max_height},ih)" if encode.max_height else "ih"
-    return f"scale=w=-2:h='trunc({height}/2)*2':flags=bicubic"
+    limit = encode.short_side or encode.max_height
+    side = f"min({limit},min(iw,ih))" if limit else "min(iw,ih)"
+    if encode.short_side and encode.upscale:
+        side = f"{limit}"
+    side = f"trunc({side}/2)*2"
+    return f"scale=w='if(lte(iw,ih),{side},-2)':h='if(lte(iw,ih),-2,{side})':flags=bicubic"
 
 
 def file_url(path: Path) -> str:
@@ -268,8 +330,8 @@ def file_url(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+def _seconds(value: Fraction) -> str:
+    return f"{float(value):.6f}".rstrip("0").rstrip(".")
 
 
 def read_source(log: str) -> Source:

@@ -1,0 +1,327 @@
+"""Decides whether a video file is whole, by the times at which its frames are shown.
+
+Never by durations: a container's is a claim, and in an mp4 those of packets follow the order of
+decoding. Packets are read by `clipreader`. A stranger's file can crash a decoder: `read_apart`
+reads it in a worker process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clipreader.media import open_media, ratio
+from clipreader.times import resample_indices
+from utils import parallel
+from utils.parallel import Crashed, Failed, WorkerPool
+from utils.process import run_child
+from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
+
+if TYPE_CHECKING:
+    from clipreader.frame_source import FrameSource
+
+TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
+TOO_LONG = 1.0  # seconds by which it may be long
+_LOGGING = threading.Lock()
+
+Depth = Literal["packets", "ends", "all"]
+Question = tuple[Path, Depth, Fraction]
+
+
+class BadClip(Exception):
+    """A file that is not the clip it should be. `reason` is one of the report's reasons."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)  # both, or it would not come through a pipe
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file as its packets tell it.
+
+    width, height: of the picture; as shown (upright, square pixels) where frames were decoded.
+    times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero, which
+    stands at `zero` in the file.
+    end: where the last frame goes, in seconds. resampled: how many frames there are at the rate
+    asked for. Codecs have FFmpeg's names for their decoders; empty: no sound.
+    """
+
+    width: int
+    height: int
+    times: Sequence[int]
+    time_base: Fraction
+    zero: int
+    end: float
+    rate: Fraction
+    resampled: int
+    codec: str
+    audio_codec: str
+    pixel_format: str = ""
+
+    @property
+    def frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def first(self) -> float:
+        """When the first frame is shown, in seconds."""
+        return float(self.times[0] * self.time_base)
+
+    @property
+    def gap(self) -> float:
+        """The mean time from a frame to the next, in seconds."""
+        span = (self.times[-1] - self.times[0]) * self.time_base
+        return float(span) / (len(self.times) - 1) if len(self.times) > 1 else 0.0
+
+    def covers(self, seconds: float) -> bool:
+        """Whether it is that long: to a frame and a half, for nobody knows its source's frames."""
+        return self.end >= seconds - max(TOLERANCE, 1.5 * self.gap)
+
+
+def read_video(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)) -> Video:
+    """Read a file's packets; decode both ends, or all of it, too.
+
+    Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
+    """
+    from clipreader.frame_source import FrameSource
+    from clipreader.media import ClipError, CorruptClip
+
+    try:
+        with closing(FrameSource(path, probe=depth != "packets")) as source:
+            video = _video(source, depth != "packets", fps)
+            check_complete(source)
+            if depth == "ends":
+                table = source.table
+                last = max(table.starts, default=0)
+                ends = [n for n, at in enumerate(table.packet_of) if at >= last or n == 0]
+                for _ in source.decode(ends):
+                    pass
+    except CorruptClip as error:
+        problem = f"does not decode at frame {error.frame}: {error.problem}"
+        raise BadClip("undecodable", problem) from error
+    except ClipError as error:
+        raise BadClip("undecodable", error.problem) from error
+    except (OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+    if depth == "all":
+        decode_whole(path)
+    return video
+
+
+def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
+    from clipreader.pixels import Orientation, shown_size
+
+    stream, table = source.stream, source.table
+    codec = stream.codec_context
+    width, height, pixel_format = codec.width, codec.height, ""
+    if is_decoded:
+        frame = next(frame for _, frame in source.decode([0]))
+        width, height, aspect = source.picture_of(frame)
+        width, height = shown_size(width, height, aspect)
+        if Orientation.of(frame).transposed:
+            width, height = height, width
+        pixel_format = frame.format.name
+    sound = next((s.codec_context for s in stream.container.streams.audio), None)
+    has_sound = bool(stream.container.streams.audio)
+    return Video(
+        width=width,
+        height=height,
+        times=tuple(pts - table.origin for pts in table.pts),
+        time_base=table.time_base,
+        zero=table.origin,
+        end=_end(source),
+        rate=ratio(stream.average_rate) or Fraction(0),
+        resampled=len(pictures_of(source, fps)),
+        codec=codec.name,
+        audio_codec=(sound.name if sound else "unknown") if has_sound else "",
+        pixel_format=pixel_format,
+    )
+
+
+def _end(source: FrameSource) -> float:
+    """Where the last frame goes: it stands as long as the one before, or as its track lasts."""
+    table, stream = source.table, source.stream
+    stands = table.end - table.pts[-1]
+    if len(table.pts) > 1:
+        stands = min(stands, table.pts[-1] - table.pts[-2]) or stands
+    end = table.pts[-1] + stands
+    if stream.duration is not None and stream.start_time is not None:
+        end = max(end, stream.start_time + stream.duration)
+    return float((end - table.origin) * table.time_base)
+
+
+def check_complete(source: FrameSource) -> None:
+    """Whether all is there that a file says it holds: bytes, and in an mp4 packets.
+
+    ffmpeg says nothing of a file that ends between two packets. Raises BadClip (truncated).
+    """
+    table, streams = source.table, source.stream.container.streams
+    if len(table.pts) < table.promised:
+        raise BadClip("truncated", f"cut off: {len(table.pts)} of {table.promised} frames")
+    size = source.path.stat().st_size
+    entries = (entry for stream in streams for entry in stream.index_entries)
+    is_mp4 = "mp4" in source.stream.container.format.name
+    ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
+    if size < max(ends, _promised_size(source.path)):
+        raise BadClip("truncated", f"cut off after {size:,} bytes")
+
+
+def _promised_size(path: Path) -> int:
+    """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1a\x45\xdf\xa3" or (at := head.find(b"\x18\x53\x80\x67")) < 0:
+        return 0
+    at += 4  # at the segment's size: as many bytes as zeros lead it, and its own (RFC 8794, 4)
+    length = 9 - head[at].bit_length() if at < len(head) and head[at] else 9
+    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+    is_unknown = length > 8 or size == (1 << 7 * length) - 1
+    return 0 if is_unknown else at + length + size
+
+
+def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
+    """For each picture at `fps`, from the first, the number of the frame that it shows.
+
+    A clip that is shorter than half a picture has one, too.
+    """
+    table = source.table
+    if not fps:
+        return range(len(table.pts))
+    shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
+    return shown or [0]
+
+
+# --- a stranger's file ---------------------------------------------------------------------------
+
+
+def read_apart(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)) -> Video:
+    """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
+    try:
+        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps))
+    except Crashed as crash:
+        raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
+    except Failed as failure:
+        raise BadClip("unknown", str(failure)) from failure
+    if isinstance(found, BadClip):
+        raise found
+    return found
+
+
+@functools.cache
+def _pool() -> WorkerPool[Question, Video | BadClip]:
+    pool = WorkerPool(_read)
+    atexit.register(pool.__exit__)
+    return pool
+
+
+def _read(task: Question) -> Video | BadClip:
+    """The BadClip is returned and not raised, to come through a pipe."""
+    try:
+        return read_video(*task)
+    except BadClip as error:
+        return error
+
+
+def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
+    """Check a clip that others cut, `seconds` long by its name. Raises BadClip, Stopped.
+
+    It may be shorter: the caller knows whether its source ends there.
+    """
+    video = read_apart(path, depth)
+    if video.end < TOLERANCE and video.frames < 2:
+        raise BadClip("truncated", f"{video.end:.2f} s long")
+    check_length(video, seconds)
+    return video
+
+
+def check_length(video: Video, seconds: float) -> None:
+    """Raises BadClip where a clip shows frames long after the end that its name says."""
+    if video.times[-1] * video.time_base > seconds + TOO_LONG:
+        raise BadClip("undecodable", f"{video.end:.2f} s long, and its name says {seconds:g} s")
+
+
+# --- decoding all --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _complaints() -> Iterator[list[tuple[int, str, str]]]:
+    """What ffmpeg's libraries log as an error in this thread: (level, part, text) each."""
+    import av
+
+    # The level is that of the process, and outside of this nothing is to be logged.
+    with _LOGGING:
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as complaints:
+                yield complaints
+        finally:
+            av.logging.set_level(before)
+
+
+def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = None) -> None:
+    """Decode every frame of a file, picture and sound. Raises BadClip (undecodable).
+
+    Damage is what `ffmpeg -xerror` ends on. Where the libraries complain, ffmpeg is asked: they
+    complain of whole files, too (of an open GOP that a cut begins with). The deblocking filter
+    finds no fault: without it this takes 0.6 of the CPU of an ffmpeg started for each.
+    """
+    import av
+
+    deadline = time.monotonic() + timeout
+    is_shown = False
+    try:
+        with _complaints() as complaints, open_media(path) as container:
+            videos = [s for s in container.streams.video if s.codec_context][:1]
+            if not videos:
+                raise BadClip("undecodable", "does not decode: no picture, or no decoder for it")
+            streams = [*videos, *(s for s in container.streams.audio if s.codec_context)]
+            for stream in streams:
+                stream.codec_context.thread_type = "NONE"
+            videos[0].codec_context.options = {"skip_loop_filter": "all"}
+            for packet in container.demux(streams):
+                if time.monotonic() > deadline:
+                    raise BadClip("undecodable", "decoding does not come to an end")
+                for frame in packet.decode():
+                    assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
+                    if frame.is_corrupt:
+                        raise BadClip("undecodable", "does not decode: a corrupt frame")
+                    is_shown |= packet.stream is videos[0]
+                if complaints:
+                    break
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"does not decode: {error}") from error
+    if complaints:
+        picture_hashes(tool, path)
+    elif not is_shown:
+        raise BadClip("undecodable", "does not decode: no picture came out")
+
+
+def picture_hashes(tool: Ffmpeg | None, path: Path) -> list[str]:
+    """The MD5 of every decoded frame, in the order shown; the sound is decoded, too.
+
+    In a child process. Raises BadClip (undecodable) for what `ffmpeg -xerror` stops at.
+    """
+    argv = [(tool or find_ffmpeg()).path, *STRICT, "-threads", "1", "-i", file_url(path)]
+    argv += ["-map", "0:V:0", "-map", "0:a?", "-fps_mode", "passthrough"]
+    done = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
+    if done.returncode != 0:
+        raise BadClip("undecodable", f"does not decode: {last_line(done) or 'ffmpeg failed'}")
+    lines = done.stdout.splitlines()
+    return [line.rpartition(",")[2].strip() for line in lines if line.startswith("0,")]
