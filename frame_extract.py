@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Extract the frames of clips as JPEGs: each picture the frame it should be, each clip whole.
 
 examples:
@@ -106,7 +107,7 @@ def extract_clip(job: Job, task: ClipTask) -> FramesResult:
         check_complete(source)
         fps = Fraction(settings.fps)
         shown = pictures_of(source, fps)
-        numbers = wanted_numbers(source, fps, len(shown), task.key_times, settings.window)
+        numbers = wanted_numbers(source, shown, task.key_times, settings.window)
         of_frame: dict[int, list[int]] = {}
         for number in numbers:
             of_frame.setdefault(shown[number - 1], []).append(number)

@@ -6,9 +6,7 @@ For frame_extract.py --key_frames.
 from __future__ import annotations
 
 import argparse
-from bisect import bisect_right
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from utils.video.whole import BadClip
@@ -19,32 +17,23 @@ if TYPE_CHECKING:
 
 def wanted_numbers(
     source: FrameSource,
-    fps: Fraction,
-    pictures: int,
+    shown: Sequence[int],
     key_times: Sequence[int] | None,
     window: int | None,
 ) -> list[int]:
-    """The numbers, from 1, of the pictures wanted. Raises BadClip (past_end)."""
+    """The numbers, from 1, of the pictures wanted; `shown`: each one's frame. Raises BadClip."""
+    pictures = len(shown)
     if key_times is None or window is None:
         return list(range(1, pictures + 1))
-    from utils.lists.ava import picture_number
+    from utils.lists.ava import key_picture
 
     numbers: set[int] = set()
     for key_time in key_times:
-        number = picture_number(key_time, fps) if fps else frame_number_at(source, key_time)
+        number = key_picture(source.table, shown, key_time)
         if number > pictures:
             raise BadClip("past_end", f"key frame {number} of {pictures} pictures")
         numbers |= set(range(max(1, number - window), min(pictures, number + window) + 1))
     return sorted(numbers)
-
-
-def frame_number_at(source: FrameSource, key_time: int) -> int:
-    """The number, from 1, of the frame on the screen at a time (ns): for --fps 0."""
-    from utils.lists.ava import GRACE, SECOND
-
-    table = source.table
-    tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
-    return max(1, bisect_right(table.pts, tick)) if tick < table.end else len(table.pts) + 1
 
 
 def read_all_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
