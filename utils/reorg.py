@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import filecmp
+import math
 import os
 import time
 from collections import Counter, deque
@@ -36,7 +37,7 @@ from utils.report import ReportFile, read_report, report_paths
 from utils.text import escape_name, printable
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import Ffmpeg
-from utils.video.whole import TOLERANCE, BadClip, read_video
+from utils.video.whole import TOLERANCE, BadClip, check_length, read_video
 
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
@@ -54,7 +55,7 @@ LEFT = "left"  # not brought in, for the reason given; kept
 MOVING = "moving"  # written before a copy whose source is then removed
 BROUGHT = (MOVED, COPIED, LINKED, REWRAPPED)
 
-LONGER, REMARKED = 1.0, 0.5  # seconds beyond the length in a name: refused; reported
+REMARKED = 0.5  # seconds by which a clip may differ from its name without a remark
 CHUNK = 200  # clips per task when nothing is decoded: a task costs 66 us, a rename 20
 QUICK = 0.001  # seconds per file; see bring_unchecked
 
@@ -223,12 +224,10 @@ def judge(found: Found, whole: bool = True) -> Quality:
         video = read_video(path, "all" if whole else "packets")
         if not found.is_mp4 and (problem := rewrap_problem(video)):
             return Quality(problem)
-        named, duration = _named_duration(path.stem), video.end - video.first
-        if named and duration > named + LONGER:
-            return Quality(f"lasts {duration:.2f} s; a clip of this name lasts {named:g} s")
+        check_length(video, _named_duration(path.stem) or math.inf)
     except BadClip as error:
         return Quality(error.message)
-    return Quality(duration=duration, pixels=video.width * video.height)
+    return Quality(duration=video.end - video.first, pixels=video.width * video.height)
 
 
 def _named_duration(stem: str) -> float:
