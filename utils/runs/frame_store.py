@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from utils.cli import frame_rate, non_negative_int, positive_int
 from utils.errors import UserError
-from utils.files import publish
+from utils.files import publish, read_json, read_text
 from utils.run import Lines
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
@@ -124,7 +124,7 @@ def check_settings(out: Path, settings: Settings, there: int) -> None:
     """Raises UserError when the output holds frames of other settings: they are never mixed."""
     path = out / SETTINGS_NAME
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, Any] = read_json(path)
     except FileNotFoundError:
         if there:
             raise UserError(
@@ -138,8 +138,7 @@ def check_settings(out: Path, settings: Settings, there: int) -> None:
         ) from None
     wanted = asdict(settings)
     if before != wanted:
-        known = before if isinstance(before, dict) else {}
-        other = ", ".join(f"{n} {known.get(n)}" for n in wanted if known.get(n) != wanted[n])
+        other = ", ".join(f"{n} {before.get(n)}" for n in wanted if before.get(n) != wanted[n])
         raise UserError(
             f"{out} holds frames made with {other}, and frames are not mixed: give the same"
             " options, or name another folder for the output"
@@ -149,8 +148,8 @@ def check_settings(out: Path, settings: Settings, there: int) -> None:
 def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
     """Before the first frame, so that no frame is ever there without them."""
     text = json.dumps(asdict(settings), indent=1) + "\n"
-    with suppress(OSError, UnicodeDecodeError):
-        if (out / SETTINGS_NAME).read_text(encoding="utf-8") == text:
+    with suppress(OSError, ValueError):
+        if read_text(out / SETTINGS_NAME) == text:
             return  # a run that finds all done changes nothing
     temporary = workspace / SETTINGS_NAME
     temporary.write_text(text, encoding="utf-8")
