@@ -69,6 +69,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "undecodable": (FAILED, "the video is damaged: fetch it again"),
     "past_end": (FAILED, "the key frame lies past the end of the clip"),
     "disk_full": (FAILED, "the disk is full: make room and run again"),
+    "timeout": (FAILED, "it took longer than --timeout allows"),
     "unknown": (FAILED, "see the message, and run again"),
 }
 
