@@ -1,13 +1,14 @@
-"""The whole suite, offline, in a minute: a stand-in for YouTube, real scripts, real clips.
+#!/usr/bin/env python3
+"""Run all scripts offline, in a minute: a local YouTube stand-in, real scripts, real clips.
 
 examples:
   python demo.py
 
-Starts the stand-in of tests/standin on this machine, makes a few source videos, and runs the
-scripts one after the other as a user would: download, the chain of sources, an old folder brought
-home, frames, small clips, AVA-Kinetics, a clip loaded into Python, training lists, and a page of
-all that is there. Every command is printed, with what it prints, and what it wrote is checked. The
-folder demo_output/ is left to look at.
+Starts a stand-in for YouTube on this machine, makes a few source videos, and runs
+the scripts one after the other as a user would: download clips, combine sources,
+import an old folder, extract frames, downscale, prepare AVA-Kinetics, load a clip,
+write training lists, build a report page. Prints every command with its output, and
+checks the files. The folder demo_output/ is kept for you to look at.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ item { name: "carry/hold (an object)" id: 17 }
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument(
-        "--out", type=Path, default=Path("demo_output"), metavar="DIR", help="where to leave it all"
+        "--out",
+        type=Path,
+        default=Path("demo_output"),
+        metavar="DIR",
+        help="folder for everything that the demo makes",
     )
     return parser.parse_args(argv)
 
@@ -81,26 +86,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop_on_signals(), StandIn() as standin:
             stage = Stage(out.resolve(), standin)
-            say("making five source videos, and a stand-in for YouTube that serves them")
+            say("making five source videos, which a local stand-in for YouTube serves")
             make_videos(stage)
             say(f"$ cd {shlex.quote(str(out))}")
             say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
             for step in STEPS:
                 say()
                 say(f"=== {step.__doc__}")
+                stage.step = step.__name__
                 step(stage)
     except Stopped:
         return 128 + received_signal()
     say()
-    say(f"all as it should be, in {time.monotonic() - started:.0f} s. Look into {out}/:")
-    say("  clips/ and their report, frames/, clips_128/, lists/ for training, sheet.png, and in")
-    say("  ava_kinetics_csv/annotations_preview.png the annotated box on the red one")
-    say(f"open {out}/page/report.html in a browser: what is there, what is missing, and why")
+    say(f"all steps wrote the expected files, in {time.monotonic() - started:.0f} s. In {out}/:")
+    say("  clips/                 the clips, and download_report.csv with the reason for each one")
+    say("  page/report.html       a one-page report: open it in a browser")
+    say("  frames/, clips_128/    frames of the clips, and small copies of the clips")
+    say("  lists/, sheet.png      training lists, and a contact sheet of one clip")
+    say("  ava_kinetics_csv/annotations_preview.png   an annotated box on its frame")
     return EXIT_OK
 
 
 def make_videos(stage: Stage) -> None:
-    """Four videos that YouTube plays, two that it does not, and one for the mirror."""
+    """Make four videos that the stand-in plays, two that it refuses, and one for the mirror."""
     folder, standin = stage.folder / "sources", stage.standin
     folder.mkdir()
     standin.add_video("-demo_juggl", make_source(folder / "juggling.mp4", seconds=26, size=SIZE))
@@ -115,9 +123,9 @@ def make_videos(stage: Stage) -> None:
 
 
 def list_to_clips(stage: Stage) -> None:
-    """download.py: a list becomes clips. Two videos are dead, one ends early, one row is no clip"""
+    """download.py: download a list. Two videos are unavailable, one ends early, a row is invalid"""
     stage.write("list.csv", LIST)
-    stage.download("clips", "list.csv", expect=EXIT_INCOMPLETE, because="3 clips are gone for good")
+    stage.download("clips", "list.csv", expect=EXIT_INCOMPLETE, because="3 clips are unavailable")
     stage.expect(
         "clips",
         "-demo_juggl_000003_000013.mp4",
@@ -128,20 +136,20 @@ def list_to_clips(stage: Stage) -> None:
 
 
 def the_same_again(stage: Stage) -> None:
-    """The same command again asks for nothing that is there or gone for good"""
+    """Run the same command again: existing and unavailable clips are skipped"""
     stage.standin.clear_log()
-    because = "they are still gone"
+    because = "they are still unavailable"
     stage.download("clips", "list.csv", "--quiet", expect=EXIT_INCOMPLETE, because=because)
     if stage.standin.requests():
-        raise UserError("the stand-in was asked again for what is known")
+        raise UserError("the stand-in received requests for known clips")
 
 
 def chain_of_sources(stage: Stage) -> None:
-    """download.py --source: clips from disk, from a mirror what YouTube has lost, one new"""
+    """download.py --source: two clips from disk, one from a mirror, one from YouTube"""
     zumba = (stage.folder / "sources" / "zumba.mp4").read_bytes()
     mirror = Mirror(stage.standin, prefix="mirror")
     mirror.add_class("700_2020", "val", "zumba", {"demo_remove_000010_000015": zumba})
-    mirror.publish(stage.folder / "kinetics_csv")  # the official lists: where a clip's archive is
+    mirror.publish(stage.folder / "kinetics_csv")  # lists that say which archive has a clip
     stage.write("chain.csv", CHAIN_LIST)
     words = ["--source", "clips:clips,cvdf,youtube", "--mirror_base", mirror.base]
     stage.download("chain", "chain.csv", *words)
@@ -154,8 +162,8 @@ def chain_of_sources(stage: Stage) -> None:
     )
 
 
-def old_folder_comes_home(stage: Stage) -> None:
-    """reorg_kinetics_videos.py: an old folder with labels, a duplicate and a broken file"""
+def import_old_folder(stage: Stage) -> None:
+    """reorg_kinetics_videos.py: import label folders with a duplicate and a broken file"""
     clips, old = stage.folder / "clips", stage.folder / "old_kinetics"
     for label in ("juggling balls", "yoga", "yoga (k600)"):
         (old / label).mkdir(parents=True)
@@ -166,15 +174,15 @@ def old_folder_comes_home(stage: Stage) -> None:
     (old / "juggling balls" / "-demo_juggl_12_22.mp4").write_bytes(half)
     shutil.copyfile(yoga, old / "yoga" / "demo_yoga_1_5_15.mp4")
     shutil.copyfile(yoga, old / "yoga (k600)" / yoga.name)
-    words = ["old_kinetics", "home", "--duplicates", "old_duplicates"]
-    because = "the broken clip is left where it was"
+    words = ["old_kinetics", "imported", "--duplicates", "old_duplicates"]
+    because = "the broken clip is left in the old folder"
     stage.run("reorg_kinetics_videos.py", *words, expect=EXIT_INCOMPLETE, because=because)
-    stage.expect("home", first.name, yoga.name)
+    stage.expect("imported", first.name, yoga.name)
     stage.expect("old_kinetics/juggling balls", "-demo_juggl_12_22.mp4")
 
 
 def clips_to_frames(stage: Stage) -> None:
-    """frame_extract.py: five pictures a second; the second time there is nothing to do"""
+    """frame_extract.py: extract five frames per second; the second run has nothing to do"""
     for _ in range(2):
         stage.run("frame_extract.py", "clips", "frames", "--fps", 5, "--short_side", 128)
     pictures = [f"{number:06d}.jpg" for number in range(1, 51)]  # ten seconds
@@ -182,14 +190,14 @@ def clips_to_frames(stage: Stage) -> None:
 
 
 def clips_to_small_clips(stage: Stage) -> None:
-    """downscale_videos.py: small clips, made for load_frames.py"""
+    """downscale_videos.py: make small clips for load_frames.py"""
     words = ["clips", "clips_128", "--short_side", 128, "--for_loading"]
     stage.run("downscale_videos.py", *words)
     stage.expect("clips_128", *(path.name for path in (stage.folder / "clips").glob("*.mp4")))
 
 
 def ava_kinetics(stage: Stage) -> None:
-    """AVA-Kinetics: annotations become a list, the list clips, and boxes stand on their pictures"""
+    """AVA-Kinetics: annotations to a list, the list to clips, annotated frames with their boxes"""
     box = ",".join(map(str, AVA_BOX))
     rows = "".join(f"{AVA_ID},{AVA_TIME},{box},{action}\n" for action in (12, 17))
     stage.write("ava_kinetics_csv/kinetics_val_v1.0.csv", rows)
@@ -208,26 +216,26 @@ def ava_kinetics(stage: Stage) -> None:
     with Image.open(stage.folder / "ava_frames" / clip / "000105.jpg") as picture:
         shown = read_frame_number(np.asarray(picture))
     if shown != AVA_FRAME:
-        raise UserError(f"the key frame is frame {AVA_FRAME}, and frame {shown} was extracted")
+        raise UserError(f"frame {AVA_FRAME} is annotated, but frame {shown} was extracted")
 
 
 def clip_to_array(stage: Stage) -> None:
-    """load_frames.py: a chunk of a clip in a numpy array, drawn to look at"""
+    """load_frames.py: load a chunk of a clip as a NumPy array, and draw it"""
     clip = "clips_128/-demo_juggl_000003_000013.mp4"
     stage.run("load_frames.py", clip, "--start", 40, "--stop", 56, "--sheet", "sheet.png")
 
 
 def clips_to_training(stage: Stage) -> None:
-    """make_training_lists.py: the lists of a framework, of the clips that are really there"""
+    """make_training_lists.py: write the lists of a training framework"""
     words = ["clips", "lists", "--input_csv", "list.csv", "--format", "slowfast"]
-    because = "some clips are missing, and excluded.csv says which"
+    because = "some clips are missing; excluded.csv names them"
     stage.run("make_training_lists.py", *words, expect=EXIT_INCOMPLETE, because=because)
     about = ("classes.json", "classes.txt", "excluded.csv", "manifest.csv")
     stage.expect("lists", "val.csv", *about)
 
 
 def clips_to_page(stage: Stage) -> None:
-    """make_report.py: one page of the dataset, to look at"""
+    """make_report.py: build a one-page report"""
     page = "page/report.html"
     (stage.folder / "page").mkdir()
     stage.run("make_report.py", "clips", "--input_csv", "list.csv", "--out", page)
@@ -238,7 +246,7 @@ STEPS = (
     list_to_clips,
     the_same_again,
     chain_of_sources,
-    old_folder_comes_home,
+    import_old_folder,
     clips_to_frames,
     clips_to_small_clips,
     ava_kinetics,

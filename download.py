@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Download the clips of Kinetics lists into one flat folder: each clip once, checked, resumable.
 
 examples:
@@ -137,7 +138,8 @@ def fetch(
     plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
-    tally = DownloadTally()
+    heights = [each for each in (args.short_side, args.max_height) if each]
+    tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 
     def record(result: Result) -> None:

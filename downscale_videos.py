@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Scale clips down to a short side of 256: same names, same times, checked before they count.
 
 examples:

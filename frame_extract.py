@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Extract the frames of clips as JPEGs: each picture the frame it should be, each clip whole.
 
 examples:

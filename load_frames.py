@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Load a clip, or a chunk of one, into a numpy array: exact frames, at the speed of frame dumps.
 
 In Python:
@@ -25,7 +26,6 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -34,7 +34,17 @@ from pathlib import Path
 from typing import Any
 
 from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
-from clipreader.media import ClipError, ClipNotFound, CorruptClip, FrameIndexError, NoVideo
+from clipreader.media import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    ClipError,
+    ClipNotFound,
+    CorruptClip,
+    FrameIndexError,
+    Media,
+    NoVideo,
+    TooLarge,
+)
 from clipreader.pixels import Array
 from clipreader.times import parse_fps
 from utils.cli import (
@@ -58,12 +68,13 @@ __all__ = [
     "CorruptClip",
     "FrameIndexError",
     "NoVideo",
+    "TooLarge",
     "load_frames",
 ]
 
 
 def load_frames(
-    path: str | os.PathLike[str],
+    path: Media,
     start: float | None = None,
     stop: float | None = None,
     *,
@@ -74,9 +85,12 @@ def load_frames(
     out: Array | None = None,
     layout: Layout = "THWC",
     as_torch: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
 ) -> Any:
     """The frames of a clip: a (T, H, W, 3) uint8 array, RGB, upright.
 
+    path: a path, the bytes of a file, or a binary file object, which is read to its end
     start, stop: from this frame to before that one; default: the whole clip
     indices: these frames instead, in this order, repeats allowed; -1 is the last
     unit: "frame", or "s": start, stop and indices are seconds after the first frame. start and stop
@@ -88,12 +102,14 @@ def load_frames(
     out: a (T, H, W, 3) uint8 array to write into, and to return
     layout: "THWC", or "TCHW": a view of the same memory, (T, 3, H, W)
     as_torch: a torch tensor on the same memory
+    max_pixels, max_frames: of a picture, and of the clip; more is TooLarge
 
-    Raises, all of them ClipError: ClipNotFound; NoVideo; FrameIndexError (`.frames`: how many there
-    are); CorruptClip (`.frame`: where; `.frames`: what was asked for and comes before it). And
-    ValueError or TypeError for arguments that make no sense.
+    Raises, all of them ClipError: ClipNotFound; NoVideo; TooLarge; FrameIndexError (`.frames`: how
+    many there are); CorruptClip (`.frame`: where; `.frames`: what was asked for and comes before
+    it). And ValueError or TypeError for arguments that make no sense.
     """
-    with ClipReader(path, short_side=short_side) as reader:
+    limits = {"max_pixels": max_pixels, "max_frames": max_frames}
+    with ClipReader(path, short_side=short_side, **limits) as reader:
         array = reader.read(start, stop, indices=indices, unit=unit, fps=fps, out=out)
     return finish(array, layout, as_torch)
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """AVA-Kinetics annotations become a download list, and annotations in terms of the clips.
 
 examples:
@@ -29,12 +30,10 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import partial
+from itertools import chain
 from pathlib import Path
-
-import pandas as pd
 
 from clipreader.times import parse_fps
 from utils.cli import (
@@ -49,28 +48,31 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.files import make_folder
+from utils.errors import UserError
+from utils.files import check_ours, make_folder, write_whole
 from utils.lists import ava
-from utils.lists.official import ensure_ava_annotations, missing_annotations
-from utils.machines import run_folder
-from utils.packages import check_packages
-from utils.process import sleep, stop_on_signals
-from utils.runs.ava_preview import PREVIEW_MOST, PREVIEW_NAME, preview_frames, write_preview
-from utils.runs.ava_split import (
+from utils.lists.ava_clips import (
     CLIP_COLUMNS,
     LIST_COLUMNS,
+    PREVIEW_MOST,
+    PREVIEW_NAME,
     Clips,
+    Placed,
     annotation_lines,
-    check_targets,
     download_list,
+    draw_preview,
     find_clips,
     place,
     probe_frames,
     read_actions,
     read_split,
     tell_unnamed,
-    write_file,
 )
+from utils.lists.official import ensure_ava_annotations, missing_annotations
+from utils.lists.reading import without_garbage_collection
+from utils.machines import run_folder
+from utils.packages import check_packages
+from utils.process import sleep, stop_on_signals
 
 DEFAULT_FOLDER = Path("ava_kinetics_csv")
 
@@ -165,7 +167,11 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
     annotations = existing_folder(args.annotations, "--annotations")
     names = [name for name in ava.SPLITS if name in args.splits]
     targets = [args.output.parent / f"annotations_{name}.csv" for name in names]
-    check_targets([(args.output, LIST_COLUMNS), *((path, CLIP_COLUMNS) for path in targets)])
+    if args.output in targets:
+        raise UserError(f"--output {args.output} is the name of another output: give another")
+    for path in (args.output, *targets):
+        columns = LIST_COLUMNS if path == args.output else CLIP_COLUMNS
+        check_ours(path, ",".join(columns) + "\n", "move it, or give another --output")
     clips = find_clips(args.clips) if args.clips else None
     actions = read_actions(annotations, tell)
 
@@ -177,15 +183,16 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
         if clips and args.probe and not args.dry_run:
             tables[-1] = probe_frames(tables[-1], clips.folder, args.fps, args.num_jobs, args.quiet)
     tell_unnamed(tables, actions, tell)
-    files = [(args.output, download_list(splits), "clip")]
-    for path, table in zip(targets, tables, strict=True):
-        files.append((path, annotation_lines(table, actions), "row"))
+    listed = download_list(splits)
     code = EXIT_INCOMPLETE if any(split.refused for split in splits) else EXIT_OK
     if args.dry_run:
-        for path, lines, unit in files:
-            tell(f"would write {path}: {plural(len(lines) - 1, unit)}")
+        tell(f"would write {args.output}: {plural(len(listed) - 1, 'clip')}")
+        for path, table in zip(targets, tables, strict=True):
+            tell(f"would write {path}: {plural(len(table), 'row')}")
         return code
-    drawn_all = write_all(files, tables, actions, clips, args, tell)
+    drawn_all = write_all(
+        listed, dict(zip(targets, tables, strict=True)), actions, clips, args, tell
+    )
     if clips:
         tell(
             f"next: python frame_extract.py {shlex.quote(str(args.clips))} FRAMES --fps {args.fps}"
@@ -196,9 +203,9 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
 
 
 def write_all(
-    files: Sequence[tuple[Path, list[str], str]],
-    tables: Sequence[pd.DataFrame],
-    actions: dict[str, str],
+    listed: Sequence[str],
+    tables: Mapping[Path, Sequence[Placed]],
+    actions: Mapping[str, str],
     clips: Clips | None,
     args: argparse.Namespace,
     tell: Tell,
@@ -206,22 +213,26 @@ def write_all(
     """Write each file whole, and the preview; whether every frame of that could be drawn."""
     beside = make_folder(args.output.parent)
     with run_folder(beside) as folder:
-        for path, lines, unit in files:
-            data = ("\n".join(lines) + "\n").encode()
-            write_file(partial(Path.write_bytes, data=data), path, folder)
-            tell(f"wrote {path}: {plural(len(lines) - 1, unit)}")
+        write_whole(args.output, folder, listed)
+        tell(f"wrote {args.output}: {plural(len(listed) - 1, 'clip')}")
+        for path, table in tables.items():
+            write_whole(path, folder, annotation_lines(table, actions))
+            tell(f"wrote {path}: {plural(len(table), 'row')}")
         if not (clips and args.preview):
             return True
-        wanted = preview_frames(tables, actions, clips.folder, args.fps, args.preview)
-        drawn = write_preview(wanted, beside / PREVIEW_NAME, folder)
+        placed = chain.from_iterable(tables.values())
+        target = beside / PREVIEW_NAME
+        drawn, wanted = draw_preview(
+            placed, actions, clips.folder, args.fps, args.preview, target, folder
+        )
         tell(f"drew {plural(drawn, 'key frame')}: {args.output.parent / PREVIEW_NAME}")
-        return drawn == len(wanted)
+        return drawn == wanted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("numpy", "pandas", "requests", "urllib3")
-    with stop_on_signals():
+    check_packages("requests", "urllib3", *(["numpy", "av", "pillow"] if args.clips else []))
+    with stop_on_signals(), without_garbage_collection():
         return run(args, teller(args.quiet))
 
 

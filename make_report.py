@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """See what you have: one page of the dataset, to look at and to mail.
 
 examples:

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write lists, trees or shards for a training framework, of the clips that are on disk.
 
 examples:

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Import old Kinetics folders: move clips in label folders into one flat folder, under one name.
 
 examples:

@@ -1,8 +1,7 @@
-"""`ClipReader`: a clip as a sequence of pictures. `load_frames.py` shows it to the world.
+"""`ClipReader`: read a clip as a sequence of arrays.
 
-Above `decode/frame_source`, which decodes, and `decode/pixels`, which paints. Here stand the
-questions that have nothing to do with video: which frames were asked for, where in the array each
-belongs, threads, forks, pickling, memory that is there already.
+`frame_source` decodes and `pixels` paints. This module has what has nothing to do with video: which
+frames were asked for, where in the array each belongs, threads, forks, pickling, given memory.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -21,7 +19,15 @@ import numpy as np
 from av import VideoFrame
 
 from clipreader.frame_source import FrameSource
-from clipreader.media import CorruptClip, FrameIndexError
+from clipreader.media import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    CorruptClip,
+    FrameIndexError,
+    Media,
+    TooLarge,
+    media_name,
+)
 from clipreader.pixels import Array, Orientation, Painter, shown_size
 from clipreader.times import parse_fps, resample_indices
 
@@ -30,6 +36,8 @@ Layout = Literal["THWC", "TCHW"]
 Rate = float | Fraction | str
 
 MAX_SHORT_SIDE = 16384  # swscale's limit
+
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 _CLOSE = 1e-6  # seconds; 0.1 as a float lies a little behind the frame at 1/10
 
@@ -42,15 +50,27 @@ class ClipReader:
     first used. Close it, or use it in a `with`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, short_side: int | None = None) -> None:
-        """short_side: scale the shorter side to this many pixels, up or down.
+    def __init__(
+        self,
+        source: Media,
+        *,
+        short_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
+        """source: a path, the bytes of a file, or a binary file object, which is read to its end.
 
-        Raises ClipNotFound, NoVideo or CorruptClip.
+        short_side: scale the shorter side to this many pixels, up or down
+        max_pixels, max_frames: what a clip may have, for files can ask for any amount of memory
+
+        Raises ClipNotFound, NoVideo, TooLarge or CorruptClip.
         """
         if short_side is not None and short_side not in range(1, MAX_SHORT_SIDE + 1):
             raise ValueError(f"short_side is {short_side}: 1 to {MAX_SHORT_SIDE} is needed")
-        self.path = Path(path)
+        self.path = media_name(source)
+        self._media = source if isinstance(source, (str, os.PathLike, bytes)) else source.read()
         self.short_side = short_side
+        self._limits = {"max_pixels": max_pixels, "max_frames": max_frames}
         self._closed = False
         self._renew()
         self._opened()
@@ -70,7 +90,7 @@ class ClipReader:
             if self._closed:
                 raise ValueError(f"{self.path}: the reader is closed")
             if self._source is None:
-                self._source = FrameSource(self.path, probe=False)
+                self._source = FrameSource(self._media, probe=False, **self._limits)
             return self._source
 
     def close(self) -> None:
@@ -95,7 +115,8 @@ class ClipReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "short_side": self.short_side, "_closed": self._closed}
+        own = ("path", "short_side", "_media", "_limits", "_closed")
+        return {name: self.__dict__[name] for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -191,9 +212,15 @@ class ClipReader:
         rate = parse_fps(str(fps)) if fps is not None else Fraction(0)
         if not rate:
             return range(table.promised), self.times.tolist()
-        shown = resample_indices(
-            table.pts, table.time_base, rate, end=table.end, origin=table.origin
-        )
+        try:
+            shown = resample_indices(
+                *(table.pts, table.time_base, rate),
+                end=table.end,
+                origin=table.origin,
+                limit=self._limits["max_frames"],
+            )
+        except ValueError as error:
+            raise TooLarge(self.path, str(error)) from None
         if table.promised > len(table.pts):
             shown.append(len(table.pts))  # a lost frame: whoever asks for it is told
         return shown, [float(n / rate) for n in range(len(shown))]
@@ -259,7 +286,7 @@ class ClipReader:
             for number, picture in source.decode(sorted(n for n in rows if n < have)):
                 painter = self._painter or self._painter_for(source, picture)
                 if array is None:
-                    array = _room(out, (len(frames), *painter.shape))
+                    array = self._room(out, (len(frames), *painter.shape))
                 first, *others = rows[number]
                 painter.paint(picture, array[first])
                 for row in others:
@@ -271,7 +298,20 @@ class ClipReader:
             before = [row for row, number in enumerate(frames) if number <= last]
             error.frames = array[before] if array is not None else None
             raise
-        return array if array is not None else _room(out, (0, *self.shape))
+        return array if array is not None else self._room(out, (0, *self.shape))
+
+    def _room(self, out: Array | None, shape: tuple[int, ...]) -> Array:
+        """`out`, if it fits, or a new array."""
+        if out is None:
+            if (size := math.prod(shape)) > _MEMORY:
+                raise TooLarge(self.path, f"{size >> 20:,} MB of frames, more than the memory has")
+            return np.empty(shape, np.uint8)
+        if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != shape:
+            found = f"{getattr(out, 'shape', type(out).__name__)} {getattr(out, 'dtype', '')}"
+            raise ValueError(f"out is {found.strip()}, and {shape} uint8 is needed")
+        if not out.flags.writeable:
+            raise ValueError("out is read-only")
+        return out
 
     def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:
         # A frame tells how it is turned; the container, through PyAV, does not.
@@ -296,15 +336,3 @@ def _whole(number: float) -> int:
     if not math.isfinite(number) or number != int(number):
         raise TypeError(f"{number} is not the number of a frame; for seconds give unit='s'")
     return int(number)
-
-
-def _room(out: Array | None, shape: tuple[int, ...]) -> Array:
-    """`out`, if it fits, or a new array."""
-    if out is None:
-        return np.empty(shape, np.uint8)
-    if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != shape:
-        found = f"{getattr(out, 'shape', type(out).__name__)} {getattr(out, 'dtype', '')}"
-        raise ValueError(f"out is {found.strip()}, and {shape} uint8 is needed")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only")
-    return out

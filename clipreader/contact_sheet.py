@@ -1,4 +1,4 @@
-"""Frames in a grid, each with its number: a picture to look at. Serves `load_frames.py --sheet`."""
+"""Frames in a grid, each with its number: a picture to look at."""
 
 from __future__ import annotations
 

@@ -167,13 +167,10 @@ class FrameSource:
 
     def picture_of(self, frame: VideoFrame) -> tuple[int, int, Fraction | None]:
         """(width, height, sample aspect ratio) of the clip that `frame` is from, cropped."""
-        if not self.probed:
-            aspect = self._stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
-            return frame.width, frame.height, ratio(aspect)
-        top, bottom, left, right = self._crop
-        width, height = self._size
         aspect = self._stream.sample_aspect_ratio
-        return width - left - right, height - top - bottom, ratio(aspect)
+        if self.probed and not any(self._crop):
+            return *self._size, ratio(aspect)
+        return frame.width, frame.height, ratio(aspect or self._codec.sample_aspect_ratio)
 
     def close(self) -> None:
         """Close the file and drop the packets."""
@@ -384,7 +381,7 @@ class FrameSource:
 
 
 def _crop_graph(frame: VideoFrame, crop: tuple[int, int, int, int]) -> Graph:
-    top, bottom, left, right = crop
+    left, right, top, bottom = crop
     width, height = max(1, frame.width - left - right), max(1, frame.height - top - bottom)
     graph = Graph()
     graph.threads = 1
@@ -394,7 +391,7 @@ def _crop_graph(frame: VideoFrame, crop: tuple[int, int, int, int]) -> Graph:
         format=VideoFormat(frame.format.name, frame.width, frame.height),
         time_base=frame.time_base or Fraction(1, 1000),
     )
-    cut = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}:exact=1")
+    cut = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")  # rounded to whole chroma
     sink = graph.add("buffersink")
     given.link_to(cut)
     cut.link_to(sink)

@@ -161,7 +161,7 @@ def codec_name(stream: Any) -> str:
 
 
 def cropping(stream: VideoStream) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right): the pixels that the container has a player cut off.
+    """(left, right, top, bottom): the pixels that the container has a player cut off.
 
     mp4's `clap` and Matroska's PixelCrop. PyAV has no other way to it than ffmpeg's description.
     """
@@ -174,9 +174,9 @@ def cropping(stream: VideoStream) -> tuple[int, int, int, int]:
         text,
         re.MULTILINE,
     )
-    top, bottom, left, right = map(int, found.groups()) if found else (0, 0, 0, 0)
+    left, right, top, bottom = map(int, found.groups()) if found else (0, 0, 0, 0)
     fits = top + bottom < stream.codec_context.height and left + right < stream.codec_context.width
-    return (top, bottom, left, right) if fits else (0, 0, 0, 0)
+    return (left, right, top, bottom) if fits else (0, 0, 0, 0)
 
 
 _LOGGING = threading.Lock()

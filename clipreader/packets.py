@@ -278,12 +278,12 @@ class Chunk:
 def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
     """The fewest packets that give `frames` (rising, each once), in the order of display.
 
-    Two frames share a chunk unless a key frame lies between the one's packets and the other's.
+    Two frames share a chunk unless packets that neither needs lie between, before a key frame.
     """
     spans: list[tuple[int, int, list[int]]] = []
     for frame in frames:
         start, last = table.start_for(frame), table.packet_of[frame]
-        if spans and table.starts[start] <= spans[-1][1]:
+        if spans and table.starts[start] <= spans[-1][1] + 1:
             begin, end, shared = spans[-1]
             shared.append(frame)
             spans[-1] = (begin, max(end, last), shared)

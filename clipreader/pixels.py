@@ -1,7 +1,7 @@
 """A decoded frame into an array: RGB, upright, square pixels, scaled, as a player shows it.
 
-Behind the decoder (`decode/frame_source`), before `load_frames`. Colours follow the matrix and the
-range that the frame is tagged with; untagged ones are BT.601, limited range, as ffmpeg has it.
+Colours follow the matrix and the range that the frame is tagged with; untagged ones are BT.601,
+limited range, as ffmpeg has it.
 """
 
 from __future__ import annotations

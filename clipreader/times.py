@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from clipreader.media import MAX_FRAMES
+
 
 def parse_fps(text: str) -> Fraction:
     """A rate as the options spell it: `30`, `12.5`, `30000/1001`; `0` is the clip's own rate.
@@ -51,13 +53,15 @@ def resample_indices(
     *,
     end: int | None = None,
     origin: int = 0,
+    limit: int = MAX_FRAMES,
 ) -> list[int]:
     """For each picture at `fps`, the index into `pts` of the frame it shows.
 
     pts: in the order of display; end: the tick at which the last frame goes (default: as long as
     the frame before it, see `end_of_last`). The result never falls; it doubles and drops as
     `ffmpeg -vf fps=F` does (round=near, eof_action=round), to the very last picture. Like ffmpeg's
-    it is empty where the whole clip is shorter than half a picture.
+    it is empty where the whole clip is shorter than half a picture. Raises ValueError for more than
+    `limit` pictures, because 700 bytes can hold a frame that lasts 68 years.
 
     Source: libavfilter/vf_fps.c. Each time stamp is rounded to the grid of 1/fps first, and a
     frame lasts until the rounded time of the next. Comparing exact times instead gives other
@@ -71,6 +75,8 @@ def resample_indices(
         end = end_of_last(pts, 0)
     per_tick = time_base * fps
     slots = [_round_near(tick - origin, per_tick) for tick in (*pts, end)]
+    if (count := slots[-1] - slots[0]) > limit:
+        raise ValueError(f"{count} pictures at {fps} a second, more than max_frames={limit}")
     shown: list[int] = []
     slot = slots[0]
     for index, until in enumerate(slots[1:]):

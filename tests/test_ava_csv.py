@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipreader.times import resample_indices
+from tests.scripts import run
 from utils.clip import Clip, clip_window
 from utils.lists import ava
 from utils.lists.reading import read_lists
@@ -222,35 +223,41 @@ def test_the_preview_shows_the_box_on_the_marked_frame(
     assert red_y.min() >= box_y.min() - 3
 
 
-@pytest.mark.parametrize("rate", [24, 25, 30, 60])
-def test_probed_numbers_are_exact_at_every_rate(
-    ava_folder: Path, tmp_path: Path, source: Callable[..., Path], rate: int
+def test_probed_pictures_are_those_that_frame_extract_writes(
+    ava_folder: Path, tmp_path: Path, source: Callable[..., Path]
 ) -> None:
-    """Frame 3.1 s into a clip of any rate: the picture that shows it, by decode/times."""
-    clips = tmp_path / "clips"
+    """Clips of many rates: the named picture is written, alone, and shows the annotated frame."""
+    clips, rows, expected = tmp_path / "clips", [], {}
     clips.mkdir()
-    frame = math.ceil(Fraction("3.1") * rate)
-    time = Fraction(frame, rate)
-    shutil.copy(
-        source(seconds=6, fps=rate, size=(160, 120), audio=False), clips / "rateratera__000010.mp4"
-    )
-    (ava_folder / "kinetics_val_v1.0.csv").write_text(
-        f"rateratera_,{float(7 + time):.3f},0.1,0.1,0.9,0.9,1\n"
-    )
+    rates = ["8", "12.5", "24", "25", "30000/1001", "30", "60"]
+    for at, rate in enumerate(map(Fraction, rates)):
+        name = f"rateratera{at}_000010"
+        shutil.copy(
+            source(seconds=6, fps=float(rate), size=(160, 120), audio=False), clips / f"{name}.mp4"
+        )
+        frame = math.ceil(Fraction("3.1") * rate)
+        rows.append(f"{name[:11]},{float(7 + frame / rate):.3f},0.1,0.1,0.9,0.9,1\n")
+        shown = resample_indices(range(math.ceil(6 * rate)), 1 / rate, Fraction(30))
+        # At 60 fps half of the frames are dropped: then the picture before.
+        same = [n for n, index in enumerate(shown, 1) if index == frame]
+        before = [n for n, index in enumerate(shown, 1) if index < frame]
+        expected[name] = same[0] if same else before[-1]
+    (ava_folder / "kinetics_val_v1.0.csv").write_text("".join(rows))
     make(ava_folder, "--clips", clips, "--splits", "val", "--probe")
-    (row,) = rows_of(ava_folder, "val")
-    pts = list(range(6 * rate))
-    shown = resample_indices(pts, Fraction(1, rate), Fraction(30))
-    expected = [n for n, index in enumerate(shown, 1) if index == frame]
-    # At 60 fps half of the frames are dropped: then the picture before.
-    before = [n for n, index in enumerate(shown, 1) if index < frame]
-    assert int(row["frame"]) == (expected[0] if expected else before[-1])
+    found = {row["clip"]: int(row["frame"]) for row in rows_of(ava_folder, "val")}
+    assert found == expected
+    annotations = ava_folder / "out" / "annotations_val.csv"
+    given = [clips, "frames", "--key_frames", annotations, "--window", "0"]
+    done = run("frame_extract.py", *given, cwd=tmp_path)
+    assert done.code == 0, done.err
+    written = {path.parent.name: int(path.stem) for path in tmp_path.glob("frames/*/*.jpg")}
+    assert written == expected
 
 
 @given(st.decimals(0, 40, places=3), st.sampled_from([24, 25, 30, 60, Fraction(30000, 1001)]))
 def test_the_picture_is_the_one_on_the_screen(timestamp: object, rate: int | Fraction) -> None:
     """The rule against its definition, in fractions; and the clip's start against utils.clip."""
-    ns, fps = ava.nanoseconds(str(timestamp)), Fraction(rate)
+    ns, fps = ava.nanoseconds(f"{timestamp:f}"), Fraction(rate)
     start, duration = clip_window(Clip("", "", ns // ava.SECOND, -1.0))
     assert ava.clip_start(ns // ava.SECOND) == start * ava.SECOND
     time = Fraction(ns, ava.SECOND) - Fraction(start)

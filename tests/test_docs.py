@@ -48,14 +48,20 @@ def test_help_has_examples_and_defaults_and_version_is_said(script: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_demo(tmp_path: Path) -> None:
+def test_demo_and_the_examples_of_its_output_in_the_docs(tmp_path: Path) -> None:
     done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=200)
     assert done.code == 0, done.err
-    assert "all as it should be" in done.err
+    assert "all steps wrote the expected files" in done.err
     for script in SCRIPTS:
         assert script == "demo.py" or f"/{script} " in done.err
     for left in ("sheet.png", "ava_kinetics_csv/annotations_preview.png"):
         assert (tmp_path / "shown" / left).stat().st_size > 1000
+    for page in docs_tables.PAGES:  # two jobs: lines may come in another order
+        text = page.read_text(encoding="utf-8")
+        now = docs_tables.renewed(text, tmp_path / "shown")
+        assert sorted(now.splitlines()) == sorted(text.splitlines()), (
+            "run: python demo.py --out D; python -m tests.docs_tables D"
+        )
 
 
 def imported_modules(path: Path) -> set[str]:

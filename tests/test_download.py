@@ -120,7 +120,7 @@ def test_every_reason_has_its_own_name(standin: StandIn, tmp_path: Path) -> None
     for clip, reason in wanted.items():
         assert found[clip]["message"]
         assert f"{reason}: {clip}: {found[clip]['message']}" in done.err
-        status = "failed" if reason in ("no_format",) else "unavailable"
+        status = "failed" if reason in ("no_format", "unknown") else "unavailable"
         assert found[clip]["status"] == status
 
 

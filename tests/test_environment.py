@@ -191,8 +191,8 @@ def test_every_requirement_has_a_lower_bound_that_ci_runs() -> None:
     assert len(lines) == len(required())
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "from utils.packages import required" in ci
-    table = (ROOT / "docs" / "tried.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     for package, (lowest, _) in required().items():
         row = re.search(rf"^\| {re.escape(package)} \| (\S+) \|", table, re.MULTILINE)
-        assert row is not None, f"docs/tried.md has no row for {package}"
-        assert row[1] == lowest, f"docs/tried.md: {package} was tried at {row[1]}"
+        assert row is not None, f"docs/install.md has no row for {package}"
+        assert row[1] == lowest, f"docs/install.md: {package} was tried at {row[1]}"

@@ -197,6 +197,8 @@ def plan_batch(
     seconds.
     """
     clips, twice = find_videos(args.videos_dir, args.output_dir)
+    if not clips:
+        raise UserError(f"{args.videos_dir} contains no videos")
     without = 0
     if args.only:
         names = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)

@@ -33,7 +33,6 @@ from utils.video.whole import (
     BadClip,
     Limits,
     check_complete,
-    key_pictures,
     pictures_of,
     time_limit,
 )
@@ -140,11 +139,14 @@ class Extractor:
 
     def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipTask) -> list[int]:
         """The numbers, from 1, of the pictures to write. Raises BadClip (past_end)."""
+        from utils.lists.ava import key_picture
+
         window = self.settings.window
         if task.key_times is None or window is None:
             return list(range(1, len(shown) + 1))
         numbers: set[int] = set()
-        for number in key_pictures(source, shown, task.key_times):
+        for key_time in task.key_times:
+            number = key_picture(source.table, shown, key_time)
             if number > len(shown):
                 raise BadClip("past_end", f"annotated frame {number} of {len(shown)} pictures")
             numbers |= set(range(max(1, number - window), min(len(shown), number + window) + 1))

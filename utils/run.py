@@ -207,7 +207,7 @@ class Tally:
         """Each reason with one of these statuses: how many clips, and what it means."""
         return [
             f"  {reason} {count:,}: {table[reason][1]}"
-            for reason, count in self.reasons.most_common()
+            for reason, count in sorted(self.reasons.items(), key=lambda each: (-each[1], each[0]))
             if reason and table[reason][0] in statuses
         ]
 

@@ -40,6 +40,7 @@ from utils.download.youtube_extract import (
     read_info,
     run_ytdlp,
     section_inputs,
+    try_ytdlp,
 )
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
@@ -71,7 +72,6 @@ OLD_DAYS = 60  # YouTube changes faster than that
 NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
 SECONDS, LINES = 2.0, 144  # of the test section: at 480 lines, a dense video came to 3.6 MB
 LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
-NO_ADDRESS = "You must provide at least one URL"
 BAD_FOLDER = ".bad"
 
 
@@ -86,14 +86,8 @@ def try_tools(args: argparse.Namespace) -> None:
     require_encoder(find_ffmpeg(args.ffmpeg), "libx264")
     if "youtube" not in args.source:
         return
-    # Without an address yt-dlp reads its arguments, says that there is no address, and exits.
-    argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", *args.ytdlp_args]
-    done = run_child(argv, timeout=60)
-    if NO_ADDRESS not in done.stderr and done.returncode != 0:
-        said = last_line(done)
-        if done.returncode == 2 and "error: " in said:
-            raise UserError(f"--ytdlp_args: {said.partition('error: ')[2]}")
-        raise UserError(f"yt-dlp does not start ({said or 'no message'}): {INSTALL}")
+    if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
+        raise UserError(problem)
     if is_youtube(args.url_base) and not _has_js_runtime(args):
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
 

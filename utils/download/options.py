@@ -18,7 +18,11 @@ from utils.runs.cluster import add_cluster_options
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 
-GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube allows before it blocks
+# YouTube counts requests before it blocks: those of a guest and of an account in an hour. One video
+# takes yt-dlp's default clients five (docs/youtube.md).
+GUEST_REQUESTS, ACCOUNT_REQUESTS, REQUESTS_A_VIDEO = 1000, 4000, 5
+GUEST_PER_HOUR = GUEST_REQUESTS // REQUESTS_A_VIDEO
+ACCOUNT_PER_HOUR = ACCOUNT_REQUESTS // REQUESTS_A_VIDEO
 
 
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,6 +15,7 @@ import queue
 import shlex
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -42,6 +43,7 @@ RENEW_AFTER = 100  # command lines: yt-dlp is not made to stay for weeks
 MEMORY_LIMIT = 2**30  # bytes of data in a yt-dlp process, which takes some 100 MB
 LONGEST_WAIT = 600.0  # seconds: advertisements are shorter than that
 _POLL_SECONDS = 0.1
+NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
 @dataclass
@@ -180,6 +182,30 @@ def end_ytdlp() -> None:
     with _lock:
         while _idle:
             _idle.pop()[0].end(0)
+
+
+def try_ytdlp(
+    arguments: Sequence[str], cookies: Path | None = None, browser: str | None = None
+) -> str:
+    """What is wrong with yt-dlp, the user's arguments for it, or the cookies; empty if nothing."""
+    # With an empty extraction it has nothing to do but to read its arguments and the cookies.
+    argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
+    argv += ["--cookies", str(cookies)] if cookies else []
+    argv += ["--cookies-from-browser", browser] if browser else []
+    with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
+        file = Path(folder) / "info.json"
+        file.write_text(NOTHING, encoding="utf-8")
+        argv += ["--simulate", "--load-info-json", str(file)]
+        done = run_ytdlp(argv, timeout=60, env=child_environment(None))
+    message = ytdlp_message(done)
+    if done.returncode == 0:
+        return ""
+    if (browser and "cookies" in message) or ((cookies or browser) and done.returncode == 1):
+        option = "--cookies" if cookies else "--cookies_from_browser"
+        return f"{option}: {message.removeprefix('yt-dlp: error: ')}"
+    if done.returncode == 2:
+        return f"--ytdlp_args: {message.removeprefix('yt-dlp: error: ')}"
+    return f"yt-dlp does not start ({message}): pip install -U -r requirements.txt"
 
 
 def answer_as_ytdlp(task: tuple[list[str], dict[str, str]]) -> tuple[int, str, str]:

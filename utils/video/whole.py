@@ -13,7 +13,6 @@ import math
 import signal
 import threading
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -241,7 +240,9 @@ def _promised_size(path: Path) -> int:
     return 0 if is_unknown else at + length + size
 
 
-def pictures_of(source: FrameSource, fps: Fraction, max_frames: int) -> Sequence[int]:
+def pictures_of(
+    source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
+) -> Sequence[int]:
     """For each picture at `fps`, from the first, the number of the frame that it shows.
 
     A clip that is shorter than half a picture has one, too. Raises BadClip for too many.
@@ -255,27 +256,6 @@ def pictures_of(source: FrameSource, fps: Fraction, max_frames: int) -> Sequence
         raise BadClip("unknown", f"{problem}; to allow it, raise that option")
     shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
     return shown or [0]
-
-
-def key_pictures(source: FrameSource, shown: Sequence[int], times: Sequence[int]) -> list[int]:
-    """For each time, the number from 1 of the first picture of the frame that is on the screen.
-
-    times: nanoseconds in the clip. shown: `pictures_of` the clip; where none of them shows that
-    frame, the picture before counts. Past the end of the clip it is one more than there are.
-    Annotations round their times to milliseconds (7.433 is a frame at 7.43333): half a
-    millisecond later counts, too.
-    """
-    table = source.table
-    numbers = []
-    for time_ns in times:
-        tick = Fraction(time_ns + 500_000, 10**9) / table.time_base + table.origin
-        if tick >= table.end:
-            numbers.append(len(shown) + 1)
-            continue
-        frame = max(0, bisect_right(table.pts, tick) - 1)
-        frame = shown[max(0, bisect_right(shown, frame) - 1)]
-        numbers.append(bisect_left(shown, frame) + 1)
-    return numbers
 
 
 # --- a stranger's file ---------------------------------------------------------------------------

@@ -1,0 +1,335 @@
+"""Films as people have them: their frames, chunks and times are those that ffmpeg shows.
+
+Made with ffmpeg, and with edits of single boxes and packets where ffmpeg makes no such file.
+"""
+
+from __future__ import annotations
+
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clipreader.packets import read_packets
+from clipreader.pixels import Array
+from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
+from tests.standin.sources import ffmpeg_path
+
+ROOT = Path(__file__).parent.parent
+PICTURE = "testsrc2=s=96x64:r=25:d=3,noise=alls=20:allf=t:all_seed=3,format=yuv420p"
+X264 = ["-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-bf", "2", "-g", "25"]
+
+Box = tuple[bytes, int, int]  # kind, where it begins, how long it is
+CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta")
+
+
+def ffmpeg(*arguments: object) -> bytes:
+    command = [ffmpeg_path(), "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+def boxes(data: bytes, begin: int, end: int) -> Iterator[Box]:
+    while begin + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, begin)
+        yield kind, begin, size
+        begin += size
+
+
+def rebuilt(data: bytes, new: dict[bytes, Callable[[bytes], bytes]]) -> bytes:
+    """An mp4 with the bodies of some boxes changed; the index is behind the data."""
+    out = b""
+    for kind, begin, size in boxes(data, 0, len(data)):
+        body = data[begin + 8 : begin + size]
+        if kind in CONTAINERS:
+            body = rebuilt(body, new)
+        elif kind in new:
+            body = new[kind](body)
+        out += struct.pack(">I4s", len(body) + 8, kind) + body
+    return out
+
+
+def with_clap(data: bytes, width: int, height: int, x: int, y: int) -> bytes:
+    crop = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, x, 1, y, 1)
+
+    def add(body: bytes) -> bytes:
+        size, kind = struct.unpack_from(">I4s", body, 8)
+        if kind != b"avc1":
+            return body
+        return body[:8] + struct.pack(">I", size + 40) + body[12 : 8 + size] + crop
+
+    return rebuilt(data, {b"stsd": add})
+
+
+def with_cover_first(data: bytes) -> bytes:
+    """A cover as a tagger writes it, in `udta`, moved before the tracks: it is stream 0 then."""
+    ((_, begin, size),) = (box for box in boxes(data, 0, len(data)) if box[0] == b"moov")
+    parts = [(kind, data[at : at + n]) for kind, at, n in boxes(data, begin + 8, begin + size)]
+    parts.sort(key=lambda part: (part[0] == b"trak", part[0] != b"mvhd"))
+    return data[: begin + 8] + b"".join(part for _, part in parts) + data[begin + size :]
+
+
+def make_film(folder: Path, name: str) -> Path:
+    path, plain = folder / name, folder / "plain.mp4"
+    if not plain.exists():
+        sound = ["-f", "lavfi", "-i", "sine=d=3", "-c:a", "aac"]
+        ffmpeg("-f", "lavfi", "-i", PICTURE, *sound, *X264, plain)
+        image = folder / "cover.jpg"
+        ffmpeg("-i", plain, "-frames:v", "1", image)
+        gop = ["-g", "12", "-x264-params", "open-gop=1:scenecut=0"]
+        ffmpeg("-f", "lavfi", "-i", PICTURE, *X264, *gop, folder / "open.mp4")
+    copied: dict[str, list[object]] = {
+        "no_edit_list.mp4": ["-i", plain, "-c", "copy", "-use_editlist", "0"],
+        "late_picture.mp4": [
+            *["-itsoffset", "0.2", "-i", plain, "-i", plain],
+            *["-map", "0:v", "-map", "1:a", "-c", "copy"],
+        ],
+        "open_cut.mp4": ["-ss", "0.7", "-i", folder / "open.mp4", "-c", "copy"],
+        "crop_in_the_stream.mp4": [
+            *["-i", plain, "-c", "copy"],
+            *["-bsf:v", "h264_metadata=crop_left=6:crop_right=10:crop_top=4:crop_bottom=2"],
+        ],
+        "no_key_frame_before_the_edit.mp4": [
+            *["-i", plain, "-c:v", "copy", "-an", "-copyinkf"],
+            *["-bsf:v", "noise=drop=lt(n\\,7)"],
+        ],
+        "several_tracks.mp4": [
+            *["-i", plain, "-i", folder / "open.mp4", "-map", "0:v", "-map", "1:v", "-map", "1:v"],
+            *["-c", "copy"],
+        ],
+        "late_with_cover.mp4": [
+            *["-itsoffset", "0.5", "-i", plain, "-i", folder / "cover.jpg", "-map", "0:v"],
+            *["-map", "1", "-c", "copy", "-disposition:v:1", "attached_pic"],
+        ],
+    }
+    edited: dict[str, Callable[[bytes], bytes]] = {
+        "clap.mp4": lambda data: with_clap(data, 64, 32, 0, 0),
+        "clap_beside_the_middle.mp4": lambda data: with_clap(data, 61, 33, 11, 5),
+        "one_byte_more.mp4": lambda data: data + b"\0",
+        "seven_bytes_more.mp4": lambda data: data + b"\0\0\0\x10abc",
+        "sound_without_stsd.mp4": lambda data: b"free".join(data.rsplit(b"stsd", 1)),
+        "sound_without_decoder.mp4": lambda data: b"zzzz".join(data.rsplit(b"mp4a", 1)),
+    }
+    if name in copied:
+        ffmpeg(*copied[name], path)
+    elif name in edited:
+        path.write_bytes(edited[name](plain.read_bytes()))
+    elif name == "clap.mkv":
+        ffmpeg("-i", make_film(folder, "clap.mp4"), "-c", "copy", path)
+    elif name == "cover_first.mp4":
+        tagged = folder / "tagged.mp4"
+        ffmpeg(
+            *["-i", plain, "-i", folder / "cover.jpg", "-map", "0", "-map", "1", "-c", "copy"],
+            *["-disposition:v:1", "attached_pic", tagged],
+        )
+        path.write_bytes(with_cover_first(tagged.read_bytes()))
+    return path
+
+
+FILMS = (
+    *("no_edit_list.mp4", "late_picture.mp4", "open_cut.mp4", "crop_in_the_stream.mp4"),
+    *("no_key_frame_before_the_edit.mp4", "several_tracks.mp4", "late_with_cover.mp4"),
+    *("clap.mp4", "clap_beside_the_middle.mp4", "clap.mkv", "cover_first.mp4"),
+    *("one_byte_more.mp4", "seven_bytes_more.mp4", "sound_without_stsd.mp4"),
+    *("sound_without_decoder.mp4",),
+)
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("films")
+    return cache(lambda name: make_film(folder, name))
+
+
+def shown(path: Path, *filters: str) -> list[bytes]:
+    """Every frame that ffmpeg shows, as RGB."""
+    filtering = ["-vf", ",".join(filters)] if filters else []
+    command = ["-i", path, "-map", "0:V:0", *filtering, "-fps_mode", "passthrough"]
+    lines = ffmpeg(*command, "-pix_fmt", "rgb24", "-f", "framemd5", "-").decode().splitlines()
+    return [line.split(",")[-1].strip().encode() for line in lines if not line.startswith("#")]
+
+
+def hashes(frames: Array) -> list[bytes]:
+    from hashlib import md5
+
+    return [md5(frame.tobytes()).hexdigest().encode() for frame in frames]
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_frames_chunks_and_times_are_those_of_ffmpeg(
+    film: Callable[[str], Path], name: str
+) -> None:
+    path = film(name)
+    every = shown(path)
+    assert len(every) >= 50
+    with ClipReader(path) as reader:
+        whole = reader[:]
+        assert hashes(whole) == every
+        for start in (60, 3, 31, 40, 12):
+            assert np.array_equal(reader[start : start + 6], whole[start : start + 6])
+        for fps in ("8", "30000/1001"):
+            assert [every[n] for n in reader.frame_numbers(fps=fps)] == shown(path, f"fps={fps}")
+    packets = read_packets(path)
+    assert packets.missing == ""
+    assert len(packets.times) == len(every) or name.startswith("no_key")  # frames, not packets
+    assert packets.picture.pts and packets.times[0] >= 0
+
+
+def test_the_packets_of_a_film(film: Callable[[str], Path], tmp_path: Path) -> None:
+    late = read_packets(film("late_picture.mp4"))
+    assert late.times[:2] == [Fraction(1, 5), Fraction(6, 25)] and late.zero == 0
+    assert late.end == Fraction(16, 5) and late.sound is not None
+    assert (late.width, late.height, late.rate) == (96, 64, 25)
+    assert late.picture.codec == "h264" and [at for at, key in enumerate(late.picture.keys) if key]
+    assert sum(late.picture.sizes) + sum(late.sound.sizes) < film("late_picture.mp4").stat().st_size
+    assert read_packets(film("sound_without_decoder.mp4")).sound is not None
+    data = film("no_edit_list.mp4").read_bytes()
+    for name, form in (("a.mkv", "matroska"), ("a.flv", "flv"), ("a.mp4", "mp4")):
+        ffmpeg(*["-i", film("no_edit_list.mp4"), "-c", "copy", "-f", form, tmp_path / name])
+        if form == "mp4":
+            front = [*["-c", "copy", "-movflags", "+faststart"], tmp_path / name]
+            ffmpeg("-i", film("no_edit_list.mp4"), *front)
+        assert read_packets(tmp_path / name).missing == ""
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) * 6 // 10])
+        assert read_packets(tmp_path / name).missing.startswith("cut off: ")
+    with pytest.raises(ClipError, match="gone.mp4: no such file"):
+        read_packets(tmp_path / "gone.mp4")
+
+
+def test_damage_that_only_decoding_from_the_middle_meets(
+    film: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Packets that say decoding may begin at them, where it may not."""
+    path, whole = tmp_path / "film.mp4", tmp_path / "whole.mp4"
+    ffmpeg("-f", "lavfi", "-i", PICTURE, *X264, "-g", "250", whole)
+    recovery_point = bytes([0, 0, 0, 5, 6, 6, 1, 0xE0, 0x80])
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for at, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                lies = at in (30, 31, 32)
+                copy = av.Packet((recovery_point if lies else b"") + bytes(packet))
+                copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+                copy.time_base, copy.stream = packet.time_base, stream
+                copy.is_keyframe = packet.is_keyframe or lies
+                target.mux(copy)
+    ffmpeg("-xerror", "-i", path, "-f", "null", "-")
+    expected = load_frames(whole)
+    with ClipReader(path) as reader:
+        assert len(reader.key_frames) > 1
+        for start in range(20, 31):
+            assert np.array_equal(reader[start : start + 1], expected[start : start + 1]), start
+
+
+def test_a_film_that_is_decoded_from_its_start_is_decoded_once_for_chunks_in_order(
+    film: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.avi"
+    ffmpeg("-i", film("one_byte_more.mp4"), "-an", "-c:v", "mpeg4", "-bf", "2", path)
+    with ClipReader(path) as reader:
+        whole, source = reader[:], reader._opened()
+        assert source.table.odd
+        begun: list[int] = []
+        decode_all = source._decode_all
+
+        def noted() -> Iterator[av.VideoFrame]:
+            begun.append(1)
+            return decode_all()
+
+        monkeypatch.setattr(source, "_decode_all", noted)
+        for start in range(0, 70, 5):
+            assert np.array_equal(reader[start : start + 5], whole[start : start + 5])
+        assert len(begun) == 1
+
+
+# --- files that ask for the impossible ---
+
+
+def one_frame(folder: Path, size: str = "96x64") -> bytes:
+    path = folder / "one_frame.mp4"
+    encode = ["-c:v", "libx264", "-preset", "ultrafast"]
+    ffmpeg("-f", "lavfi", "-i", f"color=s={size}:r=25:d=0.04", *encode, path)
+    return path.read_bytes()
+
+
+def limited(code: str, megabytes: int, seconds: int) -> str:
+    """What `code` prints, in a process that has so much memory and CPU time."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+    before = "from load_frames import *\nfrom clipreader.packets import read_packets\ntry: "
+    command = [sys.executable, "-c", f"{before}{code}\nexcept ClipError as error: print(error)"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=limit
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_frame_that_lasts_68_years(tmp_path: Path) -> None:
+    path = tmp_path / "years.mp4"
+    path.write_bytes(
+        rebuilt(
+            one_frame(tmp_path),
+            {
+                b"stts": lambda _: struct.pack(">IIII", 0, 1, 1, (1 << 31) - 1),
+                b"mdhd": lambda body: body[:12] + struct.pack(">I", 1) + body[16:],
+                b"edts": lambda _: b"",
+            },
+        )
+    )
+    assert load_frames(path).shape == (1, 64, 96, 3)
+    said = limited(f"load_frames({str(path)!r}, fps=1)", 1000, 10)
+    assert "2147483647 pictures at 1 a second, more than max_frames=2000000\n" in said
+    assert load_frames(path, fps="1/1000000").shape[0] == 2147
+
+
+def test_a_million_samples_that_share_one_frame(tmp_path: Path) -> None:
+    path, count = tmp_path / "million.mp4", 1_000_000
+    data = one_frame(tmp_path)
+    ((_, begin, _),) = (box for box in boxes(data, 0, len(data)) if box[0] == b"mdat")
+    same = {
+        b"stts": lambda _: struct.pack(">IIII", 0, 1, count, 512),
+        b"stsz": lambda body: struct.pack(
+            ">4sII", b"\0" * 4, *struct.unpack(">I", body[4:8]), count
+        ),
+        b"stsc": lambda _: struct.pack(">IIIII", 0, 1, 1, 1, 1),
+        b"stco": lambda _: struct.pack(">II", 0, count) + struct.pack(">I", begin + 8) * count,
+        b"edts": lambda _: b"",
+    }
+    path.write_bytes(rebuilt(data, same))
+    for call in ("load_frames", "read_packets"):
+        said = limited(f"{call}({str(path)!r})", 1000, 10)
+        assert "its index names more data than the file holds" in said
+
+
+def test_a_picture_of_a_quarter_of_a_billion_pixels(tmp_path: Path) -> None:
+    (tmp_path / "huge.mp4").write_bytes(one_frame(tmp_path, "16000x16000"))
+    for suffix in ("mp4", "mkv", "ts"):
+        path = tmp_path / f"huge.{suffix}"
+        if suffix != "mp4":
+            ffmpeg("-i", tmp_path / "huge.mp4", "-c", "copy", path)
+        said = limited(f"load_frames({str(path)!r})", 1000, 20)
+        assert "16000x16000 pixels, more than max_pixels=67108864" in said
+    one_frame(tmp_path)
+    with pytest.raises(TooLarge, match="max_pixels=5000"):
+        load_frames(tmp_path / "one_frame.mp4", max_pixels=5000)
+
+
+def test_more_frames_than_allowed(film: Callable[[str], Path]) -> None:
+    with pytest.raises(TooLarge, match="max_frames=20"):
+        load_frames(film("one_byte_more.mp4"), max_frames=20)
+    with pytest.raises(NoVideo):
+        load_frames(film("one_byte_more.mp4").with_name("cover.jpg"))
+    with pytest.raises(CorruptClip):
+        load_frames(b"")
