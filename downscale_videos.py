@@ -15,7 +15,6 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -38,14 +37,13 @@ from utils.batch import (
     say_batch,
 )
 from utils.cli import EXIT_OK, make_parser, non_negative_float, positive_int, run_script
+from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
 from utils.packages import check_packages
-from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import Lines, open_run
-from utils.runs.cluster import check_dask
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
@@ -126,7 +124,7 @@ class Downscaler:
         source = read_apart(task.path, "ends", self.fps, self.limits)
         # The clip's path may be longer than a name can be.
         digest = hashlib.blake2b(os.fsencode(task.clip), digest_size=16).hexdigest()
-        temporary = self.workspace / f"{digest}.mp4"
+        temporary = own_folder(self.workspace) / f"{digest}.mp4"
         final = self.out / f"{task.clip}.mp4"
         try:
             action, made = self._make(task.path, source, temporary)
@@ -189,12 +187,6 @@ class Downscaler:
         if encode.audio and not made.audio_codec:
             raise BadClip("truncated", "the sound is missing")
         return made
-
-
-def downscale_there(worker: Downscaler, ffmpeg: str | None, task: VideoTask) -> DownscaleResult:
-    """The worker on a cluster, whose machines have ffmpegs of their own."""
-    workspace = own_folder(worker.workspace)
-    return replace(worker, tool=find_ffmpeg(ffmpeg), workspace=workspace)(task)
 
 
 def differs(source: Video, made: Video) -> bool:
@@ -359,11 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_encoder(tool, encode.codec)
         with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
             worker = Downscaler(tool, encode, args.fps, remux, limits_of(args), out, run.workspace)
-            if run.cluster:
-                there = functools.partial(downscale_there, worker, args.ffmpeg)
-                outcomes = run.cluster.run(there, batch.tasks(), DownscaleResult.lost)
-            else:
-                outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
+            outcomes = run.workers.run(worker, batch.tasks(), DownscaleResult.lost)
             tally = run_batch(batch, outcomes, run, args)
     written = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"
     return finish(batch, tally, args, run.report.path, written)

@@ -31,6 +31,7 @@ from utils.batch import (
     say_batch,
 )
 from utils.cli import EXIT_OK, make_parser, run_script
+from utils.cluster import check_dask
 from utils.files import names_in
 from utils.frames import (
     ClipTask,
@@ -46,10 +47,8 @@ from utils.frames import (
     write_settings,
 )
 from utils.packages import check_packages
-from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.run import open_run
-from utils.runs.cluster import check_dask
 
 REPORT_NAME = "frames_report.csv"
 COLUMNS = tuple(each.name for each in fields(FramesResult))
@@ -90,10 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker = Extractor(settings, limits_of(args), out, run.workspace, args.overwrite)
             times = key_times or {}
             tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
-            if run.cluster:
-                outcomes = run.cluster.run(worker, tasks, FramesResult.lost)
-            else:
-                outcomes = run_in_processes(worker, tasks, args.num_jobs, FramesResult.lost)
+            outcomes = run.workers.run(worker, tasks, FramesResult.lost)
             note = functools.partial(clips_at_work, run.workspace)
             tally = run_batch(batch, outcomes, run, args, note)
     return finish(batch, tally, args, run.report.path, f"pictures: {tally.totals['frames']:,}")

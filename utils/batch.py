@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from clipreader.media import ClipError, CorruptClip
+from clipreader.media import ClipError, CorruptClip, TooLarge
 from clipreader.times import parse_fps
 from utils.cli import (
     add_num_jobs,
@@ -25,6 +25,7 @@ from utils.cli import (
     positive_int,
     say,
 )
+from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos, is_disk_full
 from utils.lists.official import add_form_options, add_trim_format, form_of
@@ -33,7 +34,6 @@ from utils.packages import describe
 from utils.process import Stopped
 from utils.report import FAILED, MADE_REASONS, WRITTEN
 from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
-from utils.runs.cluster import add_cluster_options
 from utils.text import printable
 from utils.video.whole import BadClip, Limits
 
@@ -93,6 +93,8 @@ def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> Any
         raise
     except BadClip as error:
         result = kind.failed(clip, error.reason, error.message)
+    except TooLarge as error:
+        result = kind.failed(clip, "unknown", f"{error.problem}; to allow it, raise that option")
     except ClipError as error:
         where = f"at frame {error.frame}: " if isinstance(error, CorruptClip) else ""
         result = kind.failed(clip, "undecodable", where + error.problem)
@@ -254,7 +256,7 @@ def run_batch(
     """Write down what becomes of each clip, as it comes. note: a text for the progress line."""
     tally = Tally()
     with (
-        watch(len(batch.to_do), "clip", args.quiet, run.cluster, note) as progress,
+        watch(len(batch.to_do), "clip", args.quiet, run.workers, note) as progress,
         closing(outcomes),
     ):
         for outcome in outcomes:

@@ -245,15 +245,17 @@ def pictures_of(
 ) -> Sequence[int]:
     """For each picture at `fps`, from the first, the number of the frame that it shows.
 
-    A clip that is shorter than half a picture has one, too. Raises BadClip for too many.
+    A clip that is shorter than half a picture has one, too. Raises TooLarge.
     """
+    from clipreader.media import TooLarge
+
     table = source.table
     if not fps:
         return range(len(table.pts))
     count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
     if count > max_frames:
         problem = f"{count:,} pictures at {fps} per second, more than --max_frames {max_frames}"
-        raise BadClip("unknown", f"{problem}; to allow it, raise that option")
+        raise TooLarge(source.path, problem)
     shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
     return shown or [0]
 
