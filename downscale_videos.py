@@ -29,14 +29,13 @@ from utils.batch import (
     add_batch_options,
     check_folders,
     finish,
-    frame_rate,
     limits_of,
     make_one,
     plan_batch,
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, make_parser, non_negative_float, positive_int, run_script
+from utils.cli import EXIT_OK, frame_rate, make_parser, non_negative_float, positive_int, run_script
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder

@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from clipreader.media import ClipError, CorruptClip, TooLarge
-from clipreader.times import parse_fps
 from utils.cli import (
     add_num_jobs,
     existing_folder,
@@ -167,14 +165,6 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
 def limits_of(args: argparse.Namespace) -> Limits:
     """The limits that the options set."""
     return Limits(args.max_frames, args.max_pixels, args.timeout)
-
-
-def frame_rate(text: str) -> Fraction:
-    """An argparse type: `30`, `12.5`, `30000/1001`, or 0."""
-    try:
-        return parse_fps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_folders(args: argparse.Namespace) -> None:

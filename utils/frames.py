@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from clipreader.media import ratio
-from utils.batch import Made, VideoTask, frame_rate, make_one
-from utils.cli import non_negative_int, positive_int
+from utils.batch import Made, VideoTask, make_one
+from utils.cli import frame_rate, non_negative_int, positive_int
 from utils.errors import UserError
 from utils.files import publish, read_json, write_whole
 from utils.machines import own_folder
