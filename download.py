@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from utils.cli import EXIT_OK, run_script, say, teller
+from utils.cluster import check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, FetchOptions, Run, Source, is_youtube
@@ -55,7 +56,6 @@ from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
 from utils.run import Opened, open_run, watch
-from utils.runs.cluster import check_dask
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
@@ -130,7 +130,7 @@ def make_run(
     settings = SourceSettings(mirror, args.allow_partial)
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
-    run = Run(options, args.num_jobs, pace, known, bool(args.retry), cluster=opened.cluster)
+    run = Run(options, opened.workers, pace, known, bool(args.retry))
     return run, tuple(make_source(name, settings) for name in args.source)
 
 
@@ -154,7 +154,7 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
-        watch(len(plan.to_fetch), "clip", args.quiet, run.cluster, run.pace.note) as progress,
+        watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:

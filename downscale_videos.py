@@ -22,10 +22,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import EXIT_OK, make_parser, run_script
+from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
 from utils.packages import check_packages
-from utils.parallel import run_parallel
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import open_run
@@ -37,7 +37,6 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
-from utils.runs.cluster import check_dask
 from utils.runs.encode_options import (
     COPIED_AUDIO,
     add_encode_options,
@@ -103,16 +102,10 @@ def downscale(job: Job, task: Task) -> DownscaleResult:
     return result
 
 
-def downscale_there(job: Job, ffmpeg: str | None, task: Task) -> DownscaleResult:
-    """The worker on a cluster, whose machines have ffmpegs of their own."""
-    workspace = own_folder(job.workspace)
-    return downscale(replace(job, tool=find_ffmpeg(ffmpeg), workspace=workspace), task)
-
-
 def downscale_clip(job: Job, task: Task) -> DownscaleResult:
     """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
     source = read_apart(task.path, "ends", job.fps)
-    temporary = job.workspace / f"{task.clip.replace('/', '%')}.mp4"
+    temporary = own_folder(job.workspace) / f"{task.clip.replace('/', '%')}.mp4"
     final = job.out / f"{task.clip}.mp4"
     try:
         action, made = make(job, task.path, source, temporary)
@@ -216,12 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_encoder(tool, encode.codec)
         with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
             job = Job(tool, encode, args.fps, as_it_is, out, run.workspace)
-            if run.cluster:
-                worker = functools.partial(downscale_there, job, args.ffmpeg)
-                outcomes = run.cluster.run(worker, batch.tasks(), DownscaleResult.lost)
-            else:
-                worker = functools.partial(downscale, job)
-                outcomes = run_parallel(worker, batch.tasks(), args.num_jobs)
+            worker = functools.partial(downscale, job)
+            outcomes = run.workers.run(worker, batch.tasks(), DownscaleResult.lost)
             tally = run_batch(batch, outcomes, run, args)
     written = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"
     return finish(batch, tally, args, run.report.path, written)

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from clipreader.media import ratio
 from utils.cli import EXIT_OK, make_parser, run_script
+from utils.cluster import check_dask
 from utils.files import folders_in, names_in
 from utils.machines import own_folder
 from utils.packages import check_packages
-from utils.parallel import run_in_processes
 from utils.process import stop_on_signals
 from utils.report import WRITTEN, now
 from utils.run import open_run
@@ -39,7 +39,6 @@ from utils.runs.batch import (
     run_batch,
     say_batch,
 )
-from utils.runs.cluster import check_dask
 from utils.runs.frame_store import (
     FolderStore,
     Settings,
@@ -171,10 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             times = key_times or {}
             tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             worker = functools.partial(extract, job)
-            if run.cluster:
-                outcomes = run.cluster.run(worker, tasks, FramesResult.lost)
-            else:
-                outcomes = run_in_processes(worker, tasks, args.num_jobs, FramesResult.crashed)
+            outcomes = run.workers.run(worker, tasks, FramesResult.lost)
             tally = run_batch(batch, outcomes, run, args)
     return finish(batch, tally, args, run.report.path, f"pictures: {tally.totals['frames']:,}")
 

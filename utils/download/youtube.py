@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from utils.clip import Clip, by_video
 from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
-from utils.download.pace import Attempted, Pace
-from utils.download.youtube_cluster import fetch_on_cluster
+from utils.download.pace import Attempted
 from utils.download.youtube_extract import (
     Attempt,
     end_ytdlp,
@@ -30,9 +27,10 @@ from utils.download.youtube_extract import (
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.files import disk_is_full, is_disk_full
+from utils.machines import own_folder
 from utils.packages import UNEXPECTED, describe
-from utils.parallel import run_parallel
-from utils.process import STOP, sleep
+from utils.parallel import pause
+from utils.process import STOP
 from utils.report import Result
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
@@ -55,6 +53,7 @@ class VideoTask:
     attempts: int = 0
     seconds: float = 0.0
     data_blocks: int = 0
+    wait: float = 0.0  # seconds before this attempt
 
 
 def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
@@ -70,77 +69,31 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
         for number, group in enumerate(by_video(asked))
     )
-    if run.cluster:
-        for results in fetch_on_cluster(tasks, run, run.cluster):
-            yield from results
-        return
-    jobs = threading.Semaphore(run.num_jobs)
-    fetch = partial(fetch_video, options=options, pace=run.pace, jobs=jobs)
+    worker, given_up = partial(attempt_video, options=options), partial(lost, options)
     try:
-        yield from run_parallel(fetch, tasks, run.num_jobs * THREADS_A_JOB)
+        yield from run.workers.run(worker, tasks, given_up, turns=run.pace)
         if not STOP.is_set():
             yield from run.pace.last()
     finally:
         end_ytdlp()
 
 
-def fetch_video(
-    task: VideoTask, options: FetchOptions, pace: Pace, jobs: threading.Semaphore
-) -> Generator[Result, None, None]:
-    """Attempt a video until each of its clips is on disk or written off. Raises Stopped."""
-    left: VideoTask | None = task
-    while left is not None or pace.check_is_due:
-        with _one_of(jobs) as pause:
-            turn = pace.wait_turn()
-            doing = VideoTask(options.check_id, (), options.timeout) if turn.is_check else left
-            attempted = None
-            try:
-                for made in attempt_video(doing, options, pause) if doing else ():
-                    if isinstance(made, Result):
-                        yield made
-                    else:
-                        attempted = made
-            finally:  # or a scout that is gone would be waited for, for ever
-                results, rest = pace.end(turn, attempted)
-        yield from results
-        if not turn.is_check:
-            left = rest
-        if left is not None and attempted is not None and attempted.verdict == "unclear":
-            # The wait grows with the attempts, and is never the same for two videos.
-            wait = min(2.0**left.attempts, max(0.0, left.limit - left.seconds))
-            sleep(wait * random.uniform(0.5, 1))
-
-
-@contextmanager
-def _one_of(jobs: threading.Semaphore) -> Iterator[Callable[[float], None]]:
-    """Be one of the jobs; gives what to wait with, which lets another one work meanwhile."""
-
-    def begin() -> None:
-        while not jobs.acquire(timeout=0.1):
-            sleep(0)
-
-    def pause(seconds: float) -> None:
-        if seconds > 0:
-            jobs.release()
-            try:
-                sleep(seconds)
-            finally:
-                begin()
-
-    begin()
-    try:
-        yield pause
-    finally:
-        jobs.release()
+def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
+    """The results of a video whose workers died over it."""
+    for clip in task.clips:
+        is_there = (options.out / f"{clip.name}.mp4").exists()
+        yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
 
 
 def attempt_video(
-    task: VideoTask, options: FetchOptions, pause: Callable[[float], None] = sleep
+    task: VideoTask | None, options: FetchOptions
 ) -> Generator[Result | Attempted, None, None]:
     """Make one attempt: yields the results that are certain, at last what it says of YouTube.
 
-    A task without clips asks for the extraction alone. Raises Stopped. Runs on any machine.
+    None stands for the check video, which has no clips. Raises Stopped. Runs on any machine.
     """
+    if task is None:
+        task = VideoTask(options.check_id, (), options.timeout)
     waited = 0.0
     begun = time.monotonic()
     proxy = None
@@ -160,7 +113,9 @@ def attempt_video(
 
     try:
         with tempfile.TemporaryDirectory(
-            prefix=f"{task.youtube_id}-", dir=options.workspace, ignore_cleanup_errors=True
+            prefix=f"{task.youtube_id}-",
+            dir=own_folder(options.workspace),
+            ignore_cleanup_errors=True,
         ) as folder:
             attempt = Attempt(options, Path(folder), proxy, begun + task.limit - task.seconds)
             info = extract(attempt, task.youtube_id)
@@ -189,7 +144,7 @@ def attempt_video(
         missing = [clip.name for clip in task.clips if clip.name not in on_disk]
         errors |= {name: problem for name in missing or [""] if name not in errors}
     left = tuple(clip for clip in task.clips if clip.name in errors)
-    rest = replace(task, clips=left, seconds=spent())
+    rest = replace(task, clips=left, seconds=spent(), wait=0.0)
     block = next((error for error in errors.values() if error.reason in BLOCKS), None)
     if block is not None and (block.at_extraction or task.data_blocks < TRIES):
         # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
@@ -221,6 +176,9 @@ def conclude(
         yield from (failure for clip, failure in failures.items() if clip not in again)
         came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
         verdict = "passed" if came else "unclear"
+    # The wait grows with the attempts, and is never the same for two videos.
+    wait = min(2.0 ** (task.attempts + 1), max(0.0, rest.limit - rest.seconds))
+    wait *= random.uniform(0.5, 1) * (verdict == "unclear")
     is_own = not is_youtube(options.url_base) and "HTTP Error 4" in worst.message
     yield Attempted(
         verdict,
@@ -228,7 +186,7 @@ def conclude(
         worst.message,
         is_shown,
         results=tuple(failures[clip] for clip in again),
-        rest=replace(rest, clips=again, attempts=task.attempts + 1)
+        rest=replace(rest, clips=again, attempts=task.attempts + 1, wait=wait)
         if again and verdict != "gone"
         else None,
         may_be_everybodys=not is_own,

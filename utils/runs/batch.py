@@ -17,13 +17,13 @@ from typing import Any
 
 from clipreader.times import parse_fps
 from utils.cli import add_num_jobs, existing_folder, plural, say
+from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
 from utils.report import FAILED, MADE_REASONS, WRITTEN
 from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
-from utils.runs.cluster import add_cluster_options
 from utils.runs.made import Task
 
 
@@ -137,7 +137,7 @@ def run_batch(
     """Write down what becomes of each clip, as it comes."""
     tally = Tally()
     with (
-        watch(len(batch.to_do), "clip", args.quiet, run.cluster) as progress,
+        watch(len(batch.to_do), "clip", args.quiet, run.workers) as progress,
         closing(outcomes),
     ):
         for outcome in outcomes:

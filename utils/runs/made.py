@@ -15,7 +15,6 @@ from clipreader.media import ClipError, CorruptClip
 from utils.errors import UserError
 from utils.files import is_disk_full
 from utils.packages import describe
-from utils.parallel import Failed
 from utils.process import Stopped
 from utils.report import MADE_REASONS, WRITTEN
 from utils.text import printable
@@ -44,13 +43,11 @@ class Made:
         return cls(clip, MADE_REASONS[reason][0], reason, **more)
 
     @classmethod
-    def crashed(cls, task: Task, how: str) -> Self:
-        return cls.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
-
-    @classmethod
     def lost(cls, task: Task, how: str) -> Self:
-        """Of a task that has cost three processes of a cluster, or workers."""
-        return cls.failed(task.clip, "undecodable" if "process" in how else "unknown", how)
+        """The result of a clip that killed its process again and again, or lost its workers."""
+        if "process" in how:
+            return cls.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
+        return cls.failed(task.clip, "unknown", how)
 
     @property
     def is_on_disk(self) -> bool:
@@ -84,8 +81,6 @@ def settle(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> AnyMa
         result = kind.failed(clip, "undecodable", where + error.problem)
     except OSError as error:
         result = kind.failed(clip, "disk_full" if is_disk_full(error) else "unknown", str(error))
-    except Failed as error:
-        result = kind.failed(clip, "unknown", str(error))
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
         result = kind.failed(clip, "unknown", describe(error))
     seconds: dict[str, Any] = {"seconds": round(time.monotonic() - started, 2)}
