@@ -151,7 +151,7 @@ _lock = threading.Lock()
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
     """`yt-dlp ARGV` in a process that stays, with what it ends with and prints. Raises Stopped."""
     deadline = time.monotonic() + timeout
-    child, calls = _take()
+    child, calls = _ytdlp_process()
     keep = False
     try:
         child.send(make_frame(answer_as_ytdlp, (list(argv), dict(env))))
@@ -180,7 +180,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
             child.end(0)
 
 
-def _take() -> tuple[Child, int]:
+def _ytdlp_process() -> tuple[Child, int]:
     """The process that was busy last, or a new one, and which of its command lines is next."""
     with _lock:
         while _idle:
@@ -263,7 +263,7 @@ def _limit_memory() -> None:
 # --- the extraction ------------------------------------------------------------------------------
 
 
-def extract(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
+def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
     """yt-dlp's JSON of a video, also in the file `info_file`. Raises FetchError."""
     argv = extract_command(youtube_id, attempt.options, attempt.folder)
     done = attempt.run_ytdlp(argv)
@@ -309,7 +309,7 @@ def height_of(info: Mapping[str, Any]) -> int:
     return min((int(side) for side in sides if isinstance(side, int | float) and side), default=0)
 
 
-def describe(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of yt-dlp's answer for a video with --metadata: a line of videos.jsonl."""
     kept = {name: info.get(key) for name, key in METADATA.items()}
     return {"youtube_id": youtube_id, **kept, "height": height_of(info), "asked_at": now()}
