@@ -11,11 +11,9 @@ import posixpath
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from clipreader.times import parse_fps
 from utils.cli import add_num_jobs, existing_folder, plural, say
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
@@ -61,14 +59,6 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dry_run", action="store_true", help="say what would be done, and end")
     add_num_jobs(group)
     add_cluster_options(group)
-
-
-def frame_rate(text: str) -> Fraction:
-    """An argparse type: `30`, `12.5`, `30000/1001`, or 0."""
-    try:
-        return parse_fps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_folders(args: argparse.Namespace) -> None:

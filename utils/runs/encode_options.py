@@ -7,9 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from utils.cli import non_negative_float, positive_int
+from utils.cli import frame_rate, non_negative_float, positive_int
 from utils.run import Lines
-from utils.runs.batch import frame_rate
 from utils.video.ffmpeg import Encode
 from utils.video.whole import Video
 

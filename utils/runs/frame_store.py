@@ -18,11 +18,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from utils.cli import non_negative_int, positive_int
+from utils.cli import frame_rate, non_negative_int, positive_int
 from utils.errors import UserError
 from utils.files import publish
 from utils.run import Lines
-from utils.runs.batch import frame_rate
 
 O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
 SETTINGS_NAME = ".frames_settings.json"
