@@ -41,6 +41,7 @@ from utils.cli import (
     run_script,
     say,
 )
+from utils.cluster import add_cluster_options, check_dask
 from utils.errors import DiskFull, UserError
 from utils.files import make_folder, names_in, sync_folder
 from utils.packages import check_packages
@@ -48,8 +49,6 @@ from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, watch
-from utils.runs.bring_cluster import bring_on_cluster
-from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
@@ -166,14 +165,9 @@ def bring_all(
     counts: Counter[str] = Counter()
     is_full = False
     num_files = sum(len(clip.files) for clip in to_bring)
-    with watch(num_files, "file", args.quiet, run.cluster) as progress:
+    with watch(num_files, "file", args.quiet, run.workers) as progress:
         chunks = reorg.announced(to_bring, how, run.report)
-        results = (
-            bring_on_cluster(chunks, how, run.cluster)
-            if run.cluster
-            else reorg.bring_here(chunks, how, args.num_jobs)
-        )
-        for filed in results:
+        for filed in reorg.bring_in(chunks, how, run.workers):
             reorg.write_down(filed, run.report)
             for each in filed:
                 counts[each.action] += 1

@@ -31,6 +31,7 @@ from filelock import FileLock
 
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
+from utils.cluster import open_workers
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.options import fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
@@ -52,11 +53,10 @@ from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
-from utils.parallel import run_in_processes
+from utils.parallel import Workers
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
-from utils.runs.cluster import open_cluster
 from utils.text import hide_secrets
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
@@ -401,18 +401,13 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, args.timeout)
     with ExitStack() as stack:
-        cluster = None
+        workers = Workers(args.num_jobs)
         if args.dask and clips:
             workspace = stack.enter_context(run_folder(out))
             packages = ("av", "ffmpeg-python", "joblib")
-            cluster = stack.enter_context(open_cluster(args, workspace, packages))
-        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, cluster))
-        verified = (
-            cluster.run(worker, tasks, not_verified)
-            if cluster
-            else run_in_processes(worker, tasks, args.num_jobs, not_verified)
-        )
-        for clip, found in verified:
+            workers = stack.enter_context(open_workers(args, workspace, packages))
+        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
+        for clip, found in workers.run(worker, tasks, not_verified):
             is_bad = isinstance(found, BadClip)
             progress.add("bad" if is_bad else "not checked" if found else "good")
             if isinstance(found, BadClip):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
+from utils.cluster import add_cluster_options
 from utils.download.chain import parse_sources
 from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
-from utils.runs.cluster import add_cluster_options
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
@@ -177,6 +177,11 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
     )
+    group.add_argument(
+        "--metadata",
+        action="store_true",
+        help="write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -306,6 +311,7 @@ def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> Fetch
         url_base=args.url_base,
         timeout=args.timeout,
         check_id=args.check_id,
+        metadata=args.metadata,
     )
 
 
