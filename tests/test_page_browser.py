@@ -200,8 +200,8 @@ def test_odd_labels_print_and_landmarks(browser: Browser, tmp_path: Path) -> Non
     header = "label,youtube_id,time_start,time_end,split"
     write_list(tmp_path / "list.csv", rows, header)
     out = tmp_path / "page.html"
-    words = [os.fsencode(clips), "--input_csv", "list.csv", "--out", out, "--json"]
-    done = run("make_report.py", *map(os.fsdecode, words), cwd=tmp_path)
+    words = [str(clips), "--input_csv", "list.csv", "--out", str(out), "--json"]
+    done = run("make_report.py", *words, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "\x1b" not in done.err + done.out and json.loads(done.out)["not_listed"] == 1
     table = (tmp_path / "classes.csv").read_text()
