@@ -79,8 +79,8 @@ def cut_video(
     """Cut a window out of a video; returns the seconds of it that the video fills.
 
     run: runs a command line, with a limit of time. known_end: where the video ends, if that was
-    measured. A sound track without a decoder is left out. Raises BadClip: `past_end` where the video ends before the window, `truncated` where
-    frames of it are missing; CutFailed.
+    measured. A sound track without a decoder is left out. Raises BadClip: `past_end` where the
+    video ends before the window, `truncated` where frames of it are missing; CutFailed.
     """
     begin = _exact(start)
     end = begin + _exact(seconds)
