@@ -231,9 +231,13 @@ def _table_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Ro
     every row up to the next one, and the line numbers with them. No list has a field of two lines.
     """
     csv.field_size_limit(MAX_LINE)
+    quote, before, after = '"', f"{delimiter} ", f" {delimiter}"
     for line, text in lines:
-        row, problem = _split(text, delimiter)
-        yield line, row, problem
+        if quote in text or before in text or after in text or "\t" in text or text[0] == " ":
+            row, problem = _split(text, delimiter)
+            yield line, row, problem
+        else:
+            yield line, text.rstrip().split(delimiter), ""
 
 
 def _plain(name: str) -> str:
