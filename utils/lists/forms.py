@@ -185,7 +185,7 @@ def _open_table(
     else:
         raise UserError(f"list {path} is empty: it needs a header line and rows")
     heads = [text, comment] if comment else [text]
-    numbered = {role: int(name) for role, name in given.items() if name.isdecimal()}
+    numbered = {role: int(name) for role, name in given.items() if re.fullmatch("[0-9]{1,4}", name)}
     for head in () if given and len(numbered) == len(given) else heads:
         for delimiter in delimiters:
             row, problem = _split(head, delimiter)
@@ -206,7 +206,9 @@ def _open_table(
             )
         columns = _shape(row, numbered)
         if columns:
-            return _without_header(path, line, columns, _table_rows(rest, delimiter), clip_seconds)
+            rows = _table_rows(rest, delimiter)
+            opened = _without_header(path, line, columns, rows, clip_seconds)
+            return opened._replace(stated=bool(given))
     raise UserError(f"{path}:{line}: {_why_no_list(max((row for _, row in splits), key=len))}")
 
 

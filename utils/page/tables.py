@@ -19,7 +19,17 @@ from utils.page.suspects import BY_KEY, Suspect
 from utils.report import format_time
 
 GENERATOR = '<meta name="generator" content="make_report.py'
-MISSING = ("label", "youtube_id", "time_start", "time_end", "split", "status", "reason", "source")
+MISSING = (
+    "label",
+    "youtube_id",
+    "time_start",
+    "time_end",
+    "split",
+    "status",
+    "reason",
+    "source",
+    "clip",
+)
 SUSPECTS = ("kind", "clip", "youtube_id", "label", "detail", "rule")
 _NUMBERS = ("wanted", "there", "missing", "missing_percent", "gone", "to_try", "short")
 CLASSES = ("label", *_NUMBERS, "median_seconds")
@@ -38,7 +48,8 @@ def check_ours(page: Path) -> None:
             continue
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        if (start not in head) if path == page else (head.partition("\n")[0] != start):
+        first = head.partition("\n")[0] or "?"  # of an older one, that lacks the last column
+        if (start not in head) if path == page else not start.startswith(first):
             raise UserError(
                 f"{path} is not a file of make_report.py: move it away, or give another --out"
             )
@@ -55,7 +66,7 @@ def missing_rows(
         status, reason, _ = why_missing(outcome)
         times = format_time(clip.time_start), format_time(clip.time_end)
         source = outcome.source if outcome else ""
-        yield clip.label, clip.youtube_id, *times, clip.split, status, reason, source
+        yield clip.label, clip.youtube_id, *times, clip.split, status, reason, source, name
 
 
 def suspect_rows(suspects: Iterable[Suspect], clips: Mapping[str, Clip]) -> Iterable[Sequence[str]]:
