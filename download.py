@@ -31,9 +31,10 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, say, teller
+from utils.cluster import check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, FetchOptions, Run, Source, is_youtube
@@ -53,9 +54,8 @@ from utils.files import make_folder
 from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, open_run, watch
-from utils.runs.cluster import check_dask
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
@@ -119,6 +119,7 @@ def make_run(
         url_base=args.url_base,
         timeout=args.timeout,
         check_id=args.check_id,
+        metadata=args.metadata,
     )
     mirror = MirrorOptions(
         web=Web(tuple(args.proxy)),
@@ -130,7 +131,7 @@ def make_run(
     settings = SourceSettings(mirror, args.allow_partial)
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
-    run = Run(options, args.num_jobs, pace, known, bool(args.retry), cluster=opened.cluster)
+    run = Run(options, opened.workers, pace, known, bool(args.retry))
     return run, tuple(make_source(name, settings) for name in args.source)
 
 
@@ -138,7 +139,8 @@ def fetch(
     plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
-    tally = DownloadTally()
+    heights = [each for each in (args.short_side, args.max_height) if each]
+    tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 
     def record(result: Result) -> None:
@@ -153,7 +155,8 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
-        watch(len(plan.to_fetch), "clip", args.quiet, run.cluster, run.pace.note) as progress,
+        closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
+        watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:

@@ -15,7 +15,7 @@ Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first one:
   wrote ava_kinetics_csv/annotations_train.csv: 994,145 rows
   wrote ava_kinetics_csv/annotations_val.csv: 94,139 rows
   wrote ava_kinetics_csv/annotations_test.csv: 64,304 rows
-  next: python download.py OUT --input_csv ava_kinetics_csv/videos_to_download.csv
+  next: python download.py ava_clips --input_csv ava_kinetics_csv/videos_to_download.csv
 
 The list: youtube_id,time_start,time_end,split, with time_start the key frame's whole second and
 time_end -1. download.py makes <id>_<ts>.mp4 of it, 6 s from 3 s before that second. The
@@ -194,11 +194,10 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
         listed, dict(zip(targets, tables, strict=True)), actions, clips, args, tell
     )
     if clips:
-        tell(
-            f"next: python frame_extract.py {shlex.quote(str(args.clips))} FRAMES --fps {args.fps}"
-        )
+        folder = shlex.quote(str(args.clips))
+        tell(f"next: python frame_extract.py {folder} ava_frames --fps {args.fps}")
     else:
-        tell(f"next: python download.py OUT --input_csv {shlex.quote(str(args.output))}")
+        tell(f"next: python download.py ava_clips --input_csv {shlex.quote(str(args.output))}")
     return code if drawn_all else EXIT_INCOMPLETE
 
 

@@ -40,6 +40,7 @@ from utils.cli import (
     run_script,
     say,
 )
+from utils.cluster import add_cluster_options, check_dask
 from utils.errors import DiskFull, UserError
 from utils.files import make_folder, names_in, sync_folder
 from utils.packages import check_packages
@@ -55,7 +56,7 @@ from utils.reorg import (
     HowToBring,
     Tree,
     announced,
-    bring_here,
+    bring_in,
     files_to_bring,
     read_unfinished,
     remove_empty_folders,
@@ -64,8 +65,6 @@ from utils.reorg import (
 )
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, watch
-from utils.runs.bring_cluster import bring_on_cluster
-from utils.runs.cluster import add_cluster_options, check_dask
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
@@ -186,14 +185,9 @@ def bring_all(
     """Bring in every clip, in parallel; returns the counts of actions. Raises DiskFull."""
     counts: Counter[str] = Counter()
     is_full = False
-    with watch(num_files, "file", args.quiet, run.cluster) as progress:
+    with watch(num_files, "file", args.quiet, run.workers) as progress:
         chunks = announced(to_bring, how, run.report)
-        results = (
-            bring_on_cluster(chunks, how, run.cluster)
-            if run.cluster
-            else bring_here(chunks, how, args.num_jobs)
-        )
-        for filed in results:
+        for filed in bring_in(chunks, how, run.workers):
             write_down(filed, run.report)
             for each in filed:
                 counts[each.action] += 1

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.cluster import open_workers
 from utils.download.pace import Attempted, Pace
 from utils.machines import run_folder
 from utils.parallel import run_parallel
-from utils.runs.cluster import open_cluster
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -68,9 +68,8 @@ def overhead(lab: Lab, tasks: int, rounds: int, folder: Path) -> None:
     """Milliseconds a task, in turn."""
     walls: dict[str, list[float]] = {"threads": [], "workers": []}
     cpus: dict[str, list[float]] = {"threads": [], "workers": []}
-    options = argparse.Namespace(dask=lab.address, strict=True, quiet=True)
-    with run_folder(folder) as workspace, open_cluster(options, workspace, ["av"]) as cluster:
-        assert cluster is not None
+    options = argparse.Namespace(dask=lab.address, strict=True, quiet=True, num_jobs=4)
+    with run_folder(folder) as workspace, open_workers(options, workspace, ["av"]) as cluster:
         assert len(list(cluster.run(nothing, range(8), lost))) == 8  # their processes start
         for _ in range(rounds):
             for way in walls:
@@ -90,10 +89,9 @@ def overhead(lab: Lab, tasks: int, rounds: int, folder: Path) -> None:
 
 def throughput(address: str, machines: int, folder: Path) -> float:
     """Turns an hour, by the clock."""
-    options = argparse.Namespace(dask=address, strict=True, quiet=True)
+    options = argparse.Namespace(dask=address, strict=True, quiet=True, num_jobs=4)
     tasks = int(machines * SECONDS * PER_HOUR / 3600)
-    with run_folder(folder) as workspace, open_cluster(options, workspace, ["av"]) as cluster:
-        assert cluster is not None
+    with run_folder(folder) as workspace, open_workers(options, workspace, ["av"]) as cluster:
         list(cluster.run(nothing, range(4 * machines), lost))
         began = time.monotonic()
         assert len(list(cluster.run(functools.partial(take_turn, workspace), range(tasks), lost)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -60,6 +62,21 @@ def finish(process: subprocess.Popen[str], timeout: float = 150) -> Done:
 def run(script: str, *arguments: object, cwd: Path, timeout: float = 150) -> Done:
     """Run a script to its end."""
     return finish(start(script, *arguments, cwd=cwd), timeout)
+
+
+def next_commands(printed: str) -> list[list[str]]:
+    """The commands of the `next:` lines, each checked to be one that a shell can run as it is."""
+    commands = []
+    for line in printed.splitlines():
+        if line.startswith("next: "):
+            words = shlex.split(line.removeprefix("next: "))
+            assert re.fullmatch(r"(.*/)?python[\d.]*", words[0]), line
+            placeholder = re.compile(r"[A-Z]{3,}|<.*>|.*\.\.\.|.*\bLAST\b.*")
+            assert not any(placeholder.fullmatch(word) for word in words), line
+            if "-c" in words:
+                compile(words[words.index("-c") + 1], "next", "exec")
+            commands.append(words)
+    return commands
 
 
 def write_list(

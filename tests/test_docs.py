@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import docs_tables
-from tests.scripts import ROOT, run
+from tests.scripts import ROOT, next_commands, run
 from utils.cli import VERSION
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,6 +54,7 @@ def test_demo_and_the_examples_of_its_output_in_the_docs(tmp_path: Path) -> None
     assert "all steps wrote the expected files" in done.err
     for script in SCRIPTS:
         assert script == "demo.py" or f"/{script} " in done.err
+    assert len(next_commands(done.err)) >= 4
     for left in ("sheet.png", "ava_kinetics_csv/annotations_preview.png"):
         assert (tmp_path / "shown" / left).stat().st_size > 1000
     for page in docs_tables.PAGES:  # two jobs: lines may come in another order

@@ -120,7 +120,7 @@ def test_every_reason_has_its_own_name(standin: StandIn, tmp_path: Path) -> None
     for clip, reason in wanted.items():
         assert found[clip]["message"]
         assert f"{reason}: {clip}: {found[clip]['message']}" in done.err
-        status = "failed" if reason in ("no_format",) else "unavailable"
+        status = "failed" if reason in ("no_format", "unknown") else "unavailable"
         assert found[clip]["status"] == status
 
 
@@ -529,3 +529,60 @@ def test_sections_come_over_https_too(
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path) -> None:
+    listing = write_list(tmp_path / "my list.csv", ["abcdefghijk,0,10"])
+    (tmp_path / "notes.txt").write_text("x")
+    for word in ("my list.csv", "nowhere.csv", "notes.txt"):
+        done = run("download.py", word, cwd=tmp_path)
+        assert done.code == 2
+        assert f"{word} is not a folder" in done.err and "OUT --input_csv" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".cache") == [
+        listing.name,
+        "notes.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--crf", "99"], "--crf must be between 0 and 51 (got 99)"),
+        (["--short_side", "8"], "--short_side must be 16 or more (got 8)"),
+        (["--timeout", "0"], "--timeout must be more than 0 (got 0.0)"),
+        (["--url_base", "ftp://x"], "--url_base must start with http:// or https:// (got ftp://x)"),
+    ],
+)
+def test_errors_name_the_option(words: list[str], says: str, tmp_path: Path) -> None:
+    done = run("download.py", "out", *words, cwd=tmp_path)
+    assert done.code == 2 and says in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_says_how_much_and_how_long(tmp_path: Path) -> None:
+    listing = write_list(tmp_path / "list.csv", (f"{number:011d},0,10" for number in range(3000)))
+    plan = ["out", "--input_csv", listing, "--dry_run"]
+    done = run("download.py", *plan, cwd=tmp_path)
+    assert "size         about 3.6 GB" in done.err
+    assert "time         about 10:00:00 at 300 videos per hour\n" in done.err
+    done = run("download.py", *plan, "--source", "cvdf", "--short_side", 256, cwd=tmp_path)
+    assert "size         about 1.8 GB" in done.err
+    assert "time         about 0:02:24 at 100 Mbit/s" in done.err
+
+
+def test_accept_unavailable(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
+    """Exit code 0 when all that is missing is unavailable, in the first run and in a rerun."""
+    standin.add_video("goodgoodgoo", source(seconds=20))
+    standin.add_dead("deaddeaddea", "removed")
+    rows = ["goodgoodgoo,0,2", "deaddeaddea,0,2"]
+    assert download(standin, tmp_path, rows).code == 1
+    accept = "--accept_unavailable"
+    assert download(standin, tmp_path, rows, accept).code == 0
+    assert download(standin, tmp_path, rows, accept, "--retry", "unavailable").code == 0
+    done = download(standin, tmp_path, rows, accept, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    # A clip that failed, or a row that is not one, is not accepted.
+    assert download(standin, tmp_path, [*rows, "short,0,2"], accept).code == 1
+    standin.add_dead("failfailfai", "no_format")
+    done = download(standin, tmp_path, [*rows, "failfailfai,0,2"], accept)
+    assert done.code == 1 and "1 remaining clip" in done.err

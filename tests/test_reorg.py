@@ -365,3 +365,90 @@ def test_sigterm_stops_in_order(tmp_path: Path, source: Source) -> None:
     assert "stopping" in said and "stopped after" in said
     assert not (dst / ".tmp").exists()
     assert len(list(src.glob("*.mp4"))) + len(list(dst.glob("*.mp4"))) == 40
+
+
+def ffmpeg(*arguments: object) -> None:
+    subprocess.run([ffmpeg_path(), "-loglevel", "error", "-y", *map(str, arguments)], check=True)
+
+
+def test_films_as_people_have_them(tmp_path: Path) -> None:
+    """Codecs, GOPs and streams that players show are brought in."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    film = ["-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=4", "-pix_fmt", "yuv420p"]
+    xvid = ["-c:v", "mpeg4", "-vtag", "XVID", "-bf", "2"]
+    ffmpeg(*film, *xvid, src / "xvidXXXXXXX_1_5.avi")
+    ffmpeg(*film, *xvid, "-bsf:v", "mpeg4_unpack_bframes", src / "unpackedXXX_1_5.avi")
+    open_gop = ["-c:v", "libx264", "-bf", "3", "-g", "12", "-x264-params", "open-gop=1"]
+    ffmpeg(*film, *open_gop, tmp_path / "open.mp4")
+    ffmpeg("-ss", 0.7, "-i", tmp_path / "open.mp4", "-c", "copy", src / "opengopXXXX_1_4.mp4")
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x64", "-frames:v", 1, tmp_path / "cover.png")
+    both = ["-i", tmp_path / "cover.png", "-i", tmp_path / "open.mp4", "-map", 0, "-map", 1]
+    cover = ["-c", "copy", "-disposition:v:0", "attached_pic"]
+    ffmpeg(*both, *cover, src / "coverXXXXXX_1_5.mp4")
+    reorg(src, dst)
+    assert len(names(dst)) == 4
+    for path in dst.glob("*.mp4"):
+        with av.open(str(path)) as container:
+            codec = container.streams.video
+            shown = next(s for s in codec if s.codec_context.name in ("h264", "mpeg4"))
+            frames = sum(1 for _ in container.decode(shown))
+        assert 80 <= frames <= 100 and (path.stem.startswith("opengop") or frames == 100)
+
+
+def test_files_that_are_not_clips_are_left(tmp_path: Path, clip: Path) -> None:
+    """Manifests, pipes, looping links and far too long files; each once, with its reason."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    (src / "a").mkdir(parents=True)
+    dst.mkdir()
+    put(clip, src / "a" / "goodgoodgoo_1_3.mp4", tmp_path / "private.mp4")
+    private = (tmp_path / "private.mp4").as_uri()
+    (src / "a" / "concatconca_1_3.mp4").write_text(f"ffconcat version 1.0\nfile {private}\n")
+    (src / "a" / "dashdashdas_1_3.mp4").write_text(
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+        ' mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp4">'
+        f'<Representation id="1" bandwidth="1"><BaseURL>{private}</BaseURL>'
+        "</Representation></AdaptationSet></Period></MPD>"
+    )
+    (src / "a" / "playlistpla_1_3.mp4").write_text(f"#EXTM3U\n#EXTINF:2,\n{private}\n")
+    ffmpeg("-stream_loop", 9, "-i", clip, "-c", "copy", src / "a" / "longlonglon_1_3.mp4")
+    os.mkfifo(src / "a" / "fifofifofif_1_3.mp4")
+    os.mkfifo(dst / "goodgoodgo2_000001_000003.mp4")
+    put(clip, src / "a" / "goodgoodgo2_1_3.mp4")
+    (src / "a" / "looplooploo_1_3.mp4").symlink_to("looplooploo_1_3.mp4")
+    (dst / "looplooploo_000001_000003.mp4").symlink_to("looplooploo_000001_000003.mp4")
+    said = reorg(src, dst, code=1)
+    assert "1 moved, 5 left" in said or "5 left, 1 moved" in said
+    report = report_of(dst)
+    assert report["a/goodgoodgoo_1_3.mp4"] == ("moved", "")
+    for name in ("concatconca", "dashdashdas", "playlistpla"):
+        assert report[f"a/{name}_1_3.mp4"][0] == "left"
+    assert report["a/longlonglon_1_3.mp4"][1].endswith(" s long, and its name says 2 s")
+    assert report["a/goodgoodgo2_1_3.mp4"] == ("left", "another file of that name is in place")
+    assert (tmp_path / "private.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_names_that_are_not_text(tmp_path: Path, clip: Path) -> None:
+    """Bytes that are not UTF-8, and terminal codes: moved like others, shown and written safely."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    latin = os.fsdecode(os.fsencode(src) + b"/caf\xe9 \x1b]0;title\x07")
+    codes = "\x1b[31mred\u202e"
+    put(clip, Path(latin) / "goodgoodgoo_1_3.mp4", src / codes / "goodgoodgo2_1_3.mp4")
+    (Path(latin) / "emptyemptye_1_3.mp4").touch()
+    said = reorg(src, dst, "--verbose", "--remove_empty", code=1)
+    text = (dst / REPORT).read_text(encoding="utf-8")
+    for unsafe in ("\x1b", "\x07", "\u202e", "\udce9"):
+        assert unsafe not in said and unsafe not in text
+    assert "\\xe9" in said and "\\xe9" in text
+    assert len(names(dst)) == 2
+    assert Path(latin).exists() and not (src / codes).exists()  # the first still has a file
+    (Path(latin) / "emptyemptye_1_3.mp4").unlink()
+    reorg(src, dst, "--remove_empty")
+    assert not Path(latin).exists()
+
+
+def test_a_folder_without_clips_is_refused(tmp_path: Path, clip: Path) -> None:
+    put(clip, tmp_path / "src" / "holiday.mp4")
+    said = reorg(tmp_path / "src", tmp_path / "dst", code=2)
+    assert "contains no clips (.mp4 1)" in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "dst").exists()

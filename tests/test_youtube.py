@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.youtube_extract import extract_command, section_inputs, whole_command
 from utils.download.youtube_texts import TEXTS, classify, classify_ytdlp
-from utils.report import REASONS
+from utils.report import FAILED, REASONS
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
@@ -25,44 +27,32 @@ from utils.video.ffmpeg import (
 OPTIONS = FetchOptions(Path("/o"), Path("/o/.tmp"), Ffmpeg("ffmpeg", "9", frozenset({"headers"})))
 
 
-@pytest.mark.parametrize(
-    ("stderr", "reason"),
-    [
-        ("ERROR: [youtube] x: Sign in to confirm you’re not a bot. Use --cookies", "bot_check"),
-        ("ERROR: [youtube] x: This content isn’t available, try again later.", "rate_limited"),
-        (
-            "WARNING: [youtube] Unable to download API page: HTTP Error 429: Too Many Requests\n"
-            "ERROR: [youtube] x: Failed to extract any player response",
-            "rate_limited",
-        ),
-        (
-            "WARNING: [youtube] No supported JavaScript runtime could be found\n"
-            "ERROR: [youtube] x: Private video. Sign in if you've been granted access",
-            "private",
-        ),
-        (
-            "WARNING: [youtube] No supported JavaScript runtime could be found\n"
-            "ERROR: [youtube] x: Requested format is not available",
-            "js_runtime",
-        ),
-        (
-            "WARNING: The provided YouTube account cookies are no longer valid.\n"
-            "ERROR: [youtube] x: No video formats found!",
-            "cookies",
-        ),
-        ("ERROR: unable to write data: [Errno 28] No space left on device", "disk_full"),
-        (
-            "ERROR: [youtube:truncated_id] x: Incomplete YouTube ID x. URL looks truncated.",
-            "bad_id",
-        ),
-        ("ERROR: unable to download video data: HTTP Error 403: Forbidden", "forbidden"),
-        ("ERROR: unable to download video data: HTTP Error 503: x", "network"),
-        ("ERROR: Got error: 500 bytes read, 5500 more expected", "network"),
-        ("ERROR: something with a 512 in it", "unknown"),
-    ],
-)
-def test_what_ytdlp_says(stderr: str, reason: str) -> None:
-    assert classify_ytdlp(stderr) == reason
+def texts() -> Iterator[tuple[set[str], str]]:
+    """(the reasons that are right, what yt-dlp prints) of youtube_texts.tsv."""
+    for line in Path(__file__).with_name("youtube_texts.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            reasons, _, text = line.split("\t")
+            yield set(reasons.split("|")), text.replace("\\n", "\n").replace("\\r", "\r")
+
+
+def test_every_text_has_its_reason() -> None:
+    wrong = [(reasons, text) for reasons, text in texts() if classify_ytdlp(text) not in reasons]
+    assert wrong == []
+
+
+def test_a_text_is_known_in_any_case_and_with_any_apostrophe() -> None:
+    for reasons, text in texts():
+        found = re.fullmatch(r"(?s)(.*(?:AAAAAAAAAAA|ERROR|WARNING): )(.*)", text)
+        head, said = found.groups() if found else ("", text)
+        for other in (said.upper(), said.lower(), said.replace("'", "\u2019"), f"  {said} ."):
+            assert classify_ytdlp(head + other) in reasons, other
+
+
+def test_a_warning_alone_is_never_final() -> None:
+    for _, text in texts():
+        for line in text.splitlines():
+            reason = classify_ytdlp(re.sub("^ERROR|^yt-dlp: error", "WARNING", line))
+            assert REASONS[reason][0] == FAILED, line
 
 
 def test_a_mirrors_error_page_is_not_for_good() -> None:

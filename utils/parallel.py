@@ -11,6 +11,7 @@ import os
 import pickle
 import queue
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from utils import process as processes
+from utils.cli import say
+from utils.errors import UserError
 from utils.packages import describe
-from utils.process import STOP, Stopped
+from utils.process import STOP, Stopped, sleep
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -38,7 +41,9 @@ LOOK_SECONDS = 1.0  # between two looks at a lifeline
 SILENT_SECONDS = 300.0  # a lifeline that was not renewed for so long is that of a dead run
 STOPPED = "stopped"  # what a child answers where a task was dropped
 _POLL_SECONDS = 0.1
+THREADS_A_JOB = 3  # tasks under way for each job in turns: those that `pause` do no work
 _END = object()
+_of_thread = threading.local()
 IS_CHILD = False  # whether this process is a Child's: one that a crash may cost
 
 
@@ -103,11 +108,15 @@ class Child:
             raise EOFError
         return answer
 
-    def end(self, patience: float = 0.5) -> None:
-        """End it, whatever it is at, and all that it has started."""
+    def hang_up(self) -> None:
+        """Let it end by itself: what it is at is dropped."""
         assert self.process.stdin is not None
         with suppress(OSError):
             self.process.stdin.close()
+
+    def end(self, patience: float = 0.5) -> None:
+        """End it, whatever it is at, and all that it has started."""
+        self.hang_up()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
         if hasattr(os, "killpg"):
@@ -164,11 +173,11 @@ def serve() -> None:
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
                 frames.put(pickle.load(tasks_in))
-        leave(at_work, waits=bool(lifeline))
+        leave(at_work, root if lifeline else "")
 
     threading.Thread(target=read_tasks, daemon=True).start()
     if lifeline:
-        threading.Thread(target=watch, args=(lifeline, at_work), daemon=True).start()
+        threading.Thread(target=watch, args=(lifeline, at_work, root), daemon=True).start()
     while True:
         frame = frames.get()
         at_work.set()
@@ -181,7 +190,7 @@ def serve() -> None:
 
 def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
     """What one task comes to, as `Child.receive` gives it."""
-    problem = ""
+    problem: str | UserError = ""
     try:
         if script:
             become(script)
@@ -190,6 +199,8 @@ def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
             yield True, pickle.dumps(outcome)
     except Stopped:
         problem = STOPPED
+    except UserError as error:
+        problem = error
     except Exception as error:
         problem = describe(error)
     yield False, pickle.dumps(problem)
@@ -210,7 +221,7 @@ def become(script: str) -> None:
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-def watch(lifeline: str, at_work: threading.Event) -> None:
+def watch(lifeline: str, at_work: threading.Event, root: str) -> None:
     """End when the run's lifeline is gone, or its run silent.
 
     The file is opened, and not only looked at: network file systems then ask their server.
@@ -231,15 +242,21 @@ def watch(lifeline: str, at_work: threading.Event) -> None:
             renewed, seen = now, time.monotonic()
         elif time.monotonic() - seen > SILENT_SECONDS:
             break
-    leave(at_work, waits=True)
+    leave(at_work, root)
 
 
-def leave(at_work: threading.Event, waits: bool) -> None:
-    """End this process: ffmpegs first, and the task at hand, too, where somebody `waits` for it."""
+def leave(at_work: threading.Event, code: str) -> None:
+    """End this process, and before it what it has started.
+
+    code: on a cluster, the run's code, which a worker that was killed cannot take away. There the
+    head waits for what the task at hand comes to.
+    """
     STOP.set()
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (processes._running or (waits and at_work.is_set())):
+    while time.monotonic() < deadline and (processes._running or (code and at_work.is_set())):
         time.sleep(0.02)
+    if code:
+        shutil.rmtree(code, ignore_errors=True)
     if hasattr(os, "killpg"):
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)
@@ -331,12 +348,12 @@ class WorkerPool(Generic[Task, Outcome]):
         self._closed = False
 
     def __call__(self, task: Task) -> Outcome:
-        """The one outcome of a task. Raises Crashed, Failed, Stopped."""
+        """The one outcome of a task. Raises Crashed, Failed, Stopped, UserError."""
         (outcome,) = self.outcomes(task)
         return outcome
 
     def outcomes(self, task: Task) -> list[Outcome]:
-        """All outcomes of a task. Raises Crashed, Failed, Stopped."""
+        """All outcomes of a task. Raises Crashed, Failed, Stopped, UserError."""
         frame = make_frame(self.function, task)
         for is_last in (False, True):
             with self._lent() as child:
@@ -352,7 +369,10 @@ class WorkerPool(Generic[Task, Outcome]):
                     if is_last:
                         raise Crashed(child.how_it_ended()) from None
                     continue
-            if problem := pickle.loads(answer[1]):
+            problem = pickle.loads(answer[1])
+            if isinstance(problem, UserError):
+                raise problem  # every task would meet it
+            if problem:
                 raise Failed(problem) if problem != STOPPED else Stopped
             return found
         raise AssertionError
@@ -412,17 +432,108 @@ def run_in_processes(
         yield from run_parallel(run, tasks, num_jobs)
 
 
-@dataclass(frozen=True)
 class TurnEnd:
-    """The last outcome of a task that was given its turn by the head of a cluster.
+    """Base of what a worker yields last where its tasks wait for turns."""
 
-    verdict: `passed`, `unclear` or `blocked`, as a pace has these methods, with the reason of a
-    block. rest: the task that is left to be done, maybe elsewhere; None where none is.
-    """
 
-    verdict: str
-    reason: str = ""
-    rest: Any = None
+class Turns(Protocol):
+    """Says when a task may begin (the pace at which YouTube is asked). Called from any thread."""
+
+    def of(self, machine: str) -> Turns:
+        """The turns of one machine of a cluster."""
+
+    def take_turn(self) -> Any:
+        """A turn, or as a float the seconds after which to ask again.
+
+        Where its `is_check` is true, no task may use it: the worker is called with None.
+        """
+
+    @property
+    def check_is_due(self) -> bool:
+        """Whether the next turn is such a one, and is waited for at the end, too."""
+
+    def end(self, turn: Any, attempt: Any) -> tuple[Iterable[Any], Any]:
+        """Give a turn back: the outcomes that may be reported now, and the task that is left.
+
+        attempt: the `TurnEnd` that the worker gave; None where the task was dropped or lost.
+        """
+
+    def note(self) -> str:
+        """What holds tasks up, for the progress line."""
+
+
+def seconds_to_wait(task: Any) -> float:
+    """How long a task that is left is to wait before its next turn."""
+    return float(getattr(task, "wait", 0.0))
+
+
+def pause(seconds: float) -> None:
+    """Wait within a task. Here, another one may work meanwhile. Raises Stopped."""
+    jobs: threading.Semaphore | None = getattr(_of_thread, "jobs", None)
+    if jobs is None or seconds <= 0:
+        return sleep(seconds)
+    jobs.release()
+    try:
+        sleep(seconds)
+    finally:
+        _begin_job(jobs)
+
+
+def _begin_job(jobs: threading.Semaphore) -> None:
+    while not jobs.acquire(timeout=_POLL_SECONDS):
+        sleep(0)
+
+
+def run_in_turns(
+    worker: Callable[[Any], Any], tasks: Iterable[Any], num_jobs: int, turns: Turns
+) -> Generator[Any, None, None]:
+    """`run_parallel` for tasks that each wait for a turn; what is left of one comes again."""
+    jobs, fresh = threading.Semaphore(num_jobs), iter(tasks)
+    again: list[tuple[float, Any]] = []  # (not before, task)
+    under_way: list[Any] = []  # turns
+
+    def draw() -> Iterator[tuple[Any, Any]]:
+        while True:
+            now = time.monotonic()
+            ready = next((each for each in again if each[0] <= now), None)
+            if ready:
+                again.remove(ready)
+            task = ready[1] if ready else next(fresh, _END)
+            if task is _END and not turns.check_is_due:
+                if not under_way and not again:
+                    return
+                sleep(_POLL_SECONDS)
+                continue
+            _begin_job(jobs)
+            turn = turns.take_turn()
+            if task is not _END and (isinstance(turn, float) or turn.is_check):
+                again.insert(0, (0.0, task))
+            if isinstance(turn, float):
+                jobs.release()
+                sleep(turn)
+            else:
+                under_way.append(turn)
+                yield None if turn.is_check or task is _END else task, turn
+
+    def attempt(drawn: tuple[Any, Any]) -> Generator[Any, None, None]:
+        task, turn = drawn
+        _of_thread.jobs = jobs
+        said = None
+        try:
+            for outcome in outcomes_of(worker, task):
+                if isinstance(outcome, TurnEnd):
+                    said = outcome
+                else:
+                    yield outcome
+        finally:
+            jobs.release()
+            results, rest = turns.end(turn, said)
+            if rest is not None:
+                again.append((time.monotonic() + seconds_to_wait(rest), rest))
+            under_way.remove(turn)
+        yield from results
+
+    yield from run_parallel(attempt, draw(), THREADS_A_JOB * num_jobs)
 
 
 class Workers:
@@ -430,6 +541,7 @@ class Workers:
 
     def __init__(self, num_jobs: int) -> None:
         self.num_jobs = num_jobs
+        self.say: Callable[[str], None] = say
 
     def run(
         self,
@@ -437,15 +549,18 @@ class Workers:
         tasks: Iterable[Any],
         lost: Callable[[Any, str], Any],
         threads: bool = False,
-        pace: Any = None,
+        turns: Turns | None = None,
     ) -> Generator[Any, None, None]:
         """Run `worker` over `tasks`; outcomes as they come, until the run is stopped.
 
-        lost: gives the outcome of a task that kills its process again and again, or raises in it.
-        threads: the worker waits or starts programs, and may share what it has with the caller as
-        long as it can be pickled, too. pace: whom such a worker asks for its turns; on a cluster
-        its head does, for each machine.
+        The worker and the tasks can be pickled. lost: gives, or yields, the outcome of a task that
+        kills its process again and again, or raises in it. threads: the worker waits, or starts
+        programs, and needs no process of its own on this machine. turns: each task waits for one
+        (on threads); the worker's last outcome is then a `TurnEnd`, and what is left of the task
+        waits for another.
         """
+        if turns is not None:
+            return run_in_turns(worker, tasks, self.num_jobs, turns)
         if threads:
             return run_parallel(worker, tasks, self.num_jobs)
         return run_in_processes(worker, tasks, self.num_jobs, lost)

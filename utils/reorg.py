@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import filecmp
+import math
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,13 +31,13 @@ from utils.clip import (
 from utils.errors import is_disk_full
 from utils.files import copy_new, move_across, move_new, publish_new, set_aside
 from utils.machines import TEMP_FOLDER
-from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
 from utils.text import escape_name, printable
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import Ffmpeg
-from utils.video.whole import TOLERANCE, BadClip, read_video
+from utils.video.whole import TOLERANCE, BadClip, check_length, read_video
 
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
@@ -54,9 +55,9 @@ LEFT = "left"  # not brought in, for the reason given; kept
 MOVING = "moving"  # written before a copy whose source is then removed
 BROUGHT = (MOVED, COPIED, LINKED, REWRAPPED)
 
-LONGER, REMARKED = 1.0, 0.5  # seconds beyond the length in a name: refused; reported
+REMARKED = 0.5  # seconds by which a clip may differ from its name without a remark
 CHUNK = 200  # clips per task when nothing is decoded: a task costs 66 us, a rename 20
-QUICK = 0.001  # seconds per file; see bring_here
+QUICK = 0.001  # seconds per file; see bring_unchecked
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +224,10 @@ def judge(found: Found, whole: bool = True) -> Quality:
         video = read_video(path, "all" if whole else "packets")
         if not found.is_mp4 and (problem := rewrap_problem(video)):
             return Quality(problem)
-        named, duration = _named_duration(path.stem), video.end - video.first
-        if named and duration > named + LONGER:
-            return Quality(f"lasts {duration:.2f} s; a clip of this name lasts {named:g} s")
+        check_length(video, _named_duration(path.stem) or math.inf)
     except BadClip as error:
         return Quality(error.message)
-    return Quality(duration=duration, pixels=video.width * video.height)
+    return Quality(duration=video.end - video.first, pixels=video.width * video.height)
 
 
 def _named_duration(stem: str) -> float:
@@ -271,41 +270,98 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
 # --- bringing ------------------------------------------------------------------------------------
 
 
-def bring_here(
+@dataclass(frozen=True)
+class ToWeigh:
+    """The files of a clip that are to be decoded, and the results for its other files."""
+
+    clip: ClipFiles
+    rivals: tuple[Found, ...] = ()
+    done: tuple[Filed, ...] = ()
+
+
+Weighed = tuple[ToWeigh, dict[str, Quality]]
+
+
+def bring_in(
+    chunks: Iterable[Sequence[ClipFiles]], how: HowToBring, workers: Workers
+) -> Iterator[list[Filed]]:
+    """Bring in all clips: `workers` decode files, threads of this machine move them.
+
+    A file that two machines move at once may be lost, so the workers of a cluster only look.
+    """
+    if not how.check:
+        yield from bring_unchecked(chunks, how, workers.num_jobs)
+        return
+    ready: deque[list[Filed]] = deque()
+
+    def compare(clip: ClipFiles) -> ToWeigh:
+        done, rivals = skip_same(clip, how)
+        return ToWeigh(clip, tuple(rivals), tuple(done))
+
+    def to_weigh(compared: Iterable[ToWeigh]) -> Iterator[ToWeigh]:
+        for task in compared:
+            if task.rivals:
+                yield task
+            else:
+                ready.append(list(task.done))
+
+    def bring(weighed: Weighed) -> list[Filed]:
+        task, worth = weighed
+        return [*task.done, *bring_best(task.clip, list(task.rivals), worth, how)]
+
+    clips = (clip for chunk in chunks for clip in chunk)
+    with (
+        closing(run_parallel(compare, clips, workers.num_jobs)) as compared,
+        closing(workers.run(weigh_files, to_weigh(compared), not_weighed)) as weighed,
+        closing(run_parallel(bring, weighed, workers.num_jobs)) as brought,
+    ):
+        for filed in brought:
+            yield filed
+            while ready:
+                yield ready.popleft()
+    yield from ready
+
+
+def weigh_files(task: ToWeigh) -> Weighed:
+    """Decode the files of one clip. Run by the workers."""
+    return task, weigh(task.clip, task.rivals, True)
+
+
+def not_weighed(task: ToWeigh, how: str) -> Weighed:
+    """The files of a clip that killed its process again and again, or lost its workers."""
+    files = [*task.rivals, *([task.clip.there] if task.clip.there else [])]
+    problem = f"the decoder crashed: {how}" if "process" in how else f"cannot be checked: {how}"
+    return task, {found.path: Quality(problem) for found in files}
+
+
+def bring_unchecked(
     chunks: Iterable[Sequence[ClipFiles]], how: HowToBring, num_jobs: int
 ) -> Iterator[list[Filed]]:
-    """Bring in all clips on this machine: threads move files, worker processes decode them.
+    """Bring in clips whose files are not decoded.
 
-    If nothing is decoded, the first chunk shows whether threads help: on a local disk a rename
-    takes 20 us, most of it in Python, and two threads take 1.5 times as long as one.
+    The first chunk shows whether threads help: on a local disk a rename takes 20 us, most of it in
+    Python, and two threads take 1.5 times as long as one.
     """
-    with WorkerPool(judge) as pool:
 
-        def look(found: Found, whole: bool) -> Quality:
-            try:
-                return pool(found) if whole else judge(found, whole)
-            except (Crashed, Failed) as failure:
-                return Quality(f"the decoder crashed: {failure}")
+    def bring_chunk(chunk: Sequence[ClipFiles]) -> list[Filed]:
+        filed: list[Filed] = []
+        with suppress(Stopped):
+            for clip in chunk:
+                if STOP.is_set():
+                    break
+                done, rivals = skip_same(clip, how)
+                if rivals:
+                    done += bring_best(clip, rivals, weigh(clip, rivals, False), how)
+                filed += done
+        return filed
 
-        def bring_chunk(chunk: Sequence[ClipFiles]) -> list[Filed]:
-            filed: list[Filed] = []
-            with suppress(Stopped):
-                for clip in chunk:
-                    if STOP.is_set():
-                        break
-                    done, rivals = skip_same(clip, how)
-                    if rivals:
-                        done += bring_best(clip, rivals, weigh(clip, rivals, how.check, look), how)
-                    filed += done
-            return filed
-
-        remaining = iter(chunks)
-        for first in islice(remaining, 0 if how.check else 1):
-            started = time.monotonic()
-            yield bring_chunk(first)
-            if time.monotonic() - started < QUICK * len(first):
-                num_jobs = 1
-        yield from run_parallel(bring_chunk, remaining, num_jobs)
+    remaining = iter(chunks)
+    for first in islice(remaining, 1):
+        started = time.monotonic()
+        yield bring_chunk(first)
+        if time.monotonic() - started < QUICK * len(first):
+            num_jobs = 1
+    yield from run_parallel(bring_chunk, remaining, num_jobs)
 
 
 def skip_same(clip: ClipFiles, how: HowToBring) -> tuple[list[Filed], list[Found]]:
@@ -348,16 +404,11 @@ def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | No
     return None
 
 
-def weigh(
-    clip: ClipFiles,
-    rivals: Sequence[Found],
-    check: bool,
-    look: Callable[[Found, bool], Quality] = judge,
-) -> dict[str, Quality]:
-    """How good these files and the one in place are; `look` judges a file, here or elsewhere."""
+def weigh(clip: ClipFiles, rivals: Sequence[Found], check: bool) -> dict[str, Quality]:
+    """How good these files and the one in place are."""
     everyone = [*rivals, clip.there] if clip.there else list(rivals)
     if len(everyone) > 1 or check or not rivals[0].is_mp4:
-        return {found.path: look(found, check) for found in everyone}
+        return {found.path: judge(found, check) for found in everyone}
     return {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
 
 

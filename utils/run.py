@@ -16,23 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
+from utils.cluster import open_workers
 from utils.errors import DiskFull
 from utils.files import make_folder
 from utils.machines import run_folder
 from utils.packages import Streak
+from utils.parallel import Workers
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report
-from utils.runs.cluster import open_cluster
 from utils.text import command_line, shown
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
-
 
 PLAIN_LINE_SECONDS = 60
 SAME_MESSAGE_SHOWN = 3
@@ -57,7 +54,7 @@ class Opened:
 
     workspace: Path  # its temporary folder, inside the output folder
     report: ReportFile
-    cluster: Cluster | None  # --dask
+    workers: Workers  # of this machine, or of --dask
 
 
 @contextmanager
@@ -76,9 +73,9 @@ def open_run(
     with (
         run_folder(make_folder(report.parent)) as workspace,
         own_report(report, columns, workspace, shard) as own,
-        open_cluster(args, workspace, packages, sees) as cluster,
+        open_workers(args, workspace, packages, sees) as workers,
     ):
-        yield Opened(workspace, own, cluster)
+        yield Opened(workspace, own, workers)
 
 
 # --- meanwhile -----------------------------------------------------------------------------------
@@ -173,13 +170,13 @@ def is_terminal() -> bool:
 
 @contextmanager
 def watch(
-    total: int, unit: str, quiet: bool, cluster: Cluster | None, note: Callable[[], str] = str
+    total: int, unit: str, quiet: bool, workers: Workers, note: Callable[[], str] = str
 ) -> Iterator[Progress]:
-    """Show the progress of a run, and the messages of its cluster."""
-    with Progress(total, unit, quiet=quiet, note=cluster.note if cluster else note) as progress:
-        if cluster:
-            cluster.members.tell = progress.say
+    """Show the progress of a run, and the messages of its workers."""
+    with Progress(total, unit, quiet=quiet, note=lambda: workers.note() or note()) as progress:
+        workers.say = progress.say
         yield progress
+        workers.say = say
 
 
 @dataclass

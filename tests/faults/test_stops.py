@@ -78,7 +78,7 @@ def test_one_child_is_killed(program: str, target: str, lab: Lab, source: MakeSo
 def is_program(process: psutil.Process, program: str, youtube_id: str) -> bool:
     line = process.cmdline()
     if program == "yt_dlp":  # it stays, and says nothing of what it is at: the one that is waiting
-        return any("ytdlp_worker" in word for word in line) and bool(process.net_connections())
+        return any("p.serve()" in word for word in line) and bool(process.net_connections())
     name = os.path.basename(line[0]) + " " + " ".join(line[1:3])
     return program in name and any(youtube_id in word for word in line)
 

@@ -124,7 +124,10 @@ DEAD: dict[str, Dead] = {
     "live/recording": Dead(
         "live", "LIVE_STREAM_OFFLINE", "This live stream recording is not available."
     ),
-    "live/processing": Dead("live", "UNPLAYABLE", "We're processing this video. Check back later."),
+    "unknown/processing": Dead(
+        "unknown", "UNPLAYABLE", "We're processing this video. Check back later."
+    ),
+    "unknown/review": Dead("unknown", "UNPLAYABLE", _GONE, "This video is pending review."),
     "drm": Dead("drm", "OK", extra=_DRM),
     "unavailable": Dead("unavailable", "ERROR", _GONE, "This video is unavailable"),
     "unavailable/bare": Dead("unavailable", "ERROR", "This video is not available"),
@@ -144,7 +147,43 @@ DEAD: dict[str, Dead] = {
         _GONE,
         "This content isn\N{RIGHT SINGLE QUOTATION MARK}t available, try again later.",
     ),
+    # What an account or an address that is banned gets for every video, told in these words or,
+    # some day, in others.
+    "rate_limited/ban": Dead(
+        "rate_limited",
+        "ERROR",
+        _GONE,
+        "This content isn\N{RIGHT SINGLE QUOTATION MARK}t available.",
+    ),
+    "unavailable/other_ban": Dead("unavailable", "ERROR", "This video is not available"),
     "no_format": Dead("no_format", "OK"),
+    "no_format/reload": Dead("no_format", "UNPLAYABLE", "The page needs to be reloaded."),
+    "no_format/app": Dead(
+        "no_format",
+        "UNPLAYABLE",
+        "The following content is not available on this app.",
+        "Watch on the latest version of YouTube.",
+    ),
+    "no_format/elsewhere": Dead(
+        "no_format",
+        "UNPLAYABLE",
+        _GONE,
+        "Playback on other websites has been disabled by the video owner",
+    ),
+    "removed/hate": Dead(
+        "removed",
+        "ERROR",
+        "This video has been removed for violating YouTube\N{RIGHT SINGLE QUOTATION MARK}s policy"
+        " on hate speech.",
+        "Learn more about combating hate speech in your country.",
+    ),
+    "geo_blocked/location": Dead(
+        "geo_blocked", "UNPLAYABLE", _GONE, "This video is not available in your location"
+    ),
+    "members_only/premium": Dead(
+        "members_only", "UNPLAYABLE", "This video is only available to Music Premium members"
+    ),
+    "bot_check/sign_in": Dead("bot_check", "LOGIN_REQUIRED", "Please sign in"),
 }
 
 
@@ -180,10 +219,11 @@ class Media:
     streams: tuple[Stream, ...]
 
 
-def describe(paths: tuple[Path, ...], progressive: bool | None) -> Media:
+def describe(paths: tuple[Path, ...], progressive: bool | None, adaptive: bool = True) -> Media:
     """The formats YouTube would offer for these sources (one per height), the DASH pairs made.
 
     `progressive` None gives itag 18 to a source with a short side of at most 360, as YouTube does.
+    Without `adaptive` that is all that is left.
     """
     streams: list[Stream] = []
     longest = 0.0
@@ -209,6 +249,8 @@ def describe(paths: tuple[Path, ...], progressive: bool | None) -> Media:
             about = {"mimeType": 'audio/mp4; codecs="mp4a.40.2"', "quality": "tiny"}
             about |= _sound(audio) | _file(audio, seconds)
             streams.append(Stream(AUDIO_ITAG, audio, about))
+    if not adaptive:
+        streams = [stream for stream in streams if stream.itag == PROGRESSIVE_ITAG]
     return Media(longest, tuple(streams))
 
 
@@ -246,9 +288,17 @@ def shown_answer(youtube_id: str) -> dict[str, Any]:
 
 
 def play_answer(
-    youtube_id: str, media: Media, media_url: str, title: str, length_seconds: str
+    youtube_id: str,
+    media: Media,
+    media_url: str,
+    title: str,
+    length_seconds: str,
+    ad_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """The player's answer for a video that plays; `media_url` is where `?id=&itag=` are served."""
+    """The player's answer for a video that plays; `media_url` is where `?id=&itag=` are served.
+
+    ad_seconds: of an advertisement before it, until it can be skipped.
+    """
     formats: dict[str, list[dict[str, Any]]] = {"formats": [], "adaptiveFormats": []}
     for stream in media.streams:
         kind = "formats" if stream.itag == PROGRESSIVE_ITAG else "adaptiveFormats"
@@ -263,4 +313,15 @@ def play_answer(
             "isLiveContent": False,
         },
         "streamingData": {"expiresInSeconds": "21540", **formats},
+        "adPlacements": [] if ad_seconds is None else [_advertisement(ad_seconds)],
     }
+
+
+def _advertisement(seconds: float) -> dict[str, Any]:
+    config = {"adPlacementConfig": {"kind": "AD_PLACEMENT_KIND_START"}}
+    video = {
+        "playerVars": f"length_seconds={seconds + 25:.0f}",
+        "skipOffsetMilliseconds": round(seconds * 1000),
+    }
+    renderer = {"instreamVideoAdRenderer": video}
+    return {"adPlacementRenderer": {"config": config, "renderer": renderer}}

@@ -50,6 +50,11 @@ CHUNK = 64 << 10
 # Without a limit the kernel takes megabytes that no client ever reads, and the log counts them.
 SEND_BUFFER = 64 << 10
 HTML = b"<!DOCTYPE html><html><body>Before you continue to YouTube</body></html>"
+# What yt-dlp needs of YouTube's pages: the address of the player, and its stamp. And of its API.
+PAGE = b"""<html><script>ytcfg.set({"PLAYER_JS_URL": "/s/player/0123abcd/base.js"});</script>
+<script>var ytInitialData = {"contents": {"none": 1}}; var a = {signatureTimestamp:20000};</script>
+</html>"""
+OTHER = b'{"contents": {"none": 1}}'
 TYPES = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
@@ -68,6 +73,8 @@ class Video:
     title: str
     length_seconds: str | None
     progressive: bool | None
+    adaptive: bool = True
+    ad_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class StandIn:
         self._knobs: list[Knob] = []
         self._used: dict[int, int] = {}  # by id() of a knob of self._knobs
         self._log: dict[int, Request] = {}
+        self._ad_ends: dict[str, float] = {}  # by time.time()
         self._next_request = 0
         self._players = 0  # player requests since block()
         self._block: Block | None = None
@@ -178,11 +186,15 @@ class StandIn:
         title: str | None = None,
         length_seconds: str | int | None = None,
         progressive: bool | None = None,
+        adaptive: bool = True,
+        ad_seconds: float | None = None,
     ) -> None:
         """A video that plays, from one source or from one per height.
 
         `length_seconds` overrides what the player says (by itself the rounded duration, as
-        YouTube's); `progressive` forces itag 18 on or off.
+        YouTube's); `progressive` forces itag 18 on or off, without `adaptive` it is all there is.
+        `ad_seconds`: an advertisement before it; its data is refused (403) until so long after
+        the player's answer.
         """
         given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         length = None if length_seconds is None else str(length_seconds)
@@ -191,7 +203,9 @@ class StandIn:
         with self._lock:
             self._dead.pop(youtube_id, None)
             self._media.pop(youtube_id, None)
-            self._videos[youtube_id] = Video(youtube_id, paths, name, length, progressive)
+            self._videos[youtube_id] = Video(
+                youtube_id, paths, name, length, progressive, adaptive, ad_seconds
+            )
 
     def add_dead(
         self,
@@ -358,14 +372,17 @@ class StandIn:
         media = self.media(youtube_id)
         length = video.length_seconds or str(round(media.seconds))
         url = f"{self.root}/videoplayback"
-        return play_answer(youtube_id, media, url, video.title, length)
+        if video.ad_seconds is not None:
+            with self._lock:
+                self._ad_ends[youtube_id] = time.time() + video.ad_seconds
+        return play_answer(youtube_id, media, url, video.title, length, video.ad_seconds)
 
     def media(self, youtube_id: str) -> Media:
         # Under the lock: two first requests must not make the same files at once.
         with self._lock:
             video = self._videos[youtube_id]
             if youtube_id not in self._media:
-                self._media[youtube_id] = describe(video.paths, video.progressive)
+                self._media[youtube_id] = describe(video.paths, video.progressive, video.adaptive)
             return self._media[youtube_id]
 
     def find(self, request: Request) -> Path | bytes | None:
@@ -380,6 +397,12 @@ class StandIn:
             return video.paths[-1]
         streams = self.media(request.youtube_id).streams
         return next((s.path for s in streams if s.itag == request.itag), None)
+
+    def shows_ad(self, request: Request) -> bool:
+        """Whether the advertisement before a video is not over, and its data is held back."""
+        with self._lock:
+            end = self._ad_ends.get(request.youtube_id, 0.0)
+        return request.target == "media" and time.time() < end
 
     def is_file(self, path: str) -> bool:
         with self._lock:
@@ -479,12 +502,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with self._logged() as request:
             content = self.standin.find(request) if request.target != "other" else None
+            if request.server == "https":
+                content = PAGE
             # HEAD is only a question about the file: it uses no knob up.
             knob = Knob() if self.command == "HEAD" else self.standin.effects(request)
             if self._is_turned_away(knob):
                 return
             if knob.status is not None:
                 self._refuse(knob.status, knob)
+            elif self.standin.shows_ad(request):
+                self._refuse(403, knob)
             elif content is None:
                 self._refuse(404, knob)
             elif knob.body is not None:
@@ -504,7 +531,7 @@ class _Handler(BaseHTTPRequestHandler):
             youtube_id = str(json.loads(body).get("videoId") or "")
         with self._logged(youtube_id) as request:
             if request.target != "player":
-                self._refuse(404, Knob())
+                self._send(OTHER, "application/json; charset=utf-8", Knob(no_range=True))
                 return
             refused = self.standin.blocked(self.client_address[0])
             knob = self.standin.effects(request)

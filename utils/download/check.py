@@ -31,6 +31,7 @@ from filelock import FileLock
 
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
+from utils.cluster import open_workers
 from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.youtube_extract import (
@@ -40,6 +41,7 @@ from utils.download.youtube_extract import (
     read_info,
     run_ytdlp,
     section_inputs,
+    try_ytdlp,
 )
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
@@ -50,11 +52,10 @@ from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
-from utils.parallel import run_in_processes
+from utils.parallel import Workers
 from utils.process import STOP, Stopped, run_child, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
-from utils.runs.cluster import open_cluster
 from utils.text import hide_secrets
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
@@ -71,7 +72,6 @@ OLD_DAYS = 60  # YouTube changes faster than that
 NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
 SECONDS, LINES = 2.0, 144  # of the test section: at 480 lines, a dense video came to 3.6 MB
 LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
-NO_ADDRESS = "You must provide at least one URL"
 BAD_FOLDER = ".bad"
 
 
@@ -86,14 +86,8 @@ def try_tools(args: argparse.Namespace) -> None:
     require_encoder(find_ffmpeg(args.ffmpeg), "libx264")
     if "youtube" not in args.source:
         return
-    # Without an address yt-dlp reads its arguments, says that there is no address, and exits.
-    argv = [sys.executable, "-m", "yt_dlp", "--ignore-config", *args.ytdlp_args]
-    done = run_child(argv, timeout=60)
-    if NO_ADDRESS not in done.stderr and done.returncode != 0:
-        said = last_line(done)
-        if done.returncode == 2 and "error: " in said:
-            raise UserError(f"--ytdlp_args: {said.partition('error: ')[2]}")
-        raise UserError(f"yt-dlp does not start ({said or 'no message'}): {INSTALL}")
+    if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
+        raise UserError(problem)
     if is_youtube(args.url_base) and not _has_js_runtime(args):
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
 
@@ -425,18 +419,13 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, args.timeout)
     with ExitStack() as stack:
-        cluster = None
+        workers = Workers(args.num_jobs)
         if args.dask and clips:
             workspace = stack.enter_context(run_folder(out))
             packages = ("av", "ffmpeg-python", "joblib")
-            cluster = stack.enter_context(open_cluster(args, workspace, packages))
-        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, cluster))
-        verified = (
-            cluster.run(worker, tasks, not_verified)
-            if cluster
-            else run_in_processes(worker, tasks, args.num_jobs, not_verified)
-        )
-        for each in verified:
+            workers = stack.enter_context(open_workers(args, workspace, packages))
+        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
+        for each in workers.run(worker, tasks, not_verified):
             name = each.clip.name
             progress.add("bad" if each.bad else "not checked" if each.unknown else "good")
             if each.unknown:

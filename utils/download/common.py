@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from utils.clip import Clip
 from utils.download.pace import Pace
-from utils.report import UNAVAILABLE, Known, Result
+from utils.parallel import Workers
+from utils.report import UNAVAILABLE, Known, Result, VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
 
 YOUTUBE = "https://www.youtube.com/watch?v="
 CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
@@ -39,6 +36,7 @@ class FetchOptions:
     url_base: str = YOUTUBE
     timeout: float = 600.0
     check_id: str = CHECK_ID
+    metadata: bool = False
 
     @property
     def source_name(self) -> str:
@@ -59,13 +57,13 @@ class Run:
     """What the sources share while a run lasts."""
 
     options: FetchOptions
-    num_jobs: int
+    workers: Workers
     pace: Pace
     known: Known  # what the report says of clips that are not on disk
     ask_again: bool = False  # --retry
     tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
     record: Callable[[Result], None] | None = None  # a clip that is on disk, at once
-    cluster: Cluster | None = None  # --dask
+    videos: VideosFile | None = None  # --metadata
 
 
 # A source takes the clips that are still wanted, and yields a result for each, as they come.

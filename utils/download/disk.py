@@ -93,7 +93,7 @@ def from_disk(
             run.record(result)
         return result
 
-    yield from run_parallel(get, clips, run.num_jobs)
+    yield from run_parallel(get, clips, run.workers.num_jobs)
 
 
 def get_clip(

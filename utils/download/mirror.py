@@ -11,11 +11,11 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils.cli import plural
 from utils.clip import Clip
+from utils.cluster import Cluster
 from utils.download.archive_memory import can_add
 from utils.download.archives import read_archives
 from utils.download.common import FetchOptions, Run
@@ -24,13 +24,10 @@ from utils.download.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wante
 from utils.errors import UserError
 from utils.lists.official import CVDF, fetch_lists, official_clips, with_slash
 from utils.lists.versions import OfficialList
-from utils.parallel import run_parallel
+from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import Result
 from utils.web import WebError
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
 
 # In this order: K700-2020 and most of K600 have an archive a class; K400 mixes, and is the dearest.
 DATASETS = ("700_2020", "600", "400")
@@ -45,7 +42,7 @@ def from_mirror(
 ) -> Generator[Result, None, None]:
     """The source `cvdf`."""
     with suppress(Stopped):
-        yield from fetch_from_mirror(clips, run.options, mirror, run.tell, run.cluster)
+        yield from fetch_from_mirror(clips, run.options, mirror, run.tell, run.workers)
 
 
 def fetch_from_mirror(
@@ -53,7 +50,7 @@ def fetch_from_mirror(
     options: FetchOptions,
     mirror: MirrorOptions,
     tell: Tell,
-    cluster: Cluster | None = None,
+    cluster: Workers,
 ) -> Generator[Result, None, None]:
     """The clips that the mirror holds, as they land; then a result for each that it does not."""
     wanted = Wanted(clips)
@@ -197,7 +194,7 @@ def read_stage(
     mirror: MirrorOptions,
     failed: dict[Key, str],
     tell: Tell,
-    cluster: Cluster | None,
+    cluster: Workers,
 ) -> Generator[Result, None, None]:
     """Read the archives that can add something; say how many they are, how large, how it went."""
     left = wanted.keys
@@ -207,7 +204,7 @@ def read_stage(
     if not reads:
         return
     tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    if cluster:
+    if isinstance(cluster, Cluster):
         events = read_on_cluster(reads, wanted, options, cluster)
     else:
         events = read_archives(reads, wanted, options, mirror)

@@ -9,29 +9,24 @@ import functools
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from utils.clip import Clip
 from utils.download.archives import read_archives
 from utils.download.common import FetchOptions
 from utils.download.wanted import Archive, Ending, MirrorOptions, Wanted
 from utils.machines import own_folder
+from utils.parallel import Workers
 from utils.report import Result
-from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
-
-if TYPE_CHECKING:
-    from utils.cluster.head import Cluster
 
 JOBS = 2  # checks at once, of the clips of one archive
 
 
 @dataclass(frozen=True)
 class There:
-    """What the processes of the cluster have in common. `ffmpeg`: --ffmpeg, found by each anew."""
+    """What the processes of the cluster have in common."""
 
     options: FetchOptions
-    ffmpeg: str | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Read:
 
 
 def read_on_cluster(
-    archives: Sequence[Archive], wanted: Wanted, options: FetchOptions, cluster: Cluster
+    archives: Sequence[Archive], wanted: Wanted, options: FetchOptions, cluster: Workers
 ) -> Generator[Result | Ending, None, None]:
     """Results and endings, as `read_archives` gives them, archive by archive."""
     by_url = {archive.url: archive for archive in archives}
@@ -67,7 +62,7 @@ def read_on_cluster(
     def lost(task: ArchiveTask, how: str) -> Read:
         return Read(task.url, error=how)
 
-    work = functools.partial(read_there, There(options, cluster.ffmpeg))
+    work = functools.partial(read_there, There(options))
     for read in cluster.run(work, tasks(), lost):
         for problem in read.problems:
             wanted.problems[problem.clip] = problem
@@ -79,7 +74,7 @@ def read_on_cluster(
 def read_there(there: There, task: ArchiveTask) -> Read:
     """The worker, in a process of the cluster."""
     folder = own_folder(there.options.workspace)
-    options = replace(there.options, workspace=folder, ffmpeg=find_ffmpeg(there.ffmpeg))
+    options = replace(there.options, workspace=folder)
     wanted = Wanted(task.clips)
     archive = Archive(task.url, wanted.keys)
     mirror = MirrorOptions(Web(options.proxies), num_jobs=JOBS)

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
+from utils.cluster import add_cluster_options
 from utils.download.chain import parse_sources
 from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, is_youtube
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
-from utils.runs.cluster import add_cluster_options
 from utils.video.ffmpeg import Encode
 from utils.web import Web
 
-GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 300, 2000  # what YouTube allows before it blocks
+# YouTube counts requests before it blocks: those of a guest and of an account in an hour. One video
+# takes yt-dlp's default clients five (docs/youtube.md).
+GUEST_REQUESTS, ACCOUNT_REQUESTS, REQUESTS_A_VIDEO = 1000, 4000, 5
+GUEST_PER_HOUR = GUEST_REQUESTS // REQUESTS_A_VIDEO
+ACCOUNT_PER_HOUR = ACCOUNT_REQUESTS // REQUESTS_A_VIDEO
 
 
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -172,6 +176,11 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no_audio", action="store_true", help="drop the audio")
     group.add_argument(
         "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
+    )
+    group.add_argument(
+        "--metadata",
+        action="store_true",
+        help="write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl",
     )
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from utils.parallel import TurnEnd
 from utils.process import sleep, stop_run
 from utils.report import FAILED, Result
 
@@ -50,7 +51,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Attempted:
+class Attempted(TurnEnd):
     """What an attempt for a video says about YouTube.
 
     verdict: `passed` (clips came, or the video lacks them), `gone` (a final verdict), `blocked` or
@@ -83,8 +84,9 @@ class Pace:
         self.first_pause = pause_seconds
         self.stop_on_block = stop_on_block
         self.has_check = has_check
-        self.blocks = 0
-        self.problem = ""  # why the run was given up
+        self._machines: dict[str, Pace] = {}
+        self._blocks = 0
+        self._problem = ""  # why the run was given up
         self._lock = threading.Lock()
         self._next_start = 0.0
         self._period = 0
@@ -97,6 +99,25 @@ class Pace:
         self._check_after = MANY  # verdicts that are held back
         self._failed: set[str] = set()  # ids of the videos that have failed in a row
         self._was_refused = False  # the check video was: only it can end the block
+
+    def of(self, machine: str) -> Pace:
+        """The pace of one machine of a cluster: each has an address of its own."""
+        if machine not in self._machines:
+            pace = Pace(0, self.first_pause, self.stop_on_block, self.has_check)
+            pace.interval = self.interval
+            self._machines[machine] = pace
+        return self._machines[machine]
+
+    @property
+    def blocks(self) -> int:
+        """The pauses so far, on all machines."""
+        return self._blocks + sum(pace.blocks for pace in self._machines.values())
+
+    @property
+    def problem(self) -> str:
+        """Why the run was given up; empty if it was not."""
+        problems = [self._problem, *(pace.problem for pace in self._machines.values())]
+        return next(filter(None, problems), "")
 
     def take_turn(self) -> Turn | float:
         """A turn, or the seconds after which to ask again."""
@@ -195,7 +216,7 @@ class Pace:
                 self._give_up(attempt)
 
     def _give_up(self, attempt: Attempted, more: str = "") -> None:
-        self.problem = (
+        self._problem = (
             f"{len(self._failed)} videos in a row failed{more} ({attempt.reason}:"
             f" {attempt.message}); check the connection, update yt-dlp, then run the same command"
         )
@@ -211,7 +232,7 @@ class Pace:
         self._is_out = False
         self._blocked_until = now + self._pause
         self._reason = reason
-        self.blocks += 1
+        self._blocks += 1
         if self.stop_on_block:
             stop_run()
 
@@ -230,7 +251,8 @@ class Pace:
     def last(self) -> list[Result]:
         """The verdicts that are held back at the end of a list: believed if they are few."""
         with self._lock:
-            return self._release() if len(self._held) < MANY else self._refuse("no answer")
+            here = self._release() if len(self._held) < MANY else self._refuse("no answer")
+        return here + [result for pace in self._machines.values() for result in pace.last()]
 
     def note(self) -> str:
         """What the progress line says of a block: a countdown; empty when there is none."""

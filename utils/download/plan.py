@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from utils.cli import clock, plural, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.clip import Clip
 from utils.download.common import Run, is_gone
 from utils.download.options import videos_per_hour, youtube_name
@@ -213,6 +213,8 @@ def tool_versions(ffmpeg_version: str) -> str:
 class DownloadTally(Tally):
     """Also count clips per source, and stop when video after video fails for a lasting reason."""
 
+    asked_height: int = 0  # lines; 0: as many as there are
+    low: Counter[int] = field(default_factory=Counter)  # clips of videos with fewer, by lines
     sources: Counter[str] = field(default_factory=Counter)
     hopeless: str = ""  # that reason
     _reason: str = ""
@@ -222,6 +224,8 @@ class DownloadTally(Tally):
         super().add(outcome)
         if outcome.is_on_disk:
             self.sources[outcome.source] += 1
+            if 0 < outcome.height < self.asked_height:
+                self.low[outcome.height] += 1
         if outcome.reason != self._reason:
             self._reason, self._videos = outcome.reason, set()
         if outcome.reason in HOPELESS:
@@ -237,6 +241,10 @@ class DownloadTally(Tally):
             say(f"  {status} {count:,}" + (f" ({sources})" if status == DOWNLOADED else ""))
             for line in self.reason_lines(REASONS, status):
                 say(f"  {line}")
+            if status == DOWNLOADED and self.low:
+                low, most = self.low.total(), self.asked_height
+                heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
+                say(f"    below {most} lines {low:,} ({low / count:.0%}): {heights}")
 
 
 def end_download(
@@ -264,12 +272,15 @@ def end_download(
         say(report_line(report, out / REPORT_NAME))
         if missing and not is_all:
             say_next_steps(missing, gone, tally, run)
-    return exit_code(tally, out, is_all)
+    code = exit_code(tally, out, is_all)
+    if run.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
+        raise UserError(run.pace.problem)
+    return code
 
 
 def say_next_steps(missing: int, gone: int, tally: DownloadTally, run: Run) -> None:
     """Print the next command and what it does."""
-    if run.pace.stop_on_block and run.pace.blocks:
+    if run.pace.stop_on_block and run.pace.blocks and not run.pace.problem:
         say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
     if missing > gone:
         say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")

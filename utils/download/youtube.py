@@ -6,38 +6,37 @@ One attempt for a video is one extraction (`youtube_extract`) that serves all of
 
 from __future__ import annotations
 
-import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import uniform
+from typing import Any
 
 from utils.clip import Clip, by_video
 from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
-from utils.download.pace import Attempted, Pace
-from utils.download.youtube_cluster import fetch_on_cluster
+from utils.download.pace import Attempted
 from utils.download.youtube_extract import (
     Attempt,
+    ask_ytdlp,
     end_ytdlp,
-    extract,
     height_of,
+    metadata_of,
     seconds_to_wait,
 )
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.files import disk_is_full, is_disk_full
+from utils.machines import own_folder
 from utils.packages import UNEXPECTED, describe
-from utils.parallel import run_parallel
-from utils.process import STOP, sleep
+from utils.parallel import pause
+from utils.process import STOP
 from utils.report import Result
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
-THREADS_A_JOB = 3  # videos under way for each job: those that wait for an advertisement do no work
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class VideoTask:
     attempts: int = 0
     seconds: float = 0.0
     data_blocks: int = 0
+    wait: float = 0.0  # seconds before this attempt
 
 
 def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
@@ -70,85 +70,41 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
         for number, group in enumerate(by_video(asked))
     )
-    if run.cluster:
-        for results in fetch_on_cluster(tasks, run, run.cluster):
-            yield from results
-        return
-    jobs = threading.Semaphore(run.num_jobs)
-    fetch = partial(fetch_video, options=options, pace=run.pace, jobs=jobs)
+    worker, given_up = partial(attempt_video, options=options), partial(lost, options)
     try:
-        yield from run_parallel(fetch, tasks, run.num_jobs * THREADS_A_JOB)
+        for made in run.workers.run(worker, tasks, given_up, turns=run.pace):
+            if isinstance(made, Result):
+                yield made
+            elif run.videos is not None:
+                run.videos.add(made)
         if not STOP.is_set():
             yield from run.pace.last()
     finally:
         end_ytdlp()
 
 
-def fetch_video(
-    task: VideoTask, options: FetchOptions, pace: Pace, jobs: threading.Semaphore
-) -> Generator[Result, None, None]:
-    """Attempt a video until each of its clips is on disk or written off. Raises Stopped."""
-    left: VideoTask | None = task
-    while left is not None or pace.check_is_due:
-        with _one_of(jobs) as pause:
-            turn = pace.wait_turn()
-            doing = VideoTask(options.check_id, (), options.timeout) if turn.is_check else left
-            attempted = None
-            try:
-                for made in attempt_video(doing, options, pause) if doing else ():
-                    if isinstance(made, Result):
-                        yield made
-                    else:
-                        attempted = made
-            finally:  # or a scout that is gone would be waited for, for ever
-                results, rest = pace.end(turn, attempted)
-        yield from results
-        if not turn.is_check:
-            left = rest
-        if left is not None and attempted is not None and attempted.verdict == "unclear":
-            # The wait grows with the attempts, and is never the same for two videos.
-            wait = min(2.0**left.attempts, max(0.0, left.limit - left.seconds))
-            sleep(wait * random.uniform(0.5, 1))
-
-
-@contextmanager
-def _one_of(jobs: threading.Semaphore) -> Iterator[Callable[[float], None]]:
-    """Be one of the jobs; gives what to wait with, which lets another one work meanwhile."""
-
-    def begin() -> None:
-        while not jobs.acquire(timeout=0.1):
-            sleep(0)
-
-    def pause(seconds: float) -> None:
-        if seconds > 0:
-            jobs.release()
-            try:
-                sleep(seconds)
-            finally:
-                begin()
-
-    begin()
-    try:
-        yield pause
-    finally:
-        jobs.release()
+def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
+    """The results of a video whose workers died over it."""
+    for clip in task.clips:
+        is_there = (options.out / f"{clip.name}.mp4").exists()
+        yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
 
 
 def attempt_video(
-    task: VideoTask, options: FetchOptions, pause: Callable[[float], None] = sleep
-) -> Generator[Result | Attempted, None, None]:
+    task: VideoTask | None, options: FetchOptions
+) -> Generator[Result | dict[str, Any] | Attempted, None, None]:
     """Make one attempt: yields the results that are certain, at last what it says of YouTube.
 
-    A task without clips asks for the extraction alone. Raises Stopped. Runs on any machine.
+    With --metadata also what YouTube says of the video. None stands for the check video, which has
+    no clips. Raises Stopped. Runs on any machine.
     """
-    waited = 0.0
-    begun = time.monotonic()
-    proxy = None
-    if options.proxies:
-        proxy = options.proxies[(task.number + task.attempts) % len(options.proxies)]
-    errors: dict[str, FetchError] = {}
+    if task is None:
+        task = VideoTask(options.check_id, (), options.timeout)
+    proxies, begun, waited = options.proxies, time.monotonic(), 0.0
+    proxy = proxies[(task.number + task.attempts) % len(proxies)] if proxies else None
+    info: dict[str, Any] = {}
     on_disk: set[str] = set()
-    is_shown = False
+    errors: dict[str, FetchError] = {}
 
     def spent() -> float:
         return task.seconds + time.monotonic() - begun - waited
@@ -160,12 +116,15 @@ def attempt_video(
 
     try:
         with tempfile.TemporaryDirectory(
-            prefix=f"{task.youtube_id}-", dir=options.workspace, ignore_cleanup_errors=True
+            prefix=f"{task.youtube_id}-",
+            dir=own_folder(options.workspace),
+            ignore_cleanup_errors=True,
         ) as folder:
             attempt = Attempt(options, Path(folder), proxy, begun + task.limit - task.seconds)
-            info = extract(attempt, task.youtube_id)
-            is_shown = True
+            info = ask_ytdlp(attempt, task.youtube_id)
             if task.clips:
+                if options.metadata:
+                    yield metadata_of(task.youtube_id, info)
                 waited = seconds_to_wait(info)
                 pause(waited)
                 attempt.deadline += waited
@@ -175,29 +134,24 @@ def attempt_video(
                     yield result(clip, "short" if made.is_short else "", size=made.bytes)
                 else:
                     errors[clip.name] = made
-    except FetchError as error:
-        problem: FetchError | None = error
-    except OSError as error:
+    except (FetchError, OSError, *UNEXPECTED) as error:
+        missing = [clip.name for clip in task.clips if clip.name not in on_disk] or [""]
+        problem = as_fetch_error(error, options)
+        errors |= {name: problem for name in missing if name not in errors}
+    left = tuple(clip for clip in task.clips if clip.name in errors)
+    rest = replace(task, clips=left, seconds=spent(), wait=0.0)
+    yield from conclude(task, rest, errors, result, options, is_shown=bool(info))
+
+
+def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
+    """What an exception means for the clips of a video."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, OSError):
         full = is_disk_full(error) or disk_is_full(options.out)
         message = f"{error.strerror or error}: {error.filename or options.out}"
-        problem = FetchError("disk_full" if full else "unknown", message)
-    except UNEXPECTED as error:
-        problem = FetchError("unknown", describe(error))
-    else:
-        problem = None
-    if problem is not None:
-        missing = [clip.name for clip in task.clips if clip.name not in on_disk]
-        errors |= {name: problem for name in missing or [""] if name not in errors}
-    left = tuple(clip for clip in task.clips if clip.name in errors)
-    rest = replace(task, clips=left, seconds=spent())
-    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
-    if block is not None and (block.at_extraction or task.data_blocks < TRIES):
-        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
-        # after some pauses, or that one video would hold up all others for ever.
-        rest = replace(rest, data_blocks=task.data_blocks + (not block.at_extraction))
-        yield Attempted("blocked", block.reason, block.message, is_shown, rest=rest)
-        return
-    yield from conclude(task, rest, errors, result, options, is_shown)
+        return FetchError("disk_full" if full else "unknown", message)
+    return FetchError("unknown", describe(error))
 
 
 def conclude(
@@ -209,35 +163,36 @@ def conclude(
     is_shown: bool,
 ) -> Iterator[Result | Attempted]:
     """The results of clips that no other attempt will bring, and what to say of the attempt."""
-    worst = next(iter(errors.values()), None)
-    if worst is None:
-        yield Attempted("passed", is_shown=is_shown, youtube_id=task.youtube_id)
+    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
+    first = block or next(iter(errors.values()), FetchError("", ""))
+    say = partial(Attempted, reason=first.reason, message=first.message, is_shown=is_shown)
+    if block and (block.at_extraction or task.data_blocks < TRIES):
+        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
+        # after some pauses, or that one video would hold up all others for ever.
+        more = task.data_blocks + (not block.at_extraction)
+        yield say("blocked", rest=replace(rest, data_blocks=more))
         return
-    failures = {clip: result(clip, *told(errors[clip.name])) for clip in rest.clips}
-    if worst.at_extraction and worst.is_final:
-        verdict, again = "gone", rest.clips
-    else:
-        again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
-        yield from (failure for clip, failure in failures.items() if clip not in again)
-        came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
-        verdict = "passed" if came else "unclear"
-    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in worst.message
-    yield Attempted(
-        verdict,
-        worst.reason,
-        worst.message,
-        is_shown,
+    failures = {
+        clip: result(clip, errors[clip.name].reason, errors[clip.name].message)
+        for clip in rest.clips
+    }
+    if first.at_extraction and first.is_final:
+        yield say("gone", results=tuple(failures.values()))
+        return
+    again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
+    yield from (failure for clip, failure in failures.items() if clip not in again)
+    came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
+    # The wait grows with the attempts, and is never the same for two videos.
+    wait = min(2.0 ** (task.attempts + 1), max(0.0, rest.limit - rest.seconds))
+    rest = replace(rest, clips=again, attempts=task.attempts + 1, wait=wait * uniform(0.5, 1))
+    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in first.message
+    yield say(
+        "passed" if came or not errors else "unclear",
         results=tuple(failures[clip] for clip in again),
-        rest=replace(rest, clips=again, attempts=task.attempts + 1)
-        if again and verdict != "gone"
-        else None,
+        rest=rest if again else None,
         may_be_everybodys=not is_own,
         youtube_id=task.youtube_id,
     )
-
-
-def told(error: FetchError) -> tuple[str, str]:
-    return error.reason, error.message
 
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:

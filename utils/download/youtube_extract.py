@@ -15,6 +15,7 @@ import queue
 import shlex
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -32,6 +33,7 @@ from utils.download.common import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Child, make_frame
 from utils.process import STOP, Finished, Stopped, run_child
+from utils.report import now
 from utils.video.ffmpeg import Input
 
 # Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.
@@ -42,6 +44,20 @@ RENEW_AFTER = 100  # command lines: yt-dlp is not made to stay for weeks
 MEMORY_LIMIT = 2**30  # bytes of data in a yt-dlp process, which takes some 100 MB
 LONGEST_WAIT = 600.0  # seconds: advertisements are shorter than that
 _POLL_SECONDS = 0.1
+METADATA = {  # in videos.jsonl -> yt-dlp's name
+    "title": "title",
+    "channel": "channel",
+    "channel_id": "channel_id",
+    "upload_date": "upload_date",
+    "licence": "license",
+    "categories": "categories",
+    "tags": "tags",
+    "language": "language",
+    "duration": "duration",
+    "views": "view_count",
+    "format": "format_id",
+}
+NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
 @dataclass
@@ -135,7 +151,7 @@ _lock = threading.Lock()
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
     """`yt-dlp ARGV` in a process that stays, with what it ends with and prints. Raises Stopped."""
     deadline = time.monotonic() + timeout
-    child, calls = _take()
+    child, calls = _ytdlp_process()
     keep = False
     try:
         child.send(make_frame(answer_as_ytdlp, (list(argv), dict(env))))
@@ -164,7 +180,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
             child.end(0)
 
 
-def _take() -> tuple[Child, int]:
+def _ytdlp_process() -> tuple[Child, int]:
     """The process that was busy last, or a new one, and which of its command lines is next."""
     with _lock:
         while _idle:
@@ -180,6 +196,30 @@ def end_ytdlp() -> None:
     with _lock:
         while _idle:
             _idle.pop()[0].end(0)
+
+
+def try_ytdlp(
+    arguments: Sequence[str], cookies: Path | None = None, browser: str | None = None
+) -> str:
+    """What is wrong with yt-dlp, the user's arguments for it, or the cookies; empty if nothing."""
+    # With an empty extraction it has nothing to do but to read its arguments and the cookies.
+    argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
+    argv += ["--cookies", str(cookies)] if cookies else []
+    argv += ["--cookies-from-browser", browser] if browser else []
+    with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
+        file = Path(folder) / "info.json"
+        file.write_text(NOTHING, encoding="utf-8")
+        argv += ["--simulate", "--load-info-json", str(file)]
+        done = run_ytdlp(argv, timeout=60, env=child_environment(None))
+    message = ytdlp_message(done)
+    if done.returncode == 0:
+        return ""
+    if (browser and "cookies" in message) or ((cookies or browser) and done.returncode == 1):
+        option = "--cookies" if cookies else "--cookies_from_browser"
+        return f"{option}: {message.removeprefix('yt-dlp: error: ')}"
+    if done.returncode == 2:
+        return f"--ytdlp_args: {message.removeprefix('yt-dlp: error: ')}"
+    return f"yt-dlp does not start ({message}): pip install -U -r requirements.txt"
 
 
 def answer_as_ytdlp(task: tuple[list[str], dict[str, str]]) -> tuple[int, str, str]:
@@ -223,7 +263,7 @@ def _limit_memory() -> None:
 # --- the extraction ------------------------------------------------------------------------------
 
 
-def extract(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
+def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
     """yt-dlp's JSON of a video, also in the file `info_file`. Raises FetchError."""
     argv = extract_command(youtube_id, attempt.options, attempt.folder)
     done = attempt.run_ytdlp(argv)
@@ -267,6 +307,12 @@ def height_of(info: Mapping[str, Any]) -> int:
     """The lines of the picture, as YouTube counts them: its shorter side; 0 if unknown."""
     sides = [chosen_formats(info)[0].get(side) for side in ("height", "width")]
     return min((int(side) for side in sides if isinstance(side, int | float) and side), default=0)
+
+
+def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of yt-dlp's answer for a video with --metadata: a line of videos.jsonl."""
+    kept = {name: info.get(key) for name, key in METADATA.items()}
+    return {"youtube_id": youtube_id, **kept, "height": height_of(info), "asked_at": now()}
 
 
 def seconds_to_wait(info: Mapping[str, Any]) -> float:

@@ -22,7 +22,7 @@ TEXTS: tuple[tuple[str, str], ...] = (
         r"cookies? (are|is) (no longer valid|expired)|not look like a Netscape|invalid Netscape"
         r"|Cookies file (must|is)|cookies? (database|file)\b|failed to (load|read) .*cookies"
         r"|decrypt (with DPAPI|\S*cookie)|unsupported (browser|keyring)|secretstorage"
-        r"|custom safari cookies|No suitable profile",
+        r"|custom safari cookies|\bkeyring\b|kwallet|local state|not support profiles",
     ),
     # What the tool or the player client does not understand, before the words that it quotes.
     (
@@ -65,8 +65,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ),
     (
         "geo_blocked",
-        r"in your (country|location|region|area)|geo.?.?restrict|on this country domain"
-        r"|not made this video available|from your location|blocked it in",
+        r"(in|from) your (country|location|region|area)|geo.?.?restrict|on this country domain"
+        r"|not made this video available|blocked it in|Russian government",
     ),
     ("copyright", r"copyright|contains content from"),
     (
@@ -76,6 +76,7 @@ TEXTS: tuple[tuple[str, str], ...] = (
         r"|scheduled to",
     ),
     ("unknown", r"pending review|being processed|processing this video|still processing"),
+    ("no_format", r"this format is DRM"),
     ("drm", r"DRM.protected|DRM.encrypted|protected by DRM"),
     (
         "removed",
@@ -84,13 +85,13 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ),
     (
         "bad_id",
-        r"looks truncated|Incomplete YouTube ID|Invalid (URL|video id)|Unsupported URL"
+        r"looks truncated|Incomplete YouTube ID|Invalid (URL|video id)|Unsupported URL(?! scheme)"
         r"|not a valid (URL|video|YouTube)",
     ),
     (
         "unavailable",
-        r"Video unavailable|(video|content|media) (is|isn't) (currently )?(not available"
-        r"|unavailable|available)|video (does not|doesn't|no longer) exists?|Content unavailable"
+        r"Video unavailable|(video|content|media) (is (currently )?(not available|unavailable)"
+        r"|isn't available)|video (does not|doesn't|no longer) exists?|Content unavailable"
         r"|An error occurred\. Please try again later|Something went wrong",
     ),
     ("forbidden", r"HTTP Error 403|403:? Forbidden|Server returned 403|fragment \d+ not found"),
@@ -102,7 +103,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
         r"|Unable to extract|Failed to (parse|decode|decrypt|extract (?!any player))|object has no"
         r" attribute|object is not subscriptable|KeyError|TypeError|Cannot identify player"
         r"|player clients? (has|have) been|No supported .*client|unsupported client"
-        r"|Could not find (JS|player)|No media found",
+        r"|Could not find (JS|player|XML)|No media found|extractor (result|failed)"
+        r"|No suitable extractor",
     ),
     ("undecodable", r"Invalid data found when processing input"),
     (
@@ -118,7 +120,8 @@ TEXTS: tuple[tuple[str, str], ...] = (
         r"|Network (error|problem)|Remote (end|host) closed|RemoteDisconnected|IncompleteRead"
         r"|ended prematurely|Broken pipe|Range Not Satisfiable|TransportError|YouTube said:"
         r"|No response|Incomplete data received|empty (response|answer|data)|Bad Request"
-        r"|Conflicting range|Precondition check failed|bad status line|protocol error|curl: \(",
+        r"|Conflicting range|Precondition check failed|RENEGOTIATION|bad status line"
+        r"|protocol error|curl: \(|Failed to extract any player",
     ),
 )
 _TEXTS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in TEXTS)
@@ -162,7 +165,7 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     A warning is heard where the error gives no reason of its own, and never makes a verdict that
     is final: a 429 of the player API, for one, stands in a warning alone.
     """
-    errors, warnings = _split(stderr)
+    errors, warnings = _errors_and_rest(stderr)
     reason = classify(errors)
     said = warnings.translate(_APOSTROPHES)
     if re.search(_OLD_COOKIES, said, re.IGNORECASE) and reason in (*_NEEDS_LOGIN, *_NO_REASON):
@@ -178,14 +181,13 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
             return known[0]
         if reason == "unknown":
             lasting = [each for each in warned if each in ("disk_full", "network", "no_format")]
-            is_silent = "Failed to extract any player response" in errors
-            reason = lasting[0] if lasting else "network" if is_silent else reason
+            reason = lasting[0] if lasting else reason
     if reason == "bad_id" and not is_youtube(url_base):
         return "network"  # an error page of another server, for an id that may be a good one
     return reason
 
 
-def _split(stderr: str) -> tuple[str, str]:
+def _errors_and_rest(stderr: str) -> tuple[str, str]:
     """The errors and the rest. A line that begins with no mark belongs to the line before it."""
     found: dict[bool, list[str]] = {True: [], False: []}
     is_error = False
@@ -198,7 +200,7 @@ def _split(stderr: str) -> tuple[str, str]:
 
 def ytdlp_message(done: Finished) -> str:
     """yt-dlp's own words for its last error, without its advice on reporting bugs."""
-    lines = [" ".join(line.split()) for line in _split(done.stderr)[0].splitlines()]
+    lines = [" ".join(line.split()) for line in _errors_and_rest(done.stderr)[0].splitlines()]
     lines = [line for line in lines if line not in ("", "ERROR:")]
     text = (lines or done.stderr.strip().splitlines() or ["no message"])[-1]
     text = re.sub(r"^ERROR: (\[[^\]]+\] [^:]+: )?|^\[download\] ", "", text)

@@ -44,11 +44,19 @@ FINE_TIME_BASE = Fraction(1, 120_000)
 
 @dataclass(frozen=True)
 class Ffmpeg:
-    """An ffmpeg program, its version, and the options of its HTTP protocol."""
+    """An ffmpeg program, its version, and the options of its HTTP protocol.
+
+    chosen: what --ffmpeg says. Pickled, it is found again where it arrives: on another machine
+    the program of the wheel may be elsewhere.
+    """
 
     path: str
     version: str
     http_options: frozenset[str] = frozenset()
+    chosen: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return find_ffmpeg, (self.chosen,)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def find_ffmpeg(chosen: str | None = None) -> Ffmpeg:
         )
     http = run_child([path, "-hide_banner", "-h", "protocol=http"], timeout=60)
     options = frozenset(re.findall(r"^\s+-(\w+)", http.stdout, re.MULTILINE))
-    return Ffmpeg(path, found[1], options)
+    return Ffmpeg(path, found[1], options, chosen)
 
 
 def require_encoder(tool: Ffmpeg, name: str) -> None:
