@@ -366,7 +366,7 @@ def test_clips_with_fractions_are_found_by_every_script(
     assert [path.name for path in (tmp_path / "out").glob("*.mp4")] == [f"{names[0]}.mp4"]
     done = run("make_report.py", *given, cwd=tmp_path)
     assert done.code == 0, done.err
-    missing = read_lists([tmp_path / "out" / "missing.csv"]).clips
+    missing = read_lists(list(tmp_path.rglob("missing.csv"))).clips
     assert list(missing) == [names[1]]
     done = run(
         "frame_extract.py", "out", "frames", "--only", "hacs.csv", "--fps", "1", cwd=tmp_path
