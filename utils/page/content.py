@@ -186,6 +186,7 @@ def numbers(content: Content) -> dict[str, Any]:
         "not_listed": counts.not_listed,
         "sources": dict(counts.sources.most_common()),
         "licences": dict(counts.licences.most_common()),
+        "heights": dict(counts.heights.most_common()),
         "reasons": [
             {"status": status, "reason": reason, "todo": todo, "clips": clips}
             for (status, reason, todo), clips in counts.whys.most_common()
