@@ -288,7 +288,7 @@ def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
         raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
     try:
         info = json.loads(done.stdout)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of 5,000 digits is a ValueError, too
         raise FetchError("unknown", f"yt-dlp printed no JSON: {ytdlp_message(done)}") from None
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
         raise FetchError("bad_id", "the address does not lead to one video")

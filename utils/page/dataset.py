@@ -49,6 +49,7 @@ class LastLine(NamedTuple):
     status: str
     reason: str
     source: str
+    height: str = ""  # of the video that it was cut from
 
 
 @dataclass
@@ -156,7 +157,7 @@ def _read_reports(data: Dataset) -> int:
                 if finished_at < latest.get(name, ""):
                     continue
                 latest[clip.name] = finished_at
-            line = LastLine(status, row[5], row[6])
+            line = LastLine(status, row[5], row[6], row[11])
             data.reported[clip.name] = kept.setdefault(line, line)
     return lines
 
@@ -237,6 +238,7 @@ class Counts:
     splits: dict[Part, Count] = field(default_factory=dict)  # (version, split)
     sources: Counter[str] = field(default_factory=Counter)  # of clips that are there
     licences: Counter[str] = field(default_factory=Counter)  # of clips that are there
+    heights: Counter[str] = field(default_factory=Counter)  # of clips that are there, if known
     whys: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     failed: int = 0
     bytes: int = 0
@@ -257,6 +259,8 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
         if is_there:
             came = line is not None and line.status == DOWNLOADED
             counts.sources[line.source if came and line else NOT_IN_REPORT] += number
+            if came and line and line.height not in ("", "0"):
+                counts.heights[f"{line.height} lines"] += number
         else:
             why = why_missing(line)
             counts.whys[why] += number
