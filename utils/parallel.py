@@ -520,7 +520,16 @@ def run_in_turns(
                 under_way.append(turn)
                 yield None if turn.is_check or task is _END else task, turn
 
-    def attempt(drawn: tuple[Any, Any]) -> Generator[Any, None, None]:
+    drawing, lock = draw(), threading.Lock()
+    is_over = False
+
+    def attempt(_: object) -> Generator[Any, None, None]:
+        nonlocal is_over
+        with lock:  # here, because joblib draws several tasks before it begins the first
+            drawn = next(drawing, None)
+        if drawn is None:
+            is_over = True
+            return
         task, turn = drawn
         _of_thread.jobs = jobs
         said = None
@@ -538,7 +547,7 @@ def run_in_turns(
             under_way.remove(turn)
         yield from results
 
-    yield from run_parallel(attempt, draw(), THREADS_A_JOB * num_jobs)
+    yield from run_parallel(attempt, iter(lambda: is_over, True), THREADS_A_JOB * num_jobs)
 
 
 class Workers:
