@@ -31,7 +31,7 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, say, teller
 from utils.cluster import check_dask
@@ -54,7 +54,7 @@ from utils.files import make_folder
 from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, open_run, watch
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
@@ -119,6 +119,7 @@ def make_run(
         url_base=args.url_base,
         timeout=args.timeout,
         check_id=args.check_id,
+        metadata=args.metadata,
     )
     mirror = MirrorOptions(
         web=Web(tuple(args.proxy)),
@@ -153,6 +154,7 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
+        closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
         watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):

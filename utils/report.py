@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "undecodable": (FAILED, "the video is damaged: fetch it again"),
     "past_end": (FAILED, "the key frame lies past the end of the clip"),
     "disk_full": (FAILED, "the disk is full: make room and run again"),
+    "timeout": (FAILED, "it took longer than --timeout allows"),
     "unknown": (FAILED, "see the message, and run again"),
 }
 
@@ -418,10 +420,47 @@ def read_licences(path: Path) -> dict[str, str]:
 
     Raises UserError.
     """
-    licences: dict[str, str] = {}
+    videos = (video for each in report_paths(path) or [path] for video in _videos(each))
+    return {
+        str(video.get("youtube_id")): str(video.get("licence") or "youtube") for video in videos
+    }
+
+
+def _videos(path: Path) -> Iterator[dict[str, Any]]:
     with telling(path), open_text(path, "replace") as file:
         for line in bounded_lines(file):
             with suppress(ValueError):
-                video = parse_json(line)
-                licences[str(video.get("youtube_id"))] = str(video.get("licence") or "youtube")
-    return licences
+                yield parse_json(line)
+
+
+class VideosFile:
+    """`videos.jsonl`, to which a line is appended for each video that YouTube described, once.
+
+    As each run has a report of its own, so it has such a file: `videos.<machine>.jsonl` beside
+    `download_report.<machine>.csv`.
+    """
+
+    def __init__(self, report: Path) -> None:
+        """`report`: the run's own. Raises UserError."""
+        main = report.with_name(VIDEOS_NAME)
+        part = report.name.removeprefix(Path(REPORT_NAME).stem).removesuffix(".csv")
+        self.path = main.with_name(f"{main.stem}{part}{main.suffix}")
+        self._known = {
+            str(video.get("youtube_id")) for path in report_paths(main) for video in _videos(path)
+        }
+        torn = self.path.exists() and _torn_end(self.path)
+        with telling(self.path, "write"):
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            if torn:
+                os.write(self._file, b"\n")
+
+    def add(self, video: Mapping[str, Any]) -> None:
+        """Append a video that is not there yet. Raises DiskFull, UserError."""
+        if video["youtube_id"] in self._known:
+            return
+        self._known.add(video["youtube_id"])
+        with telling(self.path, "write"):
+            os.write(self._file, json.dumps(video, ensure_ascii=True).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)

@@ -8,6 +8,7 @@ that has nothing to add.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from utils.clip import Clip, parse_clip_name
 from utils.download.common import FetchOptions, Run
 from utils.download.taking import Taken, encode_anew, examine, result_of
 from utils.errors import UserError, is_disk_full
-from utils.files import is_regular, open_regular, publish
+from utils.files import open_regular, publish, read_text
 from utils.machines import own_folder
 from utils.process import STOP, Stopped
 from utils.report import Result
@@ -221,8 +222,8 @@ def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
     """Whether an archive may hold a wanted clip, by what is known of it."""
     keys = archive.keys & set(wanted)
     try:
-        lines = _memory_path(archive.url, out).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(_memory_path(archive.url, out)).splitlines()
+    except (OSError, ValueError):
         return bool(keys)
     return not keys.isdisjoint({parse_clip_name(name) for name in lines[1:]})
 
@@ -301,7 +302,7 @@ def from_tars(clips: Sequence[Clip], run: Run, place: str) -> Generator[Result, 
     paths = [place]
     if Path(place).is_dir():
         found = (path for suffix in TAR_SUFFIXES for path in Path(place).rglob(f"*{suffix}"))
-        paths = [str(path) for path in sorted(found) if is_regular(path)]
+        paths = [str(path) for path in sorted(found) if os.path.isfile(path)]
     archives = [Archive(path, frozenset(wanted.clips), TAR) for path in paths]
     with suppress(Stopped):
         for made in wanted.read(archives, run, Web(run.options.proxies)):

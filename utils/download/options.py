@@ -177,6 +177,11 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
     )
+    group.add_argument(
+        "--metadata",
+        action="store_true",
+        help="write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
