@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from utils.cli import Tell
+from utils.cli import Tell, non_negative_float
 from utils.clip import ID_PATTERN, Clip, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish
-from utils.lists.forms import ROLES, open_list, read_time
+from utils.lists.forms import ROLES, open_list
 from utils.lists.reading import clips_in, lists_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
 from utils.machines import run_folder
@@ -357,7 +357,7 @@ def add_form_options(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument(
         "--clip_seconds",
-        type=positive_seconds,
+        type=non_negative_float,
         metavar="N",
         help="length of the clips of a list that gives only their start",
     )
@@ -402,11 +402,3 @@ def named_columns(text: str) -> dict[str, str]:
             f"{wrong[0]!r} is not ROLE=NAME with a role of {', '.join(ROLES)}"
         )
     return {role: name.strip() for role, name in found.items()}
-
-
-def positive_seconds(text: str) -> float:
-    """An argparse type: seconds above 0, up to a day."""
-    seconds = read_time(text)
-    if seconds is None or not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds such as 10")
-    return seconds
