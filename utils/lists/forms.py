@@ -81,6 +81,7 @@ def open_list(
 
     columns: role -> the list's own name for it, or its number from 1 where there is no header.
     """
+    csv.field_size_limit(MAX_LINE)
     encoding, is_json = _look_at_start(path)
     if is_json:
         lines = _lines(path, encoding, MAX_JSON)
@@ -232,7 +233,6 @@ def _table_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Ro
     """Line by line, and not with one csv.reader over the file: a single stray quote would swallow
     every row up to the next one, and the line numbers with them. No list has a field of two lines.
     """
-    csv.field_size_limit(MAX_LINE)
     quote, before, after = '"', f"{delimiter} ", f" {delimiter}"
     for line, text in lines:
         if quote in text or before in text or after in text or "\t" in text or text[0] == " ":
@@ -535,7 +535,8 @@ def _spans(
     for key, value in node.items():
         if _plain(key) in SPANS and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
-            pairs = [each for each in spans if isinstance(each, list) and len(each) == 2]
+            pairs = [each if isinstance(each, list) and len(each) == 2 else ("", "")
+                     for each in spans]  # fmt: skip
             return [(_text(start), _text(end)) for start, end in pairs]
     keys = roles.get("time_start", ""), roles.get("time_end", "")
     if all(key in map(str.lower, node) for key in keys):
