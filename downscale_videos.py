@@ -6,8 +6,8 @@ examples:
   python downscale_videos.py clips clips_256 --for_loading
   python downscale_videos.py clips clips_30fps --short_side 320 --fps 30 --no_audio
 
-Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. A clip that is small already is taken as it
-is, in a fresh mp4. A file that is in its place is whole: it was checked against its source.
+Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. A clip that is small already is remuxed and
+not encoded. Every clip is checked against its source before it gets its name.
 """
 
 from __future__ import annotations
@@ -15,38 +15,34 @@ from __future__ import annotations
 import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
-import functools
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from utils.cli import EXIT_OK, make_parser, run_script
+from utils.batch import (
+    Made,
+    VideoTask,
+    add_batch_options,
+    check_folders,
+    finish,
+    limits_of,
+    make_one,
+    plan_batch,
+    run_batch,
+    say_batch,
+)
+from utils.cli import EXIT_OK, frame_rate, make_parser, non_negative_float, positive_int, run_script
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
 from utils.packages import check_packages
 from utils.process import run_child, stop_on_signals
 from utils.report import now
-from utils.run import open_run
-from utils.runs.batch import (
-    add_batch_options,
-    check_folders,
-    finish,
-    plan_batch,
-    run_batch,
-    say_batch,
-)
-from utils.runs.encode_options import (
-    COPIED_AUDIO,
-    add_encode_options,
-    choose_encode,
-    encode_lines,
-    is_small,
-    small_size,
-    wants_encoding,
-)
-from utils.runs.made import Made, Task, settle
+from utils.run import Lines, open_run
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
@@ -56,23 +52,33 @@ from utils.video.ffmpeg import (
     require_encoder,
     rewrap_command,
 )
-from utils.video.whole import BadClip, Video, read_apart
+from utils.video.whole import BadClip, Limits, Video, read_apart
 
 REPORT_NAME = "downscale_report.csv"
-TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
+TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
+CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
+COPIED_AUDIO = frozenset({"aac", "mp3"})  # what every player takes from an mp4
 
-
-@dataclass(frozen=True)
-class Job:
-    """What the workers share. `as_it_is`: a small video is only re-wrapped."""
-
-    tool: Ffmpeg
-    encode: Encode
-    fps: Fraction
-    as_it_is: bool
-    out: Path
-    workspace: Path
+# benchmarks/README.md, "downscale", has the comparison: 0.55 of the CPU of x264's defaults at SSIM
+# within 0.0015 and 1.06 times the bytes. `veryfast` alone loses 0.004 to 0.006 of SSIM; the longer
+# look-ahead, trellis and variance-based quantisation give it back for next to no CPU. Key frames
+# are x264's own (at most 250 frames apart, and at cuts): a GOP of 30 costs 9 to 30 % in bytes, and
+# is for those who load random chunks.
+DEFAULT = Encode(
+    crf=22.5,
+    preset="veryfast",
+    x264_params="trellis=1:aq-mode=2:rc-lookahead=30",
+    short_side=256,
+)
+# What loads fastest (benchmarks/README.md, "load"): --for_loading. Nothing refers to a B-frame
+# without a pyramid, so a reader skips three frames of four on its way to a chunk.
+FOR_LOADING = replace(
+    DEFAULT,
+    keyint=30,
+    tune="fastdecode",
+    x264_params=f"{DEFAULT.x264_params}:bframes=3:b-pyramid=none",
+)
 
 
 @dataclass(frozen=True)
@@ -94,77 +100,92 @@ class DownscaleResult(Made):
 COLUMNS = tuple(each.name for each in fields(DownscaleResult))
 
 
-def downscale(job: Job, task: Task) -> DownscaleResult:
-    """The worker: one clip scaled, checked and in its place, or the reason why not."""
-    result = settle(DownscaleResult, task.clip, lambda: downscale_clip(job, task))
-    if result.reason in ("truncated", "undecodable") and disk_is_full(job.out):
-        return replace(result, reason="disk_full")
-    return result
+@dataclass(frozen=True)
+class Downscaler:
+    """The worker: makes one small clip after another. remux: small videos are not encoded."""
 
+    tool: Ffmpeg
+    encode: Encode
+    fps: Fraction
+    remux: bool
+    limits: Limits
+    out: Path
+    workspace: Path
 
-def downscale_clip(job: Job, task: Task) -> DownscaleResult:
-    """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
-    source = read_apart(task.path, "ends", job.fps)
-    temporary = own_folder(job.workspace) / f"{task.clip.replace('/', '%')}.mp4"
-    final = job.out / f"{task.clip}.mp4"
-    try:
-        action, made = make(job, task.path, source, temporary)
-        size = temporary.stat().st_size
-        final.parent.mkdir(parents=True, exist_ok=True)
-        publish(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return DownscaleResult(
-        clip=task.clip,
-        action=action,
-        frames=made.frames,
-        fps=round(float(made.rate), 5),
-        width=made.width,
-        height=made.height,
-        bytes=size,
-        source_bytes=task.path.stat().st_size,
-    )
+    def __call__(self, task: VideoTask) -> DownscaleResult:
+        result = make_one(DownscaleResult, task.clip, lambda: self._downscale(task))
+        if result.reason in ("truncated", "undecodable") and disk_is_full(self.out):
+            return replace(result, reason="disk_full")
+        return result
 
-
-def make(job: Job, path: Path, source: Video, target: Path) -> tuple[str, Video]:
-    """Write `target`; (`rewrapped` or `encoded`, what came out). Raises BadClip."""
-    copy_audio = source.audio_codec in COPIED_AUDIO
-    if job.as_it_is and is_small(source, job.encode):
-        audio = job.encode.audio
-        command = rewrap_command(job.tool, path, target, audio=audio, copy_audio=copy_audio)
+    def _downscale(self, task: VideoTask) -> DownscaleResult:
+        """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
+        source = read_apart(task.path, "ends", self.fps, self.limits)
+        # The clip's path may be longer than a name can be.
+        digest = hashlib.blake2b(os.fsencode(task.clip), digest_size=16).hexdigest()
+        temporary = own_folder(self.workspace) / f"{digest}.mp4"
+        final = self.out / f"{task.clip}.mp4"
         try:
-            return "rewrapped", run_and_check(job, command, source, source.frames, target)
-        except BadClip:
-            pass  # an edit list that a copy does not keep, or the like: encoding does
-    command = downscale_command(
-        job.tool,
-        path,
-        small_size(source.width, source.height, job.encode),
-        job.encode,
-        target,
-        fps=job.fps,
-        time_base=source.time_base,
-        copy_audio=copy_audio,
-    )
-    return "encoded", run_and_check(job, command, source, source.resampled, target)
+            action, made = self._make(task.path, source, temporary)
+            size = temporary.stat().st_size
+            final.parent.mkdir(parents=True, exist_ok=True)
+            publish(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return DownscaleResult(
+            clip=task.clip,
+            action=action,
+            frames=made.frames,
+            fps=round(float(made.rate), 5),
+            width=made.width,
+            height=made.height,
+            bytes=size,
+            source_bytes=task.path.stat().st_size,
+        )
 
+    def _make(self, path: Path, source: Video, target: Path) -> tuple[str, Video]:
+        """Write `target`; (`rewrapped` or `encoded`, what came out). Raises BadClip."""
+        # A sound track that nothing here decodes is left out.
+        encode = replace(self.encode, audio=self.encode.audio and bool(source.audio_codec))
+        copy_audio = source.audio_codec in COPIED_AUDIO
+        if self.remux and is_small(source, encode):
+            command = rewrap_command(
+                self.tool, path, target, audio=encode.audio, copy_audio=copy_audio
+            )
+            try:
+                return "rewrapped", self._run(command, source, source.frames, encode, target)
+            except BadClip:
+                pass  # an edit list that a copy does not keep, or the like: encoding does
+        command = downscale_command(
+            self.tool,
+            path,
+            small_size(source.width, source.height, encode),
+            encode,
+            target,
+            fps=self.fps,
+            time_base=source.time_base,
+            copy_audio=copy_audio,
+        )
+        return "encoded", self._run(command, source, source.resampled, encode, target)
 
-def run_and_check(
-    job: Job, command: Sequence[str], source: Video, frames: int, target: Path
-) -> Video:
-    """Run ffmpeg, then compare what it wrote with the source. Raises BadClip."""
-    done = run_child(command)
-    if done.returncode != 0:
-        raise BadClip("undecodable", last_line(done))
-    made = read_apart(target, "ends")
-    # ffmpeg's fps filter may give one picture more or less at the very end.
-    if abs(made.frames - frames) > (1 if job.fps else 0):
-        raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
-    if not job.fps and differs(source, made):
-        raise BadClip("truncated", "the frames written are not shown at the times of the source")
-    if job.encode.audio and source.audio_codec and not made.audio_codec:
-        raise BadClip("truncated", "the sound is missing")
-    return made
+    def _run(
+        self, command: Sequence[str], source: Video, frames: int, encode: Encode, target: Path
+    ) -> Video:
+        """Run ffmpeg, then compare what it wrote with the source. Raises BadClip."""
+        done = run_child(command, timeout=self.limits.timeout or None)
+        if done.timed_out:
+            raise BadClip("timeout", f"took longer than --timeout {self.limits.timeout:g}")
+        if done.returncode != 0:
+            raise BadClip("undecodable", last_line(done))
+        made = read_apart(target, "ends", limits=self.limits)
+        # ffmpeg's fps filter may give one picture more or less at the very end.
+        if abs(made.frames - frames) > (1 if self.fps else 0):
+            raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
+        if not self.fps and differs(source, made):
+            raise BadClip("truncated", "the frames written are not shown at the source's times")
+        if encode.audio and not made.audio_codec:
+            raise BadClip("truncated", "the sound is missing")
+        return made
 
 
 def differs(source: Video, made: Video) -> bool:
@@ -174,20 +195,140 @@ def differs(source: Video, made: Video) -> bool:
     return off > max(TIME_TOLERANCE, source.gap / 2)
 
 
+def is_small(video: Video, encode: Encode) -> bool:
+    """Whether a video can be taken as it is."""
+    assert encode.short_side is not None
+    return (
+        min(video.width, video.height) <= encode.short_side
+        and video.codec == CODECS[encode.codec]
+        and video.pixel_format == "yuv420p"
+    )
+
+
+def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
+    """The size to scale to, even on both sides: the shorter one `short_side`, the aspect kept.
+
+    A video that is smaller keeps its size, but for odd sides, unless `encode.upscale`.
+    """
+    assert encode.short_side is not None
+    side, short = encode.short_side, min(width, height)
+    if side > short and not encode.upscale:
+        side = short
+    side = max(2, side // 2 * 2)
+    if width <= height:
+        return side, max(2, 2 * round(height * side / width / 2))
+    return max(2, 2 * round(width * side / height / 2)), side
+
+
+def add_encode_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("picture and sound")
+    group.add_argument(
+        "--short_side",
+        type=positive_int,
+        default=DEFAULT.short_side,
+        metavar="N",
+        help="scale the shorter side to N pixels; the other follows",
+    )
+    group.add_argument("--upscale", action="store_true", help="scale smaller videos up, too")
+    group.add_argument(
+        "--fps",
+        type=frame_rate,
+        default=Fraction(0),
+        metavar="F",
+        help="frames per second; 0 keeps rate, times and frames",
+    )
+    group.add_argument(
+        "--keyint",
+        type=positive_int,
+        metavar="N",
+        help="a key frame every N frames; fewer load random chunks faster and cost bytes"
+        " (default: at scene cuts, and at most 250 apart)",
+    )
+    group.add_argument(
+        "--crf",
+        type=non_negative_float,
+        metavar="Q",
+        help=f"the encoder's quality, 0 (lossless) to 51 (default: {DEFAULT.crf:g})",
+    )
+    group.add_argument(
+        "--preset",
+        choices=[
+            "ultrafast",
+            "superfast",
+            "veryfast",
+            "faster",
+            "fast",
+            "medium",
+            "slow",
+            "slower",
+        ],
+        help=f"the encoder's effort (default: {DEFAULT.preset})",
+    )
+    group.add_argument(
+        "--codec", choices=list(CODECS), help=f"the encoder (default: {DEFAULT.codec})"
+    )
+    group.add_argument(
+        "--for_loading",
+        action="store_true",
+        help=f"encode for load_frames.py: a key frame every {FOR_LOADING.keyint} frames, -tune"
+        f" {FOR_LOADING.tune}, no B-pyramid; larger, and faster to load",
+    )
+    group.add_argument("--no_audio", action="store_true", help="drop the audio")
+
+
+def choose_encode(args: argparse.Namespace) -> Encode:
+    """What the options ask for; each one given goes before --for_loading."""
+    chosen: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in ("keyint", "crf", "preset", "codec")
+        if getattr(args, name) is not None
+    }
+    base = FOR_LOADING if args.for_loading else DEFAULT
+    if args.preset and args.preset != DEFAULT.preset:  # what mends veryfast is not for the others
+        others = (base.x264_params or "").removeprefix(DEFAULT.x264_params or "").lstrip(":")
+        base = replace(base, x264_params=others or None)
+    shape: dict[str, Any] = {
+        "short_side": args.short_side,
+        "upscale": args.upscale,
+        "audio": not args.no_audio,
+    }
+    return replace(base, **chosen, **shape)
+
+
+def wants_encoding(args: argparse.Namespace) -> bool:
+    """Whether an option asks for more of a small video than a fresh mp4."""
+    given = (args.keyint, args.crf, args.preset, args.codec)
+    return bool(args.for_loading or args.upscale or args.fps or any(v is not None for v in given))
+
+
+def encode_lines(encode: Encode, fps: Fraction, remux: bool) -> Lines:
+    """The script's own lines of the statement."""
+    rate = f"{fps} frames per second" if fps else "original rate and times"
+    parts = [
+        f"shorter side {encode.short_side}",
+        rate,
+        f"{encode.codec} {encode.preset} CRF {encode.crf:g}",
+        f"a key frame every {encode.keyint} frames" if encode.keyint else "key frames at cuts",
+        "with audio" if encode.audio else "no audio",
+    ]
+    small = "remuxed, not encoded" if remux else "encoded like all others"
+    return [("output", ", ".join(parts)), ("small clips", small)]
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument(
-        "videos_dir", metavar="input_dir", type=Path, help="the folder of videos, flat or nested"
+        "videos_dir", metavar="input_dir", type=Path, help="folder of videos, flat or nested"
     )
-    parser.add_argument("output_dir", type=Path, help="the folder that the small ones go to")
+    parser.add_argument("output_dir", type=Path, help="folder for the small clips")
     add_encode_options(parser)
     add_batch_options(parser)
-    parser.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    parser.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: the wheel's)")
     args = parser.parse_args(argv)
     if args.crf is not None and args.crf > 51:
-        parser.error("--crf is within 0 and 51")
+        parser.error(f"--crf must be between 0 and 51 (got {args.crf:g})")
     if args.short_side < 16:
-        parser.error("--short_side is 16 or more")
+        parser.error(f"--short_side must be at least 16 (got {args.short_side})")
     return args
 
 
@@ -196,20 +337,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_packages(*PACKAGES)
     check_dask(args)
     check_folders(args)
-    encode, as_it_is = choose_encode(args), not wants_encoding(args)
+    encode, remux = choose_encode(args), not wants_encoding(args)
     tool = find_ffmpeg(args.ffmpeg)
     out: Path = args.output_dir
     with stop_on_signals():
         batch = plan_batch(args, lambda folder: names_in(folder, ".mp4"))
         if not args.quiet:
-            say_batch(batch, args, encode_lines(encode, args.fps, as_it_is))
+            say_batch(batch, args, encode_lines(encode, args.fps, remux))
         if args.dry_run:
             return EXIT_OK
         if batch.to_do:
             require_encoder(tool, encode.codec)
         with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
-            job = Job(tool, encode, args.fps, as_it_is, out, run.workspace)
-            worker = functools.partial(downscale, job)
+            worker = Downscaler(tool, encode, args.fps, remux, limits_of(args), out, run.workspace)
             outcomes = run.workers.run(worker, batch.tasks(), DownscaleResult.lost)
             tally = run_batch(batch, outcomes, run, args)
     written = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"

@@ -3,19 +3,20 @@
 
 examples:
   python make_report.py clips --input_csv kinetics-400_train kinetics-400_val
-  python make_report.py clips --input_csv my_list.csv --sample all --pictures 300
+  python make_report.py clips --input_csv my_list.csv --sample all
   python make_report.py clips --input_csv my_list.csv --watch 60
 
-Writes clips/report.html, one file that needs nothing else: what is there and what is missing, by
-class and by reason, how long it will still take, what looks wrong, pictures. Beside it missing.csv
-(a list for download.py), suspects.csv and classes.csv. Nothing is moved or deleted. It prints:
+Writes clips_report/report.html, one file that needs nothing else: what is there
+and what is missing, by class and by reason, how long it will still take, what
+looks wrong, pictures. Beside it missing.csv (a list for download.py),
+suspects.csv and classes.csv. Nothing is moved, deleted or fetched. It prints:
 
     lists        2 files, 266,440 rows
     folder       218,340 clips
     report       243,012 lines
-    218,340 of 266,440 clips, 18.1 % missing, 31 h left at this pace
-    3 of 2,000 probed clips look wrong: 2 frozen, 1 black
-    page         clips/report.html (2.4 MB), with missing.csv, suspects.csv and classes.csv
+    218,340 of 266,440 clips, 18.1% missing, 31 h left at this pace
+    probed       2,000 clips; looks wrong: 2 frozen, 1 black
+    page         clips_report/report.html (2.4 MB), with missing.csv, ...
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from utils.cli import (
@@ -38,14 +41,23 @@ from utils.cli import (
     run_script,
     say,
 )
+from utils.download.mirror import NAME as MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
-from utils.lists.reading import ClipLists
+from utils.lists.official import form_words
 from utils.packages import check_packages
-from utils.page.content import Content, numbers
-from utils.page.looking import Memory
-from utils.page.making import make_page, read_listed
-from utils.page.tables import TABLES, check_ours
+from utils.page.content import TABLES, Content, check_outputs, numbers, write_page
+from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
+from utils.page.looks import (
+    SHEET,
+    STRIP,
+    Looks,
+    draw_pictures,
+    draw_sample,
+    look_at_clips,
+)
+from utils.page.plots import make_history
+from utils.page.suspects import find_suspects
 from utils.process import sleep, stop_on_signals
 
 PAGE_NAME = "report.html"
@@ -53,39 +65,42 @@ PAGE_NAME = "report.html"
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("folder", type=Path, help="the folder of clips, as download.py fills it")
+    parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
     add_list_options(parser, fetches=False)
-    what = parser.add_argument_group("what the page shows")
-    what.add_argument(
-        "--out", type=Path, metavar="HTML", help="the page (default: report.html in the folder)"
+    group = parser.add_argument_group("what the page shows")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="HTML",
+        help="the page (default: report.html in FOLDER_report, beside the folder)",
     )
-    what.add_argument(
+    group.add_argument(
         "--sample",
         type=number_or_all,
         default=2000,
         metavar="N",
-        help="probe so many clips, 0 to 'all', for picture and sound and for what looks wrong",
+        help="probe N clips, 0 to 'all', for what they are and what looks wrong",
     )
-    what.add_argument(
+    group.add_argument(
         "--pictures",
         type=non_negative_int,
         default=120,
         metavar="N",
-        help="clips of the contact sheet; 0 for a page without any picture",
+        help="clips of the contact sheet; 0 for a page without pictures",
     )
-    what.add_argument(
-        "--seed", type=int, default=0, help="draws the clips that are probed and shown"
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="draws the clips to probe and to show"
     )
-    how = parser.add_argument_group("how to go about it")
-    how.add_argument(
+    group = parser.add_argument_group("how to run")
+    group.add_argument(
         "--watch",
         type=positive_int,
         metavar="SECONDS",
-        help="make the page anew so often, until Ctrl-C; it loads itself again",
+        help="renew the page so often, until Ctrl-C; it loads itself again",
     )
-    how.add_argument("--json", action="store_true", help="print the numbers on stdout, as JSON")
-    how.add_argument("--dry_run", action="store_true", help="say what would be made, and end")
-    add_num_jobs(how)
+    group.add_argument("--json", action="store_true", help="print the numbers on stdout as JSON")
+    group.add_argument("--dry_run", action="store_true", help="say what would be made")
+    add_num_jobs(group)
     return parser.parse_args(argv)
 
 
@@ -98,41 +113,99 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("jinja2", "av", "numpy", "pillow", "joblib")
     folder = existing_folder(args.folder, "the folder of clips")
-    page: Path = (args.out or args.folder / PAGE_NAME).absolute()
-    check_ours(page)
+    # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
+    beside = folder.resolve()
+    page = (args.out or beside.with_name(f"{beside.name}_report") / PAGE_NAME).absolute()
+    check_outputs(page)
     with stop_on_signals():
-        listed = read_listed(args)
+        data = read_dataset(folder, args)
         if args.dry_run:
-            say_dry_run(listed.lists, page, args)
+            sample = "all" if args.sample is None else f"up to {args.sample:,}"
+            say(f"clips        {len(data.clips):,} wanted; {sample} of those there are probed")
+            say(f"page         {page} would be written, and beside it {', '.join(TABLES)}")
             return EXIT_OK
         make_folder(page.parent)
-        memory = Memory()
+        looks: Looks = {}
         while True:
-            content = make_page(listed, folder, page, memory, args)
-            tell(content, page, args)
+            content = make_page(data, page, looks, args)
+            tell(content)
             if not args.watch:
                 return EXIT_OK
             sleep(args.watch)
 
 
-def say_dry_run(lists: ClipLists, page: Path, args: argparse.Namespace) -> None:
-    sample = "all" if args.sample is None else f"up to {args.sample:,}"
-    say(f"clips        {len(lists.clips):,} wanted, {sample} of those that are there are probed")
-    say(f"page         {page} would be written, and beside it {', '.join(TABLES)}")
+def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace) -> Content:
+    """Gather, look, write; what the page says. Raises UserError, Stopped."""
+    now = datetime.now(UTC)
+    look_again(data, args.quiet)
+    counts = count_all(data, args.split)
+    there = [name for name in data.clips if name in data.sizes]
+    sample = [(name, "") for name in draw_sample(there, args.sample, args.seed)]
+    probed = look_at_clips(data, sample, looks, args).values()
+    labels = ((name, data.label(name)) for name in there)
+    sheet, strips = draw_pictures(labels, args.pictures, args.seed)
+    content = Content(
+        data=data,
+        args=args,
+        page=page,
+        made_at=now,
+        counts=counts,
+        history=make_history(data.minutes, now),
+        next_steps=next_steps(counts, page, args),
+        # A clip that is gone by now is no broken one.
+        looks=[look for look in probed if not look.problem or data.path(look.name).exists()],
+        suspects=(),
+        sheet=sheet,
+        strips=strips,
+        pictures={},
+    )
+    content.suspects = find_suspects(data, content.looks)
+    if args.pictures:
+        shown = [each.clip for kind in content.kinds() for each in kind["shown"] if each.clip]
+        wanted = [(name, SHEET) for name in [*sheet, *shown]]
+        wanted += [(name, STRIP) for strip in strips.values() for name in strip]
+        content.pictures = look_at_clips(data, wanted, looks, args)
+    write_page(content)
+    return content
 
 
-def tell(content: Content, page: Path, args: argparse.Namespace) -> None:
+def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tuple[str, str]]:
+    """What to type next, and what it will do."""
+    total, steps = counts.total, []
+    if total.to_try:
+        words = ["python", "download.py", args.folder, "--input_csv", *args.input_csv]
+        for option in ("label", "split"):
+            words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
+        if args.shard[1] > 1:
+            words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
+        words += form_words(args)
+        what = f"fetches the {plural(total.to_try, 'clip')} that are still to be had"
+        steps.append((shlex.join(map(str, words)), what))
+    if total.gone and not any(source == MIRROR for source in counts.sources):
+        words = ["python", "download.py", args.folder, "--source", MIRROR, "--input_csv"]
+        command = shlex.join(map(str, [*words, page.parent / "missing.csv"]))
+        what = f"looks in the mirror's archives for the {total.gone:,} that are gone from YouTube"
+        steps.append((command, what))
+    if total.there and not total.to_try:
+        words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
+        command = shlex.join(map(str, [*words, "--input_csv", *args.input_csv]))
+        steps.append((command, "writes training lists of what is there"))
+    return steps
+
+
+def tell(content: Content) -> None:
     """What was made, and what it says first."""
+    args, page = content.args, content.page
     if args.json:
         print(json.dumps(numbers(content), ensure_ascii=False, indent=1), flush=True)
     if args.quiet:
         return
     say(content.answer)
-    found = [f"{it.count:,} {it.kind.title.lower()}" for it in content.kinds if it.count]
+    found = [f"{each['count']:,} {each['kind'].title.lower()}" for each in content.kinds()
+             if each["count"]]  # fmt: skip
     what = f"looks wrong: {', '.join(found)}" if found else "nothing looks wrong"
-    say(f"probed       {plural(content.probed, 'clip')}; {what}")
-    size = page.stat().st_size / 1e6
-    say(f"page         {page} ({size:.1f} MB), with {', '.join(TABLES)}")
+    say(f"probed       {plural(len(content.looks), 'clip')}; {what}")
+    say(f"page         {page} ({page.stat().st_size / 1e6:.1f} MB), with {', '.join(TABLES)}")
 
 
 if __name__ == "__main__":

@@ -55,9 +55,10 @@ from utils.cli import (
     teller,
 )
 from utils.errors import UserError
-from utils.files import make_folder, run_folder
-from utils.lists.official import add_input_csv, add_lists_base, add_trim_format, form_of
+from utils.files import make_folder
+from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.lists.versions import CLASSES
+from utils.machines import run_folder
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
@@ -266,20 +267,26 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
     """Keep what was asked for. Raises UserError where that is nothing."""
     say_lists(choice, tell)
     say_held_out(choice, tell)
-    choosing.exclude(choice, args.exclude, form_of(args), tell)
+    choosing.exclude(choice, args.exclude, tell)
     if args.license:
         videos = (args.report or args.clips) / VIDEOS_NAME
         choosing.keep_licence(choice, args.license, videos, tell)
     choosing.select(choice, args.split, args.label)
-    if FORMATS[args.format].needs_label and not args.pretrain:
-        without: Counter[str] = Counter()
-        for row in choice.chosen():
-            if row.number == NO_LABEL:
-                row.reason = Reason.NO_LABEL
-                without[row.split] += 1
-        for split, number in without.items():
-            tell(f"no label     {plural(number, 'clip')} of {split}: excluded from {args.format}"
-                 " lists")  # fmt: skip
+    form = FORMATS[args.format]
+    without: Counter[tuple[str, Reason]] = Counter()
+    for row in choice.chosen() if not args.pretrain else ():
+        if row.several and form.one_label:
+            row.reason = Reason.SEVERAL_LABELS
+        elif form.needs_label and row.number == NO_LABEL and not row.several:
+            row.reason = Reason.NO_LABEL
+        if row.reason:
+            without[row.split, row.reason] += 1
+    for (split, reason), number in without.items():
+        what = "no label" if reason == Reason.NO_LABEL else "many labels"
+        tell(f"{what:13}{plural(number, 'clip')} of {split}: excluded from {args.format} lists")
+    if any(reason == Reason.SEVERAL_LABELS for _, reason in without):
+        several = ", ".join(name for name, each in FORMATS.items() if not each.one_label)
+        tell(f"             {args.format} knows one label per clip; several: {several}")
     if not any(choice.chosen()):
         raise UserError("no row is left to be listed: see the lines above, and --split, --label")
 

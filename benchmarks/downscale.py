@@ -28,11 +28,11 @@ import av
 
 from benchmarks.clips import add_videos_option, clips_to_measure
 from benchmarks.frames import cpu
-from downscale_videos import Job, downscale
+from downscale_videos import DEFAULT, FOR_LOADING, Downscaler, small_size
+from utils.batch import VideoTask
 from utils.cli import make_parser, positive_int, run_script
-from utils.runs.batch import Task
-from utils.runs.encode_options import DEFAULT, FOR_LOADING, small_size
 from utils.video.ffmpeg import Encode, find_ffmpeg
+from utils.video.whole import Limits
 
 WAYS: dict[str, Encode] = {
     "default": DEFAULT,
@@ -54,8 +54,8 @@ def plain(clip: Path, size: tuple[int, int], target: Path) -> None:
 
 def ours(encode: Encode, clip: Path, work: Path) -> None:
     """As a worker does it, in this very process."""
-    job = Job(find_ffmpeg(), encode, Fraction(0), False, work / "ours", work)
-    result = downscale(job, Task(clip.stem, clip))
+    worker = Downscaler(find_ffmpeg(), encode, Fraction(0), False, Limits(), work / "ours", work)
+    result = worker(VideoTask(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")
 

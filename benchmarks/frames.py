@@ -26,10 +26,10 @@ from statistics import median
 import av
 
 from benchmarks.clips import add_videos_option, clips_to_measure
-from frame_extract import ClipTask, Job, extract
 from utils.cli import make_parser, positive_int, run_script
-from utils.runs.frame_store import Settings
+from utils.frames import ClipTask, Extractor, Settings
 from utils.video.ffmpeg import find_ffmpeg
+from utils.video.whole import Limits
 
 SSIM = re.compile(r"Y:([\d.]+).*?U:([\d.]+).*?V:([\d.]+)")
 
@@ -53,8 +53,8 @@ def plain(ffmpeg: str, clip: Path, out: Path) -> None:
 def ours(clip: Path, out: Path) -> None:
     """As a worker does it, in this very process."""
     out.mkdir(parents=True, exist_ok=True)
-    job = Job(Settings(fps="0"), out, out, overwrite=False)
-    result = extract(job, ClipTask(clip.stem, clip))
+    worker = Extractor(Settings(fps="0"), Limits(), out, out, overwrite=False)
+    result = worker(ClipTask(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")
 

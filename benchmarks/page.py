@@ -78,7 +78,7 @@ def run(folder: Path, *options: str) -> tuple[float, float, float, float]:
     wall = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    page = (folder / "clips" / "report.html").stat().st_size / 1e6
+    page = (folder / "clips_report" / "report.html").stat().st_size / 1e6
     return wall, cpu, after.ru_maxrss / 1024, page
 
 

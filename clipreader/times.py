@@ -26,7 +26,8 @@ def parse_fps(text: str) -> Fraction:
     Raises ValueError for anything that is not a finite number from 0 on.
     """
     try:
-        fps = Fraction(text)
+        # A guard before Fraction: of "1e999999999" it would make an integer of a gigabyte.
+        fps = Fraction(text if len(text) < 30 and "e" not in text.lower() else "")
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001") from None
     if fps < 0:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import write_list
 from tests.training_sets import (
     AVA_CLIPS,
     clip_names,
@@ -100,6 +101,25 @@ def test_huggingface_videofolder(tmp_path: Path, whole: Set) -> None:
         assert read[next(iter(read))]["clip"] in read
     labels = {row["label"] for row in loaded["train"].select_columns(["label"])}
     assert labels == set((out / "classes.txt").read_text().splitlines())
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_huggingface_finds_no_split_in_a_label(tmp_path: Path, split: str) -> None:
+    datasets = pytest.importorskip("datasets", reason=f"no datasets: {FIRST}")
+    labels = ["training dog", "test drive", "dev", "metadata.csv", "x" * 300]
+    rows = [
+        f"{label},_{split}_{n:0{9 - len(split)}},0,10,{split}" for n, label in enumerate(labels)
+    ]
+    header = "label,youtube_id,time_start,time_end,split"
+    listing = write_list(tmp_path / "list.csv", rows, header)
+    clips = make_clips(tmp_path / "clips", clip_names(listing))
+    lists_of(clips, tmp_path / "out", "--format", "huggingface", "--input_csv", listing)
+    loaded = datasets.load_dataset(
+        "videofolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
+    )
+    assert set(loaded) == {"validation" if split == "val" else split}
+    (rows_read,) = (part.select_columns(["label", "clip"]) for part in loaded.values())
+    assert sorted(row["label"] for row in rows_read) == sorted(labels)
 
 
 def test_pytorchvideo(tmp_path: Path, whole: Set, torchvision: Any) -> None:

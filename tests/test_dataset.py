@@ -454,6 +454,8 @@ def test_the_examples_of_the_docs(shelf: Path, monkeypatch: pytest.MonkeyPatch) 
         exec(compile(example, str(page), "exec"), {})
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # torch is imported by ten processes
 def test_the_training_loop_resumes_within_an_epoch_and_runs_on_two_ranks(
     shelf: Path, clip: Callable[[str], Path]
 ) -> None:

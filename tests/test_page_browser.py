@@ -63,7 +63,7 @@ FAILS = (("unavailable", "removed", "youtube"), ("failed", "timeout", "youtube")
 
 @pytest.fixture
 def page(browser: Browser, folder: Path) -> Iterator[Page]:
-    with open_page(browser, folder / "clips" / "report.html") as (page, seen):
+    with open_page(browser, folder / "clips_report" / "report.html") as (page, seen):
         yield page
     check_quiet(seen)
 
@@ -83,7 +83,7 @@ def classes(page: Page) -> list[str]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_looks_right(browser: Browser, folder: Path, width: int, theme: str) -> None:
-    path = folder / "clips" / "report.html"
+    path = folder / "clips_report" / "report.html"
     with open_page(browser, path, width, color_scheme=theme) as (page, seen):
         wide = "document.documentElement.scrollWidth"
         assert page.evaluate(wide) <= width
@@ -181,7 +181,7 @@ def test_a_plot_says_what_it_shows(page: Page) -> None:
 
 
 def test_without_scripts_all_is_there(browser: Browser, folder: Path) -> None:
-    path = folder / "clips" / "report.html"
+    path = folder / "clips_report" / "report.html"
     with open_page(browser, path, java_script_enabled=False) as (page, seen):
         assert len(classes(page)) == len(LABELS) + 1
         assert not page.locator("#search").is_visible()
@@ -217,7 +217,7 @@ def test_watch_keeps_the_readers_place(browser: Browser, tmp_path: Path) -> None
     make_dataset(tmp_path)
     options = ["--input_csv", "list.csv", "--pictures", 10, "--watch", 1]
     watching = start("make_report.py", "clips", *options, cwd=tmp_path)
-    path = tmp_path / "clips" / "report.html"
+    path = tmp_path / "clips_report" / "report.html"
     until = time.monotonic() + 100
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.05)

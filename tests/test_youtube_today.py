@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.standin.answers import CHECK_ID
 from tests.standin.server import StandIn
 from tests.standin.sources import frame_numbers
 from utils.download.pace import FAILING, MANY
-from utils.report import RESULT_COLUMNS
+from utils.report import RESULT_COLUMNS, read_licences
 
 SMALL = {"seconds": 10, "size": (160, 90), "gop": 25}
 NOWHERE = "youtube:innertube_host=127.0.0.1:9;player_skip=webpage,configs,js,initial_data"
@@ -266,3 +267,22 @@ def test_arguments_for_ytdlp_stand_on_no_command_line(
     assert done.code == 0, done.err
     lines = [line for line in seen.read_bytes().split(b"download.py") if b"s3cr3tt" in line]
     assert len(lines) == 1  # the one of the user
+
+
+def test_what_youtube_says_of_a_video_is_kept_once(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    for youtube_id in names(2):
+        standin.add_video(youtube_id, source(**SMALL), title="A \u2603 [31m")
+    path = tmp_path / "out" / "videos.jsonl"
+    path.parent.mkdir()
+    path.write_text(f'{{"youtube_id": "{names(2)[1]}", "licence": "cc"}}\n{{"torn')
+    assert download(standin, tmp_path, names(2), "--metadata").code == 0
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3
+    found = json.loads(lines[2])
+    assert (found["youtube_id"], found["title"]) == (names(2)[0], "A \u2603 [31m")
+    assert (found["height"], found["duration"], found["licence"]) == (90, 10, None)
+    assert read_licences(path) == {names(2)[0]: "youtube", names(2)[1]: "cc"}
+    assert download(standin, tmp_path, names(2), "--metadata").code == 0
+    assert path.read_text().splitlines() == lines

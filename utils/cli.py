@@ -9,13 +9,18 @@ from __future__ import annotations
 from utils.early import hand_over, import_problem
 
 import argparse
+import difflib
+import functools
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,18 +36,57 @@ EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
 
 
+# The order of the groups of options in every --help. Groups with other titles stand between.
+_FIRST = ("positional arguments", "options", "which clips", "where from")
+_LAST = ("how to run", "general", "rarely needed")
+_WIDTH = 79
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Keeps the examples as written and ends every option's help with its default."""
 
+    def __init__(self, prog: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        super().__init__(prog, width=max(40, min(columns, 80)) - 1)
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        if _has_many_choices(action):
+            return lambda size: ("NAME",) * size
+        return super()._metavar_formatter(action, default_metavar)
+
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
+        if _has_many_choices(action):
+            text += f": {', '.join(map(str, action.choices or ()))}"
         if not action.option_strings or action.required or "default" in text or action.nargs == 0:
             return text
         if action.default is argparse.SUPPRESS or action.default in (None, "", [], ()):
-            return f"{text} (default: none)"
+            return text
         if isinstance(action.default, (list, tuple)):
             return f"{text} (default: {' '.join(map(str, action.default))})"
         return f"{text} (default: %(default)s)"
+
+
+def _has_many_choices(action: argparse.Action) -> bool:
+    length = len(",".join(map(str, action.choices or ())))
+    return action.metavar is None and length > (10 if action.nargs == "+" else 30)
+
+
+def _wrapped(text: str) -> str:
+    """A docstring in lines of at most 80 columns; long commands are continued with a backslash."""
+    wrap = functools.partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for paragraph in text.split("\n\n"):
+        if not re.search(r"^ ", paragraph, re.MULTILINE):
+            lines += [*wrap(paragraph, _WIDTH), ""]
+            continue
+        for line in paragraph.split("\n"):
+            indent = line[: len(line) - len(line.lstrip())] + "    "
+            more = " \\" if line.lstrip().startswith("python ") else ""
+            parts = wrap(line, _WIDTH - len(more), subsequent_indent=indent)
+            lines += [part + more for part in parts[:-1]] + parts[-1:]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,11 +97,30 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, text_options: Sequence[str] = (), **kwargs: Any) -> None:
         self.text_options = frozenset(text_options)
+        self._words: list[str] = []
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The group of options of that title, made where it is not there yet.
+
+        In --help the groups of all scripts stand in one order: "which clips", "where from", the
+        script's own, "how to run", "general", "rarely needed".
+        """
+        found = [group for group in self._action_groups if group.title == title]
+        return found[0] if found else self.add_argument_group(title)
+
+    def format_help(self) -> str:
+        self._action_groups.sort(key=lambda group: _place(group.title or ""))
+        return super().format_help()
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        words = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(self._spell(words), namespace)
+        self._words = self._spell(list(sys.argv[1:] if args is None else args))
+        for word in self._words:
+            if word == "--":
+                break
+            if self._is_unknown(word):
+                self.error(self._about_unknown(word))
+        return super().parse_known_args(self._words, namespace)
 
     def _spell(self, words: list[str]) -> list[str]:
         spelled: list[str] = []
@@ -76,11 +139,45 @@ class Parser(argparse.ArgumentParser):
             spelled.append(word)
         return spelled
 
+    def _is_unknown(self, word: str) -> bool:
+        if not word.startswith("-") or word == "-" or re.fullmatch(r"-[0-9.]+", word):
+            return False
+        known = self._option_string_actions
+        return word.partition("=")[0] not in known and (word[:2] == "--" or word[:2] not in known)
+
+    def _about_unknown(self, word: str) -> str:
+        name = word.partition("=")[0]
+        if name[:2] != "--" and (os.path.lexists(word) or re.search(r"[./]", word)):
+            return f"{word}: no such option; if it is a file or a folder, write ./{word}"
+        near = difflib.get_close_matches(name, self._option_string_actions, 1)
+        return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "")
+
     def error(self, message: str) -> NoReturn:
-        if "arguments are required" in message:
-            message += ": put them before the options"
+        message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
+        if "arguments are required" in message and (last := self._greedy()):
+            message += f"; what stands behind {last} is read as its value: put the folder first"
+        dashed = [word for word in self._words if word[:1] == "-" and os.path.lexists(word)]
+        if dashed and "./" not in message:
+            message += f"; for the file {dashed[0]} write ./{dashed[0]}"
         text = f"{self.prog}: error: {message} (see {self.prog} --help)"
         self.exit(EXIT_USAGE, shown(text) + "\n")
+
+    def _greedy(self) -> str:
+        """The last option that takes any number of values, if it was given more than one."""
+        found, count = "", 0
+        for word in self._words:
+            action = self._option_string_actions.get(word)
+            if action is not None:
+                found, count = (word if action.nargs in ("+", "*") else ""), 0
+            elif found:
+                count += 1
+        return found if count > 1 else ""
+
+
+def _place(title: str) -> int:
+    if title in _FIRST:
+        return _FIRST.index(title)
+    return len(_FIRST) + (1 + _LAST.index(title) if title in _LAST else 0)
 
 
 class _Version(argparse.Action):
@@ -94,27 +191,28 @@ class _Version(argparse.Action):
 def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
     """A parser that shows the script's own docstring: the first paragraph, then the examples."""
     summary, _, examples = doc.strip().partition("\n\n")
-    parser = Parser(description=summary, epilog=examples, text_options=text_options)
-    group = parser.add_argument_group("general")
-    group.add_argument(
-        "--version", action=_Version, nargs=0, help="say the versions of all that matters, and end"
+    parser = Parser(
+        description=_wrapped(summary), epilog=_wrapped(examples), text_options=text_options
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more about each clip")
+    group = parser.group("general")
+    group.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
+    group.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="print more about each clip")
     return parser
 
 
 def add_num_jobs(parser: argparse._ActionsContainer) -> None:
-    """`--n`, `-n` and `--num_jobs` are one option in every script."""
+    """`-n`, `-j`, `--n` and `--num_jobs` are one option in every script."""
     parser.add_argument(
         "-n",
+        "-j",
         "--n",
         "--num_jobs",
         dest="num_jobs",
         metavar="N",
         type=positive_int,
         default=cpu_count(),
-        help="how many to work on at once (default: the number of cores, here %(default)s)",
+        help="number of parallel jobs (default: the number of cores, here %(default)s)",
     )
 
 
@@ -148,6 +246,14 @@ def non_negative_float(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return value
+
+
+def frame_rate(text: str) -> Fraction:
+    """An argparse type: `30`, `12.5`, `30000/1001`; 0 where the clip's own rate is meant."""
+    # Fraction("1e999999999") would take minutes and gigabytes.
+    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001")
+    return Fraction(text)
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -48,8 +48,7 @@ def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReade
     _check_regular(path, os.stat(path).st_mode)
     # The file may have been replaced since: no open waits for a writer, and what was opened is
     # looked at again.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-    file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
     try:
         found = os.fstat(file.fileno())
         _check_regular(path, found.st_mode)
@@ -63,17 +62,9 @@ def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReade
 
 def _check_regular(path: str | Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
-
-
-def is_regular(path: str | Path) -> bool:
-    """Whether `path` is a regular file or a link to one; a link that loops is none."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def open_text(path: str | Path, errors: str = "strict", limit: int | None = None) -> TextIO:
@@ -373,18 +364,6 @@ def move_across(path: Path, final: Path) -> None:
         with run_folder(final.parent) as workspace:
             copy_new(path, final, workspace / final.name)
         path.unlink()
-
-
-def folders_in(folder: Path) -> set[str]:
-    """The names of the folders in `folder`, links to folders too: one scandir and no stat."""
-    found = set()
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(OSError):  # a link that loops
-                    if entry.is_dir():
-                        found.add(entry.name)
-    return found
 
 
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:

@@ -152,16 +152,9 @@ def _drain(pipe: IO[bytes], output: bytearray, process: subprocess.Popen[bytes])
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """End a child of `run_child` and all that it started; no harm when they have ended."""
-    if os.name == "posix":
-        # The group outlives its leader, so this also finds the ffmpeg of a yt-dlp that is gone.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
-        process.kill()
+    # The group outlives its leader, so this also finds the ffmpeg of a yt-dlp that is gone.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -182,8 +175,7 @@ def stop_on_signals() -> Iterator[None]:
     More signals change nothing for PATIENCE seconds: `timeout` and shells send a second one at
     once. After that one more ends the process, and its children with it.
     """
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -209,24 +201,6 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def without_ctrl_c() -> Iterator[None]:
-    """What is started in here never sees Ctrl-C, which goes to the whole group.
-
-    The mask is inherited. multiprocessing's resource tracker would lift it when it starts.
-    """
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()
-    masked = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def sleep(seconds: float) -> None:

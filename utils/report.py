@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.clip import Clip, Refused
-from utils.errors import DiskFull, UserError, is_disk_full
+from utils.errors import DiskFull, UserError
 from utils.files import bounded_lines, open_regular, open_text, parse_json, telling
 from utils.machines import claim, machine_name
 from utils.text import csv_text, escaped_row, hide_secrets, printable
@@ -69,6 +70,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
     "undecodable": (FAILED, "the video is damaged: fetch it again"),
     "past_end": (FAILED, "the key frame lies past the end of the clip"),
     "disk_full": (FAILED, "the disk is full: make room and run again"),
+    "timeout": (FAILED, "it took longer than --timeout allows"),
     "unknown": (FAILED, "see the message, and run again"),
 }
 
@@ -153,7 +155,7 @@ class ReportFile:
         if _check_header(path, self.columns) and _lacks_columns(path, self.columns):
             _add_columns(path, self.columns)
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
-        try:
+        with telling(path, "write the report"):
             if torn and header.startswith(torn):
                 path.unlink()  # killed while it wrote its first line
                 torn = ""
@@ -165,8 +167,6 @@ class ReportFile:
             elif torn:
                 # A quote left open would swallow the rest for every other reader of CSV.
                 self._write('"\n' if torn.count('"') % 2 else "\n")
-        except OSError as error:
-            raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
     def append(self, row: Iterable[object]) -> None:
         self._write(csv_text([escaped_row(row)]))
@@ -187,13 +187,8 @@ class ReportFile:
                 f"{self.path} is no longer there (is the disk still mounted?): bring its folder"
                 " back, then run the same command again"
             )
-        try:
-            with self._writing:
-                written = os.write(self._file, data)
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFull(self.path.parent) from error
-            raise UserError(f"cannot write the report {self.path}: {error.strerror}") from error
+        with telling(self.path, "write the report"), self._writing:
+            written = os.write(self._file, data)
         if written != len(data):
             raise DiskFull(self.path.parent)
 
@@ -268,14 +263,13 @@ def _torn_end(path: Path) -> str:
 def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
     """Whether the report is there. Raises UserError when the file is another one."""
     header = csv_text([columns])
-    try:
-        with open_text(path, "replace") as file:
-            first = file.readline(len(header) + 1).replace("\r\n", "\n")
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"cannot read the report {path}: {error.strerror}") from error
-    if not csv_text([columns]).startswith(first) and first != _older_header(columns):
+    with telling(path, "read the report"):
+        try:
+            with open_text(path, "replace") as file:
+                first = file.readline(len(header) + 1).replace("\r\n", "\n")
+        except FileNotFoundError:
+            return False
+    if not header.startswith(first) and first != _older_header(columns):
         raise UserError(f"{path} is not a report of this script: move it away")
     return True
 
@@ -293,17 +287,13 @@ def _lacks_columns(path: Path, columns: Sequence[str]) -> bool:
 def _add_columns(path: Path, columns: Sequence[str]) -> None:
     """Write a report of an older version anew, with the columns that have come since."""
     part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+    with telling(path, "write the report"):
+        part.unlink(missing_ok=True)  # of a run that was killed; or a link, which is not followed
+        with part.open("x", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(read_report(path, columns))
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise DiskFull(path.parent) from error
-        raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -418,10 +408,47 @@ def read_licences(path: Path) -> dict[str, str]:
 
     Raises UserError.
     """
-    licences: dict[str, str] = {}
+    videos = (video for each in report_paths(path) or [path] for video in _videos(each))
+    return {
+        str(video.get("youtube_id")): str(video.get("licence") or "youtube") for video in videos
+    }
+
+
+def _videos(path: Path) -> Iterator[dict[str, Any]]:
     with telling(path), open_text(path, "replace") as file:
         for line in bounded_lines(file):
             with suppress(ValueError):
-                video = parse_json(line)
-                licences[str(video.get("youtube_id"))] = str(video.get("licence") or "youtube")
-    return licences
+                yield parse_json(line)
+
+
+class VideosFile:
+    """`videos.jsonl`, to which a line is appended for each video that YouTube described, once.
+
+    As each run has a report of its own, so it has such a file: `videos.<machine>.jsonl` beside
+    `download_report.<machine>.csv`.
+    """
+
+    def __init__(self, report: Path) -> None:
+        """`report`: the run's own. Raises UserError."""
+        main = report.with_name(VIDEOS_NAME)
+        part = report.name.removeprefix(Path(REPORT_NAME).stem).removesuffix(".csv")
+        self.path = main.with_name(f"{main.stem}{part}{main.suffix}")
+        self._known = {
+            str(video.get("youtube_id")) for path in report_paths(main) for video in _videos(path)
+        }
+        torn = self.path.exists() and _torn_end(self.path)
+        with telling(self.path, "write"):
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            if torn:
+                os.write(self._file, b"\n")
+
+    def add(self, video: Mapping[str, Any]) -> None:
+        """Append a video that is not there yet. Raises DiskFull, UserError."""
+        if video["youtube_id"] in self._known:
+            return
+        self._known.add(video["youtube_id"])
+        with telling(self.path, "write"):
+            os.write(self._file, json.dumps(video, ensure_ascii=True).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)

@@ -68,11 +68,6 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-def csv_for_people(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as lines of CSV for a spreadsheet: escaped, and no cell is taken for a formula."""
-    return csv_text([without_formula(cell) for cell in row] for row in rows)
-
-
 def escaped_row(row: Iterable[object]) -> list[object]:
     """A row of a report: unsafe characters of its texts escaped, so that it stays one line."""
     return [escape(cell) if isinstance(cell, str) else cell for cell in row]
@@ -147,7 +142,7 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
         elif option in ("--add-header", "--add-headers") and equals:
             word = f"{name}={_hide_header(value)}"
         elif found := _SECRET_OPTION.fullmatch(word):
-            word = f"{found[1]}=***" if equals else word
+            word = f"{found[1]}=***" if equals else hide_secrets(word)
         elif re.match(r"-[p2][^-]", word):
             word = f"{word[:2]}***"
         else:
@@ -160,7 +155,7 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
 
 def _hide_inner(value: str) -> str:
     try:
-        return shlex.join(_without_secrets(shlex.split(value)))
+        return shlex.join(_without_secrets(shlex.split(hide_secrets(value))))
     except ValueError:  # a quote without its other: no words
         return hide_secrets(value)
 

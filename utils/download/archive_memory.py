@@ -12,7 +12,7 @@ from pathlib import Path
 from utils.clip import parse_clip_name
 from utils.download.common import FetchOptions
 from utils.download.wanted import Archive, Key
-from utils.files import publish
+from utils.files import publish, read_text
 
 MEMORY_FOLDER = ".cvdf"
 
@@ -38,8 +38,8 @@ def can_add(archive: Archive, wanted: frozenset[Key], out: Path) -> bool:
     """Whether an archive may hold a wanted clip, by what is known of it."""
     keys = archive.keys & wanted
     try:
-        lines = memory_path(archive.url, out).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(memory_path(archive.url, out)).splitlines()
+    except (OSError, ValueError):
         return bool(keys)
     held = {parse_clip_name(name) for name in lines[1:]}
     return not keys.isdisjoint(held)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from utils.clip import Clip
 from utils.download.pace import Pace
 from utils.parallel import Workers
-from utils.report import UNAVAILABLE, Known, Result
+from utils.report import UNAVAILABLE, Known, Result, VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg
 
 YOUTUBE = "https://www.youtube.com/watch?v="
@@ -36,6 +36,7 @@ class FetchOptions:
     url_base: str = YOUTUBE
     timeout: float = 600.0
     check_id: str = CHECK_ID
+    metadata: bool = False
 
     @property
     def source_name(self) -> str:
@@ -62,6 +63,7 @@ class Run:
     ask_again: bool = False  # --retry
     tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
     record: Callable[[Result], None] | None = None  # a clip that is on disk, at once
+    videos: VideosFile | None = None  # --metadata
 
 
 # A source takes the clips that are still wanted, and yields a result for each, as they come.

@@ -6,22 +6,24 @@ One attempt for a video is one extraction (`youtube_extract`) that serves all of
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import uniform
+from typing import Any
 
 from utils.clip import Clip, by_video
 from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
 from utils.download.pace import Attempted
 from utils.download.youtube_extract import (
     Attempt,
+    ask_ytdlp,
     end_ytdlp,
-    extract,
     height_of,
+    metadata_of,
     seconds_to_wait,
 )
 from utils.download.youtube_sections import Cut, cut_clips
@@ -35,7 +37,6 @@ from utils.report import Result
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
-THREADS_A_JOB = 3  # videos under way for each job: those that wait for an advertisement do no work
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
     )
     worker, given_up = partial(attempt_video, options=options), partial(lost, options)
     try:
-        yield from run.workers.run(worker, tasks, given_up, turns=run.pace)
+        for made in run.workers.run(worker, tasks, given_up, turns=run.pace):
+            if isinstance(made, Result):
+                yield made
+            elif run.videos is not None:
+                run.videos.add(made)
         if not STOP.is_set():
             yield from run.pace.last()
     finally:
@@ -87,21 +92,19 @@ def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
 
 def attempt_video(
     task: VideoTask | None, options: FetchOptions
-) -> Generator[Result | Attempted, None, None]:
+) -> Generator[Result | dict[str, Any] | Attempted, None, None]:
     """Make one attempt: yields the results that are certain, at last what it says of YouTube.
 
-    None stands for the check video, which has no clips. Raises Stopped. Runs on any machine.
+    With --metadata also what YouTube says of the video. None stands for the check video, which has
+    no clips. Raises Stopped. Runs on any machine.
     """
     if task is None:
         task = VideoTask(options.check_id, (), options.timeout)
-    waited = 0.0
-    begun = time.monotonic()
-    proxy = None
-    if options.proxies:
-        proxy = options.proxies[(task.number + task.attempts) % len(options.proxies)]
-    errors: dict[str, FetchError] = {}
+    proxies, begun, waited = options.proxies, time.monotonic(), 0.0
+    proxy = proxies[(task.number + task.attempts) % len(proxies)] if proxies else None
+    info: dict[str, Any] = {}
     on_disk: set[str] = set()
-    is_shown = False
+    errors: dict[str, FetchError] = {}
 
     def spent() -> float:
         return task.seconds + time.monotonic() - begun - waited
@@ -118,9 +121,10 @@ def attempt_video(
             ignore_cleanup_errors=True,
         ) as folder:
             attempt = Attempt(options, Path(folder), proxy, begun + task.limit - task.seconds)
-            info = extract(attempt, task.youtube_id)
-            is_shown = True
+            info = ask_ytdlp(attempt, task.youtube_id)
             if task.clips:
+                if options.metadata:
+                    yield metadata_of(task.youtube_id, info)
                 waited = seconds_to_wait(info)
                 pause(waited)
                 attempt.deadline += waited
@@ -130,29 +134,24 @@ def attempt_video(
                     yield result(clip, "short" if made.is_short else "", size=made.bytes)
                 else:
                     errors[clip.name] = made
-    except FetchError as error:
-        problem: FetchError | None = error
-    except OSError as error:
-        full = is_disk_full(error) or disk_is_full(options.out)
-        message = f"{error.strerror or error}: {error.filename or options.out}"
-        problem = FetchError("disk_full" if full else "unknown", message)
-    except UNEXPECTED as error:
-        problem = FetchError("unknown", describe(error))
-    else:
-        problem = None
-    if problem is not None:
-        missing = [clip.name for clip in task.clips if clip.name not in on_disk]
-        errors |= {name: problem for name in missing or [""] if name not in errors}
+    except (FetchError, OSError, *UNEXPECTED) as error:
+        missing = [clip.name for clip in task.clips if clip.name not in on_disk] or [""]
+        problem = as_fetch_error(error, options)
+        errors |= {name: problem for name in missing if name not in errors}
     left = tuple(clip for clip in task.clips if clip.name in errors)
     rest = replace(task, clips=left, seconds=spent(), wait=0.0)
-    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
-    if block is not None and (block.at_extraction or task.data_blocks < TRIES):
-        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
-        # after some pauses, or that one video would hold up all others for ever.
-        rest = replace(rest, data_blocks=task.data_blocks + (not block.at_extraction))
-        yield Attempted("blocked", block.reason, block.message, is_shown, rest=rest)
-        return
-    yield from conclude(task, rest, errors, result, options, is_shown)
+    yield from conclude(task, rest, errors, result, options, is_shown=bool(info))
+
+
+def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
+    """What an exception means for the clips of a video."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, OSError):
+        full = is_disk_full(error) or disk_is_full(options.out)
+        message = f"{error.strerror or error}: {error.filename or options.out}"
+        return FetchError("disk_full" if full else "unknown", message)
+    return FetchError("unknown", describe(error))
 
 
 def conclude(
@@ -164,38 +163,36 @@ def conclude(
     is_shown: bool,
 ) -> Iterator[Result | Attempted]:
     """The results of clips that no other attempt will bring, and what to say of the attempt."""
-    worst = next(iter(errors.values()), None)
-    if worst is None:
-        yield Attempted("passed", is_shown=is_shown, youtube_id=task.youtube_id)
+    block = next((error for error in errors.values() if error.reason in BLOCKS), None)
+    first = block or next(iter(errors.values()), FetchError("", ""))
+    say = partial(Attempted, reason=first.reason, message=first.message, is_shown=is_shown)
+    if block and (block.at_extraction or task.data_blocks < TRIES):
+        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
+        # after some pauses, or that one video would hold up all others for ever.
+        more = task.data_blocks + (not block.at_extraction)
+        yield say("blocked", rest=replace(rest, data_blocks=more))
         return
-    failures = {clip: result(clip, *told(errors[clip.name])) for clip in rest.clips}
-    if worst.at_extraction and worst.is_final:
-        verdict, again = "gone", rest.clips
-    else:
-        again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
-        yield from (failure for clip, failure in failures.items() if clip not in again)
-        came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
-        verdict = "passed" if came else "unclear"
+    failures = {
+        clip: result(clip, errors[clip.name].reason, errors[clip.name].message)
+        for clip in rest.clips
+    }
+    if first.at_extraction and first.is_final:
+        yield say("gone", results=tuple(failures.values()))
+        return
+    again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
+    yield from (failure for clip, failure in failures.items() if clip not in again)
+    came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
     # The wait grows with the attempts, and is never the same for two videos.
     wait = min(2.0 ** (task.attempts + 1), max(0.0, rest.limit - rest.seconds))
-    wait *= random.uniform(0.5, 1) * (verdict == "unclear")
-    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in worst.message
-    yield Attempted(
-        verdict,
-        worst.reason,
-        worst.message,
-        is_shown,
+    rest = replace(rest, clips=again, attempts=task.attempts + 1, wait=wait * uniform(0.5, 1))
+    is_own = not is_youtube(options.url_base) and "HTTP Error 4" in first.message
+    yield say(
+        "passed" if came or not errors else "unclear",
         results=tuple(failures[clip] for clip in again),
-        rest=replace(rest, clips=again, attempts=task.attempts + 1, wait=wait)
-        if again and verdict != "gone"
-        else None,
+        rest=rest if again else None,
         may_be_everybodys=not is_own,
         youtube_id=task.youtube_id,
     )
-
-
-def told(error: FetchError) -> tuple[str, str]:
-    return error.reason, error.message
 
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:

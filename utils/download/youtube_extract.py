@@ -33,6 +33,7 @@ from utils.download.common import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Child, make_frame
 from utils.process import STOP, Finished, Stopped, run_child
+from utils.report import now
 from utils.video.ffmpeg import Input
 
 # Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.
@@ -43,6 +44,19 @@ RENEW_AFTER = 100  # command lines: yt-dlp is not made to stay for weeks
 MEMORY_LIMIT = 2**30  # bytes of data in a yt-dlp process, which takes some 100 MB
 LONGEST_WAIT = 600.0  # seconds: advertisements are shorter than that
 _POLL_SECONDS = 0.1
+METADATA = {  # in videos.jsonl -> yt-dlp's name
+    "title": "title",
+    "channel": "channel",
+    "channel_id": "channel_id",
+    "upload_date": "upload_date",
+    "licence": "license",
+    "categories": "categories",
+    "tags": "tags",
+    "language": "language",
+    "duration": "duration",
+    "views": "view_count",
+    "format": "format_id",
+}
 NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
@@ -137,7 +151,7 @@ _lock = threading.Lock()
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
     """`yt-dlp ARGV` in a process that stays, with what it ends with and prints. Raises Stopped."""
     deadline = time.monotonic() + timeout
-    child, calls = _take()
+    child, calls = _ytdlp_process()
     keep = False
     try:
         child.send(make_frame(answer_as_ytdlp, (list(argv), dict(env))))
@@ -166,7 +180,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
             child.end(0)
 
 
-def _take() -> tuple[Child, int]:
+def _ytdlp_process() -> tuple[Child, int]:
     """The process that was busy last, or a new one, and which of its command lines is next."""
     with _lock:
         while _idle:
@@ -249,7 +263,7 @@ def _limit_memory() -> None:
 # --- the extraction ------------------------------------------------------------------------------
 
 
-def extract(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
+def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
     """yt-dlp's JSON of a video, also in the file `info_file`. Raises FetchError."""
     argv = extract_command(youtube_id, attempt.options, attempt.folder)
     done = attempt.run_ytdlp(argv)
@@ -274,7 +288,7 @@ def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
         raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
     try:
         info = json.loads(done.stdout)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of 5,000 digits is a ValueError, too
         raise FetchError("unknown", f"yt-dlp printed no JSON: {ytdlp_message(done)}") from None
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
         raise FetchError("bad_id", "the address does not lead to one video")
@@ -293,6 +307,12 @@ def height_of(info: Mapping[str, Any]) -> int:
     """The lines of the picture, as YouTube counts them: its shorter side; 0 if unknown."""
     sides = [chosen_formats(info)[0].get(side) for side in ("height", "width")]
     return min((int(side) for side in sides if isinstance(side, int | float) and side), default=0)
+
+
+def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of yt-dlp's answer for a video with --metadata: a line of videos.jsonl."""
+    kept = {name: info.get(key) for name, key in METADATA.items()}
+    return {"youtube_id": youtube_id, **kept, "height": height_of(info), "asked_at": now()}
 
 
 def seconds_to_wait(info: Mapping[str, Any]) -> float:

@@ -165,7 +165,7 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     A warning is heard where the error gives no reason of its own, and never makes a verdict that
     is final: a 429 of the player API, for one, stands in a warning alone.
     """
-    errors, warnings = _split(stderr)
+    errors, warnings = _errors_and_rest(stderr)
     reason = classify(errors)
     said = warnings.translate(_APOSTROPHES)
     if re.search(_OLD_COOKIES, said, re.IGNORECASE) and reason in (*_NEEDS_LOGIN, *_NO_REASON):
@@ -187,7 +187,7 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
     return reason
 
 
-def _split(stderr: str) -> tuple[str, str]:
+def _errors_and_rest(stderr: str) -> tuple[str, str]:
     """The errors and the rest. A line that begins with no mark belongs to the line before it."""
     found: dict[bool, list[str]] = {True: [], False: []}
     is_error = False
@@ -200,7 +200,7 @@ def _split(stderr: str) -> tuple[str, str]:
 
 def ytdlp_message(done: Finished) -> str:
     """yt-dlp's own words for its last error, without its advice on reporting bugs."""
-    lines = [" ".join(line.split()) for line in _split(done.stderr)[0].splitlines()]
+    lines = [" ".join(line.split()) for line in _errors_and_rest(done.stderr)[0].splitlines()]
     lines = [line for line in lines if line not in ("", "ERROR:")]
     text = (lines or done.stderr.strip().splitlines() or ["no message"])[-1]
     text = re.sub(r"^ERROR: (\[[^\]]+\] [^:]+: )?|^\[download\] ", "", text)

@@ -98,13 +98,12 @@ def key_picture(table: FrameTable, shown: Sequence[int], key_time: int) -> int:
 def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[int]:
     """`key_picture` for each time of a clip at `fps`. Raises ClipError."""
     from clipreader.frame_source import FrameSource
-    from clipreader.times import resample_indices
+    from utils.video.whole import pictures_of
 
     source = FrameSource(path, probe=False)
     source.close()
-    table = source.table
-    shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
-    return [key_picture(table, shown, time) for time in key_times]
+    shown = pictures_of(source, fps)
+    return [key_picture(source.table, shown, time) for time in key_times]
 
 
 def nanoseconds(text: str) -> int:

@@ -1,87 +1,108 @@
-"""All that the page says, put together from what was gathered: `Content`, and its JSON.
+"""Put together what the page says, as HTML (`templates/page.html`), JSON and tables, and write it.
 
-Behind every count and look, before `render`, which lays it out and decides nothing.
+Every text is escaped by jinja2, because labels are a stranger's. The page has a policy of its own
+(Content-Security-Policy): no address is asked for anything, and no script runs but page.js.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import argparse
+import base64
+import hashlib
+import os
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from utils.page.counts import Count, Counts
-from utils.page.distributions import Distributions
-from utils.page.history import History
-from utils.page.pictures import Picture
-from utils.page.plots import Plot, hours_text, moment, number_text, ranked_plot, time_plot
-from utils.page.splits import Leak
-from utils.page.suspects import KINDS, Kind, Suspect
+from utils.cli import VERSION
+from utils.files import check_ours, publish, telling, write_whole
+from utils.machines import run_folder
+from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
+from utils.page.looks import SHEET, STRIP, ClipLook
+from utils.page.plots import (
+    HEIGHT,
+    WIDTH,
+    History,
+    Plot,
+    histogram,
+    hours_text,
+    moment,
+    number_text,
+    ranked_plot,
+    time_plot,
+)
+from utils.page.suspects import KINDS, Suspect
+from utils.report import format_time
+from utils.text import csv_text, printable, without_formula
 
+TEMPLATES = Path(__file__).parent / "templates"
+# The first line of a page: by it, a page of ours is known.
+FIRST_LINE = "<!doctype html><!-- made by make_report.py -->"
+MISSING = ("label", "youtube_id", "time_start", "time_end", "split", "status", "reason", "source")
+SUSPECTS = ("kind", "clip", "youtube_id", "label", "detail", "rule")
+NUMBERS = ("wanted", "there", "missing", "missing_percent", "gone", "to_try", "short")
+CLASSES = ("label", *NUMBERS, "median_seconds")
+TABLES = {"missing.csv": MISSING, "suspects.csv": SUSPECTS, "classes.csv": CLASSES}
 SHOWN_OF_A_KIND = 12
+GROUP_ROWS = 6
+SLOW_FROM = 60  # frames between key frames
 
 
-@dataclass(frozen=True)
-class NextStep:
-    """A command to type, and what it does."""
-
-    command: str
-    what: str
-
-
-@dataclass(frozen=True)
-class ShownKind:
-    """A way to look wrong, how many do, and the worst of them with their pictures."""
-
-    kind: Kind
-    count: int
-    shown: tuple[Suspect, ...]
-    estimate: str
-
-
-@dataclass(frozen=True)
+@dataclass
 class Content:
-    """The page. `pictures`: clip -> picture of the sheet's size; `strips`: label -> small ones."""
+    """What the page says. looks: of the probed clips; pictures: (clip, form) -> its picture.
 
-    folder: str
-    lists: tuple[str, ...]
+    next_steps: (command, what it does). sheet, strips: clips, and of each label, to be shown.
+    """
+
+    data: Dataset
+    args: argparse.Namespace
+    page: Path
     made_at: datetime
     counts: Counts
-    medians: Mapping[str, float | None]
     history: History | None
-    next_steps: tuple[NextStep, ...]
-    leaks: tuple[Leak, ...]
-    probed: int
-    distributions: Distributions | None
-    kinds: tuple[ShownKind, ...]
+    next_steps: Sequence[tuple[str, str]]
+    looks: Sequence[ClipLook]
     suspects: Sequence[Suspect]
-    sheet: tuple[Picture, ...]
-    pictures: Mapping[str, Picture]
-    strips: Mapping[str, Sequence[Picture]]
-    labels: Mapping[str, str]  # of the clips that are shown
-    link: str  # from the page to the clips' folder, ends with /; empty: they lie together
-    seed: int
-    watch: int  # seconds; 0: the page is made once
-    version: str
+    sheet: Sequence[str]
+    strips: Mapping[str, Sequence[str]]
+    pictures: Mapping[tuple[str, str], ClipLook]
 
     @property
     def total(self) -> Count:
         return self.counts.total
 
     @property
+    def readable(self) -> list[ClipLook]:
+        return [look for look in self.looks if not look.problem]
+
+    @property
+    def leaks(self) -> list[tuple[str, str, int]]:
+        return find_leaks(self.data.lists)
+
+    @property
     def answer(self) -> str:
         """The whole page in one line."""
-        total = self.total
-        parts = [
-            f"{total.there:,} of {total.wanted:,} clips",
-            f"{number_text(round(total.missing_percent, 1))} % missing",
-        ]
+        total, history = self.total, self.history
+        if total.missing:
+            share = number_text(round(total.missing_percent, 1))
+            parts = [f"{total.there:,} of {total.wanted:,} clips", f"{share}% missing"]
+        else:
+            parts = [f"All {total.wanted:,} clips are there"]
+        if broken := len(self.looks) - len(self.readable):
+            parts.append(f"{broken:,} of {len(self.looks):,} probed cannot be read")
         if total.missing and not total.to_try:
             parts.append("nothing left to try")
-        elif total.to_try and self.history and (hours := self.history.hours_left(total.to_try)):
-            pace = "at this pace" if self.history.is_running else "at the pace of the last run"
+        elif history and total.to_try and (hours := history.hours_left(total.to_try)):
+            pace = "at this pace" if history.is_running else "at the pace of the last run"
             parts.append(f"{hours_text(hours)} left {pace}")
-        return ", ".join(parts) if total.missing else f"All {total.wanted:,} clips are there"
+        return ", ".join(parts)
 
     @property
     def estimate(self) -> str:
@@ -90,32 +111,65 @@ class Content:
         if history is None or not to_try or not (hours := history.hours_left(to_try)):
             return ""
         text = (
-            f"Over the last run {number_text(history.pace)} clips an hour came or were gone,"
+            f"Over the last run {number_text(history.pace)} clips per hour came or were gone,"
             f" pauses included. At that pace the {to_try:,} still to try take {hours_text(hours)}"
         )
         if not history.is_running:
             return f"{text}, once the run goes on."
-        end = moment(self.made_at + timedelta(hours=hours))
-        return f"{text}: until {end} UTC."
+        return f"{text}: until {moment(self.made_at + timedelta(hours=hours))} UTC."
 
-    def time_plot(self) -> Plot | None:
-        return time_plot(self.history) if self.history else None
+    def kinds(self) -> list[dict[str, Any]]:
+        """The ways to look wrong, each with how many do, the worst of them, and an estimate."""
+        probed, there, kinds = len(self.looks), self.total.there, []
+        for kind in KINDS:
+            found = [each for each in self.suspects if each.kind == kind.key]
+            estimate = ""
+            if found and kind.find is not None and probed < there:
+                many = round(len(found) / probed * there)
+                estimate = f"{len(found):,} of {probed:,} probed: about {many:,} of all {there:,}"
+            shown = found[:SHOWN_OF_A_KIND]
+            kinds.append({"kind": kind, "count": len(found), "shown": shown, "estimate": estimate})
+        return kinds
 
-    def class_plot(self) -> Plot:
-        return ranked_plot([count.missing_percent for count in self.counts.classes.values()])
+    def plots(self) -> list[Plot]:
+        good = self.readable
+        return [
+            histogram("Length", "seconds", [look.seconds for look in good], 0.5),
+            histogram("Bitrate", "kbit per second", [look.kbits for look in good], 10),
+            histogram("File size", "MB", [look.bytes / 1e6 for look in good], 0.05),
+            histogram("Key frame interval", "frames", [look.key_frames for look in good], 1),
+        ]
 
+    def groups(self) -> list[tuple[str, list[tuple[str, float]]]]:
+        """(what, (value, percent of the readable clips)) of what has few values."""
+        good = self.readable
+        values = {
+            "Size": [f"{look.width}x{look.height}" for look in good],
+            "Frames per second": [number_text(round(look.fps, 2)) for look in good],
+            "Video": [look.codec for look in good],
+            "Audio": [look.audio_codec or "none" for look in good],
+        }
+        groups = []
+        for title, texts in values.items():
+            shown = Counter(texts).most_common()
+            if len(shown) > GROUP_ROWS:
+                rest = shown[GROUP_ROWS - 1 :]
+                others = (f"{len(rest):,} others", sum(number for _, number in rest))
+                shown = [*shown[: GROUP_ROWS - 1], others]
+            groups.append((title, [(text, 100 * n / len(good)) for text, n in shown]))
+        return groups
 
-def shown_kinds(suspects: Sequence[Suspect], probed: int, there: int) -> tuple[ShownKind, ...]:
-    """The suspects by kind, worst kind first; `suspects` are in order."""
-    kinds = []
-    for kind in KINDS:
-        found = [each for each in suspects if each.kind == kind.key]
-        estimate = ""
-        if found and kind.find is not None and probed < there:
-            many = round(len(found) / probed * there)
-            estimate = f"{len(found):,} of {probed:,} probed: about {many:,} of all {there:,}"
-        kinds.append(ShownKind(kind, len(found), tuple(found[:SHOWN_OF_A_KIND]), estimate))
-    return tuple(kinds)
+    def key_frames(self) -> tuple[str, bool]:
+        """What the key frame interval means for loading, and whether it is slow."""
+        apart = statistics.median(look.key_frames for look in self.readable)
+        seconds = statistics.median(look.key_seconds for look in self.readable)
+        text = (
+            "A chunk is decoded from the key frame before it, so their interval decides how fast"
+            f" chunks load: here {apart:,.0f} frames, {number_text(seconds)} s, in the median."
+            " With one every 250 frames a chunk of 32 was measured to take 60 ms of CPU, every 30"
+            " frames 28 ms, and 21 ms in files made for loading (256 lines)."
+        )
+        return text, apart > SLOW_FROM
 
 
 def numbers(content: Content) -> dict[str, Any]:
@@ -123,28 +177,33 @@ def numbers(content: Content) -> dict[str, Any]:
     counts, history = content.counts, content.history
     found: dict[str, Any] = {
         "made_at": f"{content.made_at:%Y-%m-%dT%H:%M:%SZ}",
-        "folder": content.folder,
-        "lists": list(content.lists),
+        "folder": printable(str(content.data.folder), 4096),
+        "lists": [printable(str(path), 4096) for path in content.args.lists],
         "answer": content.answer,
         **_count_numbers(counts.total),
         "failed": counts.failed,
         "bytes": counts.bytes,
         "not_listed": counts.not_listed,
         "sources": dict(counts.sources.most_common()),
-        "reasons": [asdict(why) for why in counts.whys],
+        "licences": dict(counts.licences.most_common()),
+        "heights": dict(counts.heights.most_common()),
+        "reasons": [
+            {"status": status, "reason": reason, "todo": todo, "clips": clips}
+            for (status, reason, todo), clips in counts.whys.most_common()
+        ],
         "pace": None,
         "splits": [
             {"version": version, "split": split, **_count_numbers(count)}
             for (version, split), count in counts.splits.items()
         ],
         "classes": [
-            {"label": label, **_count_numbers(count), "median_seconds": content.medians[label]}
+            {"label": label, **_count_numbers(count), "median_seconds": count.median_seconds}
             for label, count in counts.classes.items()
         ],
-        "leaks": [asdict(leak) for leak in content.leaks],
-        "probed": content.probed,
-        "suspects": {shown.kind.key: shown.count for shown in content.kinds},
-        "next": [step.command for step in content.next_steps],
+        "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.leaks],
+        "probed": len(content.looks),
+        "suspects": {each["kind"].key: each["count"] for each in content.kinds()},
+        "next": [command for command, _ in content.next_steps],
     }
     if history is not None:
         found["pace"] = {
@@ -159,12 +218,110 @@ def numbers(content: Content) -> dict[str, Any]:
 
 
 def _count_numbers(count: Count) -> dict[str, Any]:
-    return {
-        "wanted": count.wanted,
-        "there": count.there,
-        "missing": count.missing,
-        "missing_percent": round(count.missing_percent, 2),
-        "gone": count.gone,
-        "to_try": count.to_try,
-        "short": count.short,
+    return {name: round(getattr(count, name), 2) for name in NUMBERS}
+
+
+def render(content: Content) -> str:
+    """The whole page, one file."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "thousands": lambda number: f"{number:,}",
+        "percent": lambda number: f"{number:.1f}",
+        "short_number": number_text,
+        "moment": moment,
+        "tied": lambda text: re.sub(r"(?<=\d) (?=h\b|min\b|days\b)", "\N{NO-BREAK SPACE}", text),
+        "address": lambda text: quote(os.fsencode(text)),
+        "shown": lambda text: printable(str(text), 4096),
+        "size": lambda size: f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB",
     }
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    way = os.path.relpath(content.data.folder, content.page.parent)
+    strips = {
+        label: [
+            [name, p.src, p.width, p.height]
+            for name in names
+            if (p := content.pictures[name, STRIP]).src
+        ]
+        for label, names in content.strips.items()
+    }
+    return environment.get_template("page.html").render(
+        page=content,
+        probed=len(content.looks),
+        readable=len(content.readable),
+        kinds=content.kinds(),
+        class_plot=ranked_plot(
+            [count.missing_percent for count in content.counts.classes.values()]
+        ),
+        time_plot=time_plot,
+        sheet=SHEET,
+        strips=strips,
+        link="./" if way == "." else f"{quote(os.fsencode(way))}/",
+        first_line=FIRST_LINE,
+        version=VERSION,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        box=f"0 0 {WIDTH} {HEIGHT}",
+    )
+
+
+def check_outputs(page: Path) -> None:
+    """Raises UserError where the page or its tables would replace a file that is not ours."""
+    how = "move it away, or give another --out"
+    check_ours(page, FIRST_LINE, how)
+    for name, columns in TABLES.items():
+        check_ours(page.parent / name, ",".join(columns) + "\n", how)
+
+
+def write_page(content: Content) -> None:
+    """Write the page, and beside it its tables. Raises UserError, DiskFull.
+
+    All are written first and then get their names, the page last: what was there stays until then.
+    """
+    page, data, counts = content.page, content.data, content.counts
+    classes = sorted(counts.classes.items(), key=lambda item: (-item[1].missing_percent, item[0]))
+    rows = [_class_row(label, count) for label, count in classes]
+    suspects = []
+    for each in content.suspects:
+        about = map(without_formula, (data.label(each.clip), each.detail))
+        suspects.append((each.kind, each.clip, each.youtube_id, *about, RULES[each.kind]))
+    texts = {
+        "missing.csv": csv_text([MISSING, *_missing_rows(data)]),  # a list for download.py
+        "suspects.csv": csv_text([SUSPECTS, *suspects]),
+        "classes.csv": csv_text([CLASSES, *rows]),
+        page.name: render(content),
+    }
+    with run_folder(page.parent) as workspace:
+        for name, text in texts.items():
+            write_whole(workspace / name, workspace, text)
+        for name in texts:
+            with telling(page.parent / name, "write"):
+                publish(workspace / name, page.parent / name)
+
+
+RULES = {kind.key: kind.rule for kind in KINDS}
+
+
+def _class_row(label: str, count: Count) -> Sequence[object]:
+    median = count.median_seconds
+    values = {name: getattr(count, name) for name in NUMBERS}
+    values["missing_percent"] = f"{count.missing_percent:.1f}"
+    return without_formula(label), *values.values(), "" if median is None else f"{median:.2f}"
+
+
+def _missing_rows(data: Dataset) -> Iterator[Sequence[str]]:
+    for name, clip in data.clips.items():
+        if name not in data.sizes:
+            line = data.reported.get(name)
+            status, reason, _ = why_missing(line)
+            times = format_time(clip.time_start), format_time(clip.time_end)
+            source = line.source if line else ""
+            yield clip.label, clip.youtube_id, *times, clip.split, status, reason, source

@@ -1,72 +1,149 @@
-"""Plots as plain geometry: bars, ticks and a sentence that says the same. No HTML, no colours.
+"""The run in time (pace, pauses), and plots as plain geometry: bars, ticks and a sentence.
 
 `templates/plots.html` draws them as inline SVG: marks in a box that stretches, and the numbers at
 its axes as text of the page, which stays readable at every width and follows light and dark. By
-hand, for matplotlib's SVG takes 13 to 26 KB for 24 bars and 146 KB for 700, where this takes 2 and
-15; its colours are fixed, and its letters shrink on a phone. Vega-Lite and plotly bring 0.8 to
-4.6 MB.
+hand, because matplotlib's SVG takes 13 to 26 KB for 24 bars and 146 KB for 700, where this takes 2
+and 15; its colours are fixed, and its letters shrink on a phone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from utils.cli import plural
-from utils.page.history import Bin, History, Pause
 
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+RUN_ENDS_AFTER = 2 * HOUR  # without a line; YouTube's longest pause is an hour
+PAUSE_FROM = 10 * MINUTE  # YouTube's first pause is 15 minutes
+PACE_FROM, PACE_TO = HOUR, 24 * HOUR  # of the last run; if it is shorter, of the runs before, too
+STILL_RUNNING = 90 * MINUTE  # the last line is younger: the run goes on, or is paused
+MOST_BINS = 96
+WIDTHS = [m * MINUTE for m in (1, 5, 15, 60, 180, 360, 720, 1440, 2880, 10080, 40320)]
+STEPS = [m * MINUTE for m in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720)]
+STEPS += [timedelta(days=d) for d in (1, 2, 7, 14, 28, 56, 182, 364)]
 WIDTH, HEIGHT = 1000, 100  # of the box that marks are drawn in
 BARS, FEW_BARS = 24, 7  # of a histogram, at the most and at the least, about
 
 
+class Bin(NamedTuple):
+    """A stretch of time: clips that came, are gone for good, failed."""
+
+    start: datetime
+    came: int
+    gone: int
+    failed: int
+
+
 @dataclass(frozen=True)
-class Tick:
-    """A number at an axis, at so many percent of it, from the left or from below."""
+class History:
+    """The run in time.
 
-    at: float
-    text: str
+    pauses: (start, end) of times without a line, as a rule blocks of YouTube's. pace: clips that
+    came to an end per hour; 0 if that cannot be told.
+    """
+
+    width: timedelta
+    bins: list[Bin]
+    pauses: list[tuple[datetime, datetime]]
+    first: datetime
+    last: datetime
+    pace: float
+    is_running: bool
+
+    def hours_left(self, clips: int) -> float | None:
+        """Hours until so many more clips have come to an end, at this pace."""
+        return clips / self.pace if self.pace else None
 
 
-@dataclass(frozen=True)
-class Series:
-    """Marks of one colour, as the path of an SVG in a box of WIDTH x HEIGHT."""
+def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History | None:
+    """`minutes`: `2026-11-22T17:37` -> (came, gone, failed). None without a line of the report."""
+    counts = sorted((time, tuple(n)) for text, n in minutes.items() if (time := _time(text)))
+    if not counts:
+        return None
+    times = [time for time, _ in counts]
+    first, last = times[0], times[-1]
+    width = next((w for w in WIDTHS if (last - first) / w < MOST_BINS), WIDTHS[-1])
+    day = first.replace(hour=0, minute=0)
+    start = day + (first - day) // width * width
+    sums = [[0, 0, 0] for _ in range((last - start) // width + 1)]
+    for time, numbers in counts:
+        for place, number in enumerate(numbers):
+            sums[(time - start) // width][place] += number
+    bins = [Bin(start + at * width, *three) for at, three in enumerate(sums)]
+    pairs = list(itertools.pairwise(times))
+    # A run of few clips per hour has long gaps and no pause.
+    usual = statistics.median((b - a).total_seconds() for a, b in pairs) if pairs else 0.0
+    least = max(PAUSE_FROM, timedelta(seconds=10 * usual))
+    pauses = [pair for pair in pairs if least <= pair[1] - pair[0] < RUN_ENDS_AFTER]
+    is_running = timedelta(0) <= now - last < STILL_RUNNING
+    return History(width, bins, pauses, first, last, _pace(counts), is_running)
 
-    key: str  # the colour's name in page.css
-    name: str
-    path: str
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:  # a line of the report that was edited by hand
+        return None
+
+
+def _pace(counts: Sequence[tuple[datetime, tuple[int, ...]]]) -> float:
+    """Clips that came or are gone for good per hour, over the last run, pauses included."""
+    ended, lasted = 0, timedelta(0)
+    after: datetime | None = None
+    for time, (came, gone, _failed) in reversed(counts):
+        gap = MINUTE if after is None else after - time
+        if gap >= RUN_ENDS_AFTER:
+            if lasted >= PACE_FROM:
+                break
+            gap = MINUTE
+        lasted += gap
+        ended += came + gone
+        after = time
+        if lasted >= PACE_TO:
+            break
+    return ended / (lasted / HOUR)
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+Bar = tuple[float, float, float, float]  # left, width, bottom, top, each a part of the box
+Ticks = list[tuple[float, str]]  # numbers at an axis, in percent from the left or from below
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with all that is said of it. `marks`: hatched stretches, in percent from the left."""
+    """A plot with all that is said of it.
+
+    series: (colour's name in page.css, name, path of an SVG). marks: hatched stretches, (left,
+    width) in percent.
+    """
 
     title: str
     unit: str
     says: str
-    series: tuple[Series, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    marks: tuple[tuple[float, float], ...] = ()
+    series: list[tuple[str, str, str]]
+    x_ticks: Ticks
+    y_ticks: Ticks
     x_name: str = ""
+    marks: Sequence[tuple[float, float]] = ()
 
 
-def bar_path(bars: Sequence[tuple[float, float, float, float]]) -> str:
-    """Bars (left, width, bottom, top), each a part of the box, as one path."""
+def _path(bars: Sequence[Bar]) -> str:
+    """Bars as one path."""
     parts = []
     for left, width, bottom, top in bars:
         if top > bottom:
-            x, y = _short(left * WIDTH), _short((1 - top) * HEIGHT)
-            across, down = _short(width * WIDTH), _short((top - bottom) * HEIGHT)
+            numbers = left * WIDTH, (1 - top) * HEIGHT, width * WIDTH, (top - bottom) * HEIGHT
+            x, y, across, down = (f"{number:.1f}".removesuffix(".0") for number in numbers)
             parts.append(f"M{x} {y}h{across}v{down}h-{across}z")
     return "".join(parts)
-
-
-def _short(number: float) -> str:
-    return f"{number:.1f}".removesuffix(".0")
 
 
 def nice_step(most: float, steps: int = 4) -> float:
@@ -78,12 +155,11 @@ def nice_step(most: float, steps: int = 4) -> float:
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
 
 
-def axis(most: float, steps: int = 4) -> tuple[float, tuple[Tick, ...]]:
+def axis(most: float, steps: int = 4) -> tuple[float, Ticks]:
     """Where an axis from 0 ends, and its ticks."""
     step = nice_step(most, steps)
-    end = step * max(1, math.ceil(most / step - 1e-9))
-    count = round(end / step)
-    return end, tuple(Tick(100 * n / count, number_text(n * step)) for n in range(count + 1))
+    count = max(1, math.ceil(most / step - 1e-9))
+    return step * count, [(100 * n / count, number_text(n * step)) for n in range(count + 1)]
 
 
 def number_text(value: float) -> str:
@@ -91,58 +167,6 @@ def number_text(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
-
-
-def time_plot(history: History) -> Plot:
-    """Clips an hour over the run: what came, is gone for good, failed; pauses marked."""
-    hours = history.width / HOUR
-    start, span = history.bins[0].start, history.width * len(history.bins)
-    end, y_ticks = axis(max((b.came + b.gone + b.failed) / hours for b in history.bins))
-    rows: dict[str, list[tuple[float, float, float, float]]] = {"there": [], "gone": [], "try": []}
-    for place, each in enumerate(history.bins):
-        bottom = 0.0
-        for key, number in zip(rows, (each.came, each.gone, each.failed), strict=True):
-            top = bottom + number / hours / end
-            rows[key].append(
-                ((place + 0.06) / len(history.bins), 0.88 / len(history.bins), bottom, top)
-            )
-            bottom = top
-    names = ("came", "gone for good", "failed")
-    return Plot(
-        title="Clips an hour",
-        unit=f"clips an hour, by {width_text(history.width)}; time in UTC",
-        says=_say_history(history, hours),
-        series=tuple(
-            Series(key, name, bar_path(rows[key])) for key, name in zip(rows, names, strict=True)
-        ),
-        x_ticks=time_ticks(start, span),
-        y_ticks=y_ticks,
-        marks=tuple(_mark(pause, start, span) for pause in history.pauses),
-    )
-
-
-def _mark(pause: Pause, start: datetime, span: timedelta) -> tuple[float, float]:
-    left = max(0.0, (pause.start - start) / span)
-    return 100 * left, 100 * (min(1.0, (pause.end - start) / span) - left)
-
-
-def _say_history(history: History, hours: float) -> str:
-    def rate(each: Bin) -> float:
-        return each.came / hours
-
-    best = max(history.bins, key=rate)
-    came = sum(each.came for each in history.bins)
-    text = (
-        f"From {moment(history.first)} to {moment(history.last)} UTC {came:,} clips came;"
-        f" the most at {moment(best.start)}, {number_text(rate(best))} an hour."
-    )
-    if history.pauses:
-        lasted = sum((pause.end - pause.start for pause in history.pauses), timedelta())
-        text += (
-            f" {plural(len(history.pauses), 'pause')} (hatched), {hours_text(lasted / HOUR)} in"
-            " all, in which nothing came: as a rule YouTube blocked."
-        )
-    return text
 
 
 def hours_text(hours: float) -> str:
@@ -157,30 +181,62 @@ def moment(time: datetime) -> str:
     return f"{time.day} {time:%b %H:%M}"
 
 
-def width_text(width: timedelta) -> str:
-    minutes = round(width / timedelta(minutes=1))
-    if minutes < 60:
-        return "minute" if minutes == 1 else f"{minutes} minutes"
-    if minutes < 1440:
-        return "hour" if minutes == 60 else f"{minutes // 60} hours"
-    return "day" if minutes == 1440 else f"{minutes // 1440} days"
+def time_plot(history: History) -> Plot:
+    """Clips per hour over the run: what came, is gone for good, failed; pauses marked."""
+    bins, hours = history.bins, history.width / HOUR
+    start, span = bins[0].start, history.width * len(bins)
+    end, y_ticks = axis(max((b.came + b.gone + b.failed) / hours for b in bins))
+    names = {"there": "came", "gone": "gone for good", "try": "failed"}
+    rows: dict[str, list[Bar]] = {key: [] for key in names}
+    for place, each in enumerate(bins):
+        bottom = 0.0
+        for bars, number in zip(rows.values(), each[1:], strict=True):
+            top = bottom + number / hours / end
+            bars.append(((place + 0.06) / len(bins), 0.88 / len(bins), bottom, top))
+            bottom = top
+    best = max(bins, key=lambda each: each.came)
+    says = (
+        f"From {moment(history.first)} to {moment(history.last)} UTC"
+        f" {sum(each.came for each in bins):,} clips came; the most at {moment(best.start)},"
+        f" {number_text(best.came / hours)} per hour."
+    )
+    if history.pauses:
+        lasted = sum((after - before for before, after in history.pauses), timedelta())
+        says += (
+            f" {plural(len(history.pauses), 'pause')} (hatched), {hours_text(lasted / HOUR)} in"
+            " all, in which nothing came: as a rule YouTube blocked."
+        )
+    edges = [[min(1.0, max(0.0, (t - start) / span)) for t in pause] for pause in history.pauses]
+    minutes = round(history.width / MINUTE)
+    number, unit = next(
+        (minutes // size, name)
+        for size, name in ((1440, "day"), (60, "hour"), (1, "minute"))
+        if minutes >= size
+    )
+    return Plot(
+        "Clips per hour",
+        f"clips per hour, by {unit if number == 1 else plural(number, unit)}; time in UTC",
+        says,
+        [(key, name, _path(rows[key])) for key, name in names.items()],
+        _time_ticks(start, span),
+        y_ticks,
+        marks=[(100 * left, 100 * (right - left)) for left, right in edges],
+    )
 
 
-def time_ticks(start: datetime, span: timedelta, most: int = 5) -> tuple[Tick, ...]:
+def _time_ticks(start: datetime, span: timedelta, most: int = 5) -> Ticks:
     """Ticks at round times."""
-    steps = [timedelta(minutes=m) for m in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720)]
-    steps += [timedelta(days=d) for d in (1, 2, 7, 14, 28, 56, 182, 364)]
-    step = next((s for s in steps if span / s <= most), steps[-1])
+    step = next((s for s in STEPS if span / s <= most), STEPS[-1])
     day = start.replace(hour=0, minute=0)
     time = day + -((day - start) // step) * step
-    ticks: list[Tick] = []
+    ticks: Ticks = []
     while time <= start + span:
         text = f"{time:%H:%M}" if step < timedelta(days=1) else f"{time.day} {time:%b}"
-        if step < timedelta(days=1) and (not ticks or f"{time:%H:%M}" == "00:00"):
-            text = f"{time.day} {time:%b} {time:%H:%M}"
-        ticks.append(Tick(100 * ((time - start) / span), text))
+        if step < timedelta(days=1) and (not ticks or text == "00:00"):
+            text = moment(time)
+        ticks.append((100 * ((time - start) / span), text))
         time += step
-    return tuple(ticks)
+    return ticks
 
 
 def ranked_plot(shares: Sequence[float]) -> Plot:
@@ -189,28 +245,22 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
     count = len(ranked)
     end, y_ticks = axis(max([*ranked, 1.0]))
     gap = 0.1 if count <= 60 else 0.0
-    bars = [
-        ((place + gap) / count, (1 - 2 * gap) / count, 0.0, share / end)
-        for place, share in enumerate(ranked)
-    ]
-    half = sum(1 for share in ranked if share >= 50)
-    whole = sum(1 for share in ranked if share == 0)
-    middle = ranked[count // 2]
+    bars = [((n + gap) / count, (1 - 2 * gap) / count, 0.0, s / end) for n, s in enumerate(ranked)]
     says = (
-        f"The class in the middle lacks {number_text(middle)} % of its clips, the worst"
-        f" {number_text(ranked[0])} %, the best {number_text(ranked[-1])} %;"
-        f" {half:,} of {count:,} lack half or more, {whole:,} lack none."
+        f"The class in the middle lacks {number_text(ranked[count // 2])}% of its clips, the worst"
+        f" {number_text(ranked[0])}%, the best {number_text(ranked[-1])}%;"
+        f" {sum(share >= 50 for share in ranked):,} of {count:,} lack half or more,"
+        f" {ranked.count(0):,} lack none."
     )
     step = max(1, round(nice_step(count, 5)))
-    x_ticks = [Tick(100 * n / count, f"{n:,}") for n in range(0, count + 1, step)]
     return Plot(
-        title="Missing by class",
-        unit="percent of the class's clips that are not there",
-        says=says,
-        series=(Series("gone", "missing", bar_path(bars)),),
-        x_ticks=tuple(x_ticks),
-        y_ticks=y_ticks,
-        x_name="classes, from the one that lost most",
+        "Missing by class",
+        "percent of the class's clips that are not there",
+        says,
+        [("gone", "missing", _path(bars))],
+        [(100 * n / count, f"{n:,}") for n in range(0, count + 1, step)],
+        y_ticks,
+        "classes, from the one that lost most",
     )
 
 
@@ -222,53 +272,37 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
     """
     values = sorted(values)
     count = len(values)
-    low, high = _shown_range(values)
+    low, high = values[count // 100], values[-1 - count // 100]
+    near = max(2 * (high - low), 0.6 * high)
+    low, high = (
+        values[0] if high - values[0] <= near else low,
+        values[-1] if values[-1] - low <= near else high,
+    )
     step = max(least_step, nice_step(high - low, BARS))
     first = math.floor(low / step + 1e-9)
     number = math.floor(high / step + 1e-9) - first + 1
     if number < FEW_BARS:  # clips that are all alike: one thin bar, with room around it
         first -= min(first, (FEW_BARS - number) // 2)
         number = FEW_BARS
-    into: Counter[int] = Counter()
-    for value in values:
-        into[min(number - 1, max(0, math.floor(value / step + 1e-9) - first))] += 1
+    into = Counter(min(number - 1, max(0, math.floor(v / step + 1e-9) - first)) for v in values)
     end, y_ticks = axis(100 * max(into.values()) / count, 2)
     bars = [
         ((place + 0.05) / number, 0.9 / number, 0.0, 100 * into[place] / count / end)
         for place in range(number)
     ]
-    every = math.ceil(number / 4)
-    x_ticks = tuple(
-        Tick(100 * place / number, number_text((first + place) * step))
-        for place in range(0, number + 1, every)
-    )
+    spread = f"from {number_text(values[0])} to {number_text(values[-1])}"
+    if count >= 40:
+        inner = values[count // 20], values[-1 - count // 20]
+        spread = f"nine in ten from {' to '.join(map(number_text, inner))}, all {spread}"
     return Plot(
-        title=title,
-        unit="% of clips",
-        says=f"Half have {number_text(values[count // 2])} or less; {_range_of(values)}.",
-        series=(Series("there", title, bar_path(bars)),),
-        x_ticks=x_ticks,
-        y_ticks=y_ticks,
-        x_name=unit,
-    )
-
-
-def _shown_range(values: Sequence[float]) -> tuple[float, float]:
-    """From where to where the sorted values are drawn."""
-    low, high = values[len(values) // 100], values[-1 - len(values) // 100]
-    near = max(2 * (high - low), 0.6 * high)
-    return (
-        values[0] if high - values[0] <= near else low,
-        values[-1] if values[-1] - low <= near else high,
-    )
-
-
-def _range_of(values: Sequence[float]) -> str:
-    count = len(values)
-    if count < 40:
-        return f"from {number_text(values[0])} to {number_text(values[-1])}"
-    low, high = values[count // 20], values[-1 - count // 20]
-    return (
-        f"nine in ten from {number_text(low)} to {number_text(high)},"
-        f" all from {number_text(values[0])} to {number_text(values[-1])}"
+        title,
+        "% of clips",
+        f"Half have {number_text(values[count // 2])} or less; {spread}.",
+        [("there", title, _path(bars))],
+        [
+            (100 * place / number, number_text((first + place) * step))
+            for place in range(0, number + 1, math.ceil(number / 4))
+        ],
+        y_ticks,
+        unit,
     )

@@ -1,19 +1,17 @@
-"""What looks wrong, by which measure and past which threshold: one table, `KINDS`.
-
-Behind `probing`, before the page and suspects.csv. Nothing here touches a file but `same_bytes`,
-which reads two.
-"""
+"""Find what looks wrong, by which measure and past which threshold: one table, `KINDS`."""
 
 from __future__ import annotations
 
 import filecmp
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from utils.page.probing import FROZEN_BELOW, Look
+from utils.clip import MAX_TIME
+from utils.page.dataset import Dataset, leaking_videos
+from utils.page.looks import FROZEN_BELOW, ClipLook, hash_edges
+from utils.process import STOP, Stopped
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Kind:
     title: str
     rule: str
     todo: str
-    find: Callable[[Look], tuple[str, float] | None] | None = None
+    find: Callable[[ClipLook], tuple[str, float] | None] | None = None
 
 
 BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
@@ -49,11 +47,11 @@ SHORTER_BY = 0.5  # seconds
 LOW_BITS = 0.008  # bits a pixel and frame
 
 
-def _broken(look: Look) -> tuple[str, float] | None:
+def _broken(look: ClipLook) -> tuple[str, float] | None:
     return (look.problem, 0.0) if look.problem else None
 
 
-def _black(look: Look) -> tuple[str, float] | None:
+def _black(look: ClipLook) -> tuple[str, float] | None:
     if look.brightest is None or look.spread is None:
         return None
     if look.brightest >= BLACK_MEAN or look.spread >= BLACK_SPREAD:
@@ -61,19 +59,19 @@ def _black(look: Look) -> tuple[str, float] | None:
     return f"its brightest frame has a mean level of {look.brightest:.1f}", -look.brightest
 
 
-def _plain(look: Look) -> tuple[str, float] | None:
+def _plain(look: ClipLook) -> tuple[str, float] | None:
     if look.spread is None or look.spread >= PLAIN_SPREAD or _black(look):
         return None
     return f"its levels differ by {look.spread:.1f} within a frame", -look.spread
 
 
-def _frozen(look: Look) -> tuple[str, float] | None:
+def _frozen(look: ClipLook) -> tuple[str, float] | None:
     if look.motion is None or look.motion >= FROZEN_BELOW or _black(look) or _plain(look):
         return None
     return f"no part of it ever changes by more than {look.motion:.1f} levels", -look.motion
 
 
-def _silent(look: Look) -> tuple[str, float] | None:
+def _silent(look: ClipLook) -> tuple[str, float] | None:
     if look.problem:
         return None
     if not look.audio_codec:
@@ -84,14 +82,14 @@ def _silent(look: Look) -> tuple[str, float] | None:
     return f"the loudest it gets is {level}", 2.0
 
 
-def _short(look: Look) -> tuple[str, float] | None:
+def _short(look: ClipLook) -> tuple[str, float] | None:
     lacks = look.listed_seconds - look.seconds
     if look.problem or lacks <= max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
         return None
     return f"{look.seconds:.2f} s where the list says {look.listed_seconds:g}", lacks
 
 
-def _low(look: Look) -> tuple[str, float] | None:
+def _low(look: ClipLook) -> tuple[str, float] | None:
     if look.problem or look.pixel_bits >= LOW_BITS or _black(look) or _plain(look) or _frozen(look):
         return None
     size = f"{look.width}x{look.height} at {look.fps:g} a second"
@@ -164,51 +162,65 @@ KINDS = (
 BY_KEY = {kind.key: kind for kind in KINDS}
 
 
-def find_suspects(looks: Iterable[Look], ids: Callable[[str], str]) -> list[Suspect]:
-    """What single looks tell, worst first. `ids`: clip -> its video."""
-    looks = list(looks)
+def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> list[Suspect]:
+    """All that looks wrong: worst first, by kind, then by how bad, then by name. Raises Stopped."""
+    found = [*_by_look(data, looks), *_doubled(data, looks)]
+    found += [
+        Suspect("two_splits", clip, video, parts, badness)
+        for clip, video, parts, badness in leaking_videos(data)
+    ]
+    place = {kind.key: number for number, kind in enumerate(KINDS)}
+    return sorted(found, key=lambda s: (place[s.kind], -s.badness, s.clip, s.youtube_id))
+
+
+def _by_look(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
+    """What single looks tell."""
     heard = sum(1 for look in looks if not look.problem and not _silent(look))
     readable = sum(1 for look in looks if not look.problem)
-    found = []
     for kind in KINDS:
         if kind.find is None or (kind.key == "silent" and heard < SILENT_UNLESS * readable):
             continue
         for look in looks:
-            if (seen := kind.find(look)) is not None:
-                found.append(Suspect(kind.key, look.name, ids(look.name), *seen))
-    return found
+            if (seen := kind.find(look)) is None:
+                continue
+            detail, badness = seen
+            line = data.reported.get(look.name)
+            if kind.key == "short" and line is not None and line.reason == "short":
+                # download.py kept it knowingly: after the others.
+                detail, badness = (
+                    f"{detail}; kept as short: its video ends there",
+                    badness - MAX_TIME,
+                )
+            yield Suspect(kind.key, look.name, data.youtube_id(look.name), detail, badness)
 
 
-def in_order(suspects: Iterable[Suspect]) -> list[Suspect]:
-    """Worst first: by kind, then by how bad, then by name."""
-    place = {kind.key: number for number, kind in enumerate(KINDS)}
-    return sorted(suspects, key=lambda s: (place[s.kind], -s.badness, s.clip, s.youtube_id))
-
-
-def find_doubled(
-    edges: Mapping[str, str],
-    sizes: Mapping[str, int],
-    path_of: Callable[[str], Path],
-    ids: Callable[[str], str],
-) -> list[Suspect]:
-    """Clips whose files are the same byte for byte. `edges`: clip -> hash of its file's ends."""
+def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
+    """Files that are the same byte for byte: probed clips, and all files of their sizes."""
+    edges = {look.name: look.edges for look in looks if look.edges}
+    sizes = {data.sizes[name] for name in edges}
+    for name, size in data.sizes.items() if sizes else ():
+        if size in sizes and name not in edges:
+            try:
+                edges[name] = hash_edges(data.path(name))
+            except OSError:
+                continue  # gone by now
+        if STOP.is_set():
+            raise Stopped
     alike: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name, digest in edges.items():
-        alike[(sizes[name], digest)].append(name)
-    found = []
+        alike[data.sizes[name], digest].append(name)
     for names in alike.values():
-        names.sort()
-        first = names[0]
-        same = [name for name in names[1:] if same_bytes(path_of(first), path_of(name))]
+        first, *others = sorted(names)
+        same = [name for name in others if _same_bytes(data, first, name)]
         for name in [first, *same] if same else []:
             other = first if name != first else same[0]
-            found.append(Suspect("doubled", name, ids(name), f"the same file as {other}.mp4"))
-    return found
+            detail = f"the same file as {other}.mp4"
+            yield Suspect("doubled", name, data.youtube_id(name), detail)
 
 
-def same_bytes(path: Path, other: Path) -> bool:
+def _same_bytes(data: Dataset, name: str, other: str) -> bool:
     """Whether two files hold the same; False for one that is gone."""
     try:
-        return filecmp.cmp(path, other, shallow=False)
+        return filecmp.cmp(data.path(name), data.path(other), shallow=False)
     except OSError:
         return False

@@ -56,6 +56,7 @@ class Reason(IntEnum):
     OTHER_LABEL = 6  # another row gives the clip the label that counts
     DUPLICATE = 7  # another row stands for the clip
     NO_LABEL = 8  # the format needs one
+    SEVERAL_LABELS = 12  # the format knows one
     NOT_SELECTED = 9  # by --split, --label, --per_class or --fraction
     EXCLUDED = 10  # by --exclude
     LICENSE = 11  # not of --license
@@ -72,7 +73,8 @@ LACKING = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
 class Candidate:
     """A row of a list that may go into a training list.
 
-    label: as the list writes it; number: its class index; sha256, seconds, frames: if measured.
+    label: as the list writes it; number: its class index, or that of a list's several labels in
+    `several`, and then none in `number`. sha256, seconds, frames: if measured.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Candidate:
     split: str
     extra: Extra = ()
     number: int = NO_LABEL
+    several: tuple[int, ...] = ()
     reason: Reason = Reason.IN_LIST
     suffix: str = ".mp4"
     bytes: int = 0
@@ -112,6 +115,7 @@ class Choice:
     shared: Mapping[tuple[Part, Part], int] = field(default_factory=dict)
     by_name: dict[str, Candidate] = field(default_factory=dict)
     read: int = 0  # rows of the lists
+    form: Mapping[str, Any] = field(default_factory=dict)  # how lists are read, and clips named
     labels: Mapping[str, int] = field(default_factory=dict)  # version -> labels of its rows
     relabelled: int = 0  # clips with two labels
     without_split: int = 0  # rows that name none, taken for train
@@ -126,7 +130,9 @@ class Choice:
         return [split for split in SPLITS if split in found]
 
     def label(self, row: Candidate) -> str:
-        """The name of a row's class; "" if it has none."""
+        """The name of a row's class, or all of several as the list has them; "" if it has none."""
+        if row.several:
+            return row.label
         return "" if row.number == NO_LABEL else self.classes.names[row.number]
 
     def count(self, reason: Reason) -> int:
@@ -161,10 +167,9 @@ def read_choice(
     held = find_lists(holdout)
     held += _beside(rows, held, tell)
     with without_garbage_collection():
-        choice = Choice(
-            _candidates(rows), classes, tuple(rows.versions()), rows.files, rows.refused
-        )
-        choice.read = len(rows.every)
+        choice = Choice(_candidates(rows), classes, tuple(rows.versions()), [*rows.files])
+        choice.refused, choice.read = [*rows.refused], len(rows.every)
+        choice.form = form_of(args) | {"trim_format": rows.trim_format}
         choice.labels = {version: len(names) for version, names in labels.items()}
         if only is not None:  # the lists give the classes and what is held out
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
@@ -213,10 +218,16 @@ def _candidates(rows: ClipLists) -> list[Candidate]:
 
 def _number_and_split(choice: Choice) -> None:
     """Give each row its class index and its split. Raises UserError for an odd split."""
-    found = {label: choice.classes.number(label) for label in {row.label for row in choice.rows}}
-    numbers = {label: NO_LABEL if n is None else n for label, n in found.items()}
+    numbers: dict[tuple[str, bool], tuple[int, ...]] = {}
     for row in choice.rows:
-        row.number = numbers[row.label]
+        key = row.label, row.listed.several_labels
+        if key not in numbers:
+            found = map(choice.classes.number, row.listed.labels_in(row.label))
+            numbers[key] = tuple(number for number in found if number is not None)
+        if len(numbers[key]) > 1:
+            row.several = numbers[key]
+        elif numbers[key]:
+            (row.number,) = numbers[key]
         if not row.split:
             row.split = TRAIN
             choice.without_split += 1
@@ -239,22 +250,23 @@ def _one_row_a_clip(choice: Choice) -> None:
             groups.setdefault(row.name, [first]).append(row)
     for name, group in groups.items():
         group.sort(key=lambda row: -choice.versions.index(row.listed.version))
-        labels = [row.number for row in group if row.number != NO_LABEL] or [NO_LABEL]
+        none: tuple[int, tuple[int, ...]] = (NO_LABEL, ())
+        labels = [each for row in group if (each := (row.number, row.several)) != none] or [none]
         choice.relabelled += len(set(labels)) > 1
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
         for row in group:
             if row is not stays and not row.reason:
-                is_other = row.number not in (labels[0], NO_LABEL)
+                is_other = (row.number, row.several) not in (labels[0], none)
                 row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
-        stays.number = labels[0]
+        stays.number, stays.several = labels[0]
         choice.by_name[name] = stays
 
 
-def exclude(choice: Choice, paths: Sequence[Path], form: Mapping[str, Any], tell: Tell) -> None:
+def exclude(choice: Choice, paths: Sequence[Path], tell: Tell) -> None:
     """Take out the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
     for path in paths:
-        names = _excluded_names(path, form)
+        names = _excluded_names(path, choice.form)
         taken = [row for row in choice.chosen() if row.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED
@@ -311,7 +323,9 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
             raise UserError(f"--label {label!r} is in no list; there are {', '.join(near)}")
         numbers.add(number)
     for row in choice.chosen():
-        if (wanted and row.split not in wanted) or (numbers and row.number not in numbers):
+        if (wanted and row.split not in wanted) or (
+            numbers and numbers.isdisjoint((row.number, *row.several))
+        ):
             row.reason = Reason.NOT_SELECTED
 
 

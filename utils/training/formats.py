@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.lists.versions import OFFICIAL
 from utils.report import format_time
@@ -63,18 +64,23 @@ def mmaction2_name(files: ListSet) -> str:
     return files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
-def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, str | int | float | None]:
-    """What is known of a clip, with the further columns of its list; None where nothing is."""
-    has_label = row.number != NO_LABEL
-    known: dict[str, str | int | float | None] = {
+def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
+    """What is known of a clip, with the further columns of its list; None where nothing is.
+
+    Of several labels, `label` is as the list has it, and `number` a list.
+    """
+    number: int | list[int] | None = [*row.several] or row.number
+    if number == NO_LABEL:
+        number = None
+    known: dict[str, Any] = {
         "path": path,
         "clip": row.name,
         "youtube_id": row.youtube_id,
         "time_start": row.start,
         "time_end": row.end,
         "split": row.split,
-        "label": choice.label(row) if has_label else None,
-        "number": row.number if has_label else None,
+        "label": choice.label(row) or None,
+        "number": number,
         "version": row.listed.version,
         "bytes": row.bytes,
         "seconds": row.seconds,
@@ -99,6 +105,8 @@ def _csv(files: ListSet, split: str) -> Iterator[list[object]]:
     for row in choice.chosen(split):
         known = known_of(choice, row, f"{before}{row.name}{row.suffix}")
         known["time_start"], known["time_end"] = format_time(row.start), format_time(row.end)
+        if row.several:
+            known["number"] = ",".join(map(str, row.several))
         yield [known.get(name) for name in columns]
 
 

@@ -15,7 +15,7 @@ import re
 import shlex
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from utils.errors import UserError
 from utils.files import bounded_lines, open_regular, open_text, telling, write_whole
 from utils.lists.versions import ListFile
 from utils.report import Known, format_time, now
-from utils.text import csv_for_people, csv_text, printable
+from utils.text import csv_text, printable, without_formula
 from utils.training.choosing import (
     MANIFEST_VERSION,
     SPLITS,
@@ -103,14 +103,11 @@ def is_utf8(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def csv_lines(
-    rows: Iterable[Iterable[object]],
-    as_text: Callable[[Iterable[Iterable[object]]], str] = csv_text,
-) -> Iterator[str]:
-    """Rows as lines of a CSV file; `as_text` may be `csv_for_people`."""
+def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Rows as lines of a CSV file."""
     following = iter(rows)
     while chunk := list(islice(following, CHUNK)):
-        yield as_text(chunk)
+        yield csv_text(chunk)
 
 
 def write_beside(
@@ -123,20 +120,24 @@ def write_beside(
         numbers = {name: number for number, name in enumerate(names)}
         text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
         written.append(files.write(CLASSES_JSON, [text]))
-    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known), csv_for_people)))
+    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known))))
     if args.only_manifest:
         written.append(files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice))))
     if theirs is not None:
         found = compare(choice, theirs)
-        lines = [("clip", "what", "here", "there"), *found]
-        written.append(files.write(COMPARED, csv_lines(lines, csv_for_people)))
+        lines: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
+        lines += [(name, what, *map(without_formula, both)) for name, what, *both in found]
+        written.append(files.write(COMPARED, csv_lines(lines)))
         _say_differences(choice, theirs, found, files)
     written.append(files.write(MANIFEST, _manifest_lines(choice, args)))
     return written
 
 
 def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
-    """Every row that is in no list, and what the download report says of it."""
+    """Every row that is in no list, and what the download report says of it.
+
+    Texts are for spreadsheets: none is taken for a formula. Names of clips are exact.
+    """
     yield EXCLUDED_COLUMNS
     texts = {reason: reason.text for reason in Reason}
     for row in choice.rows:
@@ -144,11 +145,11 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
             status = why = ""
             if row.reason == Reason.MISSING:
                 status, why, _ = known.reasons.get(row.name, ("", "", ""))
-            place = (row.name, row.listed.path.name, row.line, row.listed.version)
-            reason = texts[row.reason]
-            yield *place, row.split, row.label, reason, status, why
+            place = (row.listed.path.name, row.line, row.listed.version, row.split, row.label)
+            yield row.name, *map(without_formula, place), texts[row.reason], status, why
     for each in choice.refused:
-        yield "", each.path.name, each.line, "", "", "", "invalid", "", str(each)
+        place = (each.path.name, each.line, "", "", "")
+        yield "", *map(without_formula, place), "invalid", "", without_formula(str(each))
 
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:

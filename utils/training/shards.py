@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.cli import plural
-from utils.errors import UserError
-from utils.files import DiskFull, is_disk_full, publish
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
 from utils.run import Progress
@@ -142,18 +142,20 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    choice, number = files.choice, row.number
+    number: int | list[int] | None = [*row.several] or row.number
+    if number == NO_LABEL:
+        number = None
     known = {
         "clip": row.name,
         "youtube_id": row.youtube_id,
         "time_start": row.start,
         "time_end": row.end,
         "split": row.split,
-        "label": None if number == NO_LABEL else choice.label(row),
-        "number": None if number == NO_LABEL else number,
+        "label": files.choice.label(row) or None,
+        "number": number,
         "version": row.listed.version,
     }
-    cls = b"" if number == NO_LABEL else str(number).encode()
+    cls = str(number).encode() if isinstance(number, int) else b""
     path = str(files.clips / (row.name + row.suffix))
     text = json.dumps(known, ensure_ascii=False).encode(errors="surrogateescape")
     return ShardSample(row.name, path, row.bytes, cls, text)

@@ -86,7 +86,7 @@ def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
     gone = set(files.gone)
     for row in files.choice.chosen(split):
         if row.name not in gone:
-            number = "" if row.number == NO_LABEL else row.number
+            number = ",".join(map(str, row.several or [n for n in (row.number,) if n != NO_LABEL]))
             yield f"{row.name}.mp4", files.choice.label(row), number, row.name, row.youtube_id
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import math
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,6 @@ TOO_LONG = 1.0  # seconds by which it may be long
 _LOGGING = threading.Lock()
 
 Depth = Literal["packets", "ends", "all"]
-Question = tuple[Path, Depth, Fraction]
 
 
 class BadClip(Exception):
@@ -92,17 +92,39 @@ class Video:
         return self.end >= seconds - max(TOLERANCE, 1.5 * self.gap)
 
 
-def read_video(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)) -> Video:
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for: it is a stranger's, and a few bytes can ask for anything.
+
+    max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
+    """
+
+    max_frames: int = 500_000  # four and a half hours at 30 a second
+    max_pixels: int = 8192 * 4320
+    timeout: float = 3600.0
+
+
+Question = tuple[Path, Depth, Fraction, Limits]
+
+
+def read_video(
+    path: Path,
+    depth: Depth = "packets",
+    fps: Fraction = Fraction(0),
+    limits: Limits = Limits(),
+) -> Video:
     """Read a file's packets; decode both ends, or all of it, too.
 
     Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
     """
     from clipreader.frame_source import FrameSource
-    from clipreader.media import ClipError, CorruptClip
+    from clipreader.media import ClipError, CorruptClip, TooLarge
 
+    probe = depth != "packets"
+    most = {"max_frames": limits.max_frames, "max_pixels": limits.max_pixels}
     try:
-        with closing(FrameSource(path, probe=depth != "packets")) as source:
-            video = _video(source, depth != "packets", fps)
+        with time_limit(limits.timeout), closing(FrameSource(path, probe=probe, **most)) as source:
+            video = _video(source, probe, fps, limits)
             check_complete(source)
             if depth == "ends":
                 table = source.table
@@ -110,6 +132,8 @@ def read_video(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)
                 ends = [n for n, at in enumerate(table.packet_of) if at >= last or n == 0]
                 for _ in source.decode(ends):
                     pass
+    except TooLarge as error:
+        raise BadClip("unknown", f"{error.problem}; to allow it, raise that option") from error
     except CorruptClip as error:
         problem = f"does not decode at frame {error.frame}: {error.problem}"
         raise BadClip("undecodable", problem) from error
@@ -122,7 +146,28 @@ def read_video(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)
     return video
 
 
-def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End what is inside after so many seconds, 0 for never, where that can be done: in the main
+    thread of a process. Raises BadClip (timeout)."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not seconds or not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise BadClip("timeout", f"took longer than --timeout {seconds:g}")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits) -> Video:
     from clipreader.pixels import Orientation, shown_size
 
     stream, table = source.stream, source.table
@@ -145,7 +190,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
         zero=table.origin,
         end=_end(source),
         rate=ratio(stream.average_rate) or Fraction(0),
-        resampled=len(pictures_of(source, fps)),
+        resampled=len(pictures_of(source, fps, limits.max_frames)),
         codec=codec.name,
         audio_codec=(sound.name if sound else "unknown") if has_sound else "",
         pixel_format=pixel_format,
@@ -195,14 +240,22 @@ def _promised_size(path: Path) -> int:
     return 0 if is_unknown else at + length + size
 
 
-def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
+def pictures_of(
+    source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
+) -> Sequence[int]:
     """For each picture at `fps`, from the first, the number of the frame that it shows.
 
-    A clip that is shorter than half a picture has one, too.
+    A clip that is shorter than half a picture has one, too. Raises TooLarge.
     """
+    from clipreader.media import TooLarge
+
     table = source.table
     if not fps:
         return range(len(table.pts))
+    count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
+    if count > max_frames:
+        problem = f"{count:,} pictures at {fps} per second, more than --max_frames {max_frames}"
+        raise TooLarge(source.path, problem)
     shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
     return shown or [0]
 
@@ -210,10 +263,15 @@ def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
 # --- a stranger's file ---------------------------------------------------------------------------
 
 
-def read_apart(path: Path, depth: Depth = "packets", fps: Fraction = Fraction(0)) -> Video:
+def read_apart(
+    path: Path,
+    depth: Depth = "packets",
+    fps: Fraction = Fraction(0),
+    limits: Limits = Limits(),
+) -> Video:
     """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
     try:
-        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps))
+        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps, limits))
     except Crashed as crash:
         raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
     except Failed as failure:

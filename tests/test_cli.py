@@ -1,0 +1,52 @@
+"""The command line: help in 80 columns, one order of groups, errors that name what is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import ROOT, run
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+LAST = ["how to run", "general", "rarely needed"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_fits_80_columns_and_ends_with_the_same_groups(script: str, tmp_path: Path) -> None:
+    text = run(script, "--help", cwd=tmp_path).out
+    assert not [line for line in text.splitlines() if len(line) > 80]
+    assert "default: none" not in text
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    found = [title for title in titles if title in LAST]
+    assert found == [title for title in LAST if title in found] and "general" in found
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("download.py", ["out", "--inputcsv", "x"], "--inputcsv: no such option; did you mean"),
+        ("download.py", ["out", "--input-cvs", "x"], "did you mean --input_csv?"),
+        ("download.py", ["out", "--input_csv", "-list.csv"], "write ./-list.csv"),
+        ("frame_extract.py", ["-clips", "out"], "write ./-clips"),
+        ("frame_extract.py", ["in", "-nice.mp4"], "write ./-nice.mp4"),
+        ("frame_extract.py", ["in", "out", "--fps", "fast"], "--fps: 'fast' is not a rate"),
+        ("frame_extract.py", ["in", "out", "--fps", "1e999999999"], "--fps: '1e999999999'"),
+        ("frame_extract.py", ["in", "out", "-j", "0"], "--num_jobs: '0' is not a whole number"),
+        ("make_report.py", ["--input_csv", "a.csv", "out"], "put the folder first"),
+    ],
+)
+def test_errors_name_what_is_wrong(
+    script: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in ("-list.csv", "-clips", "-nice.mp4"):
+        (tmp_path / name).touch()
+    done = run(script, *arguments, cwd=tmp_path)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert said in done.err
+
+
+def test_only_what_swallowed_a_folder_is_blamed_for_it(tmp_path: Path) -> None:
+    done = run("frame_extract.py", "--n", "3", "in", cwd=tmp_path)
+    assert done.code == 2 and "output_dir" in done.err and "first" not in done.err
