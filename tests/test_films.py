@@ -126,6 +126,8 @@ def check(film: Film, inputs: list[Input], window: tuple[float, float], way: str
     known = film.end if way != "http" else None
     encode = Encode(preset="ultrafast", crf=15)
     where = f"{film.what}; {way}, {window}"
+    if not wanted(film, *window):
+        return  # before the first frame of a late picture
     try:
         cut_video(run_child, find_ffmpeg(), inputs, *window, encode, target, known_end=known)
     except BadClip as error:
