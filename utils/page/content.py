@@ -175,7 +175,7 @@ class Content:
         return text, apart > SLOW_FROM
 
 
-def numbers(content: Content) -> dict[str, Any]:
+def json_numbers(content: Content) -> dict[str, Any]:
     """What --json prints: plain values, no pictures."""
     counts, history = content.counts, content.history
     found: dict[str, Any] = {
