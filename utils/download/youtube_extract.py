@@ -204,12 +204,13 @@ def try_ytdlp(
     """What is wrong with yt-dlp, the user's arguments for it, or the cookies; empty if nothing."""
     # With an empty extraction it has nothing to do but to read its arguments and the cookies.
     argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
-    argv += ["--cookies", str(cookies)] if cookies else []
     argv += ["--cookies-from-browser", browser] if browser else []
     with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
         file = Path(folder) / "info.json"
         file.write_text(NOTHING, encoding="utf-8")
         argv += ["--simulate", "--load-info-json", str(file)]
+        if cookies:  # a copy, because yt-dlp writes its cookie file again at its end
+            argv += ["--cookies", str(shutil.copyfile(cookies, Path(folder) / "cookies.txt"))]
         done = run_ytdlp(argv, timeout=60, env=child_environment(None))
     message = ytdlp_message(done)
     if done.returncode == 0:
