@@ -14,7 +14,6 @@ from pathlib import Path
 from utils.parallel import run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_report
-from utils.run import Progress
 from utils.training.choosing import Candidate, Choice, Reason
 
 MEMORY_NAME = ".measured.csv"
@@ -28,6 +27,8 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     A file that is gone meanwhile is missing, and one without a length unreadable. Raises Stopped;
     what was measured until then is remembered in `memory`.
     """
+    from utils.run import Progress  # it knows of clusters: not for every run
+
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
 
