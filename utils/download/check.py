@@ -36,10 +36,9 @@ from utils.download.common import FetchOptions, is_youtube
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.youtube_extract import (
     Attempt,
-    child_environment,
     extract_command,
     read_info,
-    run_ytdlp,
+    run_fresh_ytdlp,
     section_inputs,
     try_ytdlp,
 )
@@ -324,7 +323,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
-        done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
+        done = run_fresh_ytdlp(argv, folder, options.timeout, proxy)
         try:
             info = read_info(done, options.url_base)
         except FetchError as error:

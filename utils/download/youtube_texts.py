@@ -188,13 +188,13 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
 
 
 def _errors_and_rest(stderr: str) -> tuple[str, str]:
-    """The errors and the rest. A line that begins with no mark belongs to the line before it."""
+    """The errors and the rest. An error without a text has it in the next line."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    is_error = False
+    before = ""
     for line in stderr.splitlines():
-        if mark := re.match(r"(\S*: error:|ERROR\b)|WARNING|Deprecated|\[debug\]|Usage:", line):
-            is_error = mark[1] is not None
-        found[is_error].append(line)
+        is_error = re.match(r"\S*: error:|ERROR\b", line) or before.strip() == "ERROR:"
+        found[bool(is_error)].append(line)
+        before = line
     return "\n".join(found[True]), "\n".join(found[False])
 
 
