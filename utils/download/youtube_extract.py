@@ -201,8 +201,10 @@ def run_fresh_ytdlp(
     file = folder / "arguments.conf"
     file.unlink(missing_ok=True)
     file.touch(0o600)
-    file.write_text(shlex.join(argv), encoding="utf-8")
+    end = list(argv).index("--")  # what a file says comes before the command line
+    file.write_text(shlex.join(argv[:end]), encoding="utf-8")
     program = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--config-locations", str(file)]
+    program += argv[end:]
     return run_child(program, timeout=timeout, env=child_environment(proxy))
 
 

@@ -176,7 +176,8 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
         reason = "js_runtime"
     elif reason in _NO_REASON:
         warned = [classify(line) for line in warnings.splitlines()]
-        known = [each for each in warned if each in ("cookies", *BLOCKS)]
+        is_silent = "failed to extract any player" in errors.lower()  # a 403 of the API, for one
+        known = [w for w in warned if w in ("cookies", *BLOCKS, *["forbidden"] * is_silent)]
         if known:
             return known[0]
         if reason == "unknown":
