@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Run all scripts offline, in a minute: a local YouTube stand-in, real scripts, real clips.
+"""Run all scripts offline, in a minute, against a local YouTube stand-in.
 
 examples:
   python demo.py
 
-Starts a stand-in for YouTube on this machine, makes a few source videos, and runs
-the scripts one after the other as a user would: download clips, combine sources,
-import an old folder, extract frames, downscale, prepare AVA-Kinetics, load a clip,
-write training lists, build a report page. Prints every command with its output, and
-checks the files. The folder demo_output/ is kept for you to look at.
+Starts a stand-in for YouTube on this machine, makes a few source videos, and
+runs the scripts one after the other as a user would: download clips, combine
+sources, import an old folder, extract frames, downscale, prepare AVA-Kinetics,
+load a clip, write training lists, build a report page. Prints every command with
+its output, and checks the files. The folder demo_output/ is kept for you.
 """
 
 from __future__ import annotations

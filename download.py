@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Download the clips of Kinetics lists into one flat folder: each clip once, checked, resumable.
+"""Download the clips of Kinetics lists into one flat folder: once each, checked.
 
 examples:
   python download.py clips --input_csv examples/kinetics_sample.csv
@@ -37,8 +37,8 @@ from utils.cli import EXIT_OK, run_script, say, teller
 from utils.cluster import check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.common import NOT_ASKED, FetchOptions, Run, Source, is_youtube
-from utils.download.options import list_servers, parse_args, videos_per_hour
+from utils.download.common import NOT_ASKED, Run, Source, is_youtube
+from utils.download.options import fetch_options, list_servers, parse_args, videos_per_hour
 from utils.download.pace import Pace
 from utils.download.plan import (
     DownloadTally,
@@ -56,7 +56,7 @@ from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, open_run, watch
-from utils.video.ffmpeg import Encode, find_ffmpeg
+from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
@@ -100,27 +100,7 @@ def make_run(
     args: argparse.Namespace, opened: Opened, known: Known
 ) -> tuple[Run, tuple[Source, ...]]:
     """The settings that all sources share, and the sources in the order of --source."""
-    encode = Encode(
-        crf=args.crf,
-        keyint=args.keyint,
-        short_side=args.short_side,
-        max_height=args.max_height or None,
-        audio=not args.no_audio,
-    )
-    options = FetchOptions(
-        out=opened.report.path.parent,
-        workspace=opened.workspace,
-        ffmpeg=find_ffmpeg(args.ffmpeg),
-        encode=encode,
-        cookies=args.cookies.absolute() if args.cookies else None,
-        cookies_from_browser=args.cookies_from_browser,
-        proxies=tuple(args.proxy),
-        ytdlp_args=args.ytdlp_args,
-        url_base=args.url_base,
-        timeout=args.timeout,
-        check_id=args.check_id,
-        metadata=args.metadata,
-    )
+    options = fetch_options(args, opened.report.path.parent, opened.workspace)
     mirror = MirrorOptions(
         web=Web(tuple(args.proxy)),
         base=args.mirror_base,

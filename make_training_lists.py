@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write lists, trees or shards for a training framework, of the clips that are on disk.
+"""Write training lists, trees or shards of the clips that are on disk.
 
 examples:
   python make_training_lists.py clips lists/k400 --format slowfast \\
@@ -91,14 +91,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     args = parser.parse_args(argv)
     args.command = sys.argv[1:] if argv is None else list(argv)
-    check_args(parser, args)
+    check_options(parser, args)
     return args
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the lists")
+    names = ", ".join(FORMATS)
+    parser.add_argument(
+        "--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}"
+    )
     add = parser.add_argument_group("which clips").add_argument
     add_input_csv(parser._action_groups[-1])
     words: dict[str, Any] = {"nargs": "+", "default": []}
@@ -156,7 +159,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
 
 
-def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
@@ -229,13 +232,13 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    look_at_clips(choice, clips, args)
+    find_clips(choice, clips, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
         say_table(choice, wanted, there, tell)
         tell(f"would write {args.out}: lists for {args.format}")
-        return exit_code(choice, [])
+        return exit_code_of(choice, [])
     (make_folder(out) / MARK).touch()
     if args.hash or args.measure or args.min_seconds:
         on_disk.measure(choice, clips, out / on_disk.MEMORY_NAME, args)
@@ -260,7 +263,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         written += outputs.write_beside(files, known, theirs)
     say_table(choice, wanted, there, tell)
     say_written(files, written)
-    return exit_code(choice, files.gone)
+    return exit_code_of(choice, files.gone)
 
 
 def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
@@ -309,7 +312,7 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         )
 
 
-def look_at_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
+def find_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
     """What is on disk. Raises UserError where that is nothing."""
     wanted = sum(1 for _ in choice.chosen())
     on_disk.look(choice, clips, FORMATS[args.format].suffixes)
@@ -437,7 +440,7 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
         return
     if args.frames:
         tell("      frames: filename_tmpl='{:06}.jpg', start_index=1")
-    values = {
+    values: dict[str, Any] = {
         "out": str(files.out),
         "prefix": "" if files.prefix is None else str(files.prefix),
         "name": mmaction2_name(files),
@@ -447,14 +450,12 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
         "split": splits[0],
         "last": sum(name.startswith(f"{splits[0]}-") for name in names) - 1,
     }
-    command = [word.format(**values) for word in form.start]
-    if form.hint:
-        tell(f"use: {form.hint} {' '.join(command)}")
-    else:
-        tell(f"next: {shlex.join(command)}")
+    quoted = {key: shlex.quote(str(value)) for key, value in values.items()}
+    start = form.start.format(code=shlex.quote(form.code.format(**values)), **quoted)
+    tell(f"use: {form.hint} {start}" if form.hint else f"next: {start}")
 
 
-def exit_code(choice: Choice, gone: Sequence[str]) -> int:
+def exit_code_of(choice: Choice, gone: Sequence[str]) -> int:
     """1 where a clip that was wanted is not there, or a row is none."""
     is_lacking = any(row.reason in LACKING for row in choice.rows)
     return EXIT_INCOMPLETE if gone or choice.refused or is_lacking else EXIT_OK

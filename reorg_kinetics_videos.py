@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Import old Kinetics folders: move clips in label folders into one flat folder, under one name.
+"""Import old Kinetics folders: clips in label folders move into one flat folder.
 
 examples:
   python reorg_kinetics_videos.py old_kinetics clips --dry_run
@@ -9,8 +9,8 @@ examples:
 
 The second command prints a plan, moves the clips, and ends with a summary:
 
-  finished in 0:00:01: 6 of 6 files processed: 3 moved, 1 set aside, 1 left, 1 rewrapped
-  on disk: 4 of 5 clips
+  finished in 0:00:02: 4 of 4 files processed: 2 moved, 1 left, 1 set aside
+  on disk: 2 of 3 clips
   left: 1 file, see `reason` in clips/reorg_report.csv
 
 Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, for
@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from utils import reorg
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
@@ -45,24 +46,7 @@ from utils.errors import DiskFull, UserError
 from utils.files import make_folder, names_in, sync_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
-from utils.reorg import (
-    COPY,
-    LEFT,
-    LINK,
-    MOVE,
-    REPORT_COLUMNS,
-    REPORT_NAME,
-    ClipFiles,
-    HowToBring,
-    Tree,
-    announced,
-    bring_in,
-    files_to_bring,
-    read_unfinished,
-    remove_empty_folders,
-    scan,
-    write_down,
-)
+from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, watch
 from utils.video.ffmpeg import find_ffmpeg
@@ -103,8 +87,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("rarely needed")
     group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
     args = parser.parse_args(argv)
-    args.mode = COPY if args.copy else LINK if args.link else MOVE
-    if args.remove_empty and args.mode != MOVE:
+    args.mode = reorg.COPY if args.copy else reorg.LINK if args.link else reorg.MOVE
+    if args.remove_empty and args.mode != reorg.MOVE:
         parser.error("--remove_empty cannot be combined with --copy or --link")
     if args.dask and args.no_check:
         parser.error("--dask cannot be combined with --no_check: the workers only check files")
@@ -121,23 +105,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--duplicates {args.duplicates} is src or dst: use another folder")
     how = HowToBring(dst, args.mode, not args.no_check, duplicates, find_ffmpeg(args.ffmpeg))
     with stop_on_signals():
-        tree = scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
+        tree = reorg.scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
         if not tree.clips and not tree.unreadable and not report_paths(dst / REPORT_NAME):
             raise UserError(f"{args.src} contains no clips{in_brackets(tree.others)}")
-        to_bring = files_to_bring(tree, dst)
+        to_bring = reorg.files_to_bring(tree, dst)
         if not args.quiet:
             say_reorg_plan(tree, to_bring, how, args)
         if args.dry_run:
             return EXIT_OK
         if duplicates:
             make_folder(duplicates)
-        unfinished = read_unfinished(dst / REPORT_NAME)
+        unfinished = reorg.read_unfinished(dst / REPORT_NAME)
         with open_run(args, dst / REPORT_NAME, REPORT_COLUMNS, PACKAGES, [src, dst]) as run:
             how = replace(how, unfinished=unfinished, workspace=run.workspace)
-            num_files = sum(len(clip.files) for clip in to_bring)
-            counts = bring_all(to_bring, num_files, how, run, args)
-            removed = remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
-    return end_reorg(tree, counts, num_files, removed, args, run.report.path)
+            counts = bring_all(to_bring, how, run, args)
+            removed = reorg.remove_empty_folders(src, dst / REPORT_NAME) if args.remove_empty else 0
+    return end_reorg(tree, to_bring, counts, removed, args, run.report.path)
 
 
 def say_reorg_plan(
@@ -150,7 +133,7 @@ def say_reorg_plan(
     several = sum(len(clip.files) > 1 for clip in to_bring)
     there = sum(clip.there is not None for clip in to_bring)
     worse = f"move to {args.duplicates}" if args.duplicates else "are kept"
-    done = {MOVE: "move", COPY: "copy", LINK: "hard-link"}[how.mode]
+    done = {reorg.MOVE: "move", reorg.COPY: "copy", reorg.LINK: "hard-link"}[how.mode]
     done = f"decode each file, then {done} it" if how.check else f"{done} files, decode none"
     clips = f"{plural(len(tree.clips), 'clip')} in {plural(len(files), 'file')}"
     ignored = f"{plural(others, 'file')} that are not clips{in_brackets(tree.others)}"
@@ -176,19 +159,16 @@ def in_brackets(counts: Counter[str]) -> str:
 
 
 def bring_all(
-    to_bring: Sequence[ClipFiles],
-    num_files: int,
-    how: HowToBring,
-    run: Opened,
-    args: argparse.Namespace,
+    to_bring: Sequence[ClipFiles], how: HowToBring, run: Opened, args: argparse.Namespace
 ) -> Counter[str]:
     """Bring in every clip, in parallel; returns the counts of actions. Raises DiskFull."""
     counts: Counter[str] = Counter()
     is_full = False
+    num_files = sum(len(clip.files) for clip in to_bring)
     with watch(num_files, "file", args.quiet, run.workers) as progress:
-        chunks = announced(to_bring, how, run.report)
-        for filed in bring_in(chunks, how, run.workers):
-            write_down(filed, run.report)
+        chunks = reorg.announced(to_bring, how, run.report)
+        for filed in reorg.bring_in(chunks, how, run.workers):
+            reorg.write_down(filed, run.report)
             for each in filed:
                 counts[each.action] += 1
                 progress.add(each.action)
@@ -207,17 +187,19 @@ def bring_all(
 
 def end_reorg(
     tree: Tree,
+    to_bring: Sequence[ClipFiles],
     counts: Counter[str],
-    num_files: int,
     removed: int,
     args: argparse.Namespace,
     report: Path,
 ) -> int:
     """Print the summary; return the exit code."""
     done, is_stopped = sum(counts.values()), STOP.is_set()
+    num_files = sum(len(clip.files) for clip in to_bring)
     if not args.quiet:
         there = names_in(args.dst, ".mp4")
-        text = ", ".join(f"{count:,} {action}" for action, count in counts.most_common())
+        actions = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+        text = ", ".join(f"{count:,} {action}" for action, count in actions)
         say_end(min(done, num_files), num_files, "file", text.replace("_", " "))
         if removed:
             say(f"removed: {plural(removed, 'empty folder')}")

@@ -68,7 +68,7 @@ def options(script: str) -> Iterable[str]:
             default = " ".join(f"`{each}`" for each in action.default)
         elif action.default not in (None, ""):
             default = f"`{action.default}`"
-        if action.choices:
+        if action.choices and not action.metavar:
             effect += " (" + ", ".join(f"`{each}`" for each in action.choices) + ")"
         row = [f"`{name}`", effect, default]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"

@@ -11,7 +11,6 @@ from utils.early import hand_over, import_problem
 import argparse
 import difflib
 import functools
-import math
 import os
 import re
 import shutil
@@ -217,11 +216,6 @@ def add_num_jobs(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_dry_run(parser: argparse._ActionsContainer) -> None:
-    """`--dry_run` says the same in every script that changes files."""
-    parser.add_argument("--dry_run", action="store_true", help="print the plan and exit")
-
-
 def cpu_count() -> int:
     """The cores this process may use (a cluster job is often given fewer than there are)."""
     if hasattr(os, "sched_getaffinity"):
@@ -252,23 +246,6 @@ def non_negative_float(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return value
-
-
-def number_between(low: float, high: float) -> Callable[[str], float]:
-    """An argparse type: a number within bounds, both included."""
-
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f"must be a number between {low:g} and {high:g} (got {text!r})"
-            )
-        return value
-
-    return number
 
 
 def frame_rate(text: str) -> Fraction:

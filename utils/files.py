@@ -62,7 +62,7 @@ def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReade
 
 def _check_regular(path: str | Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
@@ -364,18 +364,6 @@ def move_across(path: Path, final: Path) -> None:
         with run_folder(final.parent) as workspace:
             copy_new(path, final, workspace / final.name)
         path.unlink()
-
-
-def folders_in(folder: Path) -> set[str]:
-    """The names of the folders in `folder`, links to folders too: one scandir and no stat."""
-    found = set()
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(OSError):  # a link that loops
-                    if entry.is_dir():
-                        found.add(entry.name)
-    return found
 
 
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:

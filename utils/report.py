@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.clip import Clip, Refused
-from utils.errors import DiskFull, UserError, is_disk_full
+from utils.errors import DiskFull, UserError
 from utils.files import bounded_lines, open_regular, open_text, parse_json, telling
 from utils.machines import claim, machine_name
 from utils.text import csv_text, escaped_row, hide_secrets, printable
@@ -155,7 +155,7 @@ class ReportFile:
         if _check_header(path, self.columns) and _lacks_columns(path, self.columns):
             _add_columns(path, self.columns)
         torn = _torn_end(path) if _check_header(path, self.columns) else ""
-        try:
+        with telling(path, "write the report"):
             if torn and header.startswith(torn):
                 path.unlink()  # killed while it wrote its first line
                 torn = ""
@@ -167,8 +167,6 @@ class ReportFile:
             elif torn:
                 # A quote left open would swallow the rest for every other reader of CSV.
                 self._write('"\n' if torn.count('"') % 2 else "\n")
-        except OSError as error:
-            raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
     def append(self, row: Iterable[object]) -> None:
         self._write(csv_text([escaped_row(row)]))
@@ -189,13 +187,8 @@ class ReportFile:
                 f"{self.path} is no longer there (is the disk still mounted?): bring its folder"
                 " back, then run the same command again"
             )
-        try:
-            with self._writing:
-                written = os.write(self._file, data)
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFull(self.path.parent) from error
-            raise UserError(f"cannot write the report {self.path}: {error.strerror}") from error
+        with telling(self.path, "write the report"), self._writing:
+            written = os.write(self._file, data)
         if written != len(data):
             raise DiskFull(self.path.parent)
 
@@ -270,14 +263,13 @@ def _torn_end(path: Path) -> str:
 def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
     """Whether the report is there. Raises UserError when the file is another one."""
     header = csv_text([columns])
-    try:
-        with open_text(path, "replace") as file:
-            first = file.readline(len(header) + 1).replace("\r\n", "\n")
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"cannot read the report {path}: {error.strerror}") from error
-    if not csv_text([columns]).startswith(first) and first != _older_header(columns):
+    with telling(path, "read the report"):
+        try:
+            with open_text(path, "replace") as file:
+                first = file.readline(len(header) + 1).replace("\r\n", "\n")
+        except FileNotFoundError:
+            return False
+    if not header.startswith(first) and first != _older_header(columns):
         raise UserError(f"{path} is not a report of this script: move it away")
     return True
 
@@ -295,17 +287,13 @@ def _lacks_columns(path: Path, columns: Sequence[str]) -> bool:
 def _add_columns(path: Path, columns: Sequence[str]) -> None:
     """Write a report of an older version anew, with the columns that have come since."""
     part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+    with telling(path, "write the report"):
+        part.unlink(missing_ok=True)  # of a run that was killed; or a link, which is not followed
+        with part.open("x", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(read_report(path, columns))
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise DiskFull(path.parent) from error
-        raise UserError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.scripts import ROOT, run, write_list
 from utils.errors import UserError
-from utils.files import find_videos, folders_in, names_in, parse_json, read_json, read_text
+from utils.files import find_videos, names_in, parse_json, read_json, read_text
 from utils.process import run_child
 from utils.report import RESULT_COLUMNS, ReportFile, read_report
 from utils.text import (
@@ -89,7 +89,6 @@ def test_videos_beside_what_is_none_are_found(make: Callable[[Path], None], tmp_
     make(tmp_path / "x.mp4")
     assert find_videos(tmp_path, tmp_path / "out")[0] == {"a": "a.mp4", "b/c": "b/c.MKV"}
     assert names_in(tmp_path, ".mp4") == {"a"}
-    assert "b" in folders_in(tmp_path)
 
 
 @pytest.mark.parametrize(

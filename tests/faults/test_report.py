@@ -14,7 +14,7 @@ from tests.faults.promise import SMALL, Lab, keeps_promise
 from utils.report import RESULT_COLUMNS
 
 HEADER = ",".join(RESULT_COLUMNS) + "\n"
-GONE = "gonegonegon_000001_000002,gonegonegon,1,2,unavailable,private,youtube,1,1,0,x,{time}\n"
+GONE = "gonegonegon_000001_000002,gonegonegon,1,2,unavailable,private,youtube,1,1,0,x,,{time}\n"
 TIME = "2026-01-01T00:00:00Z"
 ROW = GONE.format(time=TIME)
 

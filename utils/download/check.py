@@ -18,9 +18,9 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
 from http.cookiejar import LoadError, MozillaCookieJar
 from importlib import metadata
@@ -33,6 +33,7 @@ from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
 from utils.download.common import FetchOptions, is_youtube
+from utils.download.options import fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.youtube_extract import (
     Attempt,
@@ -52,7 +53,7 @@ from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
 from utils.parallel import Workers
-from utils.process import STOP, Stopped, run_child, stop_on_signals
+from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import watch
 from utils.text import hide_secrets
@@ -106,22 +107,19 @@ def check_steps(args: argparse.Namespace, tell: Callable[[str], None]) -> int:
     """Test the steps that --source needs; the exit code is 0 if all work. Raises Stopped."""
     bad = 0
     with stop_on_signals(), tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
-        for name, state, text, todo in _findings(args, Path(folder)):
-            tell(f"{name:12} {state:6} {text}" + (f"; {todo}" if todo else ""))
-            bad += state == NOT_OK
+        for source, name, step in STEPS:
+            sleep(0)  # raises Stopped
+            if source and source not in args.source:
+                continue
+            try:
+                for shown, state, text, todo in step(args, Path(folder)):
+                    tell(f"{shown:12} {state:6} {text}" + (f"; {todo}" if todo else ""))
+                    bad += state == NOT_OK
+            except UserError as error:
+                tell(f"{name:12} {NOT_OK:6} {error}")
+                bad += 1
     tell(f"{plural(bad, 'step')} not ok: {PAGE}" if bad else "all steps are ok")
     return EXIT_USAGE if bad else EXIT_OK
-
-
-def _findings(args: argparse.Namespace, folder: Path) -> Findings:
-    for source, name, step in STEPS:
-        if STOP.is_set():
-            raise Stopped
-        if not source or source in args.source:
-            try:
-                yield from step(args, folder)
-            except UserError as error:
-                yield name, NOT_OK, str(error), ""
 
 
 def check_python(args: argparse.Namespace, folder: Path) -> Findings:
@@ -259,28 +257,23 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
-    """The official lists: one HEAD request, through each proxy."""
-    url = with_slash(args.lists_base or DEEPMIND) + ALL_LISTS[0].archive
-    yield from _heads("lists", url, args, "try again, or use --lists_base")
-
-
-def check_mirror(args: argparse.Namespace, folder: Path) -> Findings:
-    """The mirror: one HEAD request, through each proxy."""
-    url = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
-    yield from _heads("mirror", url, args, "try again, or use --mirror_base or --source youtube")
-
-
-def _heads(name: str, url: str, args: argparse.Namespace, todo: str) -> Findings:
-    shown = hide_secrets(url)
-    for proxy in args.proxy or [None]:
-        through = f" through {hide_secrets(proxy)}" if proxy else ""
-        started = time.monotonic()
-        try:
-            Web((proxy,) if proxy else ()).size(url)
-        except WebError as error:
-            yield name, NOT_OK, f"{shown}{through}: {hide_secrets(error.message)}", todo
-            continue
-        yield name, OK, f"{shown} answers in {time.monotonic() - started:.1f} s{through}", ""
+    """The servers of the official lists and of the mirror: a HEAD request through each proxy."""
+    lists = with_slash(args.lists_base or DEEPMIND) + ALL_LISTS[0].archive
+    mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
+    for name, url, option in (
+        ("lists", lists, "--lists_base"),
+        ("mirror", mirror, "--mirror_base"),
+    ):
+        for proxy in args.proxy or [None]:
+            text = hide_secrets(url) + (f" through {hide_secrets(proxy)}" if proxy else "")
+            started = time.monotonic()
+            try:
+                Web((proxy,) if proxy else ()).size(url)
+            except WebError as error:
+                text += f": {hide_secrets(error.message)}"
+                yield name, NOT_OK, text, f"try again, or use {option}"
+            else:
+                yield name, OK, f"{text} answers in {time.monotonic() - started:.1f} s", ""
 
 
 def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
@@ -308,15 +301,10 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     """One extraction, directly or through each proxy, and a section cut from the first."""
-    options = FetchOptions(
-        out=folder,
-        workspace=folder,
-        ffmpeg=find_ffmpeg(args.ffmpeg),
+    options = replace(
+        fetch_options(args, folder, folder),
         encode=Encode(max_height=LINES, audio=False),
-        cookies=args.cookies.absolute() if args.cookies else None,
-        cookies_from_browser=args.cookies_from_browser,
         ytdlp_args=(*args.ytdlp_args, "--verbose"),  # names the player client
-        url_base=args.url_base,
         timeout=min(args.timeout, 120.0),
     )
     is_cut = False
@@ -329,20 +317,20 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
         except FetchError as error:
             yield _failed(name, error, args)
             continue
-        yield _extracted(name, info, done.stderr, args)
+        yield _extracted(name, info, said, args)
         if not is_cut:
             is_cut = True
             yield _cut_section(info, options, folder, proxy)
 
 
 def _extracted(
-    name: str, info: dict[str, Any], log: str, args: argparse.Namespace
+    name: str, info: dict[str, Any], log: Sequence[str], args: argparse.Namespace
 ) -> tuple[str, str, str, str]:
-    if classify(log) == "cookies":  # yt-dlp went on as a guest
+    if any(classify(line) == "cookies" for line in log):  # yt-dlp went on as a guest
         return name, NOT_OK, "the account's cookies have expired", REASONS["cookies"][1]
     formats = info.get("formats") or [info]
     usable = [each for each in formats if str(each.get("url", "")).startswith("http")]
-    clients = re.findall(r"Downloading (.+?) player API JSON", log)
+    clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(log))
     client = f"client {', '.join(dict.fromkeys(clients))}; " if clients else ""
     text = f"{args.check_id}: {client}{len(usable)} of {len(formats)} formats with an address"
     return (name, OK, text, "") if usable else (name, NOT_OK, text, UPDATE)
@@ -389,8 +377,7 @@ STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ..
     ("", "ffmpeg", check_ffmpeg),
     ("youtube", "JavaScript", check_js_runtime),
     ("youtube", "yt-dlp", check_ytdlp),
-    ("cvdf", "lists", check_servers),
-    ("cvdf", "mirror", check_mirror),
+    ("cvdf", "servers", check_servers),
     ("youtube", "cookies", check_cookies),
     ("youtube", "YouTube", check_youtube),
     ("", "folder", check_folder),
@@ -401,13 +388,7 @@ STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ..
 # --- --verify ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Verified:
-    """A clip on disk: why it is bad, or why it could not be checked; neither if it is good."""
-
-    clip: Clip
-    bad: BadClip | None = None
-    unknown: str = ""
+Verified = tuple[Clip, BadClip | str]  # why it is bad, or why it could not be checked; "": good
 
 
 def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
@@ -424,14 +405,14 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             packages = ("av", "ffmpeg-python", "joblib")
             workers = stack.enter_context(open_workers(args, workspace, packages))
         progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
-        for each in workers.run(worker, tasks, not_verified):
-            name = each.clip.name
-            progress.add("bad" if each.bad else "not checked" if each.unknown else "good")
-            if each.unknown:
-                progress.say(f"not checked: {name}: {each.unknown}; the file is kept")
-            if each.bad:
-                done = "would be moved to .bad/" if args.dry_run else _move_bad(out, name)
-                progress.say(f"{each.bad.reason}: {name}: {each.bad.message}; {done}")
+        for clip, found in workers.run(worker, tasks, not_verified):
+            is_bad = isinstance(found, BadClip)
+            progress.add("bad" if is_bad else "not checked" if found else "good")
+            if isinstance(found, BadClip):
+                done = "would be moved to .bad/" if args.dry_run else _move_bad(out, clip.name)
+                progress.say(f"{found.reason}: {clip.name}: {found.message}; {done}")
+            elif found:
+                progress.say(f"not checked: {clip.name}: {found}; the file is kept")
     if not args.quiet:
         counts = progress.counts
         more = f", {counts['not checked']:,} not checked" if counts["not checked"] else ""
@@ -450,15 +431,15 @@ def verify_clip(out: Path, timeout: float, task: tuple[Clip, bool]) -> Verified:
         if not is_short and not video.covers(wanted):
             raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
     except BadClip as error:
-        return Verified(clip, error)
-    return Verified(clip)
+        return clip, error
+    return clip, ""
 
 
 def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
     """The result for a clip that crashed its worker process, or whose worker was lost."""
     if "process" in how:
-        return Verified(task[0], BadClip("undecodable", f"the decoder crashed: {how}"))
-    return Verified(task[0], unknown=how)
+        return task[0], BadClip("undecodable", f"the decoder crashed: {how}")
+    return task[0], how
 
 
 def _move_bad(out: Path, name: str) -> str:

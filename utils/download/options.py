@@ -12,10 +12,10 @@ from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negativ
 from utils.clip import ID_PATTERN
 from utils.cluster import add_cluster_options
 from utils.download.chain import parse_sources
-from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, is_youtube
+from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
-from utils.video.ffmpeg import Encode
+from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.web import Web
 
 # YouTube counts requests before it blocks: those of a guest and of an account in an hour. One video
@@ -289,6 +289,30 @@ def shard(text: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/4")
     return int(found[1]), int(found[2])
+
+
+def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> FetchOptions:
+    """The settings that all sources share."""
+    return FetchOptions(
+        out=out,
+        workspace=workspace,
+        ffmpeg=find_ffmpeg(args.ffmpeg),
+        encode=Encode(
+            crf=args.crf,
+            keyint=args.keyint,
+            short_side=args.short_side,
+            max_height=args.max_height or None,
+            audio=not args.no_audio,
+        ),
+        cookies=args.cookies.absolute() if args.cookies else None,
+        cookies_from_browser=args.cookies_from_browser,
+        proxies=tuple(args.proxy),
+        ytdlp_args=args.ytdlp_args,
+        url_base=args.url_base,
+        timeout=args.timeout,
+        check_id=args.check_id,
+        metadata=args.metadata,
+    )
 
 
 def list_servers(args: argparse.Namespace) -> ListServers:

@@ -36,6 +36,7 @@ SPLITS = ("train", "val", "test")
 ARCHIVE = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
 BOX = ("x1", "y1", "x2", "y2")
 COLUMNS = ("youtube_id", "timestamp", *BOX, "action_id")  # of the files: no header
+NO_BOX = ("",) * 5  # and no action
 LABEL_MAPS = "ava_action_list_v2.2*.pbtxt"
 LABEL_MAP_LIMIT = 2**20  # bytes; the real one has 6,000
 
@@ -158,33 +159,41 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
     """
     rows: list[Annotation] = []
     refused: list[Refused] = []
-    checks = [_Checked(check) for check, _ in _CHECKS]
-    texts: dict[str, str] = {}  # ids, times and boxes repeat: each is kept once
+    is_id, is_time, is_corner, *_, is_action = (_Checked(check) for check, _ in _CHECKS)
+    texts: dict[str, str] = {}  # ids, actions, times and boxes repeat: each is kept once
     times: dict[str, int] = {}
     boxes: dict[tuple[str, ...], tuple[str, ...]] = {}
-    none: tuple[str, ...] = ("", "", "", "")
     if not path.exists():
         raise UserError(f"{path} does not exist: unpack it from {ARCHIVE}")
     with telling(path), open_text(path, errors="replace") as file:
         for number, line in enumerate(bounded_lines(file), 1):
-            text = line.rstrip("\r\n")
-            fields = text.split(",")
-            wanted = len(fields) if any(fields[2:]) else 2
-            if len(fields) not in (2, len(COLUMNS)) or not all(
-                check[field] for check, field in zip(checks, fields[:wanted], strict=False)
-            ):
-                if text.strip():
-                    refused.append(Refused(path, number, printable(text), _problem(fields)))
+            youtube_id, _, rest = line.rstrip("\r\n").partition(",")
+            timestamp, *more = rest.split(",")
+            *box, action = more or NO_BOX
+            is_good = is_id[youtube_id] and is_time[timestamp]
+            if len(box) != len(BOX) or any(more) and not is_action[action]:
+                is_good = False
+            elif action:
+                x1, y1, x2, y2 = box
+                is_good &= is_corner[x1] and is_corner[y1] and is_corner[x2] and is_corner[y2]
+            if not is_good:
+                if line.strip():
+                    fields = [youtube_id, timestamp, *more]
+                    text = printable(line.rstrip("\r\n"))
+                    refused.append(Refused(path, number, text, _problem(fields)))
                 continue
-            youtube_id, timestamp = fields[:2]
             if timestamp not in times:
                 times[timestamp] = nanoseconds(timestamp)
-            box, action = none, ""
-            if wanted > 2:
-                box, action = tuple(fields[2:6]), texts.setdefault(fields[6], fields[6])
-                box = boxes.setdefault(box, box)
-            youtube_id = texts.setdefault(youtube_id, youtube_id)
-            rows.append(Annotation(youtube_id, timestamp, times[timestamp], box, action))
+            corners = tuple(box)
+            rows.append(
+                Annotation(
+                    texts.setdefault(youtube_id, youtube_id),
+                    timestamp,
+                    times[timestamp],
+                    boxes.setdefault(corners, corners),
+                    texts.setdefault(action, action),
+                )
+            )
     if not rows:
         what = f"id,timestamp[,{','.join(COLUMNS[2:])}]"
         first = f"; {refused[0]}" if refused else ""

@@ -185,7 +185,7 @@ def _open_table(
     else:
         raise UserError(f"list {path} is empty: it needs a header line and rows")
     heads = [text, comment] if comment else [text]
-    numbered = {role: int(name) for role, name in given.items() if name.isdecimal()}
+    numbered = {role: int(name) for role, name in given.items() if re.fullmatch("[0-9]{1,4}", name)}
     for head in () if given and len(numbered) == len(given) else heads:
         for delimiter in delimiters:
             row, problem = _split(head, delimiter)
@@ -206,7 +206,9 @@ def _open_table(
             )
         columns = _shape(row, numbered)
         if columns:
-            return _without_header(path, line, columns, _table_rows(rest, delimiter), clip_seconds)
+            rows = _table_rows(rest, delimiter)
+            opened = _without_header(path, line, columns, rows, clip_seconds)
+            return opened._replace(stated=bool(given))
     raise UserError(f"{path}:{line}: {_why_no_list(max((row for _, row in splits), key=len))}")
 
 
@@ -231,9 +233,13 @@ def _table_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Ro
     every row up to the next one, and the line numbers with them. No list has a field of two lines.
     """
     csv.field_size_limit(MAX_LINE)
+    quote, before, after = '"', f"{delimiter} ", f" {delimiter}"
     for line, text in lines:
-        row, problem = _split(text, delimiter)
-        yield line, row, problem
+        if quote in text or before in text or after in text or "\t" in text or text[0] == " ":
+            row, problem = _split(text, delimiter)
+            yield line, row, problem
+        else:
+            yield line, text.rstrip().split(delimiter), ""
 
 
 def _plain(name: str) -> str:

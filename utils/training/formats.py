@@ -131,14 +131,15 @@ def _json(files: ListSet, split: str) -> Iterator[str]:
 class Format:
     """How a framework's files are written.
 
-    start: the first command of training, or where `hint` is given what to set in a config of one's
-    own; words take {out}, {prefix}, {name}, {kind}, {key}, {split}, {classes}, {last}.
-    splits_at_blanks: its reader splits at white space. has_paths: it lists paths, which are
-    absolute by themselves if so said. suffixes: of the files that it can hold.
+    start: the first command of training; with `hint` what to set in a config of the user's own. Its
+    {words} are `say_written`'s, quoted for a shell; {code} is `code`, with the words as they are.
+    splits_at_blanks: its reader splits at white space. has_paths: it lists paths; absolute: these
+    are so by themselves. suffixes: of the files that it can hold.
     """
 
     write: Callable[[ListSet], list[Path]]
-    start: tuple[str, ...] = ()
+    start: str = ""
+    code: str = ""
     hint: str = ""
     splits_at_blanks: bool = False
     needs_label: bool = True
@@ -148,84 +149,63 @@ class Format:
     suffixes: tuple[str, ...] = VIDEO
 
 
+_SLOWFAST = (
+    "python tools/run_net.py --cfg configs/Kinetics/SLOWFAST_8x8_R50.yaml"
+    " DATA.PATH_TO_DATA_DIR {out} DATA.PATH_PREFIX {prefix} MODEL.NUM_CLASSES {classes}"
+)
+_MMACTION2 = (
+    "train_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
+    " train_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
+)
+_VIDEOMAE = (
+    "python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"
+    " --nb_classes {classes}"
+)
+_AVA = (
+    "python tools/run_net.py --cfg configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"
+    " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
+)
+_CODE = "python -c {code}"
+_TORCHVISION = (
+    "from torchvision.datasets import Kinetics;"
+    " Kinetics({out!r}, frames_per_clip=16, split={split!r})"
+)
+_HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
+_WEBDATASET = (
+    "import webdataset; webdataset.WebDataset({out!r} +"
+    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)"
+)
+
 FORMATS: dict[str, Format] = {
-    "slowfast": Format(
-        path_label,
-        (
-            *("python", "tools/run_net.py", "--cfg", "configs/Kinetics/SLOWFAST_8x8_R50.yaml"),
-            *("DATA.PATH_TO_DATA_DIR", "{out}", "DATA.PATH_PREFIX", "{prefix}"),
-            *("MODEL.NUM_CLASSES", "{classes}"),
-        ),
-        splits_at_blanks=True,
-    ),
+    "slowfast": Format(path_label, _SLOWFAST, splits_at_blanks=True),
     "mmaction2": Format(
         mmaction2,
-        (
-            "train_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt",
-            "train_dataloader.dataset.data_prefix.{key}={prefix}",
-            "model.cls_head.num_classes={classes}",
-        ),
-        hint="in your MMAction2 config, or after --cfg-options:",
+        _MMACTION2,
+        hint="in a config of MMAction2, or after --cfg-options:",
         splits_at_blanks=True,
     ),
-    "videomae": Format(
-        path_label,
-        (
-            *("python", "run_class_finetuning.py", "--data_set", "Kinetics-400"),
-            *("--data_path", "{out}", "--nb_classes", "{classes}"),
-        ),
-        splits_at_blanks=True,
-        absolute=True,
-    ),
+    "videomae": Format(path_label, _VIDEOMAE, splits_at_blanks=True, absolute=True),
     "jepa": Format(
         path_label,
-        ("data: datasets: [{out}/{split}.csv]",),
-        hint="in your V-JEPA config:",
+        "data: datasets: [{out}/{split}.csv]",
+        hint="in a config of V-JEPA:",
         splits_at_blanks=True,
         absolute=True,
     ),
-    "torchvision": Format(
-        torchvision,
-        (
-            *("python", "-c"),
-            "from torchvision.datasets import Kinetics;"
-            " Kinetics({out!r}, frames_per_clip=16, split={split!r})",
-        ),
-        has_paths=False,
-    ),
+    "torchvision": Format(torchvision, _CODE, _TORCHVISION, has_paths=False),
     "huggingface": Format(
-        huggingface,
-        (
-            *("python", "-c"),
-            "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})",
-        ),
-        needs_label=False,
-        one_label=False,
-        has_paths=False,
+        huggingface, _CODE, _HUGGINGFACE, needs_label=False, one_label=False, has_paths=False
     ),
     "webdataset": Format(
         webdataset,
-        (
-            *("python", "-c"),
-            "import webdataset; webdataset.WebDataset({out!r} +"
-            " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)",
-        ),
+        _CODE,
+        _WEBDATASET,
         needs_label=False,
         one_label=False,
         has_paths=False,
         suffixes=VIDEO + AUDIO,
     ),
-    "ava": Format(
-        ava,
-        (
-            *("python", "tools/run_net.py"),
-            *("--cfg", "configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"),
-            *("AVA.FRAME_LIST_DIR", "{out}/frame_lists", "AVA.FRAME_DIR", "{prefix}"),
-            *("AVA.ANNOTATION_DIR", "{out}"),
-        ),
-        splits_at_blanks=True,
-        needs_label=False,
-    ),
+    "ava": Format(ava, _AVA, splits_at_blanks=True, needs_label=False),
     "csv": Format(csv_with_header, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
     "json": Format(json_lists, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
 }

@@ -27,14 +27,7 @@ from utils.files import bounded_lines, open_regular, open_text, telling, write_w
 from utils.lists.versions import ListFile
 from utils.report import Known, format_time, now
 from utils.text import csv_text, printable, without_formula
-from utils.training.choosing import (
-    MANIFEST_VERSION,
-    SPLITS,
-    TEST,
-    Candidate,
-    Choice,
-    Reason,
-)
+from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
 CHUNK = 1024  # lines at once
 CLASSES_TXT, CLASSES_JSON, MANIFEST = "classes.txt", "classes.json", "manifest.csv"

@@ -92,7 +92,7 @@ def webdataset(files: ListSet) -> list[Path]:
         # Tasks are drawn as workers become free.
         tasks = map(task, missing)
         for done, problem, disk_full in run_in_processes(
-            write_shard, tasks, files.args.num_jobs, _crashed
+            write_shard, tasks, files.args.num_jobs, _shard_crashed
         ):
             if disk_full:
                 stop_run()
@@ -236,5 +236,5 @@ def _member(name: str, size: int, owner: str = "") -> tarfile.TarInfo:
     return member
 
 
-def _crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
+def _shard_crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
     return os.path.basename(task.final), how, False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def cut_video(
     """Cut a window out of a video; returns the seconds of it that the video fills.
 
     run: runs a command line, with a limit of time. known_end: where the video ends, if that was
-    measured. Raises BadClip: `past_end` where the video ends before the window, `truncated` where
-    frames of it are missing; CutFailed.
+    measured. A sound track without a decoder is left out. Raises BadClip: `past_end` where the
+    video ends before the window, `truncated` where frames of it are missing; CutFailed.
     """
     begin = _exact(start)
     end = begin + _exact(seconds)
@@ -91,7 +91,14 @@ def cut_video(
     for seek in dict.fromkeys(seeks):
         is_last = seek in (0, seeks[-1])
         argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
-        done = _run(run, argv)
+        try:
+            done = _run(run, argv)
+        except CutFailed as error:
+            if not (encode.audio and "no decoder found for" in error.done.stderr):
+                raise
+            encode = replace(encode, audio=False)
+            argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
+            done = _run(run, argv)
         packets = read_packets(done.stdout)
         video_end = read_source(done.stderr).duration if known is None else float(known)
         zero = ticks(begin)
