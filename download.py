@@ -55,7 +55,7 @@ from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
-from utils.run import Opened, open_run, watch
+from utils.run import Opened, open_run, show_progress
 from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 
@@ -136,7 +136,9 @@ def fetch(
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
         closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
-        watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
+        show_progress(
+            len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note
+        ) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:

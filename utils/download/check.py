@@ -55,7 +55,7 @@ from utils.packages import check_packages, describe, module_of, numbers, require
 from utils.parallel import Workers
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
-from utils.run import watch
+from utils.run import show_progress
 from utils.text import hide_secrets
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
@@ -404,7 +404,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             workspace = stack.enter_context(run_folder(out))
             packages = ("av", "ffmpeg-python", "joblib")
             workers = stack.enter_context(open_workers(args, workspace, packages))
-        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
+        progress = stack.enter_context(show_progress(len(clips), "clip", args.quiet, workers))
         for clip, found in workers.run(worker, tasks, not_verified):
             is_bad = isinstance(found, BadClip)
             progress.add("bad" if is_bad else "not checked" if found else "good")

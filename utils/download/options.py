@@ -33,11 +33,11 @@ def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_list_options(parser)
     add_source_options(parser)
-    add_encode_options(parser)
+    add_video_options(parser)
     add_run_options(parser)
     add_rare_options(parser)
     args = parser.parse_args(argv)
-    check_args(parser, args)
+    check_options(parser, args)
     return args
 
 
@@ -152,7 +152,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encode_options(parser: argparse.ArgumentParser) -> None:
+def add_video_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("video and audio")
     group.add_argument(
         "--max_height",
@@ -248,7 +248,7 @@ def add_rare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Check what argparse cannot check by itself; exits with code 2."""
     if args.out is None and not args.check:
         parser.error("the output folder is missing: python download.py OUT --input_csv LIST")

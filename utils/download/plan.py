@@ -135,7 +135,7 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
     say_statement(
         [
             ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
-            *(("", form) for form in lists.forms()),
+            *(("" if number else "read as", form) for number, form in enumerate(lists.forms())),
             ("clips", f"{len(lists.clips):,} requested"),
             ("", f"{plural(repeats, 'duplicate row')} ignored" * bool(repeats)),
             ("", f"{plural(lists.not_wanted, 'row')} not selected" * bool(lists.not_wanted)),
