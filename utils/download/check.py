@@ -312,6 +312,7 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
         done = run_fresh_ytdlp(argv, folder, options.timeout, proxy)
+        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
             info = read_info(done, options.url_base)
         except FetchError as error:
