@@ -210,6 +210,8 @@ def cut_command(
         options["af"] = f"{trim},{shift},{options['af']}"
     clip = ffmpeg.output(*streams, _hidden(file_url(target)), **options)
     log = {"c": "copy", "copyinkf": None, "to": _seconds(end), "f": "framecrc"}
+    # Matroska has no dts, and those that ffmpeg makes up may fall, which -xerror would end at.
+    log |= {f"bsf:{kind}": "setts=pts=PTS:dts=N-1e12" for kind in "va"[: len(listed)]}
     packets = ffmpeg.output(*listed, "pipe:1", **log)
     return _command(tool, ffmpeg.merge_outputs(clip, packets), flags)
 
