@@ -38,6 +38,7 @@ from utils.cluster import check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, Run, Source, is_youtube
+from utils.download.mirror import MirrorOptions
 from utils.download.options import fetch_options, list_servers, parse_args, videos_per_hour
 from utils.download.pace import Pace
 from utils.download.plan import (
@@ -49,13 +50,12 @@ from utils.download.plan import (
     say_download_plan,
     tool_versions,
 )
-from utils.download.wanted import MirrorOptions
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
-from utils.run import Opened, open_run, watch
+from utils.run import Opened, open_run, show_progress
 from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 
@@ -105,7 +105,6 @@ def make_run(
         web=Web(tuple(args.proxy)),
         base=args.mirror_base,
         lists=list_servers(args),
-        num_jobs=args.num_jobs,
         forget=args.retry == "all",
     )
     settings = SourceSettings(mirror, args.allow_partial)
@@ -136,7 +135,9 @@ def fetch(
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
         closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
-        watch(len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note) as progress,
+        show_progress(
+            len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note
+        ) as progress,
         closing(ask_sources(plan.to_fetch, run, sources)) as results,
     ):
         if not args.quiet:

@@ -1,64 +1,66 @@
 #!/usr/bin/env python3
-"""Load a clip, or a chunk of one, into a numpy array: exact frames, at the speed of frame dumps.
+"""Load a clip, or a chunk of one, into a numpy array: the exact frames.
 
-In Python:
-
-    from load_frames import load_frames, ClipReader, ClipDataset
-    load_frames("clip.mp4", start=40, stop=72)     # (32, H, W, 3) uint8, RGB
-
-On the command line, to look at what it gives:
-
-    python load_frames.py clip.mp4 --start 40 --stop 72
-    python load_frames.py clip.mp4 --fps 2 --short_side 128 --sheet sheet.png
-    python load_frames.py --bench my_clips
+examples:
+  python load_frames.py clip.mp4 --start 40 --stop 72
+  python load_frames.py clip.mp4 --fps 2 --short_side 128 --sheet sheet.png
+  python load_frames.py --bench my_clips
 
 The first prints:
+  clip    clip.mp4
+  shape   (32, 256, 454, 3) uint8
+  frames  40 to 71 of 300
+  times   1.333 to 2.367 s
+  loaded  in 24.1 ms
 
-    clip    clip.mp4
-    shape   (32, 256, 454, 3) uint8
-    frames  40 to 71 of 300
-    times   1.333 to 2.367 s
-    loaded  in 24.1 ms
+In Python:
+  from load_frames import load_frames, load_audio, ClipReader, ClipDataset
+  load_frames("clip.mp4", start=40, stop=72)     # (32, H, W, 3) uint8, RGB
 """
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
-
-import argparse
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
-from clipreader.media import (
-    MAX_FRAMES,
-    MAX_PIXELS,
-    ClipError,
-    ClipNotFound,
-    CorruptClip,
-    FrameIndexError,
-    Media,
-    NoVideo,
-    TooLarge,
-)
-from clipreader.pixels import Array
-from clipreader.times import parse_fps
-from utils.cli import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
-    EXIT_USAGE,
-    make_parser,
-    positive_int,
-    run_script,
-    say,
-)
-from utils.errors import UserError
-from utils.packages import check_packages
-from utils.runs.clip_dataset import ClipDataset
+try:
+    import argparse
+    import platform
+    import re
+    import time
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any, NoReturn
+
+    import av
+    import numpy as np
+
+    from clipreader import VERSION
+    from clipreader.audio import load_audio
+    from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
+    from clipreader.dataset import ClipDataset
+    from clipreader.media import (
+        MAX_FRAMES,
+        MAX_PIXELS,
+        ClipError,
+        ClipNotFound,
+        CorruptClip,
+        FrameIndexError,
+        Media,
+        NoAudio,
+        NoVideo,
+        TooLarge,
+    )
+    from clipreader.pixels import Array
+    from clipreader.times import parse_fps
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"error: {error}: pip install -U -r requirements.txt")
+except KeyboardInterrupt:
+    if __name__ != "__main__":
+        raise
+    print("stopped", file=sys.stderr)
+    sys.exit(130)
 
 __all__ = [
     "ClipDataset",
@@ -67,10 +69,14 @@ __all__ = [
     "ClipReader",
     "CorruptClip",
     "FrameIndexError",
+    "NoAudio",
     "NoVideo",
     "TooLarge",
+    "load_audio",
     "load_frames",
 ]
+
+EXIT_OK, EXIT_INCOMPLETE, EXIT_USAGE = 0, 1, 2
 
 
 def load_frames(
@@ -114,24 +120,50 @@ def load_frames(
     return finish(array, layout, as_torch)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        text = _printable(f"{self.prog}: error: {message} (see {self.prog} --help)")
+        self.exit(EXIT_USAGE, f"{text}\n")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.add_argument("clip", type=Path, nargs="?", help="the clip to load")
+    summary, _, examples = (__doc__ or "").partition("\n\n")
+    parser = _Parser(
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
     what = parser.add_argument_group("what to load (default: every frame)")
     what.add_argument("--start", type=float, metavar="N", help="from this frame")
     what.add_argument("--stop", type=float, metavar="N", help="to before this frame")
     what.add_argument("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
     what.add_argument(
-        "--unit", choices=("frame", "s"), default="frame", help="what the numbers above count"
+        "--unit", choices=("frame", "s"), default="frame", help="unit of these (default: frame)"
     )
-    what.add_argument("--fps", type=_rate, default="0", help="resample; 0 is the clip's own rate")
-    what.add_argument("--short_side", type=positive_int, metavar="N", help="scale to N pixels")
+    what.add_argument(
+        "--fps", type=_rate, default="0", metavar="N", help="resample (default: 0, own rate)"
+    )
+    what.add_argument("--short_side", type=_whole, metavar="N", help="scale to N pixels")
+    what.add_argument(
+        "--max_pixels",
+        type=_whole,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"refuse larger pictures (default: {MAX_PIXELS})",
+    )
     show = parser.add_argument_group("what to show")
     show.add_argument("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid")
-    show.add_argument(
-        "--bench", type=Path, metavar="DIR", help="compare the installed loaders on these clips"
+    show.add_argument("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
+    python = f"Python {platform.python_version()} on {sys.platform}"
+    line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
+    parser.add_argument("--version", action="version", version=line)
+    words = sys.argv[1:] if argv is None else argv
+    # Options may be spelled with dashes, as in the other scripts.
+    args = parser.parse_args(
+        [re.sub(r"(?<=\w)-", "_", word) if word.startswith("--") else word for word in words]
     )
-    args = parser.parse_args(argv)
     if (args.clip is None) == (args.bench is None):
         parser.error("give either a clip, or --bench and a folder of clips")
     return args
@@ -152,34 +184,50 @@ def _rate(text: str) -> str:
     return text
 
 
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text[:10]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text[:10])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    check_packages("av", "numpy")
-    if args.bench is not None:
-        # In a process of its own: the benchmark imports this module.
-        argv = [sys.executable, "-m", "benchmarks.load", "--videos", args.bench.absolute()]
-        return subprocess.run(argv, cwd=Path(__file__).parent).returncode
     try:
-        _show(args)
+        args = parse_args(argv)
+        if args.bench is not None:
+            _time_chunks(args.bench)
+        else:
+            _show(args)
     except CorruptClip as error:
-        say(f"error: {error}")
-        return EXIT_INCOMPLETE
-    except (ClipError, ValueError, TypeError) as error:
-        say(f"error: {error}")
-        return EXIT_USAGE
+        return _fail(error, EXIT_INCOMPLETE)
+    except (ClipError, OSError, ValueError, TypeError) as error:
+        return _fail(error, EXIT_USAGE)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return EXIT_OK
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {_printable(error)}", file=sys.stderr)
+    return code
+
+
+def _printable(text: object) -> str:
+    """A name may hold codes that a terminal obeys, or bytes that it cannot show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def _show(args: argparse.Namespace) -> None:
     chosen = {"indices": args.indices, "unit": args.unit, "fps": args.fps}
     began = time.perf_counter()
-    with ClipReader(args.clip, short_side=args.short_side) as reader:
+    options = {"short_side": args.short_side, "max_pixels": args.max_pixels}
+    with ClipReader(args.clip, **options) as reader:
         frames = reader.read(args.start, args.stop, **chosen)
         ms = (time.perf_counter() - began) * 1e3
         numbers = reader.frame_numbers(args.start, args.stop, **chosen)
         times = reader.times[list(numbers)]
         count = len(reader)
-    print(f"clip    {args.clip}")
+    print(f"clip    {_printable(args.clip)}")
     print(f"shape   {frames.shape} {frames.dtype}")
     if len(numbers):
         print(f"frames  {numbers[0]} to {numbers[-1]} of {count}")
@@ -191,9 +239,22 @@ def _show(args: argparse.Namespace) -> None:
         try:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])
         except (OSError, ValueError) as error:
-            raise UserError(f"{args.sheet} cannot be written: {error}") from None
-        print(f"sheet   {args.sheet}")
+            raise ValueError(f"{args.sheet} cannot be written: {error}") from None
+        print(f"sheet   {_printable(args.sheet)}")
+
+
+def _time_chunks(folder: Path) -> None:
+    """Load a chunk of 32 frames from the middle of each clip, and print what it takes."""
+    data = ClipDataset(folder, 32, 1, chunk="middle")
+    if not data.samples:
+        raise ValueError(f"{folder}: no clips")
+    wall, cpu = time.perf_counter(), time.process_time()
+    for index in range(len(data)):
+        data[index]
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"clips   {len(data)}, a chunk of 32 frames of each, on one thread")
+    print(f"took    {wall / len(data) * 1e3:.1f} ms a chunk, {cpu / len(data) * 1e3:.1f} ms of CPU")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(main())

@@ -46,16 +46,9 @@ from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
 from utils.packages import check_packages
-from utils.page.content import TABLES, Content, check_outputs, numbers, write_page
+from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
 from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
-from utils.page.looks import (
-    SHEET,
-    STRIP,
-    Looks,
-    draw_pictures,
-    draw_sample,
-    look_at_clips,
-)
+from utils.page.looks import SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips
 from utils.page.plots import make_history
 from utils.page.suspects import find_suspects
 from utils.process import sleep, stop_on_signals
@@ -197,7 +190,7 @@ def tell(content: Content) -> None:
     """What was made, and what it says first."""
     args, page = content.args, content.page
     if args.json:
-        print(json.dumps(numbers(content), ensure_ascii=False, indent=1), flush=True)
+        print(json.dumps(json_numbers(content), indent=1), flush=True)
     if args.quiet:
         return
     say(content.answer)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write lists, trees or shards for a training framework, of the clips that are on disk.
+"""Write training lists, trees or shards of the clips that are on disk.
 
 examples:
   python make_training_lists.py clips lists/k400 --format slowfast \\
@@ -36,7 +36,8 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,18 @@ from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable
 from utils.training import choosing, on_disk, outputs
-from utils.training.choosing import LACKING, NO_LABEL, SPLITS, TRAIN, Choice, Reason
-from utils.training.formats import FORMATS, mmaction2_name
-from utils.training.outputs import ListSet
-from utils.training.trees import link_all
+from utils.training.ava_lists import ava
+from utils.training.choosing import AUDIO, LACKING, NO_LABEL, SPLITS, TRAIN, VIDEO, Choice, Reason
+from utils.training.outputs import (
+    ListSet,
+    csv_with_header,
+    json_lists,
+    mmaction2,
+    mmaction2_name,
+    path_label,
+)
+from utils.training.shards import webdataset
+from utils.training.trees import huggingface, link_all, torchvision
 
 MARK = ".make_training_lists"  # stands in a folder that is ours to write into
 SHOWN = 10
@@ -86,19 +95,106 @@ PUBLISHED = {
 ByClass = Counter[tuple[str, int]]  # clips by split and class index
 
 
+@dataclass(frozen=True)
+class Format:
+    """How a framework's files are written.
+
+    start: the first command of training; with `hint` what to set in a config of the user's own. Its
+    {words} are `say_written`'s, quoted for a shell; {code} is `code`, with the words as they are.
+    splits_at_blanks: its reader splits at white space. has_paths: it lists paths; absolute: these
+    are so by themselves. suffixes: of the files that it can hold.
+    """
+
+    write: Callable[[ListSet], list[Path]]
+    start: str = ""
+    code: str = ""
+    hint: str = ""
+    splits_at_blanks: bool = False
+    needs_label: bool = True
+    one_label: bool = True
+    has_paths: bool = True
+    absolute: bool = False
+    suffixes: tuple[str, ...] = VIDEO
+
+
+_SLOWFAST = (
+    "python tools/run_net.py --cfg configs/Kinetics/SLOWFAST_8x8_R50.yaml"
+    " DATA.PATH_TO_DATA_DIR {out} DATA.PATH_PREFIX {prefix} MODEL.NUM_CLASSES {classes}"
+)
+_MMACTION2 = (
+    "train_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
+    " train_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
+)
+_VIDEOMAE = (
+    "python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"
+    " --nb_classes {classes}"
+)
+_AVA = (
+    "python tools/run_net.py --cfg configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"
+    " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
+)
+_CODE = "python -c {code}"
+_TORCHVISION = (
+    "from torchvision.datasets import Kinetics;"
+    " Kinetics({out!r}, frames_per_clip=16, split={split!r})"
+)
+_HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
+_WEBDATASET = (
+    "import webdataset; webdataset.WebDataset({out!r} +"
+    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)"
+)
+
+FORMATS: dict[str, Format] = {
+    "slowfast": Format(path_label, _SLOWFAST, splits_at_blanks=True),
+    "mmaction2": Format(
+        mmaction2,
+        _MMACTION2,
+        hint="in a config of MMAction2, or after --cfg-options:",
+        splits_at_blanks=True,
+    ),
+    "videomae": Format(path_label, _VIDEOMAE, splits_at_blanks=True, absolute=True),
+    "jepa": Format(
+        path_label,
+        "data: datasets: [{out}/{split}.csv]",
+        hint="in a config of V-JEPA:",
+        splits_at_blanks=True,
+        absolute=True,
+    ),
+    "torchvision": Format(torchvision, _CODE, _TORCHVISION, has_paths=False),
+    "huggingface": Format(
+        huggingface, _CODE, _HUGGINGFACE, needs_label=False, one_label=False, has_paths=False
+    ),
+    "webdataset": Format(
+        webdataset,
+        _CODE,
+        _WEBDATASET,
+        needs_label=False,
+        one_label=False,
+        has_paths=False,
+        suffixes=VIDEO + AUDIO,
+    ),
+    "ava": Format(ava, _AVA, splits_at_blanks=True, needs_label=False),
+    "csv": Format(csv_with_header, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
+    "json": Format(json_lists, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
+}
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     add_options(parser)
     args = parser.parse_args(argv)
     args.command = sys.argv[1:] if argv is None else list(argv)
-    check_args(parser, args)
+    check_options(parser, args)
     return args
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the lists")
+    names = ", ".join(FORMATS)
+    parser.add_argument(
+        "--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}"
+    )
     add = parser.add_argument_group("which clips").add_argument
     add_input_csv(parser._action_groups[-1])
     words: dict[str, Any] = {"nargs": "+", "default": []}
@@ -156,7 +252,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
 
 
-def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
@@ -229,13 +325,13 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    look_at_clips(choice, clips, args)
+    find_clips(choice, clips, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
         say_table(choice, wanted, there, tell)
         tell(f"would write {args.out}: lists for {args.format}")
-        return exit_code(choice, [])
+        return exit_code_of(choice, [])
     (make_folder(out) / MARK).touch()
     if args.hash or args.measure or args.min_seconds:
         on_disk.measure(choice, clips, out / on_disk.MEMORY_NAME, args)
@@ -260,7 +356,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         written += outputs.write_beside(files, known, theirs)
     say_table(choice, wanted, there, tell)
     say_written(files, written)
-    return exit_code(choice, files.gone)
+    return exit_code_of(choice, files.gone)
 
 
 def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
@@ -309,17 +405,17 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         )
 
 
-def look_at_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
+def find_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
     """What is on disk. Raises UserError where that is nothing."""
     wanted = sum(1 for _ in choice.chosen())
-    on_disk.look(choice, clips, FORMATS[args.format].suffixes)
+    choosing.look(choice, clips, FORMATS[args.format].suffixes)
     if not any(choice.chosen()) and not args.only_manifest:
         raise UserError(
             f"none of {plural(wanted, 'clip')} is in {args.clips}: is it the folder that"
             " download.py filled, with the same --trim_format?"
         )
     if args.frames:
-        on_disk.look_at_frames(choice, args.frames)
+        choosing.look_at_frames(choice, args.frames)
         check_any(choice, args)
 
 
@@ -437,7 +533,7 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
         return
     if args.frames:
         tell("      frames: filename_tmpl='{:06}.jpg', start_index=1")
-    values = {
+    values: dict[str, Any] = {
         "out": str(files.out),
         "prefix": "" if files.prefix is None else str(files.prefix),
         "name": mmaction2_name(files),
@@ -447,14 +543,12 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
         "split": splits[0],
         "last": sum(name.startswith(f"{splits[0]}-") for name in names) - 1,
     }
-    command = [word.format(**values) for word in form.start]
-    if form.hint:
-        tell(f"use: {form.hint} {' '.join(command)}")
-    else:
-        tell(f"next: {shlex.join(command)}")
+    quoted = {key: shlex.quote(str(value)) for key, value in values.items()}
+    start = form.start.format(code=shlex.quote(form.code.format(**values)), **quoted)
+    tell(f"use: {form.hint} {start}" if form.hint else f"next: {start}")
 
 
-def exit_code(choice: Choice, gone: Sequence[str]) -> int:
+def exit_code_of(choice: Choice, gone: Sequence[str]) -> int:
     """1 where a clip that was wanted is not there, or a row is none."""
     is_lacking = any(row.reason in LACKING for row in choice.rows)
     return EXIT_INCOMPLETE if gone or choice.refused or is_lacking else EXIT_OK

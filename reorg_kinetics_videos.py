@@ -48,7 +48,7 @@ from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree
 from utils.report import report_paths
-from utils.run import Opened, open_run, say_end, say_next, say_statement, watch
+from utils.run import Opened, open_run, say_end, say_next, say_statement, show_progress
 from utils.video.ffmpeg import find_ffmpeg
 
 PACKAGES = ("av", "ffmpeg-python", "joblib")
@@ -79,9 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="remove folders that are empty after their clips were moved",
     )
     group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
-    )
+    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     add_num_jobs(group)
     add_cluster_options(group)
     group = parser.add_argument_group("rarely needed")
@@ -165,7 +163,7 @@ def bring_all(
     counts: Counter[str] = Counter()
     is_full = False
     num_files = sum(len(clip.files) for clip in to_bring)
-    with watch(num_files, "file", args.quiet, run.workers) as progress:
+    with show_progress(num_files, "file", args.quiet, run.workers) as progress:
         chunks = reorg.announced(to_bring, how, run.report)
         for filed in reorg.bring_in(chunks, how, run.workers):
             reorg.write_down(filed, run.report)

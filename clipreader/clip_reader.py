@@ -68,7 +68,7 @@ class ClipReader:
         if short_side is not None and short_side not in range(1, MAX_SHORT_SIDE + 1):
             raise ValueError(f"short_side is {short_side}: 1 to {MAX_SHORT_SIDE} is needed")
         self.path = media_name(source)
-        self._media = source if isinstance(source, (str, os.PathLike, bytes)) else source.read()
+        self.media = source if isinstance(source, (str, os.PathLike, bytes)) else source.read()
         self.short_side = short_side
         self._limits = {"max_pixels": max_pixels, "max_frames": max_frames}
         self._closed = False
@@ -90,7 +90,7 @@ class ClipReader:
             if self._closed:
                 raise ValueError(f"{self.path}: the reader is closed")
             if self._source is None:
-                self._source = FrameSource(self._media, probe=False, **self._limits)
+                self._source = FrameSource(self.media, probe=False, **self._limits)
             return self._source
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class ClipReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("path", "short_side", "_media", "_limits", "_closed")
+        own = ("path", "short_side", "media", "_limits", "_closed")
         return {name: self.__dict__[name] for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,6 +136,12 @@ class ClipReader:
         """(T,) float64: when each frame is shown, in seconds after the first."""
         table = self._opened().table
         return (np.asarray(table.pts) - table.pts[0]) * float(table.time_base)
+
+    @property
+    def first_time(self) -> float:
+        """When the first frame is shown, in seconds on the file's own clock."""
+        table = self._opened().table
+        return float(table.pts[0] * table.time_base)
 
     @property
     def key_frames(self) -> list[int]:
@@ -320,11 +326,11 @@ class ClipReader:
         return self._painter
 
 
-def finish(array: Array, layout: Layout, as_torch: bool) -> Any:
+def finish(array: Any, layout: Layout | None, as_torch: bool) -> Any:
     """`array` in the layout asked for, as a tensor if asked for; the memory stays the same."""
-    if layout not in ("THWC", "TCHW"):
+    if layout not in ("THWC", "TCHW", None):
         raise ValueError(f"layout is {layout!r}: 'THWC' or 'TCHW' is needed")
-    view = array if layout == "THWC" else array.transpose(0, 3, 1, 2)
+    view = array.transpose(0, 3, 1, 2) if layout == "TCHW" else array
     if not as_torch:
         return view
     import torch

@@ -38,11 +38,14 @@ class _Caught(Exception):
 def parser_of(script: str) -> argparse.ArgumentParser:
     """The parser that a script builds."""
 
-    def catch(parser: Parser, *_: Any, **__: Any) -> NoReturn:
+    def catch(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         raise _Caught(parser)
 
     module = importlib.import_module(script.removesuffix(".py"))
-    with mock.patch.object(Parser, "parse_args", catch):
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", catch),
+        mock.patch.object(Parser, "parse_args", catch),
+    ):
         try:
             module.main([])
         except _Caught as caught:
@@ -68,7 +71,7 @@ def options(script: str) -> Iterable[str]:
             default = " ".join(f"`{each}`" for each in action.default)
         elif action.default not in (None, ""):
             default = f"`{action.default}`"
-        if action.choices:
+        if action.choices and not action.metavar:
             effect += " (" + ", ".join(f"`{each}`" for each in action.choices) + ")"
         row = [f"`{name}`", effect, default]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"

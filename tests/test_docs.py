@@ -79,8 +79,9 @@ def test_imports_are_those_that_requirements_name() -> None:
     """A package that a script imports and no requirement names fails on a fresh machine only."""
     names = {
         re.split(r"[\[>=<]", line)[0].strip().lower()
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if line.strip() and not line.startswith("#")
+        for name in ("requirements.txt", "requirements-loader.txt")
+        for line in (ROOT / name).read_text().splitlines()
+        if line.strip() and not line.startswith(("#", "-r "))
     }
     modules = {"ffmpeg-python": "ffmpeg", "pillow": "pil", "imageio-ffmpeg": "imageio_ffmpeg"}
     known = {modules.get(name, name.replace("-", "_")) for name in names}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import multiprocessing
-import os
 import pickle
 import re
 import subprocess
@@ -34,7 +33,6 @@ from clipreader.frame_source import FrameSource
 from clipreader.h264 import codes_whole_frames
 from clipreader.pixels import Array, shown_size
 from load_frames import (
-    ClipDataset,
     ClipError,
     ClipNotFound,
     ClipReader,
@@ -570,82 +568,6 @@ def test_nothing_leaks(clip: Callable[[str], Path], tmp_path: Path) -> None:
     assert process.memory_info().rss - memory < 6 << 20
 
 
-# --- the dataset ---
-
-
-@pytest.fixture
-def shelf(clip: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A folder with two clips of a list of three."""
-    (tmp_path / "list.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\n"
-        "zumba,aaaaaaaaaaa,5,15,val\n"
-        "archery,bbbbbbbbbbb,0,10,val\n"
-        "yoga,ccccccccccc,0,10,val\n"
-    )
-    (tmp_path / "clips").mkdir()
-    for name in ("aaaaaaaaaaa_000005_000015", "bbbbbbbbbbb_000000_000010"):
-        os.link(clip("b_frames.mp4"), tmp_path / "clips" / f"{name}.mp4")
-    return tmp_path
-
-
-def test_a_dataset_of_a_list(shelf: Path, plain: Path) -> None:
-    reference, _ = decoded(plain)
-    data = ClipDataset(shelf / "list.csv", 8, 4, folder=shelf / "clips", layout="THWC", seed=3)
-    assert (len(data), data.labels, data.missing) == (2, ["archery", "zumba"], 1)
-    frames, label = data[0]
-    assert (frames.shape, label, data[1][1]) == ((8, 72, 128, 3), 1, 0)
-    first = next(at for at in range(100) if np.array_equal(reference[at], frames[0]))
-    assert np.array_equal(frames, reference[first : first + 32 : 4])
-    with pytest.raises(IndexError):
-        data[2]
-
-
-def test_chunks_depend_on_seed_epoch_and_clip_only(shelf: Path) -> None:
-    def chosen(**options: Any) -> list[bytes]:
-        epoch = options.pop("epoch", 0)
-        data = ClipDataset(shelf / "clips", 2, 1, **options)
-        data.set_epoch(epoch)
-        return [data[n][0].tobytes() for n in (1, 0)]
-
-    assert chosen() == chosen()
-    assert chosen(seed=1) != chosen()
-    assert chosen(epoch=1) != chosen()
-    assert len(set(chosen(chunk="middle"))) == 1
-
-
-def test_a_folder_a_short_clip_and_a_transform(clip: Callable[[str], Path], tmp_path: Path) -> None:
-    for label in ("yoga", "archery"):
-        (tmp_path / label).mkdir()
-    os.link(clip("one_frame.mp4"), tmp_path / "yoga" / "a.mp4")
-    os.link(clip("tuned.mp4"), tmp_path / "archery" / "b.mp4")
-    data = ClipDataset(tmp_path, 4, 2, transform=lambda frames: frames[:, :64, :64].mean())
-    assert [Path(sample.path).name for sample in data.samples] == ["b.mp4", "a.mp4"]
-    assert data.labels == ["archery", "yoga"]
-    assert isinstance(data[0][0], float)
-    short, unlabelled = ClipDataset(tmp_path / "yoga", 4, 2)[0]
-    assert (short.shape, unlabelled) == ((4, 3, 72, 128), -1)
-    assert (short == short[0]).all()
-
-
-def test_a_dataset_goes_through_pickle(shelf: Path) -> None:
-    data = ClipDataset(shelf / "clips", 2, 1)
-    copy = pickle.loads(pickle.dumps(data))
-    assert copy[0][0].tobytes() == data[0][0].tobytes()
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_torchs_dataloader(shelf: Path, method: str) -> None:
-    torch = pytest.importorskip("torch")
-    data = ClipDataset(shelf / "list.csv", 8, 2, folder=shelf / "clips", as_torch=True)
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=2, num_workers=2, multiprocessing_context=method
-    )
-    ((frames, labels),) = list(loader)
-    assert frames.shape == (2, 8, 3, 72, 128) and frames.dtype == torch.uint8
-    assert labels.tolist() == [1, 0]
-    assert np.array_equal(frames[1].numpy(), data[1][0].numpy())
-
-
 def test_as_torch_shares_memory(plain: Path) -> None:
     torch = pytest.importorskip("torch")
     room = np.zeros((2, 72, 128, 3), np.uint8)
@@ -701,20 +623,3 @@ def test_only_numpy_and_av_are_imported() -> None:
     code = f"import sys, load_frames; print([m for m in {heavy.split(', ')} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
-
-
-def test_the_examples_of_the_readme(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = ROOT / "docs" / "loading.md"
-    section = "<!-- load examples -->(.*?)<!-- end of load examples -->"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    found = re.search(section, text, re.DOTALL)
-    if found is None:
-        pytest.skip("docs/loading.md has no examples")
-    examples = re.findall(r"```python\n(.*?)```", found[1], re.DOTALL)
-    assert len(examples) == 3
-    os.link(shelf / "clips" / "aaaaaaaaaaa_000005_000015.mp4", shelf / "clip.mp4")
-    monkeypatch.chdir(shelf)
-    for example in examples:
-        if "torch" in example:
-            pytest.importorskip("torch")
-        exec(compile(example, str(readme), "exec"), {})

@@ -171,6 +171,25 @@ def test_missing_is_a_list_for_download(tmp_path: Path) -> None:
     assert numbers["there"] == 0
 
 
+def test_unreadable_clips_and_licences_are_told(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    videos = [youtube_id(number) for number in range(3)]
+    write_rows(tmp_path / "list.csv", videos)
+    for video in videos:
+        (clips / f"{clip(video)}.mp4").write_bytes(b"no video")
+    (clips / "loop.mp4").symlink_to("loop.mp4")
+    free = {"youtube_id": videos[0], "licence": "Creative Commons"}
+    (clips / "videos.jsonl").write_text(json.dumps(free) + "\ntorn {")
+    words = ["clips", "--input_csv", "list.csv", "--json", "--pictures", 2]
+    done = run("make_report.py", *words, cwd=tmp_path)
+    numbers = json.loads(done.out)
+    assert numbers["answer"] == "All 3 clips are there, 3 of 3 probed cannot be read"
+    assert numbers["licences"] == {"not known": 2, "Creative Commons": 1}
+    page = (tmp_path / "clips_report" / "report.html").read_text(encoding="utf-8")
+    assert "Creative Commons" in page and page.count("no picture") >= 3
+
+
 def test_videos_under_two_splits(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "train_only_._000001_000011.mp4").touch()

@@ -5,6 +5,8 @@ Without a browser these tests are skipped, and say so.
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from tests.browser import NARROW, WIDE, Seen, open_browser, open_page
 from tests.page_clips import LABELS, clip, make_good, write_report, write_rows, youtube_id
-from tests.scripts import finish, run, start
+from tests.scripts import finish, run, start, write_list
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -68,10 +70,10 @@ def page(browser: Browser, folder: Path) -> Iterator[Page]:
     check_quiet(seen)
 
 
-def check_quiet(seen: Seen) -> None:
+def check_quiet(seen: Seen, end: str = "/report.html") -> None:
     """Nothing but the file itself, and its own pictures, was asked for; the console is empty."""
     left = [url for url in seen.requests if not url.startswith("data:")]
-    assert all(url.startswith("file:") and url.endswith("/report.html") for url in left), left
+    assert all(url.startswith("file:") and url.endswith(end) for url in left), left
     assert seen.console == []
 
 
@@ -186,6 +188,41 @@ def test_without_scripts_all_is_there(browser: Browser, folder: Path) -> None:
         assert len(classes(page)) == len(LABELS) + 1
         assert not page.locator("#search").is_visible()
     check_quiet(seen)
+
+
+def test_odd_labels_print_and_landmarks(browser: Browser, tmp_path: Path) -> None:
+    """A label of 300 letters leaves the numbers in sight, on paper too, which is always white."""
+    clips = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    clips.mkdir()
+    (clips / "not_listed_\udce9\x1b[31m.mp4").touch()
+    labels = ["x" * 300, "\u202eabc", "=cmd|'/C calc'!A0"]
+    rows = [f'"{label}",{youtube_id(n)},1,2,val' for n, label in enumerate(labels)]
+    header = "label,youtube_id,time_start,time_end,split"
+    write_list(tmp_path / "list.csv", rows, header)
+    out = tmp_path / "page.html"
+    words = [str(clips), "--input_csv", "list.csv", "--out", str(out), "--json"]
+    done = run("make_report.py", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "\x1b" not in done.err + done.out and json.loads(done.out)["not_listed"] == 1
+    table = (tmp_path / "classes.csv").read_text()
+    assert "\n'=cmd" in table and "\u202e" not in table
+    assert "\n=cmd" in (tmp_path / "missing.csv").read_text()  # a list, exact
+    for width in (WIDE, NARROW):
+        with open_page(browser, out, width, color_scheme="dark") as (page, seen):
+            for cell in page.locator("#class-table tbody tr:first-child td").all():
+                box = cell.bounding_box()
+                assert box is not None and box["x"] + box["width"] <= width
+            assert page.locator("#class-table tbody th > bdi").count() == len(labels)
+            names = page.evaluate(
+                "[...document.querySelectorAll('section[aria-labelledby], [role=region]')].map("
+                "e => e.ariaLabel || document.getElementById("
+                "e.getAttribute('aria-labelledby')).textContent)"
+            )
+            assert len(names) == len(set(names)) and len(names) > 6
+            page.emulate_media(media="print")
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert paper == "rgb(255, 255, 255)"
+        check_quiet(seen, "/page.html")
 
 
 PLACE = """() => ({

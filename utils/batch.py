@@ -31,7 +31,16 @@ from utils.lists.reading import find_lists, read_lists
 from utils.packages import describe
 from utils.process import Stopped
 from utils.report import FAILED, MADE_REASONS, WRITTEN
-from utils.run import Lines, Opened, Tally, exit_code, say_end, say_next, say_statement, watch
+from utils.run import (
+    Lines,
+    Opened,
+    Tally,
+    exit_code,
+    say_end,
+    say_next,
+    say_statement,
+    show_progress,
+)
 from utils.text import printable
 from utils.video.whole import BadClip, Limits
 
@@ -246,7 +255,7 @@ def run_batch(
     """Write down what becomes of each clip, as it comes. note: a text for the progress line."""
     tally = Tally()
     with (
-        watch(len(batch.to_do), "clip", args.quiet, run.workers, note) as progress,
+        show_progress(len(batch.to_do), "clip", args.quiet, run.workers, note) as progress,
         closing(outcomes),
     ):
         for outcome in outcomes:

@@ -24,11 +24,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from clipreader import VERSION
 from utils.errors import Ended, UserError
 from utils.packages import version_line
 from utils.text import shown
 
-VERSION = "1.3.0"
 Tell = Callable[[str], None]  # says a line
 
 EXIT_OK = 0  # all wanted clips are on disk

@@ -287,7 +287,9 @@ def pack_code() -> bytes:
     """A zip of what the workers need of this checkout."""
     packed = io.BytesIO()
     folders = (ROOT / "utils", ROOT / "clipreader")
-    files = [f for folder in folders for f in folder.rglob("*.py")] + [ROOT / "requirements.txt"]
+    files = [f for folder in folders for f in folder.rglob("*.py")] + [
+        *ROOT.glob("requirements*.txt")
+    ]
     script = parallel.own_script()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in [*files, *([ROOT / script] if script else [])]:

@@ -18,7 +18,8 @@ from types import TracebackType
 
 from utils.errors import UserError
 
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-loader.txt")
 MODULES = {"ffmpeg-python": "ffmpeg", "pillow": "PIL"}  # the others but for their dashes
 NAMES = {"av": "PyAV"}  # as people call them
 
@@ -35,7 +36,8 @@ _UNEXPECTED_MESSAGE = re.compile(
 def required() -> dict[str, tuple[str, str]]:
     """Package -> (lowest release that will do, first that was not tried; empty: open)."""
     found = {}
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
+    text = "".join(path.read_text(encoding="utf-8") for path in REQUIREMENTS)
+    for line in text.splitlines():
         if row := re.match(r"([a-z][\w.-]*)(?:\[\w+\])?>=([\w.]+)(?:,<([\w.]+))?\s*(?:#|$)", line):
             found[row[1]] = (row[2], row[3] or "")
     return found

@@ -12,7 +12,7 @@ import filecmp
 import math
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -292,18 +292,10 @@ def bring_in(
     if not how.check:
         yield from bring_unchecked(chunks, how, workers.num_jobs)
         return
-    ready: deque[list[Filed]] = deque()
 
     def compare(clip: ClipFiles) -> ToWeigh:
         done, rivals = skip_same(clip, how)
         return ToWeigh(clip, tuple(rivals), tuple(done))
-
-    def to_weigh(compared: Iterable[ToWeigh]) -> Iterator[ToWeigh]:
-        for task in compared:
-            if task.rivals:
-                yield task
-            else:
-                ready.append(list(task.done))
 
     def bring(weighed: Weighed) -> list[Filed]:
         task, worth = weighed
@@ -312,19 +304,15 @@ def bring_in(
     clips = (clip for chunk in chunks for clip in chunk)
     with (
         closing(run_parallel(compare, clips, workers.num_jobs)) as compared,
-        closing(workers.run(weigh_files, to_weigh(compared), not_weighed)) as weighed,
+        closing(workers.run(weigh_files, compared, not_weighed)) as weighed,
         closing(run_parallel(bring, weighed, workers.num_jobs)) as brought,
     ):
-        for filed in brought:
-            yield filed
-            while ready:
-                yield ready.popleft()
-    yield from ready
+        yield from brought
 
 
 def weigh_files(task: ToWeigh) -> Weighed:
     """Decode the files of one clip. Run by the workers."""
-    return task, weigh(task.clip, task.rivals, True)
+    return task, weigh(task.clip, task.rivals, True) if task.rivals else {}
 
 
 def not_weighed(task: ToWeigh, how: str) -> Weighed:
@@ -350,9 +338,8 @@ def bring_unchecked(
                 if STOP.is_set():
                     break
                 done, rivals = skip_same(clip, how)
-                if rivals:
-                    done += bring_best(clip, rivals, weigh(clip, rivals, False), how)
-                filed += done
+                worth = weigh(clip, rivals, False) if rivals else {}
+                filed += [*done, *bring_best(clip, rivals, worth, how)]
         return filed
 
     remaining = iter(chunks)
@@ -416,6 +403,8 @@ def bring_best(
     clip: ClipFiles, rivals: list[Found], worth: dict[str, Quality], how: HowToBring
 ) -> list[Filed]:
     """Choose between files that differ, bring the best one in, and put the others aside."""
+    if not rivals:
+        return []
     everyone = [*rivals, clip.there] if clip.there else list(rivals)
     good = [found for found in everyone if not worth[found.path].problem]
     done: list[Filed] = []

@@ -169,7 +169,7 @@ def is_terminal() -> bool:
 
 
 @contextmanager
-def watch(
+def show_progress(
     total: int, unit: str, quiet: bool, workers: Workers, note: Callable[[], str] = str
 ) -> Iterator[Progress]:
     """Show the progress of a run, and the messages of its workers."""

@@ -37,10 +37,9 @@ from utils.download.options import fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.youtube_extract import (
     Attempt,
-    child_environment,
     extract_command,
     read_info,
-    run_ytdlp,
+    run_fresh_ytdlp,
     section_inputs,
     try_ytdlp,
 )
@@ -56,7 +55,7 @@ from utils.packages import check_packages, describe, module_of, numbers, require
 from utils.parallel import Workers
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts
-from utils.run import watch
+from utils.run import show_progress
 from utils.text import hide_secrets
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
@@ -312,10 +311,10 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
-        done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
+        done = run_fresh_ytdlp(argv, folder, options.timeout, proxy)
         said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
-        try:  # without the tracebacks of --verbose, whose lines of code name reasons, too
-            info = read_info(replace(done, stderr="\n".join(said)), options.url_base)
+        try:
+            info = read_info(done, options.url_base)
         except FetchError as error:
             yield _failed(name, error, args)
             continue
@@ -406,7 +405,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             workspace = stack.enter_context(run_folder(out))
             packages = ("av", "ffmpeg-python", "joblib")
             workers = stack.enter_context(open_workers(args, workspace, packages))
-        progress = stack.enter_context(watch(len(clips), "clip", args.quiet, workers))
+        progress = stack.enter_context(show_progress(len(clips), "clip", args.quiet, workers))
         for clip, found in workers.run(worker, tasks, not_verified):
             is_bad = isinstance(found, BadClip)
             progress.add("bad" if is_bad else "not checked" if found else "good")

@@ -17,7 +17,7 @@ from utils.download.common import FetchOptions, Run
 from utils.download.taking import Taken, cut_from, examine, result_of, take_linked
 from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.video.whole import TOLERANCE, BadClip, read_apart
+from utils.video.whole import TOLERANCE, BadClip, check_length, read_apart
 
 NAME = "clips"  # in the report
 
@@ -160,6 +160,7 @@ def find_parts(
             continue
         try:
             video = read_apart(each.path)
+            check_length(video, each.end - each.start)
         except (BadClip, OSError) as error:
             problems.append(f"{each.path}: {error}")
             continue

@@ -33,11 +33,11 @@ def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_list_options(parser)
     add_source_options(parser)
-    add_encode_options(parser)
+    add_video_options(parser)
     add_run_options(parser)
     add_rare_options(parser)
     args = parser.parse_args(argv)
-    check_args(parser, args)
+    check_options(parser, args)
     return args
 
 
@@ -58,9 +58,7 @@ def add_list_options(parser: argparse.ArgumentParser, fetches: bool = True) -> N
         metavar="SPLIT",
         help="keep only these splits; val is also validate (default: all)",
     )
-    group.add_argument(
-        "--limit", type=positive_int, metavar="N", help="keep only the first N clips (default: all)"
-    )
+    group.add_argument("--limit", type=positive_int, metavar="N", help="keep the first N clips")
     group.add_argument(
         "--shard",
         type=shard,
@@ -152,7 +150,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encode_options(parser: argparse.ArgumentParser) -> None:
+def add_video_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("video and audio")
     group.add_argument(
         "--max_height",
@@ -186,9 +184,7 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
-    )
+    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     add_num_jobs(group)
     group.add_argument(
         "--retry",
@@ -234,10 +230,10 @@ def add_rare_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
     group.add_argument(
-        "--url_base", default=YOUTUBE, metavar="URL", help="address that a video ID is added to"
+        "--url_base", default=YOUTUBE, metavar="URL", help="address before a video ID"
     )
     group.add_argument(
-        "--mirror_base", default=CVDF, metavar="URL", help="mirror with the layout of CVDF's"
+        "--mirror_base", default=CVDF, metavar="URL", help="mirror laid out like CVDF's"
     )
     add_lists_base(group)
     group.add_argument(
@@ -248,7 +244,7 @@ def add_rare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Check what argparse cannot check by itself; exits with code 2."""
     if args.out is None and not args.check:
         parser.error("the output folder is missing: python download.py OUT --input_csv LIST")

@@ -6,7 +6,6 @@ difference is a wrong label.
 
 from __future__ import annotations
 
-import csv
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ SPLITS = ("train", "val", "test")
 ARCHIVE = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
 BOX = ("x1", "y1", "x2", "y2")
 COLUMNS = ("youtube_id", "timestamp", *BOX, "action_id")  # of the files: no header
+NO_BOX = ("",) * 5  # and no action
 LABEL_MAPS = "ava_action_list_v2.2*.pbtxt"
 LABEL_MAP_LIMIT = 2**20  # bytes; the real one has 6,000
 
@@ -158,33 +158,41 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
     """
     rows: list[Annotation] = []
     refused: list[Refused] = []
-    checks = [_Checked(check) for check, _ in _CHECKS]
-    texts: dict[str, str] = {}  # ids, times and boxes repeat: each is kept once
+    is_id, is_time, is_corner, *_, is_action = (_Checked(check) for check, _ in _CHECKS)
+    texts: dict[str, str] = {}  # ids, actions, times and boxes repeat: each is kept once
     times: dict[str, int] = {}
     boxes: dict[tuple[str, ...], tuple[str, ...]] = {}
-    none: tuple[str, ...] = ("", "", "", "")
     if not path.exists():
         raise UserError(f"{path} does not exist: unpack it from {ARCHIVE}")
     with telling(path), open_text(path, errors="replace") as file:
         for number, line in enumerate(bounded_lines(file), 1):
-            text = line.rstrip("\r\n")
-            fields = text.split(",")
-            wanted = len(fields) if any(fields[2:]) else 2
-            if len(fields) not in (2, len(COLUMNS)) or not all(
-                check[field] for check, field in zip(checks, fields[:wanted], strict=False)
-            ):
-                if text.strip():
-                    refused.append(Refused(path, number, printable(text), _problem(fields)))
+            youtube_id, _, rest = line.rstrip("\r\n").partition(",")
+            timestamp, *more = rest.split(",")
+            *box, action = more or NO_BOX
+            is_good = is_id[youtube_id] and is_time[timestamp]
+            if len(box) != len(BOX) or any(more) and not is_action[action]:
+                is_good = False
+            elif action:
+                x1, y1, x2, y2 = box
+                is_good &= is_corner[x1] and is_corner[y1] and is_corner[x2] and is_corner[y2]
+            if not is_good:
+                if line.strip():
+                    fields = [youtube_id, timestamp, *more]
+                    text = printable(line.rstrip("\r\n"))
+                    refused.append(Refused(path, number, text, _problem(fields)))
                 continue
-            youtube_id, timestamp = fields[:2]
             if timestamp not in times:
                 times[timestamp] = nanoseconds(timestamp)
-            box, action = none, ""
-            if wanted > 2:
-                box, action = tuple(fields[2:6]), texts.setdefault(fields[6], fields[6])
-                box = boxes.setdefault(box, box)
-            youtube_id = texts.setdefault(youtube_id, youtube_id)
-            rows.append(Annotation(youtube_id, timestamp, times[timestamp], box, action))
+            corners = tuple(box)
+            rows.append(
+                Annotation(
+                    texts.setdefault(youtube_id, youtube_id),
+                    timestamp,
+                    times[timestamp],
+                    boxes.setdefault(corners, corners),
+                    texts.setdefault(action, action),
+                )
+            )
     if not rows:
         what = f"id,timestamp[,{','.join(COLUMNS[2:])}]"
         first = f"; {refused[0]}" if refused else ""
@@ -245,18 +253,17 @@ def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
     make_ava_kin_download_csv.py writes. clips: their folder, whose report tells of partial clips.
     Raises UserError for a file that is neither.
     """
+    import pandas as pd
+
     found: dict[str, set[int]] = {}
     with telling(path), open_text(path, errors="replace") as file:
-        lines = csv.reader(bounded_lines(file))
-        header = next(lines, [])
+        header = file.readline(1000).rstrip("\r\n").split(",")
         if "clip" in header:
-            if "clip_time" not in header:
-                raise UserError(f"{path}:1: the header has no clip_time: it is no annotation file")
-            at, time_at = header.index("clip"), header.index("clip_time")
-            for row in lines:
-                if len(row) != len(header) or not _is_timestamp(row[time_at]):
-                    raise UserError(f"{path}:{lines.line_num}: clip_time is not a time in seconds")
-                found.setdefault(row[at], set()).add(nanoseconds(row[time_at]))
+            table = pd.read_csv(file, header=None, names=header, dtype=str, keep_default_na=False)
+            if "clip_time" not in table or not table["clip_time"].map(_is_timestamp).all():
+                raise UserError(f"{path}: its column clip_time is not one of times in seconds")
+            for clip, text in table[["clip", "clip_time"]].itertuples(index=False):
+                found.setdefault(clip, set()).add(nanoseconds(text))
             return {name: tuple(sorted(times)) for name, times in found.items()}
     for clip, time, _ in place_in_clips(read_annotations(path)[0], read_windows(clips)):
         found.setdefault(clip, set()).add(time)

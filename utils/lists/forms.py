@@ -81,6 +81,7 @@ def open_list(
 
     columns: role -> the list's own name for it, or its number from 1 where there is no header.
     """
+    csv.field_size_limit(MAX_LINE)
     encoding, is_json = _look_at_start(path)
     if is_json:
         lines = _lines(path, encoding, MAX_JSON)
@@ -185,7 +186,7 @@ def _open_table(
     else:
         raise UserError(f"list {path} is empty: it needs a header line and rows")
     heads = [text, comment] if comment else [text]
-    numbered = {role: int(name) for role, name in given.items() if name.isdecimal()}
+    numbered = {role: int(name) for role, name in given.items() if re.fullmatch("[0-9]{1,4}", name)}
     for head in () if given and len(numbered) == len(given) else heads:
         for delimiter in delimiters:
             row, problem = _split(head, delimiter)
@@ -206,7 +207,9 @@ def _open_table(
             )
         columns = _shape(row, numbered)
         if columns:
-            return _without_header(path, line, columns, _table_rows(rest, delimiter), clip_seconds)
+            rows = _table_rows(rest, delimiter)
+            opened = _without_header(path, line, columns, rows, clip_seconds)
+            return opened._replace(stated=bool(given))
     raise UserError(f"{path}:{line}: {_why_no_list(max((row for _, row in splits), key=len))}")
 
 
@@ -230,10 +233,13 @@ def _table_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Ro
     """Line by line, and not with one csv.reader over the file: a single stray quote would swallow
     every row up to the next one, and the line numbers with them. No list has a field of two lines.
     """
-    csv.field_size_limit(MAX_LINE)
+    quote, before, after = '"', f"{delimiter} ", f" {delimiter}"
     for line, text in lines:
-        row, problem = _split(text, delimiter)
-        yield line, row, problem
+        if quote in text or before in text or after in text or "\t" in text or text[0] == " ":
+            row, problem = _split(text, delimiter)
+            yield line, row, problem
+        else:
+            yield line, text.rstrip().split(delimiter), ""
 
 
 def _plain(name: str) -> str:
@@ -383,19 +389,15 @@ def _shape(row: Sequence[str], numbered: Mapping[str, int]) -> list[str]:
 def _without_header(
     path: Path, line: int, columns: list[str], rows: Iterator[Row], clip_seconds: float | None
 ) -> OpenList:
+    is_vggsound = columns[0] == "file" or {"label", "split"} <= set(columns)
     if columns[0] == "file":
         columns, rows = ["youtube_id", "time_start", "label"], _vggsound_files(rows)
-    is_vggsound = sorted(columns) in (
-        ["label", "time_start", "youtube_id"],
-        ["label", "split", "time_start", "youtube_id"],
-    )
     if "time_end" not in columns and clip_seconds is None:
         if not is_vggsound:
-            raise UserError(
-                f"{path}:{line}: its rows have no end of the clip: give --clip_seconds N"
-            )
+            raise UserError(f"{path}:{line}: its rows give no end: use --clip_seconds N")
         clip_seconds = VGGSOUND_SECONDS
     form = f"table without a header: {', '.join(columns)}"
+    form += "" if "time_end" in columns else f"; clips of {clip_seconds:g} s"
     return OpenList(form, columns, rows, clip_seconds)
 
 
@@ -432,40 +434,29 @@ def _why_no_list(row: Sequence[str]) -> str:
 
 def _json_rows(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
     """Rows of [*ROLES, extra] of one document, or of one a line."""
+    documents = lines
     line, first = next(lines, (0, ""))
-    second = next(lines, None)
     try:
         json.loads(first)
-        each_line: Iterable[tuple[int, str]] = chain(
-            [(line, first)], [second] if second else [], lines
-        )
-        one = second is None
+        documents = chain([(line, first)], lines)
     except (ValueError, RecursionError):
-        size, texts = 0, [first]
-        for _, text in chain([second] if second else [], lines):
+        texts, size = [first], 0
+        for _, text in lines:
             texts.append(text)
-            size += len(text)
-            if size > MAX_JSON:
-                raise UserError(
-                    f"list {path} has more than {MAX_JSON:,} characters of JSON"
-                ) from None
-        each_line, one = [(0, "\n".join(texts))], True
+            if (size := size + len(text)) > MAX_JSON:
+                raise UserError(f"list {path} has over {MAX_JSON:,} characters of JSON") from None
+        documents = iter([(0, "\n".join(texts))])
     count = 0
-    for line, text in each_line:
+    for line, text in documents:
         try:
-            document = json.loads(text)
+            for row in _clips_in(json.loads(text), {}, {}, 0.0):
+                count += 1
+                yield line, row, ""
         except (ValueError, RecursionError) as error:
             problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            if one:
+            if not line:
                 raise UserError(f"list {path} is not JSON that can be read: {problem}") from error
             yield line, [printable(text), "", "", "", "", ()], f"not JSON ({problem})"
-            continue
-        try:
-            for row in _clips_in(document, {}, {}, 0.0):
-                count += 1
-                yield 0 if one else line, row, ""
-        except RecursionError as error:
-            raise UserError(f"list {path} is JSON that is nested too deep") from error
     if not count:
         raise UserError(
             f"list {path} is JSON without clips: each needs the id of its video, and `segment`,"
@@ -544,7 +535,8 @@ def _spans(
     for key, value in node.items():
         if _plain(key) in SPANS and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
-            pairs = [each for each in spans if isinstance(each, list) and len(each) == 2]
+            pairs = [each if isinstance(each, list) and len(each) == 2 else ("", "")
+                     for each in spans]  # fmt: skip
             return [(_text(start), _text(end)) for start, end in pairs]
     keys = roles.get("time_start", ""), roles.get("time_end", "")
     if all(key in map(str.lower, node) for key in keys):

@@ -44,7 +44,8 @@ MAX_REFUSED = 100_000
 NO_CLIP_IN = 1000  # rows: so many without a clip, and the file is no list
 TELL_AFTER, TELL_EVERY = 2.0, 10.0  # seconds of silence while lists are read
 LIST_SUFFIXES = (".csv", ".csv.gz")
-FIRST_ROWS, TOO_LONG = 50, 1000.0  # milliseconds are told by clips of so many seconds each
+# Milliseconds are told by the first rows: clips of so many seconds each, past the first hour.
+FIRST_ROWS, TOO_LONG, AN_HOUR = 50, 1000.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -437,20 +438,20 @@ def _pad(row: list[str], columns: Sequence[str]) -> str:
 
 def _with_sane_times(path: Path, opened: OpenList, times: _Times) -> Iterator[Row]:
     """The rows, if the first of them can be seconds. Raises UserError for milliseconds."""
-    rows = opened.rows
-    first = list(islice(rows, FIRST_ROWS))
+    first = list(islice(opened.rows, FIRST_ROWS))
     if not opened.stated and "time_end" in opened.columns:
         at = [opened.columns.index(name) for name in ("time_start", "time_end")]
-        spans = [[times[row[i]][0] for i in at] for _, row, problem in first
-                 if not problem and len(row) > max(at)]  # fmt: skip
+        rows = [row for _, row, problem in first if not problem and len(row) > max(at)]
+        is_whole = all(row[i].isdecimal() for row in rows for i in at)
+        spans = [[times[row[i]][0] for i in at] for row in rows] if is_whole else []
         lengths = [end - start for start, end in spans if end > start]
-        if lengths and min(lengths) >= TOO_LONG:
+        if lengths and min(lengths) >= TOO_LONG and max(max(spans)) > AN_HOUR:
             raise UserError(
                 f"{path}: its clips last {min(lengths):,.0f} s and more: are its times"
                 " milliseconds? Name such columns start_ms and end_ms, or give --columns"
                 " time_start=NAME,time_end=NAME if they are seconds"
             )
-    return chain(first, rows)
+    return chain(first, opened.rows)
 
 
 def _refused(path: Path, line: int, row: Sequence[object], problem: str) -> Refused:

@@ -126,7 +126,7 @@ def look_at_clips(
         unit = "picture" if tasks[0].form else "clip"
         with (
             Progress(len(tasks), unit, quiet=args.quiet) as progress,
-            closing(run_in_processes(look_at_clip, tasks, args.num_jobs, _crashed)) as seen,
+            closing(run_in_processes(look_at_clip, tasks, args.num_jobs, _look_crashed)) as seen,
         ):
             streak = Streak()
             for look in seen:
@@ -140,7 +140,7 @@ def look_at_clips(
     return {each: memory[key] for each, key in keys.items()}
 
 
-def _crashed(task: LookTask, how: str) -> ClipLook:
+def _look_crashed(task: LookTask, how: str) -> ClipLook:
     problem = f"the decoder crashed: {how}"
     return ClipLook(task.name, task.listed_seconds, task.form, problem=problem)
 

@@ -59,14 +59,14 @@ def _black(look: ClipLook) -> tuple[str, float] | None:
     return f"its brightest frame has a mean level of {look.brightest:.1f}", -look.brightest
 
 
-def _plain(look: ClipLook) -> tuple[str, float] | None:
+def _one_colour(look: ClipLook) -> tuple[str, float] | None:
     if look.spread is None or look.spread >= PLAIN_SPREAD or _black(look):
         return None
     return f"its levels differ by {look.spread:.1f} within a frame", -look.spread
 
 
 def _frozen(look: ClipLook) -> tuple[str, float] | None:
-    if look.motion is None or look.motion >= FROZEN_BELOW or _black(look) or _plain(look):
+    if look.motion is None or look.motion >= FROZEN_BELOW or _black(look) or _one_colour(look):
         return None
     return f"no part of it ever changes by more than {look.motion:.1f} levels", -look.motion
 
@@ -90,7 +90,13 @@ def _short(look: ClipLook) -> tuple[str, float] | None:
 
 
 def _low(look: ClipLook) -> tuple[str, float] | None:
-    if look.problem or look.pixel_bits >= LOW_BITS or _black(look) or _plain(look) or _frozen(look):
+    if (
+        look.problem
+        or look.pixel_bits >= LOW_BITS
+        or _black(look)
+        or _one_colour(look)
+        or _frozen(look)
+    ):
         return None
     size = f"{look.width}x{look.height} at {look.fps:g} a second"
     return f"{look.kbits:,.0f} kbit/s for {size}: {look.pixel_bits:.4f} bits a pixel", (
@@ -115,7 +121,7 @@ KINDS = (
         "One colour",
         f"levels within a frame differ by less than {PLAIN_SPREAD:g} of 255",
         "Look at it: if the video is so, leave it out of training",
-        _plain,
+        _one_colour,
     ),
     Kind(
         "frozen",

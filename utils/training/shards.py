@@ -22,7 +22,6 @@ from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.run import Progress
 from utils.training.choosing import NO_LABEL, Candidate, shuffled
 from utils.training.outputs import ListSet
 
@@ -75,6 +74,8 @@ class ShardTask:
 
 def webdataset(files: ListSet) -> list[Path]:
     """Write the shards that are not there yet. Raises UserError, DiskFull, Stopped."""
+    from utils.run import Progress  # it knows of clusters: not for every run
+
     splits = {split: plan_shards(files, split) for split in files.choice.used_splits()}
     shards = {shard.name: shard for of_split in splits.values() for shard in of_split}
     for split, of_split in splits.items():
@@ -92,7 +93,7 @@ def webdataset(files: ListSet) -> list[Path]:
         # Tasks are drawn as workers become free.
         tasks = map(task, missing)
         for done, problem, disk_full in run_in_processes(
-            write_shard, tasks, files.args.num_jobs, _crashed
+            write_shard, tasks, files.args.num_jobs, _shard_crashed
         ):
             if disk_full:
                 stop_run()
@@ -236,5 +237,5 @@ def _member(name: str, size: int, owner: str = "") -> tarfile.TarInfo:
     return member
 
 
-def _crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
+def _shard_crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
     return os.path.basename(task.final), how, False

@@ -112,12 +112,12 @@ def link_all(files: ListSet, folder: Path, tree: Mapping[str, str]) -> None:
         if number % 1024 == 0:
             sleep(0)
         try:
-            _link(clips / f"{clip}.mp4", folder / name)
+            _make_link(clips / f"{clip}.mp4", folder / name)
         except FileNotFoundError:
             files.gone.append(clip)
 
 
-def _link(source: Path, target: Path) -> None:
+def _make_link(source: Path, target: Path) -> None:
     """A hard link to a file, or a symbolic one; what is there and is the same file stays.
 
     Raises FileNotFoundError where `source` is gone, UserError where another file is in the way.

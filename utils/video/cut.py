@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def cut_video(
     """Cut a window out of a video; returns the seconds of it that the video fills.
 
     run: runs a command line, with a limit of time. known_end: where the video ends, if that was
-    measured. Raises BadClip: `past_end` where the video ends before the window, `truncated` where
-    frames of it are missing; CutFailed.
+    measured. A sound track without a decoder is left out. Raises BadClip: `past_end` where the
+    video ends before the window, `truncated` where frames of it are missing; CutFailed.
     """
     begin = _exact(start)
     end = begin + _exact(seconds)
@@ -91,7 +91,14 @@ def cut_video(
     for seek in dict.fromkeys(seeks):
         is_last = seek in (0, seeks[-1])
         argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
-        done = _run(run, argv)
+        try:
+            done = _run(run, argv)
+        except CutFailed as error:
+            if not (encode.audio and "no decoder found for" in error.done.stderr):
+                raise
+            encode = replace(encode, audio=False)
+            argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
+            done = _run(run, argv)
         packets = read_packets(done.stdout)
         video_end = read_source(done.stderr).duration if known is None else float(known)
         zero = ticks(begin)
@@ -109,6 +116,9 @@ def cut_video(
             _run(run, cut_command(tool, inputs, begin, end, encode, target, seek, first, known))
         found = read_video(target, "ends")
         problem = _difference(found, [at - zero for at in frames], is_last)
+        has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
+        if not problem and encode.audio and has_sound and not found.audio_codec:
+            problem = "the sound is missing"  # an edit list may hide it where reading began
         if not problem:
             break
     if problem:
@@ -116,9 +126,6 @@ def cut_video(
     has = min(start + seconds, start + seconds if video_end is None else video_end)
     if not is_file:
         _check_reached(packets, frames, has)
-    has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
-    if encode.audio and has_sound and not found.audio_codec:
-        raise BadClip("truncated", "the sound is missing")
     return has - start
 
 
@@ -141,11 +148,16 @@ def _difference(found: Video, wanted: Sequence[int], is_last: bool) -> str:
         off = max(abs(is_at - at) for is_at, at in zip(times, wanted, strict=True))
         if off <= ONE_TICK:
             return ""
-    elif is_last and len(wanted) / 2 <= len(times) < len(wanted):
+    elif (
+        is_last
+        and len(wanted) / 2 <= len(times) < len(wanted)
+        and wanted[-1] - times[-1] < ONE_TICK
+    ):
         # Some codecs have packets that show nothing, or half a frame each.
         left = set(wanted)
         near = range(-ONE_TICK, ONE_TICK + 1)
-        if all(any(at + by in left for by in near) for at in times):
+        is_there = all(any(at + by in left for by in near) for at in times)
+        if is_there and wanted[-1] - times[-1] <= ONE_TICK:
             return ""
     else:
         return f"{len(times)} frames where the video has {len(wanted)}"

@@ -28,6 +28,9 @@ FROM_ADDRESS = {
     "format_whitelist": f"{MEDIA_FORMATS},hls",
     "protocol_whitelist": "http,https,tls,tcp,httpproxy,crypto",
 }
+# What Python has for bytes that are not UTF-8 <-> characters that nobody uses.
+_HIDDEN = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+_SHOWN = {hidden: byte for byte, hidden in _HIDDEN.items()}
 # For reading a file that may be a stranger's: an error is an end.
 STRICT = (
     *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
@@ -183,7 +186,7 @@ def cut_command(
     # No -t: before -i it counts from the first frame that arrives, and keeps frames from after
     # the end. No accurate seek: it would trim by the file's own beginning, which a part lacks.
     before = {"ss": _seconds(seek), "noaccurate_seek": None}
-    sources = [ffmpeg.input(each.url, **before, **each.reading()) for each in inputs]
+    sources = [ffmpeg.input(_hidden(each.url), **before, **each.reading()) for each in inputs]
     zero = start if first is None else first
     options = encode_options(encode) | keep_times(FINE_TIME_BASE) | MP4_OPTIONS
     options["vf"] = (
@@ -205,8 +208,10 @@ def cut_command(
         # A sound that begins later is preceded by silence, or the clip would begin with it.
         shift = f"asetpts=PTS-{_seconds(start)}/TB,aresample=async=1:first_pts=0"
         options["af"] = f"{trim},{shift},{options['af']}"
-    clip = ffmpeg.output(*streams, file_url(target), **options)
+    clip = ffmpeg.output(*streams, _hidden(file_url(target)), **options)
     log = {"c": "copy", "copyinkf": None, "to": _seconds(end), "f": "framecrc"}
+    # Matroska has no dts, and those that ffmpeg makes up may fall, which -xerror would end at.
+    log |= {f"bsf:{kind}": "setts=pts=PTS:dts=N-1e12" for kind in "va"[: len(listed)]}
     packets = ffmpeg.output(*listed, "pipe:1", **log)
     return _command(tool, ffmpeg.merge_outputs(clip, packets), flags)
 
@@ -265,7 +270,8 @@ def keep_times(time_base: Fraction) -> dict[str, object]:
 def _command(tool: Ffmpeg, output: Any, flags: Sequence[str] = ()) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
     usual = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
-    return [tool.path, *usual, *flags, *output.overwrite_output().compile()[1:]]
+    words = [tool.path, *usual, *flags, *output.overwrite_output().compile()[1:]]
+    return [word.translate(_SHOWN) for word in words]
 
 
 def downscale_command(
@@ -284,7 +290,7 @@ def downscale_command(
     ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time, counted in the
     source's own `time_base`.
     """
-    given = ffmpeg.input(file_url(source), threads=encode.threads, **FROM_FILE)
+    given = ffmpeg.input(_hidden(file_url(source)), threads=encode.threads, **FROM_FILE)
     filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
     options = encode_options(encode) | MP4_OPTIONS
     if fps:
@@ -296,19 +302,19 @@ def downscale_command(
     if encode.audio:
         streams.append(given["a:0?"])
         options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
-    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+    return _command(tool, ffmpeg.output(*streams, _hidden(file_url(target)), **options))
 
 
 def rewrap_command(
     tool: Ffmpeg, source: Path, target: Path, *, audio: bool, copy_audio: bool
 ) -> list[str]:
     """The command line that puts a file's picture, untouched, into a faststart mp4."""
-    given = ffmpeg.input(file_url(source), **FROM_FILE)
+    given = ffmpeg.input(_hidden(file_url(source)), **FROM_FILE)
     streams, options = [given["V:0"]], {"c:v": "copy", **MP4_OPTIONS}
     if audio:
         streams.append(given["a:0?"])
         options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
-    return _command(tool, ffmpeg.output(*streams, file_url(target), **options))
+    return _command(tool, ffmpeg.output(*streams, _hidden(file_url(target)), **options))
 
 
 def scale_filter(encode: Encode) -> str:
@@ -328,6 +334,11 @@ def scale_filter(encode: Encode) -> str:
 def file_url(path: Path) -> str:
     """A path as ffmpeg takes it: `file:` and absolute, or `a:b.mp4` would be a protocol `a`."""
     return f"file:{path.absolute()}"
+
+
+def _hidden(url: str) -> str:
+    """A path as ffmpeg-python takes it, which encodes it: bytes that are not UTF-8 replaced."""
+    return url.translate(_HIDDEN)
 
 
 def _seconds(value: Fraction) -> str:

@@ -34,7 +34,7 @@ TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
 TOO_LONG = 1.0  # seconds by which it may be long
 _LOGGING = threading.Lock()
 
-Depth = Literal["packets", "ends", "all"]
+Depth = Literal["packets", "first", "ends", "all"]
 
 
 class BadClip(Exception):
@@ -113,7 +113,7 @@ def read_video(
     fps: Fraction = Fraction(0),
     limits: Limits = Limits(),
 ) -> Video:
-    """Read a file's packets; decode both ends, or all of it, too.
+    """Read a file's packets; decode its first frame, both ends, or all of it, too.
 
     Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
     """
