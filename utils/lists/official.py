@@ -10,7 +10,7 @@ import argparse
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,9 @@ from utils.lists.forms import ROLES, looks_like_annotations, open_list
 from utils.lists.reading import clips_in, lists_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
 from utils.machines import run_folder
-from utils.process import sleep
 from utils.report import format_time
-from utils.tar import BadTar, TarStream
-from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
+from utils.tar import BadTar, read_archive
+from utils.web import LIST_TRIES, Web, WebError, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -199,28 +198,17 @@ def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None
 
 
 def _take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
-    for wait in waits(LIST_TRIES):
-        try:
-            with web.open(url) as download:
-                tar = TarStream(download.read)
-                for member in tar.members():
-                    path = target(member.name.rsplit("/", 1)[-1])
-                    if path is None or not member.is_file or member.size > LARGEST_FILE:
-                        continue
-                    part = path.with_name(f"{path.name}.part")
-                    with part.open("wb") as file:
-                        tar.copy(file)
-                    part.replace(path)
-            return
-        except BadTar as error:
-            if not error.ends_early:
-                raise WebError(str(error), for_good=True) from error
-            if wait is None:
-                raise WebError(str(error)) from error
-        except WebError as error:
-            if error.for_good or wait is None:
-                raise
-        sleep(wait)
+    try:
+        for member, tar in read_archive(web, url, LIST_TRIES):
+            path = target(member.name.rsplit("/", 1)[-1])
+            if path is None or not member.is_file or member.size > LARGEST_FILE:
+                continue
+            part = path.with_name(f"{path.name}.part")
+            with suppress(BadTar, WebError), part.open("wb") as file:  # the stream tells of it
+                tar.copy(file)
+                part.replace(path)
+    except BadTar as error:
+        raise WebError(str(error), for_good=True) from error
 
 
 def _csv_clips(path: Path) -> Iterator[Clip]:
