@@ -1,7 +1,7 @@
-"""The report: one line for every clip that was finished, whatever became of it.
+"""The report: one line for each clip that was processed, with its status and reason.
 
-Last in the flow. Holds the table of statuses and reasons, which is the only one. A file has one
-writer: a run that finds it taken writes into one of its own beside it, and readers take them all.
+Holds the only table of statuses and reasons. One run writes a file: a run that finds it taken
+writes another file beside it, and readers read them all.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ MADE_REASONS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one clip: one line of the report, in the order of its columns."""
+    """The result of one clip: a line of the report, in the order of its columns."""
 
     clip: str
     youtube_id: str
@@ -221,7 +221,7 @@ class ReportFile(LineFile):
 def own_report(
     path: Path, columns: Sequence[str], workspace: Path, shard: tuple[int, int] = (1, 1)
 ) -> Iterator[ReportFile]:
-    """A report that no other run appends to: `path`, or a file beside it while `path` is taken.
+    """Open a report that no other run writes: `path`, or a file beside it while `path` is taken.
 
     workspace: the run's temporary folder. Part 2 of 4 writes `download_report.shard-2-of-4.csv`; a
     run that finds its file taken, by this machine or another, `download_report.<machine>.csv`.
@@ -246,9 +246,9 @@ def _own_names(path: Path, shard: tuple[int, int]) -> Iterator[str]:
 
 
 def report_paths(path: Path) -> list[Path]:
-    """The report `path` and those that other machines and shards wrote beside it, if they exist.
+    """The existing reports: `path` and those that other machines and shards wrote beside it.
 
-    One look at the folder: 0.34 s where it holds 650,000 clips.
+    One look at the folder: 0.34 s if it holds 650,000 clips.
     """
     start, end = f"{path.stem}.", path.suffix
     try:
@@ -262,7 +262,7 @@ def report_paths(path: Path) -> list[Path]:
 
 
 def report_line(path: Path, main: Path) -> str:
-    """The summary's line: where the report is, and how many others lie beside it."""
+    """The summary's line: the report's path, and the number of others beside it."""
     others = len([each for each in report_paths(main) if each != path])
     more = f", and {others:,} of other machines or runs beside it" if others else ""
     return f"report: {path}{more}"
@@ -332,9 +332,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
 def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterator[list[str]]:
     """`read_report` of `path` and of the reports beside it: the last line for a clip counts.
 
-    status: only lines that say this. Of one file all such rows, oldest first. Of several only the
-    latest of each clip, by `finished_at`, the last column; they are read twice: 650,000 lines in
-    2.4 s and not 1.0, with 130 MB more. Raises UserError.
+    status: only lines with this status. From one file all such rows, oldest first. From several
+    only the latest of each clip, by `finished_at`, the last column. They are read twice: 650,000
+    lines in 2.4 s instead of 1.0, with 130 MB more. Raises UserError.
     """
     at = columns.index("status")
     paths = report_paths(path)
@@ -353,14 +353,14 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
         if row[-1] > latest.get(row[0], ""):
             latest[row[0]] = row[-1]
     for row in rows():
-        # Rows that were refused name no clip; of a clip that has come in between nothing is known.
+        # Invalid rows name no clip. A clip that was first reported since the first pass is skipped.
         if not row[0] or row[-1] == latest.get(row[0]):
             yield row
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the report knows of clips that are not on disk, and of rows that were refused."""
+    """What the report says of clips that are not on disk, and of invalid rows."""
 
     # clip: (status, reason, source that said so)
     reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -375,7 +375,7 @@ class Known:
 def read_known(path: Path, on_disk: Iterable[str] = ()) -> Known:
     """Read the download report, of all machines: the last line for a clip counts.
 
-    on_disk: clips of which it is to be said whether they have a line.
+    on_disk: clips to compare with the report (`Known.unreported`).
     """
     unreported = set(on_disk)
     reasons: dict[str, tuple[str, str, str]] = {}
