@@ -244,6 +244,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "ids alone": (f"{ID}\n{ME}\n", "names whole videos"),
     "addresses alone": (f"https://youtu.be/{ID}\n", "names whole videos"),
     "frame numbers": (f"youtube_id,start_frame,end_frame\n{ID},3,60\n", "counts frames"),
+    "frames": (f"youtube_id,frame_start,frame_end\n{ID},3,60\n", "counts frames"),
     "milliseconds": (f"youtube_id,start,end\n{ID},30000,40000\n{ME},5000,15000\n", "milliseconds"),
     "another site": ("url,start,end\nhttps://vimeo.com/1,1,2\nhttps://vimeo.com/2,1,2\n", "vimeo"),
     "no end": (f"youtube_id,start\n{ID},30\n", "--clip_seconds"),

@@ -18,7 +18,8 @@ import av
 import numpy as np
 import pytest
 
-from clipreader.packets import read_packets
+from clipreader.media import open_clip
+from clipreader.packets import FilePackets, packets_of
 from clipreader.pixels import Array
 from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
 from tests.standin.sources import ffmpeg_path
@@ -156,6 +157,11 @@ def shown(path: Path, *filters: str) -> list[bytes]:
     return [line.split(",")[-1].strip().encode() for line in lines if not line.startswith("#")]
 
 
+def read_packets(path: Path) -> FilePackets:
+    with open_clip(path) as container:
+        return packets_of(container)
+
+
 def hashes(frames: Array) -> list[bytes]:
     from hashlib import md5
 
@@ -178,13 +184,14 @@ def test_frames_chunks_and_times_are_those_of_ffmpeg(
             assert [every[n] for n in reader.frame_numbers(fps=fps)] == shown(path, f"fps={fps}")
     packets = read_packets(path)
     assert packets.missing == ""
-    assert len(packets.times) == len(every) or name.startswith("no_key")  # frames, not packets
-    assert packets.picture.pts and packets.times[0] >= 0
+    count = len(packets.picture.shown())
+    assert count == len(every) or name.startswith("no_key")  # frames, not packets
 
 
 def test_the_packets_of_a_film(film: Callable[[str], Path], tmp_path: Path) -> None:
     late = read_packets(film("late_picture.mp4"))
-    assert late.times[:2] == [Fraction(1, 5), Fraction(6, 25)] and late.zero == 0
+    first, second = (pts * late.picture.time_base for pts, _ in late.picture.shown()[:2])
+    assert (first, second, late.zero) == (Fraction(1, 5), Fraction(6, 25), 0)
     assert late.end == Fraction(16, 5) and late.sound is not None
     assert (late.width, late.height, late.rate) == (96, 64, 25)
     assert late.picture.codec == "h264" and [at for at, key in enumerate(late.picture.keys) if key]
@@ -267,7 +274,8 @@ def limited(code: str, megabytes: int, seconds: int) -> str:
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
-    before = "from load_frames import *\nfrom clipreader.packets import read_packets\ntry: "
+    before = "from load_frames import *\nfrom clipreader.media import open_clip\n"
+    before += "from clipreader.packets import packets_of\ntry: "
     command = [sys.executable, "-c", f"{before}{code}\nexcept ClipError as error: print(error)"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=limit
@@ -308,8 +316,8 @@ def test_a_million_samples_that_share_one_frame(tmp_path: Path) -> None:
         b"edts": lambda _: b"",
     }
     path.write_bytes(rebuilt(data, same))
-    for call in ("load_frames", "read_packets"):
-        said = limited(f"{call}({str(path)!r})", 1000, 10)
+    for call in ("load_frames({!r})", "packets_of(open_clip({!r}))"):
+        said = limited(call.format(str(path)), 1000, 10)
         assert "its index names more data than the file holds" in said
 
 

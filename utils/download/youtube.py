@@ -29,7 +29,7 @@ from utils.download.youtube_extract import (
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.machines import own_folder
-from utils.packages import UNEXPECTED
+from utils.packages import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.parallel import pause
 from utils.process import STOP
 from utils.report import Result, reason_of
@@ -192,4 +192,6 @@ def conclude(
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
     """Whether another attempt in this run may bring what an attempt of `task` did not."""
-    return not error.is_final and error.reason not in HOPELESS and task.attempts + 1 < TRIES
+    if error.is_final or error.reason in HOPELESS or UNEXPECTED_MESSAGE.match(error.message):
+        return False
+    return task.attempts + 1 < TRIES

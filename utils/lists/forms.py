@@ -246,18 +246,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s().\[\]]", "", name.casefold())
 
 
-def _unit(name: str, spellings: Sequence[str]) -> tuple[int, float] | None:
-    """(rank, units in a second) of a column's name among these spellings; None if it is none."""
+def _unit(name: str, role: str) -> tuple[int, float] | None:
+    """(rank, units in a second) of a column's name for a role; None if it is not one of its."""
+    spellings = SPELLINGS[role]
     if name in spellings:
         return spellings.index(name), 1.0
-    for unit, per_second in UNITS.items():
-        for stem in (
-            name.removesuffix(unit),
-            name.removesuffix(unit + "s"),
-            name.removeprefix(unit),
-        ):
-            if stem != name and stem in spellings:
-                return spellings.index(stem), per_second
+    for unit, per_second in UNITS.items() if role.startswith("time") else ():
+        stem = name.removesuffix("s" if unit == "frame" else "").removesuffix(unit)
+        stem = name.removeprefix(unit) if name.startswith("frame") else stem
+        if stem in spellings:
+            return spellings.index(stem), per_second
     return None
 
 
@@ -271,8 +269,8 @@ def _recognise(
         if _plain(name) not in plain:
             return {}
         found[role] = plain.index(_plain(name)), 1.0
-    for role, spellings in SPELLINGS.items():
-        ranked = [(*unit, at) for at, name in enumerate(plain) if (unit := _unit(name, spellings))]
+    for role in ROLES:
+        ranked = [(*unit, at) for at, name in enumerate(plain) if (unit := _unit(name, role))]
         if role not in found and ranked:
             rank, per_second, at = min(ranked)
             if [each[0] for each in ranked].count(rank) > 1:
@@ -404,9 +402,6 @@ def _without_header(
 def _vggsound_files(rows: Iterator[Row]) -> Iterator[Row]:
     for line, row, problem in rows:
         found = VGGSOUND_FILE.fullmatch(row[0])
-        problem = problem or (
-            "" if found else "its first field is not a name such as ID_000030.mp4"
-        )
         yield line, [*(found.groups() if found else (row[0], "")), *row[1:]], problem
 
 
@@ -425,7 +420,7 @@ def _why_no_list(row: Sequence[str]) -> str:
     if find_id(row[0]) == "" and "://" in row[0]:
         return f"{wrong_id(row[0])}; {seen}"
     plain = [_plain(name) for name in row]
-    has = {r for r in ROLES[:3] if any(_unit(name, SPELLINGS[r]) for name in plain)}
+    has = {r for r in ROLES[:3] if any(_unit(name, r) for name in plain)}
     if find_id(row[0]) or has == {"youtube_id"}:
         return f"it names whole videos, and no times of clips: {seen}; needed are {NEEDED}"
     missing = ", ".join(role for role in ROLES[:3] if role not in has)

@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clipreader.media import open_media, ratio
+from clipreader.media import captured_logs, open_media, ratio
 from clipreader.times import resample_indices
 from utils import parallel
 from utils.parallel import Crashed, Failed, WorkerPool
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
 TOO_LONG = 1.0  # seconds by which it may be long
-_LOGGING = threading.Lock()
 
 Depth = Literal["packets", "first", "ends", "all"]
 
@@ -317,22 +316,6 @@ def check_length(video: Video, seconds: float) -> None:
 # --- decoding all --------------------------------------------------------------------------------
 
 
-@contextmanager
-def _complaints() -> Iterator[list[tuple[int, str, str]]]:
-    """What ffmpeg's libraries log as an error in this thread: (level, part, text) each."""
-    import av
-
-    # The level is that of the process, and outside of this nothing is to be logged.
-    with _LOGGING:
-        before = av.logging.get_level()
-        av.logging.set_level(av.logging.ERROR)
-        try:
-            with av.logging.Capture() as complaints:
-                yield complaints
-        finally:
-            av.logging.set_level(before)
-
-
 def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = None) -> None:
     """Decode every frame of a file, picture and sound. Raises BadClip (undecodable).
 
@@ -345,7 +328,7 @@ def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = No
     deadline = time.monotonic() + timeout
     is_shown = False
     try:
-        with _complaints() as complaints, open_media(path) as container:
+        with captured_logs(av.logging.ERROR) as complaints, open_media(path) as container:
             videos = [s for s in container.streams.video if s.codec_context][:1]
             if not videos:
                 raise BadClip("undecodable", "does not decode: no picture, or no decoder for it")
