@@ -26,7 +26,7 @@ NAMES = {"av": "PyAV"}  # as people call them
 # What a file's content cannot cause: our calls and the package's release do not fit.
 UNEXPECTED = (TypeError, AttributeError, ImportError, MemoryError)
 STREAK = 5
-_UNEXPECTED_MESSAGE = re.compile(
+UNEXPECTED_MESSAGE = re.compile(
     r"(TypeError|AttributeError|ImportError|ModuleNotFoundError|MemoryError)\b"
     r"|its worker process ended with exit code"
 )
@@ -117,9 +117,9 @@ class Streak:
 
     def add(self, is_good: bool, message: str) -> None:
         """One more clip was finished. Messages that a clip may cause by itself do not count."""
-        if is_good or (message != self.message and _UNEXPECTED_MESSAGE.match(message)):
+        if is_good or (message != self.message and UNEXPECTED_MESSAGE.match(message)):
             self.message, self._count = "", 0
-        if not is_good and _UNEXPECTED_MESSAGE.match(message):
+        if not is_good and UNEXPECTED_MESSAGE.match(message):
             self.message = message
             self._count += 1
 

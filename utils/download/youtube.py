@@ -30,7 +30,7 @@ from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.files import disk_is_full, is_disk_full
 from utils.machines import own_folder
-from utils.packages import UNEXPECTED, describe
+from utils.packages import UNEXPECTED, UNEXPECTED_MESSAGE, describe
 from utils.parallel import pause
 from utils.process import STOP
 from utils.report import Result
@@ -197,4 +197,6 @@ def conclude(
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
     """Whether another attempt in this run may bring what an attempt of `task` did not."""
-    return not error.is_final and error.reason not in HOPELESS and task.attempts + 1 < TRIES
+    if error.is_final or error.reason in HOPELESS or UNEXPECTED_MESSAGE.match(error.message):
+        return False
+    return task.attempts + 1 < TRIES
