@@ -146,7 +146,7 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
-        closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
+        VideosFile(report.path) if args.metadata else nullcontext() as run.videos,
         show_progress(
             len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note
         ) as progress,

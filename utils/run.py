@@ -1,6 +1,6 @@
 """Start and end a run: plan, temporary folder, report, progress, counts, next command, exit code.
 
-Knows no job: the scripts give it their texts.
+The scripts give it their texts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -268,19 +267,10 @@ def say_next(what: str, *more: str) -> None:
 
 
 def own_command(*more: str) -> str:
-    """This run's command line with `more` options, for a shell."""
+    """This run's command line, as it was typed, with `more` options."""
     words = sys.argv[1:]
     at = words.index("--") if "--" in words else len(words)
-    return command_line([python_name(), sys.argv[0], *words[:at], *more, *words[at:]])
-
-
-def python_name() -> str:
-    """The word that starts this Python in the user's shell."""
-    found = shutil.which("python")
-    if not sys.executable or (found and os.path.abspath(found) == sys.executable):
-        return "python"
-    near = os.path.relpath(sys.executable)
-    return sys.executable if near.startswith(os.pardir) else near
+    return command_line([sys.orig_argv[0], sys.argv[0], *words[:at], *more, *words[at:]])
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:
