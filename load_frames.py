@@ -24,6 +24,7 @@ import sys
 
 try:
     import argparse
+    import functools
     import platform
     import re
     import time
@@ -131,7 +132,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         description=summary,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=79),
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
@@ -158,7 +159,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show.add_argument("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
     python = f"Python {platform.python_version()} on {sys.platform}"
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
-    parser.add_argument("--version", action="version", version=line)
+    general = parser.add_argument_group("general")
+    text = "print versions and exit"
+    general.add_argument("--version", action="version", version=line, help=text)
     words = sys.argv[1:] if argv is None else argv
     # Options may be spelled with dashes, as in the other scripts.
     args = parser.parse_args(
