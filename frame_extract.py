@@ -22,6 +22,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from utils.batch import (
+    ClipFile,
     add_batch_options,
     check_folders,
     finish,
@@ -34,7 +35,6 @@ from utils.cli import EXIT_OK, make_parser, run_script
 from utils.cluster import check_dask
 from utils.files import names_in
 from utils.frames import (
-    ClipTask,
     Extractor,
     FramesResult,
     Settings,
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_settings(out, run.workspace, settings)
             worker = Extractor(settings, limits_of(args), out, run.workspace, args.overwrite)
             times = key_times or {}
-            tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
+            tasks = (ClipFile(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             outcomes = run.workers.run(worker, tasks, FramesResult.lost)
             note = functools.partial(clips_at_work, run.workspace)
             tally = run_batch(batch, outcomes, run, args, note)

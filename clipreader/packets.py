@@ -98,7 +98,6 @@ class FilePackets:
     none; both read to the end or to where the file breaks off
     zero: the time that a player shows as 0: the earliest start of a stream, after edit lists
     times: of each frame shown, from `zero` on, in order; end: of the last frame, likewise
-    missing: what the file promises and does not hold, in words; "" for a file that is whole
     width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
     """
 
@@ -109,7 +108,6 @@ class FilePackets:
     width: int
     height: int
     rate: Fraction
-    missing: str = ""
 
     @property
     def times(self) -> list[Fraction]:
@@ -125,7 +123,7 @@ class FilePackets:
 
 def read_packets(source: Media, *, max_frames: int = MAX_FRAMES) -> FilePackets:
     """Read every packet of a file's picture and of its first sound; nothing is decoded but what
-    ffmpeg decodes to open it. Raises ClipError; a file that breaks off is `FilePackets.missing`.
+    ffmpeg decodes to open it. Raises ClipError; a file that breaks off has fewer than it lists.
     """
     with open_clip(source) as container:
         return packets_of(container, max_frames=max_frames)
@@ -154,7 +152,6 @@ def packets_of(
     )
     if not found.picture.shown():
         raise NoVideo(name, "a video stream without frames")
-    found.missing = _missing(container, found)
     return found
 
 
@@ -167,27 +164,6 @@ def _zero(container: av.container.InputContainer) -> Fraction:
         if stream.start_time is not None and (base := ratio(stream.time_base))
     ]
     return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
-
-
-def _missing(container: av.container.InputContainer, found: FilePackets) -> str:
-    """What a file promises and does not hold: an mp4 packets, another container a duration."""
-    tracks = [track for track in (found.picture, found.sound) if track]
-    for track in tracks:
-        if track.listed is not None and len(track.pts) < track.listed:
-            return f"cut off: {len(track.pts)} of {track.listed} packets"
-    if found.picture.listed is not None or not container.duration:
-        return ""
-    promised = Fraction(container.duration, av.time_base)
-    ends = []
-    for track in tracks:
-        times = [pts for pts, _ in track.shown()]
-        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
-        if times:
-            ends.append((times[-1] + max(gaps, default=0)) * track.time_base - found.zero)
-    # The header's duration may be rounded, and counts what the last frame lasts.
-    if max(ends) < promised - Fraction(1, 2):
-        return f"cut off: {float(max(ends)):.2f} s of {float(promised):.2f}"
-    return ""
 
 
 def whole_packets(
@@ -222,7 +198,7 @@ def whole_packets(
                     )
                 yield packet
     except av.error.FFmpegError:
-        return  # the file ends in the middle: `missing` and `promised` tell
+        return  # the file ends in the middle: `listed` and `promised` tell
 
 
 @dataclass(frozen=True)
