@@ -38,6 +38,7 @@ from utils.cluster import check_dask
 from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, Run, Source, is_youtube
+from utils.download.mirror import MirrorOptions
 from utils.download.options import fetch_options, list_servers, parse_args, videos_per_hour
 from utils.download.pace import Pace
 from utils.download.plan import (
@@ -49,7 +50,6 @@ from utils.download.plan import (
     say_download_plan,
     tool_versions,
 )
-from utils.download.wanted import MirrorOptions
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
@@ -105,7 +105,6 @@ def make_run(
         web=Web(tuple(args.proxy)),
         base=args.mirror_base,
         lists=list_servers(args),
-        num_jobs=args.num_jobs,
         forget=args.retry == "all",
     )
     settings = SourceSettings(mirror, args.allow_partial)

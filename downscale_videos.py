@@ -161,8 +161,7 @@ class Downscaler:
             "size": small_size(source.width, source.height, self.encode),
             "fps": self.fps,
             "time_base": source.time_base,
-            # An mp4 hides what comes before its zero.
-            "shift": max(0, -source.first),
+            "first": source.first,
         }
         problem: BadClip | None = None
         for way in ways:
@@ -203,7 +202,8 @@ def differs(source: Video, made: Video) -> bool:
     """Whether a frame is shown at another time than in the source."""
     pairs = zip(source.times, made.times, strict=True)
     shift = min(0, source.times[0]) * source.time_base
-    off = max(abs(a * source.time_base - shift - b * made.time_base) for a, b in pairs)
+    zero = made.zero  # past 0 where a picture without sound begins later
+    off = max(abs(a * source.time_base - shift - (b + zero) * made.time_base) for a, b in pairs)
     return off > max(TIME_TOLERANCE, source.gap / 2)
 
 

@@ -234,7 +234,7 @@ def _show(args: argparse.Namespace) -> None:
         print(f"times   {times[0]:.3f} to {times[-1]:.3f} s")
     print(f"loaded  in {ms:.1f} ms")
     if args.sheet is not None:
-        from clipreader.contact_sheet import save_sheet
+        from clipreader.pixels import save_sheet
 
         try:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])

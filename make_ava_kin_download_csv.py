@@ -35,13 +35,13 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
-from clipreader.times import parse_fps
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     Tell,
     add_num_jobs,
     existing_folder,
+    frame_rate,
     make_parser,
     plural,
     positive_int,
@@ -109,7 +109,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--fps",
-        type=_rate,
+        type=frame_rate,
         default=Fraction(30),
         help="the --fps of frame_extract.py, which the numbers in the column frame are for",
     )
@@ -139,20 +139,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for option in ("probe", "preview"):
         if getattr(args, option) and not args.clips:
             parser.error(f"--{option} looks into the clips: give --clips DIR, too")
+    if not 0 < args.fps <= 1000:  # at 0 the numbers would depend on each clip's own rate
+        parser.error(f"--fps {args.fps} is not a rate above 0 and up to 1000")
     if args.preview and args.preview > PREVIEW_MOST:
         parser.error(f"--preview {args.preview}: at most {PREVIEW_MOST} fit on a picture")
     return args
-
-
-def _rate(text: str) -> Fraction:
-    try:
-        fps = parse_fps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not 0 < fps <= 1000:
-        # At --fps 0 the numbers would depend on each clip's own rate.
-        raise argparse.ArgumentTypeError(f"{text} is not a rate above 0 and up to 1000")
-    return fps
 
 
 def run(args: argparse.Namespace, tell: Tell) -> int:

@@ -36,7 +36,8 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,18 @@ from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable
 from utils.training import choosing, on_disk, outputs
-from utils.training.choosing import LACKING, NO_LABEL, SPLITS, TRAIN, Choice, Reason
-from utils.training.formats import FORMATS, mmaction2_name
-from utils.training.outputs import ListSet
-from utils.training.trees import link_all
+from utils.training.ava_lists import ava
+from utils.training.choosing import AUDIO, LACKING, NO_LABEL, SPLITS, TRAIN, VIDEO, Choice, Reason
+from utils.training.outputs import (
+    ListSet,
+    csv_with_header,
+    json_lists,
+    mmaction2,
+    mmaction2_name,
+    path_label,
+)
+from utils.training.shards import webdataset
+from utils.training.trees import huggingface, link_all, torchvision
 
 MARK = ".make_training_lists"  # stands in a folder that is ours to write into
 SHOWN = 10
@@ -84,6 +93,90 @@ PUBLISHED = {
     ("400", "600", "700"): (('VideoMAEv2, "K710"', 658_340, 66_803),),
 }
 ByClass = Counter[tuple[str, int]]  # clips by split and class index
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a framework's files are written.
+
+    start: the first command of training; with `hint` what to set in a config of the user's own. Its
+    {words} are `say_written`'s, quoted for a shell; {code} is `code`, with the words as they are.
+    splits_at_blanks: its reader splits at white space. has_paths: it lists paths; absolute: these
+    are so by themselves. suffixes: of the files that it can hold.
+    """
+
+    write: Callable[[ListSet], list[Path]]
+    start: str = ""
+    code: str = ""
+    hint: str = ""
+    splits_at_blanks: bool = False
+    needs_label: bool = True
+    one_label: bool = True
+    has_paths: bool = True
+    absolute: bool = False
+    suffixes: tuple[str, ...] = VIDEO
+
+
+_SLOWFAST = (
+    "python tools/run_net.py --cfg configs/Kinetics/SLOWFAST_8x8_R50.yaml"
+    " DATA.PATH_TO_DATA_DIR {out} DATA.PATH_PREFIX {prefix} MODEL.NUM_CLASSES {classes}"
+)
+_MMACTION2 = (
+    "train_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
+    " train_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
+)
+_VIDEOMAE = (
+    "python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"
+    " --nb_classes {classes}"
+)
+_AVA = (
+    "python tools/run_net.py --cfg configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"
+    " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
+)
+_CODE = "python -c {code}"
+_TORCHVISION = (
+    "from torchvision.datasets import Kinetics;"
+    " Kinetics({out!r}, frames_per_clip=16, split={split!r})"
+)
+_HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
+_WEBDATASET = (
+    "import webdataset; webdataset.WebDataset({out!r} +"
+    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)"
+)
+
+FORMATS: dict[str, Format] = {
+    "slowfast": Format(path_label, _SLOWFAST, splits_at_blanks=True),
+    "mmaction2": Format(
+        mmaction2,
+        _MMACTION2,
+        hint="in a config of MMAction2, or after --cfg-options:",
+        splits_at_blanks=True,
+    ),
+    "videomae": Format(path_label, _VIDEOMAE, splits_at_blanks=True, absolute=True),
+    "jepa": Format(
+        path_label,
+        "data: datasets: [{out}/{split}.csv]",
+        hint="in a config of V-JEPA:",
+        splits_at_blanks=True,
+        absolute=True,
+    ),
+    "torchvision": Format(torchvision, _CODE, _TORCHVISION, has_paths=False),
+    "huggingface": Format(
+        huggingface, _CODE, _HUGGINGFACE, needs_label=False, one_label=False, has_paths=False
+    ),
+    "webdataset": Format(
+        webdataset,
+        _CODE,
+        _WEBDATASET,
+        needs_label=False,
+        one_label=False,
+        has_paths=False,
+        suffixes=VIDEO + AUDIO,
+    ),
+    "ava": Format(ava, _AVA, splits_at_blanks=True, needs_label=False),
+    "csv": Format(csv_with_header, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
+    "json": Format(json_lists, needs_label=False, one_label=False, suffixes=VIDEO + AUDIO),
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -315,14 +408,14 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
 def find_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
     """What is on disk. Raises UserError where that is nothing."""
     wanted = sum(1 for _ in choice.chosen())
-    on_disk.look(choice, clips, FORMATS[args.format].suffixes)
+    choosing.look(choice, clips, FORMATS[args.format].suffixes)
     if not any(choice.chosen()) and not args.only_manifest:
         raise UserError(
             f"none of {plural(wanted, 'clip')} is in {args.clips}: is it the folder that"
             " download.py filled, with the same --trim_format?"
         )
     if args.frames:
-        on_disk.look_at_frames(choice, args.frames)
+        choosing.look_at_frames(choice, args.frames)
         check_any(choice, args)
 
 

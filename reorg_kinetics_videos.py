@@ -79,9 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="remove folders that are empty after their clips were moved",
     )
     group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
-    )
+    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     add_num_jobs(group)
     add_cluster_options(group)
     group = parser.add_argument_group("rarely needed")

@@ -3,16 +3,25 @@
 A loader is a function (path, frame numbers) -> (T, H, W, 3) uint8, RGB, on one thread. `installed`
 gives those whose library is there. Importing a peer may take a second or fail: each is imported by
 the function that makes its loader, once.
+
+`python -m benchmarks.loaders DIR` prints samples a second, with ClipDataset and with its peers.
+torchcodec needs FFmpeg's libraries: where the system has none, those in PyAV's wheel serve, linked
+under their plain names (libavcodec.so.62) in a folder of LD_LIBRARY_PATH, which names av.libs, too.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.util
 import os
+import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import av
@@ -21,7 +30,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from clipreader.media import ratio
-from load_frames import load_frames
+from load_frames import ClipDataset, ClipReader, load_frames
 
 Load = Callable[[Path, Sequence[int]], Any]
 
@@ -172,3 +181,67 @@ def installed() -> tuple[dict[str, Load], dict[str, str]]:
         except Exception as error:  # a peer's libraries may fail in any way
             missing[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
     return there, missing
+
+
+# --- samples a second, as a training loop asks for them ---
+
+
+class Samples:
+    """A random chunk of 32 frames of each clip, for torch's DataLoader."""
+
+    def __init__(self, paths: Sequence[Path], loader: Callable[[], Load]) -> None:
+        self.paths, self.loader = paths, loader
+        self.load: Load | None = None
+        self.counts = {}
+        for path in set(paths):
+            with ClipReader(path) as reader:
+                self.counts[path] = len(reader)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        self.load = self.load or self.loader()  # in the worker process
+        count = self.counts[self.paths[index]]
+        first = int(np.random.default_rng(index).integers(max(1, count - 32)))
+        return self.load(self.paths[index], range(first, min(count, first + 32)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print samples a second and CPU ms of a sample, with ClipDataset and with each peer."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("videos", type=Path, help="folder of clips")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args(argv)
+    torch = importlib.import_module("torch")
+    paths = [Path(sample.path) for sample in ClipDataset(args.videos).samples]
+    paths = (paths * (args.samples // max(1, len(paths)) + 1))[: args.samples]
+    peers: dict[str, Callable[[], Load]] = {"torchcodec": torchcodec, "decord": decord}
+    sets: dict[str, Any] = {}
+    for name, make in peers.items():
+        if importlib.util.find_spec(name) is not None:
+            sets[name] = Samples(paths, make)
+    ours_set = ClipDataset(args.videos, 32, 1, layout="THWC")
+    sets["ClipDataset"] = torch.utils.data.Subset(
+        ours_set, [n % len(ours_set) for n in range(args.samples)]
+    )
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sets}
+    for _ in range(args.rounds):
+        for name, data in sets.items():
+            before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            options = {"batch_size": None, "num_workers": args.workers}
+            for _ in torch.utils.data.DataLoader(data, **options):
+                pass
+            wall = time.perf_counter() - began
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            found[name].append((args.samples / wall, cpu / args.samples * 1e3))
+    for name, rounds in found.items():
+        rate, cpu = (median(values) for values in zip(*rounds, strict=True))
+        print(f"{name:12} {rate:7.1f} samples/s  {cpu:6.2f} ms of CPU a sample")
+
+
+if __name__ == "__main__":
+    main()

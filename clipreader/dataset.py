@@ -12,6 +12,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,10 +122,8 @@ class ClipDataset:
         _check(frames, stride, chunk, segment_frames, views, crops, on_error)
         self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
         self.layout, self.as_torch, self.transform = layout, as_torch, transform
-        self.seed, self.chunk, self.segment_frames, self.training = (
-            *(seed, chunk, segment_frames),
-            training,
-        )
+        self.seed, self.chunk, self.training = seed, chunk, training
+        self.segment_frames = segment_frames
         self.views = views if chunk == "views" else 1
         self.crops, self.with_info, self.on_error = crops, with_info, on_error
         self.audio_rate = 16000 if audio is True else int(audio)
@@ -392,35 +391,25 @@ class _Shared:
 
     @property
     def epoch(self) -> int:
-        try:
-            with open(self._path, "rb") as file:
-                self._last = int.from_bytes(file.read(8), "little")
-        except OSError:
-            pass  # pickled, and the dataset that it was made of is gone
+        with suppress(OSError):  # pickled, and the dataset that it was made of is gone
+            self._last = int.from_bytes(Path(self._path).read_bytes()[:8], "little")
         return self._last
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._last = operator.index(epoch)
-        try:
-            with open(self._path, "r+b") as file:
-                file.write(self._last.to_bytes(8, "little"))
-        except OSError:
-            pass
+        with suppress(OSError), open(self._path, "r+b") as file:
+            file.write(self._last.to_bytes(8, "little"))
 
     @property
     def skipped(self) -> int:
-        try:
+        with suppress(OSError):
             return max(0, os.path.getsize(self._path) - 8)
-        except OSError:
-            return 0
+        return 0
 
     def count_skipped(self) -> None:
-        try:
-            with open(self._path, "ab") as file:
-                file.write(b".")
-        except OSError:
-            pass
+        with suppress(OSError), open(self._path, "ab") as file:
+            file.write(b".")
 
 
 def _remove(path: str, owner: int) -> None:

@@ -87,7 +87,7 @@ class FrameSource:
             self._open(probed=True)
         try:
             self._crop = cropping(self._stream)
-            self._cropper: tuple[VideoFrame, Graph] | None = None
+            self._croppers: dict[tuple[int, int, str], Graph] = {}
             if self.table.odd or self.table.torn:
                 self.table = self._numbered_by_decoding()
             if not self.table.pts:
@@ -356,16 +356,11 @@ class FrameSource:
         """`frame` without what the container crops: no copy, a view of its planes."""
         if not any(self._crop):
             return frame
-        like = self._cropper[0] if self._cropper else None
-        if like is None or (like.width, like.height, like.format.name) != (
-            *(frame.width, frame.height),
-            frame.format.name,
-        ):
-            self._cropper = frame, _crop_graph(frame, self._crop)
-        assert self._cropper is not None
-        graph = self._cropper[1]
-        graph.push(frame)
-        cropped = graph.pull()
+        kind = frame.width, frame.height, frame.format.name
+        if kind not in self._croppers:
+            self._croppers[kind] = _crop_graph(frame, self._crop)
+        self._croppers[kind].push(frame)
+        cropped = self._croppers[kind].pull()
         assert isinstance(cropped, VideoFrame)
         return cropped
 

@@ -8,6 +8,7 @@ Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15 for the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice, takewhile
 
 from av.packet import Packet
 from av.stream import Stream
@@ -23,56 +24,39 @@ def codes_whole_frames(record: bytes) -> bool:
     False also where that takes more reading than is worth it: several parameter sets, scaling
     matrices, picture order count of type 1, a record that is cut off.
     """
-    if len(record) < 8 or record[0] != 1 or record[5] & 31 != 1:
-        return False
     end = 8 + int.from_bytes(record[6:8], "big")
-    if len(record) < end:
+    if len(record) < max(8, end) or record[0] != 1 or record[5] & 31 != 1:
         return False
-    bits = _Bits(record[9:end].replace(b"\0\0\3", b"\0\0"))
+    bits = iter("".join(f"{byte:08b}" for byte in record[9:end].replace(b"\0\0\3", b"\0\0")))
+
+    def take(count: int) -> int:  # ValueError at the end
+        return int("".join(islice(bits, count)), 2)
+
+    def golomb() -> int:  # ue(v), 9.1: as many zeros as bits follow the 1
+        zeros = sum(1 for _ in takewhile("0".__eq__, bits))
+        return take(zeros) + (1 << zeros) - 1 if zeros else 0
+
     try:
-        profile = bits.take(24) >> 16
-        bits.golomb()  # seq_parameter_set_id
+        profile = take(24) >> 16
+        golomb()  # seq_parameter_set_id
         if profile in _WITH_CHROMA_FORMAT:
-            if bits.golomb() == 3:  # chroma_format_idc
-                bits.take(1)
-            bits.golomb()  # the bit depths of luma and chroma
-            bits.golomb()
-            bits.take(1)
-            if bits.take(1):  # seq_scaling_matrix_present_flag
+            if golomb() == 3:  # chroma_format_idc
+                take(1)
+            golomb()  # the bit depths of luma and chroma
+            golomb()
+            if take(2) & 1:  # seq_scaling_matrix_present_flag
                 return False
-        bits.golomb()  # log2_max_frame_num_minus4
-        order_type = bits.golomb()
-        if order_type == 1:
-            return False
+        golomb()  # log2_max_frame_num_minus4
+        order_type = golomb()
         if order_type == 0:
-            bits.golomb()
-        bits.golomb()  # max_num_ref_frames
-        bits.take(1)
-        bits.golomb()  # the width and the height in macroblocks
-        bits.golomb()
-        return bits.take(1) == 1
+            golomb()
+        golomb()  # max_num_ref_frames
+        take(1)
+        golomb()  # the width and the height in macroblocks
+        golomb()
+        return order_type != 1 and take(1) == 1
     except ValueError:
         return False
-
-
-class _Bits:
-    """Bits from the first on. Raises ValueError at the end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._text = "".join(f"{byte:08b}" for byte in data)
-        self._at = 0
-
-    def take(self, count: int) -> int:
-        if self._at + count > len(self._text):
-            raise ValueError("the bits are at an end")
-        self._at += count
-        return int(self._text[self._at - count : self._at], 2)
-
-    def golomb(self) -> int:
-        """ue(v), 9.1: as many zeros as bits follow the 1."""
-        zeros = self._text.index("1", self._at) - self._at
-        self._at += zeros
-        return self.take(zeros + 1) - 1
 
 
 class NalReader:

@@ -1,6 +1,6 @@
 """Read the packets of a media file, and say what they tell before anything is decoded.
 
-The one place of the suite that does: `read_packets` for whoever asks how long a file is, what its
+The one place of the suite that does: `packets_of` for whoever asks how long a file is, what its
 tracks hold and whether it is whole; `read_frame_table` for `frame_source`, which decodes.
 
 Three kinds of order meet here. Packets come in decoding order; frames are numbered in the order of
@@ -26,11 +26,9 @@ from clipreader.h264 import NalReader
 from clipreader.media import (
     MAX_FRAMES,
     CorruptClip,
-    Media,
     NoVideo,
     TooLarge,
     codec_name,
-    open_clip,
     picture_stream,
     ratio,
 )
@@ -49,20 +47,17 @@ _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 class StreamPackets:
     """The packets of one stream, in the order of the file. Lists of one length, one item a packet.
 
-    pts, dts: in ticks of `time_base`, None where the file says none; durations: likewise, and in an
-    mp4 that of the packet's neighbours in decoding order, so of no use where rates vary
+    pts: in ticks of `time_base`, None where the file says none; durations: likewise, and in an mp4
+    that of the packet's neighbours in decoding order, so of no use where rates vary
     sizes: in bytes; keys: what the container calls key frames; hidden: what an edit list cuts away
-    codec: the decoder's name, "" where there is none; kind: "video" or "audio"
+    codec: the decoder's name, "" where there is none
     listed: how many packets the index of an mp4 lists; None: the container has no such index
     """
 
-    index: int
-    kind: str
     codec: str
     time_base: Fraction
     listed: int | None
     pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
     durations: list[int | None] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)
@@ -74,11 +69,10 @@ class StreamPackets:
         is_mp4 = "mp4" in stream.container.format.name
         base = ratio(stream.time_base) or Fraction(1, 1000)
         listed = len(stream.index_entries) if is_mp4 else None
-        return cls(stream.index, stream.type, codec_name(stream), base, listed)
+        return cls(codec_name(stream), base, listed)
 
     def add(self, packet: Packet[Stream]) -> None:
         self.pts.append(packet.pts)
-        self.dts.append(packet.dts)
         self.durations.append(packet.duration)
         self.sizes.append(packet.size)
         self.keys.append(packet.is_keyframe)
@@ -92,67 +86,44 @@ class StreamPackets:
 
 @dataclass
 class FilePackets:
-    """What the packets of a media file tell. Times are seconds on the file's own clock.
+    """What the packets of a media file tell.
 
     picture: of the track that a player shows; sound: of the first audio track, None if there is
     none; both read to the end or to where the file breaks off
-    zero: the time that a player shows as 0: the earliest start of a stream, after edit lists
-    times: of each frame shown, from `zero` on, in order; end: of the last frame, likewise
+    zero: the time that a player shows as 0, in seconds on the file's own clock: the earliest start
+    of a stream, after edit lists; end: of the last frame, in seconds from `zero`
     width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
     """
 
-    container: str
     picture: StreamPackets
     sound: StreamPackets | None
     zero: Fraction
+    end: Fraction
     width: int
     height: int
     rate: Fraction
-
-    @property
-    def times(self) -> list[Fraction]:
-        base = self.picture.time_base
-        return [pts * base - self.zero for pts, _ in self.picture.shown()]
-
-    @property
-    def end(self) -> Fraction:
-        shown = self.picture.shown()
-        last = end_of_last([pts for pts, _ in shown], self.picture.durations[shown[-1][1]] or 0)
-        return last * self.picture.time_base - self.zero
-
-
-def read_packets(source: Media, *, max_frames: int = MAX_FRAMES) -> FilePackets:
-    """Read every packet of a file's picture and of its first sound; nothing is decoded but what
-    ffmpeg decodes to open it. Raises ClipError; a file that breaks off has fewer than it lists.
-    """
-    with open_clip(source) as container:
-        return packets_of(container, max_frames=max_frames)
 
 
 def packets_of(
     container: av.container.InputContainer, *, max_frames: int = MAX_FRAMES
 ) -> FilePackets:
-    """As `read_packets`, from an open container that nothing was read of. Raises ClipError."""
-    name = Path(container.name)
-    picture = picture_stream(container)
-    if picture is None or picture.codec_context is None:
-        raise NoVideo(name, "no video stream, or no decoder for it")
-    streams: list[Stream] = [picture, *container.streams.audio[:1]]
-    tables = {stream.index: StreamPackets.of(stream) for stream in streams}
-    size = picture.codec_context.width, picture.codec_context.height  # decoding may change it
+    """Read every packet of the picture and of the first sound of an open file. Raises ClipError."""
+    stream = picture_stream(container)
+    if stream is None or stream.codec_context is None:
+        raise NoVideo(Path(container.name), "no video stream, or no decoder for it")
+    streams: list[Stream] = [stream, *container.streams.audio[:1]]
+    tracks = {each.index: StreamPackets.of(each) for each in streams}
+    width, height = stream.codec_context.width, stream.codec_context.height  # decoding changes it
     for packet in whole_packets(container, streams, max_frames):
-        tables[packet.stream_index].add(packet)
-    found = FilePackets(
-        container.format.name,
-        tables[picture.index],
-        tables[streams[1].index] if len(streams) > 1 else None,
-        _zero(container),
-        *size,
-        ratio(picture.average_rate) or ratio(picture.guessed_rate) or Fraction(0),
-    )
-    if not found.picture.shown():
-        raise NoVideo(name, "a video stream without frames")
-    return found
+        tracks[packet.stream_index].add(packet)
+    picture, *sound = tracks.values()
+    if not (shown := picture.shown()):
+        raise NoVideo(Path(container.name), "a video stream without frames")
+    zero = _zero(container)
+    last = end_of_last([pts for pts, _ in shown], picture.durations[shown[-1][1]] or 0)
+    rate = ratio(stream.average_rate) or ratio(stream.guessed_rate) or Fraction(0)
+    end = last * picture.time_base - zero
+    return FilePackets(picture, sound[0] if sound else None, zero, end, width, height, rate)
 
 
 def _zero(container: av.container.InputContainer) -> Fraction:
@@ -182,20 +153,16 @@ def whole_packets(
     is_mp4 = "mp4" in container.format.name
     several = list(streams) if isinstance(streams, Sequence) else [streams]
     room = 4 * container.size + (1 << 20) if container.size > 0 else math.inf
-    count = 0
+    path, count = Path(container.name), 0
     try:
         for packet in container.demux(several):
             if packet.size and not (is_mp4 and packet.is_corrupt):
-                count += 1
                 room -= packet.size
-                if count > max_frames * len(several):
-                    raise TooLarge(
-                        Path(container.name), f"holds more than max_frames={max_frames} frames"
-                    )
+                count += 1
                 if room < 0:
-                    raise CorruptClip(
-                        Path(container.name), 0, "its index names more data than the file holds"
-                    )
+                    raise CorruptClip(path, 0, "its index names more data than the file holds")
+                if count > max_frames * len(several):
+                    raise TooLarge(path, f"holds more than max_frames={max_frames} frames")
                 yield packet
     except av.error.FFmpegError:
         return  # the file ends in the middle: `listed` and `promised` tell

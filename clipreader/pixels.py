@@ -6,8 +6,11 @@ limited range, as ffmpeg has it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from av import VideoFrame
@@ -23,6 +26,10 @@ Array = NDArray[np.uint8]
 _ROUNDING = Fraction(1, 50)
 # Beyond what any camera or disc has (4:1), where a picture would take gigabytes.
 _DAMAGE = Fraction(20)
+
+
+_GAP = 2  # pixels between the frames of a sheet
+_WIDEST = 1920  # pixels; frames shrink until the sheet is no wider
 
 
 @dataclass(frozen=True)
@@ -106,3 +113,29 @@ class Painter:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         pixels = rows[: self.height, : self.width * 3].reshape(self.height, self.width, 3)
         into[...] = self.orientation.turn(pixels)
+
+
+def save_sheet(path: Path, frames: Array, captions: Sequence[str]) -> None:
+    """Write `frames`, (T, H, W, 3) uint8, as a grid about as wide as a screen; format by suffix.
+
+    Raises ValueError for no frames or an unknown suffix, OSError where it cannot be written.
+    """
+    from PIL import Image, ImageDraw  # no need of the loader's
+
+    if not len(frames):
+        raise ValueError("there are no frames to draw")
+    height, width = frames.shape[1:3]
+    columns = math.ceil(math.sqrt(len(frames) * 1.2 * height / width))
+    columns = min(len(frames), max(1, columns))
+    scale = min(1.0, _WIDEST / columns / width)
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    rows = math.ceil(len(frames) / columns)
+    sheet = Image.new("RGB", (columns * (size[0] + _GAP) - _GAP, rows * (size[1] + _GAP) - _GAP))
+    for number, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        picture = Image.fromarray(np.ascontiguousarray(frame)).resize(size)
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((0, 0, *(side + 3 for side in draw.textbbox((0, 0), caption)[2:])), "black")
+        draw.text((2, 1), caption, "white")
+        row, column = divmod(number, columns)
+        sheet.paste(picture, (column * (size[0] + _GAP), row * (size[1] + _GAP)))
+    sheet.save(path)

@@ -564,7 +564,7 @@ def test_the_plan_says_how_much_and_how_long(tmp_path: Path) -> None:
     plan = ["out", "--input_csv", listing, "--dry_run"]
     done = run("download.py", *plan, cwd=tmp_path)
     assert "size         about 3.6 GB" in done.err
-    assert "time         about 10:00:00 at 300 videos per hour\n" in done.err
+    assert "time         about 15:00:00 at 200 videos per hour\n" in done.err
     done = run("download.py", *plan, "--source", "cvdf", "--short_side", 256, cwd=tmp_path)
     assert "size         about 1.8 GB" in done.err
     assert "time         about 0:02:24 at 100 Mbit/s" in done.err

@@ -148,6 +148,16 @@ FORMS: dict[str, tuple[str, list[tuple[str, float, float, str, str]]]] = {
         + json.dumps({"video_id": ME, "clip": [{"clip_id": "y", "span": ["0:00:01", "0:00:02"]}]}),
         [(ID, 17.759, 23.279, "", ""), (ME, 1, 2, "", "")],
     ),
+    "internvid.jsonl": (
+        json.dumps({"YoutubeID": ID, "Start_timestamp": "00:00:01.5", "End_timestamp": "00:00:03"})
+        + "\n\n"
+        + json.dumps({"YoutubeID": ME, "Start_timestamp": 2, "End_timestamp": 3, "Caption": "c"}),
+        [(ID, 1.5, 3, "", ""), (ME, 2, 3, "", "")],
+    ),
+    "objects.json": (
+        json.dumps([{"url": f"https://youtu.be/{ID}", "start": 1, "end": 2.5, "label": "a"}]),
+        [(ID, 1, 2.5, "a", "")],
+    ),
     "captions.json": (
         json.dumps({f"v_{ID}": {"timestamps": [[0.83, 19], [1, 2]], "sentences": ["a", "b"]}}),
         [(ID, 0.83, 19, "", ""), (ID, 1, 2, "", "")],
@@ -234,6 +244,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "ids alone": (f"{ID}\n{ME}\n", "names whole videos"),
     "addresses alone": (f"https://youtu.be/{ID}\n", "names whole videos"),
     "frame numbers": (f"youtube_id,start_frame,end_frame\n{ID},3,60\n", "counts frames"),
+    "frames": (f"youtube_id,frame_start,frame_end\n{ID},3,60\n", "counts frames"),
     "milliseconds": (f"youtube_id,start,end\n{ID},30000,40000\n{ME},5000,15000\n", "milliseconds"),
     "another site": ("url,start,end\nhttps://vimeo.com/1,1,2\nhttps://vimeo.com/2,1,2\n", "vimeo"),
     "no end": (f"youtube_id,start\n{ID},30\n", "--clip_seconds"),
@@ -272,6 +283,10 @@ def test_odd_cells_cost_their_own_rows_only(tmp_path: Path) -> None:
     lists = read(tmp_path, "panda.csv", head + "".join(bad) + panda([["1", "2"]], ["x"]))
     assert [clip.time_start for clip in lists.clips.values()] == [1]
     assert len(lists.refused) == 4 and lists.refused[0].line == 2
+    spans = [[1, 2], [1], 5, [None, 3]]
+    odd = json.dumps({ID: {"annotations": [{"segment": span} for span in spans]}})
+    lists = read(tmp_path, "odd.json", odd)
+    assert len(lists.clips) == 1 and len(lists.refused) == 2
     text = f"youtube_id,start,end,label\n{ID},1,{'9' * 6000},a\n{ME},1,2,{'x' * 200_000}\n"
     lists = read(tmp_path, "long.csv", text)
     assert len(lists.clips) == 1 and len(str(lists.refused[0])) < 300

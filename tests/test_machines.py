@@ -195,9 +195,16 @@ def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> N
     (base / "run-alive").mkdir()
     for name, text in (("empty.csv", ""), ("b.csv", "run-node-1-abcdefgh"), ("c.csv", "run-alive")):
         (base / f"{name}.claim").write_text(text, encoding="utf-8")
+    (base / "new.csv.claim").touch()  # another run is about to write its name into it
+    os.utime(base / "empty.csv.claim", (0, 0))
     with run_folder(tmp_path):
         assert not {"empty.csv.claim", "b.csv.claim"} & {path.name for path in base.iterdir()}
-    assert sorted(path.name for path in base.iterdir()) == ["c.csv.claim", "lock", "run-alive"]
+    assert sorted(path.name for path in base.iterdir()) == [
+        "c.csv.claim",
+        "lock",
+        "new.csv.claim",
+        "run-alive",
+    ]
 
 
 @pytest.mark.parametrize("before_end", ["link", "moved"])

@@ -78,6 +78,58 @@ def test_one_class_reads_one_archive(mirror: Mirror, data: bytes, tmp_path: Path
     assert mirror.reads() == ["k700_val_002.tar.gz"] * 3
 
 
+def test_archives_in_another_order_than_believed(
+    mirror: Mirror, data: bytes, tmp_path: Path
+) -> None:
+    mirror.add_class("700_2020", "val", "zumba", {name(1): data, name(2): data}, number=1)
+    mirror.add_class("700_2020", "val", "yoga", {name(3): data}, number=2)
+    mirror.list_clip("700_2020", "val", "zumba", name(4))
+    done = fetch(mirror, tmp_path, [name(1), name(2), name(4)])
+    assert done.code == 1
+    assert on_disk(tmp_path) == [name(1), name(2)]
+    assert mirror.reads() == ["k700_val_002.tar.gz", "k700_val_001.tar.gz"]
+    assert done.err.count("k700_val_002.tar.gz holds 'yoga'") == 1
+    assert report_rows(tmp_path / "out" / REPORT)[name(4)]["reason"] == "unavailable"
+
+
+def test_a_clip_that_its_archive_lacks_is_no_other_layout(
+    mirror: Mirror, data: bytes, tmp_path: Path
+) -> None:
+    mirror.add_class("700_2020", "val", "zumba", {name(1): data}, number=2)
+    mirror.add_class("700_2020", "val", "yoga", {name(3): data}, number=1)
+    mirror.list_clip("700_2020", "val", "zumba", name(4))
+    assert fetch(mirror, tmp_path, [name(4)]).code == 1
+    assert mirror.reads() == ["k700_val_002.tar.gz"]
+
+
+def test_clips_out_of_tars(standin: StandIn, data: bytes, tmp_path: Path) -> None:
+    """A folder of tars, with files in it that are none, and one on a server."""
+    held = tmp_path / "tars"
+    (held / "deep").mkdir(parents=True)
+    clips = [*(name(n) for n in range(4)), "-bcdefghi04_001.500_011.500"]
+    tars = [make_tar([(f"a/b/{clip}.mp4", data)], zipped=n > 1) for n, clip in enumerate(clips)]
+    (held / "0.tar").write_bytes(tars[0])
+    (held / "broken.tar").write_bytes(tars[1][: len(data) // 2])
+    (held / "deep" / "2.tar.gz").write_bytes(tars[2])
+    (held / "4.tgz").write_bytes(tars[4])
+    os.mkfifo(held / "pipe.tar")
+    (held / "loop.tar").symlink_to(held / "loop.tar")
+    standin.add_file("/some/3.tar", tars[3])
+    times = [clip[12:].split("_") for clip in clips]
+    rows = [f"{c[:11]},{float(a)},{float(b)}" for c, (a, b) in zip(clips, times, strict=True)]
+    listing = write_list(tmp_path / "list.csv", rows)
+    given = [tmp_path / "out", "--input_csv", listing, "--trim_format", "%010.3f"]
+    source = f"tar:{held},tar:{standin.root}/some/3.tar"
+    done = run("download.py", *given, "--source", source, cwd=tmp_path)
+    assert done.code == 1, done.err
+    found = {r["youtube_id"]: r for r in report_rows(tmp_path / "out" / REPORT).values()}
+    assert [found[c[:11]]["reason"] for c in clips] == ["", "network", "", "", ""], done.err
+    assert {row["source"] for row in found.values()} == {"tar"}
+    assert all(path.read_bytes() == data for path in (tmp_path / "out").glob("*.mp4"))
+    done = run("download.py", *given, "--source", f"tar:{held}/none.tar", cwd=tmp_path)
+    assert done.code == 2 and "there is no " in done.err
+
+
 def test_a_class_with_spaces_and_parentheses(mirror: Mirror, data: bytes, tmp_path: Path) -> None:
     label = "passing American football (not in-game)"
     path = mirror.add_class("600", "train", label, {name(1): data})

@@ -162,7 +162,7 @@ def test_missing_is_a_list_for_download(tmp_path: Path) -> None:
     missing = ["--input_csv", "clips_report/missing.csv"]
     done = run("download.py", "clips", *missing, "--dry_run", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "12 wanted, 0 repeats" in done.err
+    assert "clips        12 requested" in done.err
     # Labels that need quotes came through: the same classes, all of them missing.
     again = run("make_report.py", "clips", *missing, *words[2:], "--json", "-q", "--out", "b.html",
                 cwd=tmp_path)  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from make_training_lists import FORMATS
 from tests.scripts import run, start, write_list
 from tests.training_sets import (
     AVA_CLIPS,
@@ -30,7 +31,6 @@ from tests.training_sets import (
     table,
     video_id,
 )
-from utils.training.formats import FORMATS
 from utils.training.shards import ShardSample, ShardTask, write_shard
 from utils.training.trees import class_folder
 
@@ -482,15 +482,15 @@ def test_a_clip_that_goes_while_links_are_made(
     tmp_path: Path, lists: Lists, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder changes after the look, as with a download.py --verify beside."""
-    from utils.training import on_disk
+    from utils.training import choosing
 
-    look, gone = on_disk.look, clip_names(lists["400_val"])[0]
+    look, gone = choosing.look, clip_names(lists["400_val"])[0]
 
     def look_and_lose(*words: object) -> None:
         look(*words)  # type: ignore[arg-type]
         (clips / f"{gone}.mp4").unlink()
 
-    monkeypatch.setattr(on_disk, "look", look_and_lose)
+    monkeypatch.setattr(choosing, "look", look_and_lose)
     for form in ("huggingface", "webdataset"):
         make_clips(clips, [gone])
         words = [clips, tmp_path / form, "--format", form, "--input_csv", lists["400_val"]]

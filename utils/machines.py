@@ -1,8 +1,8 @@
-"""Temporary folders of runs, and which run writes which report: several runs may share one output.
+"""Temporary folders of runs, and which run writes which report, where several share one output.
 
 Machines may share the output over a network, where file locks often hold on one machine only (NFS
-with `local_lock`, Lustre with `localflock`). So a lock is trusted between runs of one machine only.
-A run of another machine lives as long as it renews the date of its folder.
+with `local_lock`, Lustre with `localflock`). So a lock counts between the runs of one machine, and
+a run of another machine is alive as long as it renews the date of its folder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import threading
@@ -21,30 +22,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import DiskFull, UserError, is_disk_full
-from utils.process import sleep
+from utils.process import Stopped, sleep
 
 TEMP_FOLDER = ".tmp"
-MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine, where two have one host name
+MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine if two have one host name
 RUN_PREFIX = "run-"
-BEAT_SECONDS = 60.0  # a run shows that it lives so often
-SILENT_SECONDS = 24 * 3600.0  # a run of another machine is dead after so long without a sign
-_DEAD = ".dead"  # how the names of folders end that are being removed
-_ALONE = "lock"
+BEAT_SECONDS = 60.0  # between two signs of life of a run
+SILENT_SECONDS = 24 * 3600.0  # a run of another machine without a sign for so long is dead
+_DEAD = ".dead"  # the end of a name whose folder is being removed
+_ALONE = "lock"  # held by the one run of this machine that begins or ends
 
 
 def machine_name() -> str:
-    """What this machine is called in names of files."""
+    """The name of this machine in names of files."""
     name = os.environ.get(MACHINE_VARIABLE) or socket.gethostname()
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:63] or "unnamed"
 
 
 def run_prefix() -> str:
-    """How the temporary folders of this machine's runs begin."""
+    """The start of the names of this machine's temporary folders."""
     return f"{RUN_PREFIX}{machine_name()}-"
 
 
 def own_folder(workspace: Path) -> Path:
-    """A folder of this process's own in the run's temporary one, which machines may share."""
+    """Make a folder for this process in the run's temporary one, which machines may share."""
     folder = workspace / f"{machine_name()}-{os.getpid()}"
     folder.mkdir(exist_ok=True)
     return folder
@@ -54,10 +55,10 @@ def own_folder(workspace: Path) -> Path:
 def run_folder(out: Path) -> Iterator[Path]:
     """Make a temporary folder for this run inside `out`, and remove it at the end.
 
-    First removes what killed runs left. A run holds a lock on its folder as long as it lives, so a
-    folder of this machine whose lock is free is nobody's, whatever process ids say, in containers
-    too. Nothing outside of `out` is ever removed, also if somebody puts a link in the place of
-    `.tmp` while the run goes on: all is done within the folder that was opened at the start.
+    First removes what killed runs left. A run holds a lock on its folder until it ends, so a folder
+    of this machine whose lock is free has no owner, whatever process ids say, in containers too.
+    Nothing outside `out` is removed, even if a link replaces `.tmp` during the run: all is done
+    inside the folder that was opened at the start. Raises UserError, DiskFull, Stopped.
     """
     base = out / TEMP_FOLDER
     if base.is_symlink():
@@ -74,47 +75,34 @@ def run_folder(out: Path) -> Iterator[Path]:
     finally:
         _remove_run(opened, name)
         os.close(lock)
-        _tidy(opened, base)
+        with suppress(OSError, Stopped), _alone(opened):
+            _clear_dead_runs(opened)
+            if os.listdir(opened) == [_ALONE]:
+                os.unlink(_ALONE, dir_fd=opened)
+                base.rmdir()  # fails where another folder or a link has taken its place
+        os.close(opened)
 
 
 def _begin(base: Path) -> tuple[int, str, int]:
     """The folder `.tmp`, opened; this run's folder in it; the lock on that. Raises OSError."""
     for _ in range(100):
-        base.mkdir(exist_ok=True)
-        opened = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            with suppress(FileNotFoundError):  # a run that ended meanwhile removed `.tmp`
+        with suppress(FileNotFoundError):  # a run that ended meanwhile removed `.tmp`
+            with suppress(FileExistsError):
+                base.mkdir()
+            opened = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            with _alone(opened):
+                _clear_dead_runs(opened)
                 name = run_prefix() + secrets.token_hex(4)
-                with _alone(opened):
-                    _clear_dead_runs(opened)
-                    os.mkdir(name, 0o700, dir_fd=opened)
-                    lock = _lock(opened, f"{name}.lock")
-                _remove_dead(opened)
+                os.mkdir(name, 0o700, dir_fd=opened)
+                lock = _lock(opened, f"{name}.lock")
                 if lock is not None:
                     return opened, name, lock
-        except BaseException:
-            os.close(opened)
-            raise
-        os.close(opened)
     raise FileNotFoundError(errno.ENOENT, "folders vanish as they are made", str(base))
-
-
-def _tidy(opened: int, base: Path) -> None:
-    """At a run's end: remove its claims, and `.tmp`, unless other runs use it."""
-    with suppress(OSError):  # another run that ends removed it, or a link is there now
-        lock = _lock(opened, _ALONE)
-        if lock is not None:  # else another run begins or ends, and does it
-            _clear_dead_runs(opened)
-            if os.listdir(opened) == [_ALONE]:
-                os.unlink(_ALONE, dir_fd=opened)
-                base.rmdir()
-            os.close(lock)
-    os.close(opened)
 
 
 @contextmanager
 def _alone(base: int) -> Iterator[None]:
-    """No other run of this machine begins or takes a name meanwhile. Raises Stopped, OSError."""
+    """Keep other runs of this machine from beginning or ending. Raises Stopped, OSError."""
     while (lock := _lock(base, _ALONE)) is None:
         sleep(0.02)
     try:
@@ -124,31 +112,27 @@ def _alone(base: int) -> Iterator[None]:
 
 
 def _lock(base: int, name: str, must: bool = False) -> int | None:
-    """The lock file `name`, opened and locked; None if another run holds it.
+    """Open and lock the file `name`; None if another run holds it.
 
-    On a file system without locks it is only opened, or, where it `must` be locked, is None, too.
+    On a file system without locks the file is only opened, or, if it `must` be locked, None.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    file = os.open(name, flags, 0o600, dir_fd=base)
+    file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=base)
+    is_held = False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    except OSError:
-        if must:
-            os.close(file)
-            return None
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file), os.stat(name, dir_fd=base, follow_symlinks=False)):
+    except OSError as error:
+        is_held = must or isinstance(error, BlockingIOError)
+    with suppress(FileNotFoundError):  # the run that held it removed it
+        named = os.stat(name, dir_fd=base, follow_symlinks=False)
+        if not is_held and os.path.samestat(os.fstat(file), named):
             return file
-    os.close(file)  # whoever held it removed it
+    os.close(file)
     return None
 
 
 @contextmanager
 def _showing_life(base: int, name: str) -> Iterator[None]:
-    """Renew the date of a run's folder every minute, for machines that do not see its lock."""
+    """Renew the date of a run's folder every minute for machines that do not see its lock."""
     over = threading.Event()
 
     def beat() -> None:
@@ -166,109 +150,71 @@ def _showing_life(base: int, name: str) -> Iterator[None]:
 
 
 def _clear_dead_runs(base: int) -> None:
-    """Take away, in the opened folder `.tmp`, the names of runs that are dead, and their claims."""
-    for name in os.listdir(base):
-        if name.startswith(RUN_PREFIX) and not name.endswith((_DEAD, ".lock")):
-            with suppress(OSError):
-                _clear_if_dead(base, name)
+    """Remove, in the opened folder `.tmp`, what dead runs left: folders, then locks and claims."""
     for name in os.listdir(base):
         with suppress(OSError):
-            if name.startswith(RUN_PREFIX) and name.endswith(".lock"):
-                owner = name.removesuffix(".lock")
-            elif ".claim" in name:
+            if name.startswith(RUN_PREFIX) and _is_dead(base, name):
+                _remove_run(base, name)
+    for name in os.listdir(base):
+        with suppress(OSError, ValueError):
+            if name.endswith(".claim"):
                 owner = _claimant(base, name)
+            elif name.startswith(RUN_PREFIX) and name.endswith(".lock"):
+                owner = name.removesuffix(".lock")
             else:
                 continue
-            if not (owner and _is_there(base, owner)):
+            if not os.access(owner, os.F_OK, dir_fd=base):
                 os.unlink(name, dir_fd=base)
 
 
-def _is_there(base: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=base, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _clear_if_dead(base: int, name: str) -> None:
+def _is_dead(base: int, name: str) -> bool:
+    """Whether the folder of a run has no owner. Raises OSError."""
     found = os.stat(name, dir_fd=base, follow_symlinks=False)
+    if name.endswith(_DEAD):
+        return stat.S_ISDIR(found.st_mode)
     is_silent = time.time() - found.st_mtime >= SILENT_SECONDS
     is_ours = name.rpartition("-")[0] == run_prefix().rstrip("-")
     if not stat.S_ISDIR(found.st_mode) or not (is_silent or is_ours):
-        return
-    # Without locks only silence tells.
-    lock = _lock(base, f"{name}.lock", must=not is_silent)
+        return False
+    lock = _lock(base, f"{name}.lock", must=not is_silent)  # without locks only silence tells
     if lock is not None:
-        os.rename(name, name + _DEAD, src_dir_fd=base, dst_dir_fd=base)
         os.close(lock)
+    return lock is not None
 
 
 def _claimant(base: int, name: str) -> str:
-    """The run that a claim names. Raises OSError."""
+    """The run that a claim names, or the claim itself while it is being written. Raises OSError."""
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=base)
     with os.fdopen(file, encoding="utf-8", errors="replace") as opened:
-        return opened.read(1000)
-
-
-def _remove_dead(base: int) -> None:
-    for name in os.listdir(base):
-        if name.startswith(RUN_PREFIX) and name.endswith(_DEAD):
-            _remove_tree(base, name)
+        is_new = time.time() - os.fstat(file).st_mtime < BEAT_SECONDS
+        return opened.read(1000) or (name if is_new else "")
 
 
 def _remove_run(base: int, name: str) -> None:
     """Remove a run's temporary folder, also while workers of a cluster still write into it.
 
-    Renamed first: what comes after that finds no folder, and is not left behind.
+    It is renamed first: workers then find no folder, and leave nothing behind.
     """
     with suppress(OSError):
         os.rename(name, name + _DEAD, src_dir_fd=base, dst_dir_fd=base)
-    _remove_tree(base, name + _DEAD)
-    _remove_tree(base, name)
+    for each in (name + _DEAD, name):
+        shutil.rmtree(each, ignore_errors=True, dir_fd=base)
     with suppress(OSError):
         os.unlink(f"{name}.lock", dir_fd=base)
 
 
-def _remove_tree(base: int, name: str) -> None:
-    """Remove a folder in the opened folder `base`, as far as it can be removed."""
-    with suppress(OSError):
-        for _, folders, files, here in os.fwalk(name, topdown=False, dir_fd=base):
-            for remove, names in ((os.unlink, files), (os.rmdir, folders), (os.unlink, folders)):
-                for each in names:
-                    with suppress(OSError):  # a link to a folder counts as one
-                        remove(each, dir_fd=here)
-        os.rmdir(name, dir_fd=base)
-
-
 def claim(workspace: Path, names: Iterable[str]) -> str:
-    """The first of `names` that no other run has, this run's own as long as it lasts.
+    """Take the first of `names` that no other run has, until this run ends.
 
-    workspace: the run's temporary folder; beside it lies a file for each name that is taken, made
-    in one step that is atomic on network file systems, too. Raises UserError.
+    A file beside `workspace`, the run's temporary folder, says who has a name. It is made in one
+    step that is atomic on network file systems, too. Raises UserError.
     """
-    own = workspace / "claim"
     try:
-        own.write_text(workspace.name, encoding="utf-8")
-        return next(name for name in names if _take(workspace.with_name(f"{name}.claim"), own))
+        for name in names:
+            place = workspace.with_name(f"{name}.claim")
+            with suppress(FileExistsError), place.open("x", encoding="utf-8") as file:
+                file.write(workspace.name)
+                return name
     except OSError as error:
-        raise UserError(f"cannot write into {workspace}: {error.strerror}") from error
-
-
-def _take(place: Path, own: Path) -> bool:
-    """Give the file `own` the name `place`, too; False when that is taken. Raises OSError.
-
-    A link appears with its text. A run that is killed between the making of a file and the writing
-    of its name leaves a claim of nobody, which the next run clears.
-    """
-    try:
-        os.link(own, place)
-    except FileExistsError:
-        return False
-    except OSError:  # no hard links here
-        try:
-            with place.open("x", encoding="utf-8") as file:
-                file.write(own.read_text(encoding="utf-8"))
-        except FileExistsError:
-            return False
-    return True
+        raise UserError(f"cannot write into {workspace.parent}: {error.strerror}") from error
+    raise AssertionError("names has no end")

@@ -20,7 +20,6 @@ import time
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -277,59 +276,65 @@ def outcomes_of(worker: Callable[[Any], Any], task: Any) -> Iterator[Any]:
 def run_parallel(
     worker: Callable[[Task], Outcome], tasks: Iterable[Task], num_jobs: int
 ) -> Generator[Any, None, None]:
-    """Run `worker` over `tasks` on threads; outcomes as they come, until the run is stopped.
+    """Run `worker` over `tasks` on joblib's threads; outcomes as they come, until a stop.
 
     For work that is done in child processes, or by waiting. A task is drawn when a thread is free,
     and threads wait for the caller: few outcomes are lost where the process is killed.
     """
-    drawn, lock = iter(tasks), threading.Lock()
-    outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
-    left = num_jobs
+    from joblib import Parallel, delayed  # 0.1 s, which worker processes need not wait for
 
-    def work_on() -> None:
-        try:
-            while not STOP.is_set():
-                with lock:
-                    task = next(drawn, _END)
-                if task is _END:
-                    break
-                for outcome in outcomes_of(worker, task):
-                    outcomes.put(outcome)
-        except Stopped:
-            pass
-        except BaseException as error:
-            outcomes.put(_Raised(error))
+    outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
+    problems: list[BaseException] = []
+
+    def draw() -> Iterator[Any]:
+        with _noted(problems):
+            for task in tasks:
+                if STOP.is_set() or problems:
+                    return
+                yield delayed(run)(task)
+
+    def run(task: Task) -> None:
+        with _noted(problems):
+            for outcome in outcomes_of(worker, task):
+                outcomes.put(outcome)
+
+    def run_all() -> None:
+        settings = {"backend": "threading", "return_as": "generator_unordered", "batch_size": 1}
+        with _noted(problems):
+            for _ in Parallel(num_jobs, pre_dispatch=num_jobs, **settings)(draw()):
+                pass
         outcomes.put(_END)
 
-    for _ in range(num_jobs):
-        # Daemons: one that waits for a silent server must not hold up the end of a stopped run.
-        threading.Thread(target=work_on, daemon=True).start()
-    deadline = None
-    try:
-        while left and (deadline is None or time.monotonic() < deadline):
-            with suppress(queue.Empty):
-                outcome = outcomes.get(timeout=_POLL_SECONDS)
-                if outcome is _END:
-                    left -= 1
-                elif isinstance(outcome, _Raised):
-                    raise outcome.error
-                else:
+    # A daemon, as joblib's are: a task that waits for a silent server must not hold up a stop.
+    threading.Thread(target=run_all, daemon=True).start()
+    deadline, is_closed = float("inf"), None
+    while time.monotonic() < deadline:
+        with suppress(queue.Empty):
+            if (outcome := outcomes.get(timeout=_POLL_SECONDS)) is _END:
+                break
+            if not is_closed:
+                try:
                     yield outcome
-            if STOP.is_set() and deadline is None:
-                deadline = time.monotonic() + STOP_SECONDS
-    except BaseException:
-        # Closed early (the report could not be written, say): no thread goes on alone.
-        STOP.set()
-        deadline = time.monotonic() + STOP_SECONDS
-        while left and time.monotonic() < deadline:
-            with suppress(queue.Empty):
-                left -= outcomes.get(timeout=_POLL_SECONDS) is _END
-        raise
+                except BaseException as error:  # the report could not be written, say
+                    is_closed = error
+                    STOP.set()
+        if STOP.is_set() and deadline == float("inf"):
+            deadline = time.monotonic() + STOP_SECONDS
+    if is_closed:
+        raise is_closed
+    if problems:
+        raise problems[0]
 
 
-@dataclass(frozen=True)
-class _Raised:
-    error: BaseException
+@contextmanager
+def _noted(problems: list[BaseException]) -> Iterator[None]:
+    """Note what is raised in a thread, for the main thread to raise it."""
+    try:
+        yield
+    except Stopped:
+        pass
+    except BaseException as error:
+        problems.append(error)
 
 
 class WorkerPool(Generic[Task, Outcome]):
@@ -515,7 +520,16 @@ def run_in_turns(
                 under_way.append(turn)
                 yield None if turn.is_check or task is _END else task, turn
 
-    def attempt(drawn: tuple[Any, Any]) -> Generator[Any, None, None]:
+    drawing, lock = draw(), threading.Lock()
+    is_over = False
+
+    def attempt(_: object) -> Generator[Any, None, None]:
+        nonlocal is_over
+        with lock:  # here, because joblib draws several tasks before it begins the first
+            drawn = next(drawing, None)
+        if drawn is None:
+            is_over = True
+            return
         task, turn = drawn
         _of_thread.jobs = jobs
         said = None
@@ -533,7 +547,7 @@ def run_in_turns(
             under_way.remove(turn)
         yield from results
 
-    yield from run_parallel(attempt, draw(), THREADS_A_JOB * num_jobs)
+    yield from run_parallel(attempt, iter(lambda: is_over, True), THREADS_A_JOB * num_jobs)
 
 
 class Workers:

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from utils.process import sleep
+from utils.web import TRIES, Web, WebError, waits
+
 PIECE = 2**16  # bytes that are read at once; larger ones cost a page fault every 4096 bytes
 GZIP = b"\x1f\x8b"
 LONGEST_NAME = 2**16  # bytes; an extended header that is longer is no name
@@ -52,8 +55,9 @@ class TarStream:
     """
 
     def __init__(self, read: Callable[[int], bytes], start: int = 0) -> None:
-        self.whole = self._start = self._end = start
+        self.whole = self.start = self._end = start
         self.is_gzip = False
+        self._failure: Exception | None = None  # of a `copy`
         self._source = _Source(read)
         self._content: BinaryIO | None = None  # of the member at hand
 
@@ -66,9 +70,11 @@ class TarStream:
             tar = self._open()
         while info := self._next(tar):
             yield Member(info.name, info.size, info.isreg(), info.isdir())
+            if self._failure is not None:
+                raise self._failure
 
     def _open(self) -> tarfile.TarFile:
-        if not self._start and self._source.begins_with(GZIP):  # whatever the archive is called
+        if not self.start and self._source.begins_with(GZIP):  # whatever the archive is called
             self.is_gzip = True
             self._source = _Source(_inflated(self._source.read))
         given = cast(BinaryIO, self._source)
@@ -79,7 +85,7 @@ class TarStream:
             while self._content and self._content.read(PIECE):  # tarfile's skip minds no end
                 pass
             info = tar.next()
-            self.whole, self._end = self._end, self._start + tar.offset
+            self.whole, self._end = self._end, self.start + tar.offset
             tar.members.clear()  # type: ignore[attr-defined]  # or all headers would be kept
             self._content = None
             if info and info.issparse():
@@ -90,10 +96,17 @@ class TarStream:
             return info
 
     def copy(self, file: BinaryIO) -> None:
-        """Write the member at hand into `file`. Raises BadTar, OSError."""
-        with self._told():
-            if self._content:
-                shutil.copyfileobj(self._content, file, PIECE)
+        """Write the member at hand into `file`. Raises BadTar, OSError, what `read` raises.
+
+        If it raises anything but OSError, the next member is the same exception.
+        """
+        try:
+            with self._told():
+                if self._content:
+                    shutil.copyfileobj(self._content, file, PIECE)
+        except (BadTar, WebError) as error:
+            self._failure = error
+            raise
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -102,11 +115,45 @@ class TarStream:
             yield
         except (tarfile.ReadError, EOFError, IndexError) as error:
             # Of a header's damage _Header tells. IndexError: cut within an extended sparse header.
-            place = self._start + self._source.given
+            place = self.start + self._source.given
             raise BadTar(f"breaks off after {place:,} bytes", ends_early=True) from error
         except (BadTar, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             # RecursionError: a chain of headers that extend each other.
             raise BadTar(f"damaged after {self.whole:,} bytes ({error})") from error
+
+
+def read_archive(web: Web, url: str, tries: int = TRIES) -> Iterator[tuple[Member, TarStream]]:
+    """The members of an archive at `url`, over as many connections as it takes.
+
+    tries: in a row, without progress between them. A plain tar is taken up again where it broke
+    off, a gzipped one begins again. Raises BadTar where it is damaged, WebError, Stopped.
+    """
+    start, furthest, etag, pauses = 0, 0, "", waits(tries)
+    while True:
+        before, came_whole = furthest, False
+        try:
+            with web.open(url, start, etag) as download:
+                etag, came_whole = download.etag, download.length is not None
+                tar = TarStream(download.read, download.start)
+                try:
+                    for member in tar.members():
+                        yield member, tar
+                    return
+                finally:
+                    start = 0 if tar.is_gzip else tar.whole
+                    furthest = max(furthest, tar.whole)
+        except BadTar as error:
+            if not error.ends_early:
+                raise
+            failure = WebError(str(error), for_good=came_whole)
+        except WebError as error:
+            failure = error
+        if furthest > before:
+            pauses = waits(tries)
+        pause = next(pauses)
+        if failure.for_good or pause is None:
+            raise failure
+        sleep(pause)
 
 
 class _Source:

@@ -58,4 +58,5 @@ _connect = socket.socket.connect
 socket.socket.connect = connect  # type: ignore[method-assign, assignment]
 fcntl.flock = flock  # type: ignore[assignment]
 os.open = open_file
+os.supports_dir_fd.add(open_file)  # shutil asks
 os.write = write

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.standin.mirror import make_tar
 from utils.clip import Clip, clip_name
-from utils.download.wanted import member_key, oddity
+from utils.download.archives import member_key, oddity
 from utils.download.youtube_sections import index_end, read_index
 from utils.errors import UserError
 from utils.lists.reading import read_lists

@@ -145,7 +145,7 @@ def test_a_limit_ends_the_reading(tmp_path: Path) -> None:
     listing = long_list(tmp_path, 2_000_000)
     done, megabytes = memory_of(download(tmp_path, listing, "--limit", "10"), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "10 wanted" in done.stderr and "read up to --limit" in done.stderr
+    assert "10 requested" in done.stderr and "--limit" in done.stderr
     assert megabytes < 250
 
 

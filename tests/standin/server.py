@@ -502,7 +502,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with self._logged() as request:
             content = self.standin.find(request) if request.target != "other" else None
-            if request.server == "https":
+            if request.server == "https" and request.target in ("watch", "other"):
                 content = PAGE
             # HEAD is only a question about the file: it uses no knob up.
             knob = Knob() if self.command == "HEAD" else self.standin.effects(request)

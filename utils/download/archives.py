@@ -1,176 +1,312 @@
-"""Archives of the mirror as a pipeline: readers, checkers, and the caller, who publishes.
+"""Clips out of tar archives, read as streams: one task an archive, of the CVDF mirror or any other.
 
-Under `sources/mirror`, which says what is in which archive; `archive_reading` reads one. Between
-archive and folder there are 2 * LARGEST_BATCH + 4 * num_jobs clips and no more: both queues are
-bounded.
+An archive is never stored. Its members are known by their names, `<id>_<start>_<end>.mp4` in any
+folder. What was read to its end is remembered in `<out>/.cvdf`, so that a rerun reads no archive
+that has nothing to add.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+import hashlib
+import os
+import tempfile
+from collections import Counter, deque
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from utils.download.archive_memory import remember
-from utils.download.archive_reading import POLL_SECONDS, Checked, Copied, Done, Line, read_archive
-from utils.download.common import FetchOptions
+from utils.clip import Clip, parse_clip_name
+from utils.download.common import FetchOptions, Run
 from utils.download.taking import Taken, encode_anew, examine, result_of
-from utils.download.wanted import NAME, Archive, Ending, MirrorOptions, Wanted
-from utils.errors import is_disk_full
-from utils.files import publish_many, start_writing
+from utils.errors import UserError, is_disk_full
+from utils.files import open_regular, publish, read_text
+from utils.machines import own_folder
 from utils.process import STOP, Stopped
-from utils.report import FAILED, Result
+from utils.report import Result
+from utils.tar import BadTar, Member, TarStream, read_archive
+from utils.web import Web, WebError
 
-LARGEST_BATCH = 64  # clips that are published at once
-STOP_SECONDS = 2.0  # what a thread that waits for a server gets before it is left behind
+TAR = "tar"  # the source tar:..., in the report
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+LARGEST_CLIP = 500 * 2**20  # bytes
+MEMORY_FOLDER = ".cvdf"
+OF_THE_COPY = ("undecodable", "truncated", "past_end")  # reasons that another try does not mend
+
+Key = tuple[str, float, float]  # youtube_id, start, end
 
 
-def read_archives(
-    archives: Sequence[Archive], wanted: Wanted, options: FetchOptions, mirror: MirrorOptions
-) -> Generator[Result | Ending, None, None]:
-    """Results and endings as they come. Raises what a thread raised.
+@dataclass(frozen=True)
+class Archive:
+    """An archive by its address or path, and the clips that it may hold. source: for the report.
 
-    Clips are published in batches: as many as were found good while the last batch was written to
-    the disk. One by one, waiting for the disk takes longer than all the rest.
+    jobs: clips that are checked at once. memory: whether what it holds is written down.
     """
-    jobs = mirror.num_jobs
-    line = Line(wanted, options, mirror.web, queue.Queue(2 * jobs), queue.Queue(LARGEST_BATCH))
-    todo: queue.SimpleQueue[Archive] = queue.SimpleQueue()
-    for archive in archives:
-        todo.put(archive)
-    # Daemons: one that waits for a silent server must not hold up the end of a stopped run.
-    readers = [_thread(_read, todo, line) for _ in range(min(jobs, len(archives)))]
-    checkers = [_thread(_check, line) for _ in range(jobs)]
-    reading: list[Ending] = []  # read to their ends, with clips still on their way
-    left = len(archives)
-    try:
-        while left and not STOP.is_set():
-            batch = _next_batch(line)
-            is_full = False
-            for result in _publish(batch, line):
-                is_full |= result.reason == "disk_full"
+
+    url: str
+    keys: frozenset[Key]
+    source: str
+    jobs: int = 2
+    memory: bool = False
+
+    @property
+    def name(self) -> str:
+        return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
+
+
+@dataclass(frozen=True)
+class ArchiveEnd:
+    """How the reading of an archive ended."""
+
+    archive: Archive
+    error: str = ""  # why it broke off; empty when it was read to its end
+    odd: Mapping[str, int] | None = None  # members that are no clips, by what they are
+    held: frozenset[Key] = frozenset()
+
+
+def key_of(clip: Clip) -> Key | None:
+    """How an archive names a clip; None for one of AVA-Kinetics, which no archive holds."""
+    return None if clip.is_ava else (clip.youtube_id, clip.time_start, clip.time_end)
+
+
+def member_key(name: str) -> Key | None:
+    """The clip that a member is, by its base name; None if it is none."""
+    base = name.rsplit("/", 1)[-1]
+    found = parse_clip_name(base[:-4]) if base.endswith(".mp4") else None
+    return None if found is None or found[2] is None else (found[0], found[1], found[2])
+
+
+def oddity(member: Member) -> str:
+    """Why a member is skipped whatever it is called; empty for a clip."""
+    if not member.is_file:
+        return "not a regular file"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "with an unsafe name"
+    if member.name.rsplit("/", 1)[-1].startswith("._"):
+        return "with a name that begins with ._"
+    if member_key(member.name) is None:
+        return "not a clip"
+    if member.size > LARGEST_CLIP:
+        return f"larger than {LARGEST_CLIP // 2**20} MB"
+    return ""
+
+
+# --- one archive ---------------------------------------------------------------------------------
+
+
+def take_clips(
+    options: FetchOptions, web: Web, task: tuple[Archive, Sequence[Clip]]
+) -> Generator[Result | ArchiveEnd, None, None]:
+    """Take these clips out of an archive: a result for each that it holds, at last its end.
+
+    The worker. Raises Stopped, and UserError where the temporary folder cannot be written.
+    """
+    archive, clips = task
+    wanted = {key: clip for clip in clips if (key := key_of(clip))}
+    odd, held, good, last = Counter[str](), set[Key](), set[Key](), None
+    error, is_sure = "", True
+    checks: deque[Future[Result]] = deque()
+    with (
+        tempfile.TemporaryDirectory(
+            dir=own_folder(options.workspace), ignore_cleanup_errors=True
+        ) as folder,
+        ThreadPoolExecutor(archive.jobs) as pool,
+    ):
+        own = replace(options, workspace=Path(folder))
+
+        def finished(most: int) -> Iterator[Result]:
+            nonlocal is_sure
+            while checks and (len(checks) > most or checks[0].done()):
+                result = checks.popleft().result()
+                if result.is_on_disk:
+                    good.add((result.youtube_id, float(result.time_start), float(result.time_end)))
+                is_sure &= result.is_on_disk or result.reason in OF_THE_COPY
                 yield result
-            if is_full:  # its reader has ended without a word, and STOP is for the caller to set
-                break
-            reading += [item for item in batch if isinstance(item, Ending)]
-            for ending in [each for each in reading if each.settled == each.taken]:
-                reading.remove(ending)
-                left -= 1
-                _remember(ending, options)
-                yield ending
-    finally:
-        line.over.set()
-        rest = _end(line, checkers, readers)
-    if options.encode.changes_clips:  # made while the run was being stopped
-        yield from (each.result for each in rest if each.result.is_on_disk)
+
+        try:
+            for member, tar in _members(archive.url, web):
+                if STOP.is_set():
+                    raise Stopped
+                if tar is not last:  # another connection; where it begins anew, so does the count
+                    last, odd = tar, odd if tar.start else Counter()
+                if what := "" if member.is_folder else oddity(member):
+                    odd[what] += 1
+                key = None if what else member_key(member.name)
+                if key is None:
+                    continue
+                held.add(key)
+                if clip := wanted.pop(key, None):
+                    path = own.workspace / f"{clip.name}.mp4"
+                    if _copy(tar, path):
+                        checks.append(pool.submit(_finish, archive, clip, path, own))
+                    else:
+                        wanted[key] = clip  # of a connection that broke off; the stream goes on
+                yield from finished(2 * archive.jobs)
+        except (BadTar, WebError) as problem:
+            error = str(problem)
+        except OSError as problem:
+            if not is_disk_full(problem):
+                raise UserError(
+                    f"{problem.filename or archive.url}: {problem.strerror}"
+                ) from problem
+            yield Result.of(clips[0], "disk_full", archive.source, message=str(problem))
+        yield from finished(0)
+    if archive.memory and not error and is_sure:
+        with suppress(OSError):  # it only saves time
+            _remember(archive.url, held - (set(map(key_of, clips)) & held - good), options)
+    yield ArchiveEnd(archive, error, odd, frozenset(held))
 
 
-def _thread(work: Callable[..., None], *args: object) -> threading.Thread:
-    thread = threading.Thread(target=work, args=args, daemon=True)
-    thread.start()
-    return thread
-
-
-def _read(todo: queue.SimpleQueue[Archive], line: Line) -> None:
+def _members(url: str, web: Web) -> Iterator[tuple[Member, TarStream]]:
+    if urlsplit(url).scheme in ("http", "https"):
+        yield from read_archive(web, url)
+        return
     try:
-        while not line.is_over:
-            line.put(line.done, read_archive(todo.get_nowait(), line))
-    except (queue.Empty, Stopped):
-        pass
-    except BaseException as error:
-        with suppress(Stopped):
-            line.put(line.done, error)
+        file = open_regular(url)
+    except OSError as error:
+        raise BadTar(f"cannot be read: {error.strerror}") from error
+    with file:
+        tar = TarStream(file.read)
+        for member in tar.members():
+            yield member, tar
 
 
-def _check(line: Line) -> None:
+def _copy(tar: TarStream, path: Path) -> bool:
+    """Write a member out; False where the stream broke off. Raises OSError."""
     try:
-        while not line.is_over:
-            with suppress(queue.Empty):
-                copied = line.files.get(timeout=POLL_SECONDS)
-                line.done.put(Checked(copied, _check_copy(copied, line.options)))
-    except Stopped:
-        pass
-    except BaseException as error:
-        line.done.put(error)
+        with path.open("wb") as file:
+            tar.copy(file)
+    except (BadTar, WebError):
+        path.unlink(missing_ok=True)
+        return False
+    return True
 
 
-def _check_copy(copied: Copied, options: FetchOptions) -> Result:
+def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> Result:
+    """Check a copied clip and publish it."""
+
     def take() -> Taken:
-        taken = examine(copied.clip, copied.path, options)
+        taken = examine(clip, path, options)
         if options.encode.changes_clips:
-            return encode_anew(copied.clip, copied.path, taken, options)
-        start_writing(copied.path)
+            return encode_anew(clip, path, taken, options)
+        publish(path, options.out / path.name)
         return taken
 
-    return result_of(copied.clip, NAME, take, options)
+    try:
+        return result_of(clip, archive.source, take, options)
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def _next_batch(line: Line) -> list[Done]:
-    """What has come out of the pipeline; nothing if that takes long."""
-    batch: list[Done] = []
-    with suppress(queue.Empty):
-        batch.append(line.done.get(timeout=POLL_SECONDS))
-        while len(batch) < LARGEST_BATCH:
-            batch.append(line.done.get_nowait())
-    return batch
+# --- which archives were read --------------------------------------------------------------------
 
 
-def _publish(batch: Sequence[Done], line: Line) -> Iterator[Result]:
-    """Give the good clips of a batch their names, and say what has become of each that counts.
-
-    Raises what a thread raised, after that.
-    """
-    checked = [item for item in batch if isinstance(item, Checked)]
-    if not line.options.encode.changes_clips:
-        checked = _give_names(checked, line.options)
-    for each in checked:
-        copied, result = each.copied, each.result
-        copied.path.unlink(missing_ok=True)
-        copied.archive.settle(copied.key, result)
-        if result.is_on_disk:
-            line.wanted.done(copied.key)
-        else:
-            line.wanted.give_back(copied.key, result)
-    results = [each.result for each in checked] + [i for i in batch if isinstance(i, Result)]
-    yield from (each for each in results if each.is_on_disk or each.reason == "disk_full")
-    for item in batch:
-        if isinstance(item, BaseException):
-            raise item
+def _memory_path(url: str, out: Path) -> Path:
+    return out / MEMORY_FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.txt"
 
 
-def _give_names(checked: Sequence[Checked], options: FetchOptions) -> list[Checked]:
-    good = [each.copied.path for each in checked if each.result.is_on_disk]
-    failed = publish_many([(path, options.out / path.name) for path in good]) if good else {}
-    return [
-        replace(each, result=failed_result(each.result, failed[each.copied.path]))
-        if each.copied.path in failed
-        else each
-        for each in checked
-    ]
+def _remember(url: str, keys: Collection[Key], options: FetchOptions) -> None:
+    """Write down the good clips of an archive: a line for its address, then one a clip."""
+    path = _memory_path(url, options.out)
+    path.parent.mkdir(exist_ok=True)
+    part = own_folder(options.workspace) / path.name
+    names = sorted(f"{youtube_id}_{start:06g}_{end:06g}" for youtube_id, start, end in keys)
+    part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
+    publish(part, path)
 
 
-def failed_result(result: Result, error: OSError) -> Result:
-    """The result of a clip that was good, and could not be published."""
-    reason = "disk_full" if is_disk_full(error) else "unknown"
-    message = f"{error.strerror}: {error.filename or ''}"
-    return replace(result, status=FAILED, reason=reason, bytes=0, message=message)
+def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
+    """Whether an archive may hold a wanted clip, by what is known of it."""
+    keys = archive.keys & set(wanted)
+    try:
+        lines = read_text(_memory_path(archive.url, out)).splitlines()
+    except (OSError, ValueError):
+        return bool(keys)
+    return not keys.isdisjoint({parse_clip_name(name) for name in lines[1:]})
 
 
-def _remember(ending: Ending, options: FetchOptions) -> None:
-    if not ending.error and not ending.is_unsure:
-        with suppress(OSError):  # it only saves time
-            remember(ending.archive.url, ending.held - ending.bad, options)
+# --- many archives -------------------------------------------------------------------------------
 
 
-def _end(
-    line: Line, checkers: Sequence[threading.Thread], readers: Sequence[threading.Thread]
-) -> list[Checked]:
-    """Wait for the threads, for some time; what checkers were still at."""
-    rest = []
-    while any(thread.is_alive() for thread in checkers) or not line.done.empty():
-        rest += _next_batch(line)
-    for thread in readers:
-        thread.join(STOP_SECONDS / len(readers))
-    return [item for item in rest if isinstance(item, Checked)]
+@dataclass
+class Wanted:
+    """The clips that are still wanted, and why others did not come."""
+
+    clips: dict[Key, Clip]
+    problems: dict[Key, Result]  # what was wrong with a copy
+    failures: dict[Key, str]  # the archive that may hold a clip, and could not be read
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip]) -> Wanted:
+        return cls({key: clip for clip in clips if (key := key_of(clip))}, {}, {})
+
+    def read(
+        self, archives: Sequence[Archive], run: Run, web: Web
+    ) -> Generator[Result | ArchiveEnd, None, None]:
+        """Read archives; each clip that is on disk, once, and the end of each archive."""
+
+        jobs = max(2, run.workers.num_jobs // max(1, len(archives)))
+
+        def tasks() -> Iterator[tuple[Archive, Sequence[Clip]]]:
+            for archive in archives:
+                found = (self.clips.get(key) for key in archive.keys)
+                if clips := [clip for clip in found if clip]:
+                    yield replace(archive, jobs=jobs), clips
+
+        def lost(task: tuple[Archive, Sequence[Clip]], how: str) -> ArchiveEnd:
+            return ArchiveEnd(task[0], how)
+
+        worker = partial(take_clips, run.options, web)
+        for made in run.workers.run(worker, tasks(), lost, threads=True):
+            if isinstance(made, ArchiveEnd):
+                if made.error:
+                    run.tell(f"network: {made.archive.name}: {made.error}")
+                    why = f"{made.archive.name}: {made.error}"
+                    self.failures.update(dict.fromkeys(made.archive.keys, why))
+                if made.odd:
+                    odd = ", ".join(f"{n:,} {w}" for w, n in Counter(made.odd).most_common())
+                    run.tell(f"skipped in {made.archive.name}: {odd}")
+                yield made
+                continue
+            key = (made.youtube_id, float(made.time_start), float(made.time_end))
+            if made.is_on_disk:
+                if self.clips.pop(key, None):
+                    yield made
+            elif made.reason == "disk_full":
+                yield made
+                return
+            else:
+                self.problems[key] = made
+
+    def rest(self, clips: Sequence[Clip], source: str, otherwise: str) -> Iterator[Result]:
+        """A result for each clip that did not come."""
+        for clip in clips:
+            key = key_of(clip)
+            if key is not None and key not in self.clips:
+                continue
+            if key in self.failures:
+                message = self.failures[key]
+                yield Result.of(clip, "network", source, attempts=1, message=message)
+            elif key in self.problems:
+                yield self.problems[key]
+            else:
+                yield Result.of(clip, "unavailable", source, attempts=1, message=otherwise)
+
+
+def from_tars(clips: Sequence[Clip], run: Run, place: str) -> Generator[Result, None, None]:
+    """The source `tar:FILE_OR_FOLDER_OR_URL`."""
+    wanted = Wanted.of(clips)
+    paths = [place]
+    if Path(place).is_dir():
+        found = (path for suffix in TAR_SUFFIXES for path in Path(place).rglob(f"*{suffix}"))
+        paths = [str(path) for path in sorted(found) if os.path.isfile(path)]
+    archives = [Archive(path, frozenset(wanted.clips), TAR) for path in paths]
+    with suppress(Stopped):
+        for made in wanted.read(archives, run, Web(run.options.proxies)):
+            if isinstance(made, Result):
+                yield made
+    if not STOP.is_set():
+        yield from wanted.rest(clips, TAR, f"in no archive of {place}")

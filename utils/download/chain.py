@@ -12,12 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from utils.clip import Clip
+from utils.download.archives import from_tars
 from utils.download.common import Run, Source, more_telling
 from utils.download.disk import from_disk
-from utils.download.mirror import from_mirror
-from utils.download.wanted import MirrorOptions
+from utils.download.mirror import MirrorOptions, from_mirror
 from utils.download.youtube import from_youtube
 from utils.process import STOP
 from utils.report import Result
@@ -56,20 +57,24 @@ SOURCES: dict[str, Callable[[SourceSettings], Source]] = {
     "youtube": lambda settings: from_youtube,
     "cvdf": lambda settings: partial(from_mirror, mirror=settings.mirror),
 }
-CLIPS = "clips:"  # and folders: the source that is made anew for each
+CLIPS, TAR = "clips:", "tar:"  # and a place: sources that are made anew for each
 
 
 def parse_sources(text: str) -> list[str]:
     """An argparse type: `clips:/a:/b,cvdf,youtube` as names of sources, in that order."""
     # Only a comma before another source separates: a folder's name may hold one.
-    names = re.split(rf",(?={CLIPS}|(?:{'|'.join(SOURCES)})(?:,|$))", text)
+    names = re.split(rf",(?={CLIPS}|{TAR}|(?:{'|'.join(SOURCES)})(?:,|$))", text)
     for name in names:
         if name.startswith(CLIPS):
             for folder in folders_of(name):
                 if not folder.is_dir():
                     raise argparse.ArgumentTypeError(f"{name}: {folder} is not a folder")
+        elif name.startswith(TAR):
+            place = name.removeprefix(TAR)
+            if urlsplit(place).scheme not in ("http", "https") and not Path(place).exists():
+                raise argparse.ArgumentTypeError(f"{name}: there is no {place}")
         elif name not in SOURCES:
-            known = ", ".join([*SOURCES, "clips:DIR"])
+            known = ", ".join([*SOURCES, "clips:DIR", "tar:FILE_OR_FOLDER_OR_URL"])
             raise argparse.ArgumentTypeError(f"{name!r} is no source; there are {known}")
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names a source twice")
@@ -85,4 +90,6 @@ def make_source(name: str, settings: SourceSettings) -> Source:
     """The source of that name."""
     if name.startswith(CLIPS):
         return partial(from_disk, folders=folders_of(name), allow_partial=settings.allow_partial)
+    if name.startswith(TAR):
+        return partial(from_tars, place=name.removeprefix(TAR))
     return SOURCES[name](settings)

@@ -37,10 +37,9 @@ from utils.download.options import fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.youtube_extract import (
     Attempt,
-    child_environment,
     extract_command,
     read_info,
-    run_ytdlp,
+    run_fresh_ytdlp,
     section_inputs,
     try_ytdlp,
 )
@@ -312,10 +311,10 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
         argv = extract_command(args.check_id, options, folder)
-        done = run_ytdlp(argv, timeout=options.timeout, env=child_environment(proxy))
+        done = run_fresh_ytdlp(argv, folder, options.timeout, proxy)
         said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
-        try:  # without the tracebacks of --verbose, whose lines of code name reasons, too
-            info = read_info(replace(done, stderr="\n".join(said)), options.url_base)
+        try:
+            info = read_info(done, options.url_base)
         except FetchError as error:
             yield _failed(name, error, args)
             continue

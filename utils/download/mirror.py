@@ -1,87 +1,133 @@
-"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation, as they stream.
+"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation.
 
-Between the lists and the disk. The official lists say which archives can hold a wanted clip; each
-is read from the socket, and its wanted clips go through `foreign` into the flat folder. No archive
-is ever stored.
+The official lists say which archive holds a clip: Kinetics-700-2020 and most of Kinetics-600 have
+one for each class. That layout is believed until an archive shows another one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Collection, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from utils.cli import plural
 from utils.clip import Clip
-from utils.cluster import Cluster
-from utils.download.archive_memory import can_add
-from utils.download.archives import read_archives
-from utils.download.common import FetchOptions, Run
-from utils.download.mirror_cluster import read_on_cluster
-from utils.download.wanted import NAME, Archive, Key, MirrorOptions, Tell, Wanted, key_of
+from utils.download.archives import Archive, ArchiveEnd, Key, Wanted, can_add, key_of
+from utils.download.common import Run
 from utils.errors import UserError
-from utils.lists.official import CVDF, fetch_lists, official_clips, with_slash
+from utils.lists.official import (
+    CVDF,
+    LISTS_FOLDER,
+    ListServers,
+    fetch_lists,
+    official_clips,
+    with_slash,
+)
 from utils.lists.versions import OfficialList
-from utils.parallel import Workers, run_parallel
+from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.report import Result
-from utils.web import WebError
+from utils.web import Web, WebError
 
+NAME = "cvdf"  # in the report
 # In this order: K700-2020 and most of K600 have an archive a class; K400 mixes, and is the dearest.
 DATASETS = ("700_2020", "600", "400")
 SPLITS = ("train", "val", "test")
 PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
+PATHS_LIMIT = 2**20  # bytes; the longest path list has 100,000
 HEADS_AT_ONCE = 8
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
+
+
+@dataclass(frozen=True)
+class MirrorOptions:
+    """Where the mirror is, and how to ask it. forget: read archives that had nothing new again."""
+
+    web: Web
+    base: str = CVDF
+    lists: ListServers = field(default_factory=lambda: ListServers(Web()))
+    lists_folder: Path = LISTS_FOLDER
+    forget: bool = False
+
+
+@dataclass
+class Split:
+    """The archives of one split of a dataset.
+
+    labels: the class that each archive is believed to hold; empty where any may hold any clip.
+    """
+
+    listed: OfficialList
+    by_label: dict[str, set[Key]]  # the wanted clips in the official list
+    urls: list[str]
+    labels: dict[str, str]
+    read: set[str] = field(default_factory=set)
+
+    def archives(self) -> list[Archive]:
+        """The archives that are believed to hold wanted clips."""
+        if not self.labels:
+            return self.all_others()
+        keys = {_same_label(label): keys for label, keys in self.by_label.items()}
+        believed = [(url, keys.get(self.labels[url])) for url in self.urls]
+        return [Archive(url, frozenset(k), NAME, memory=True) for url, k in believed if k]
+
+    def all_others(self) -> list[Archive]:
+        """The archives that were not read, each for every wanted clip of the split."""
+        keys = frozenset[Key]().union(*self.by_label.values())
+        urls = (url for url in self.urls if url not in self.read)
+        return [Archive(url, keys, NAME, memory=True) for url in urls]
+
+    def lacks_archives(self) -> bool:
+        """Whether a class has no archive, by their names."""
+        there = set(self.labels.values())
+        return bool(there) and any(_same_label(label) not in there for label in self.by_label)
+
+    def shows_another(self, end: ArchiveEnd, folder: Path) -> str:
+        """The class that an archive holds by the official list; empty where it is the believed one.
+
+        A clip may lack in its archive, so that the members decide, and not what is missing.
+        """
+        believed = self.labels.get(end.archive.url)
+        if believed is None or end.error or end.held & end.archive.keys:
+            return ""
+        clips = (clip for clip in official_clips(self.listed, folder) if key_of(clip) in end.held)
+        labels = Counter(clip.label for clip in clips)
+        shown = max(labels, key=lambda label: labels[label], default="")
+        return "" if _same_label(shown) == believed else shown
 
 
 def from_mirror(
     clips: Sequence[Clip], run: Run, mirror: MirrorOptions
 ) -> Generator[Result, None, None]:
-    """The source `cvdf`."""
+    """The source `cvdf`: clips as they come, then a result for each that did not."""
+    wanted = Wanted.of(clips)
     with suppress(Stopped):
-        yield from fetch_from_mirror(clips, run.options, mirror, run.tell, run.workers)
-
-
-def fetch_from_mirror(
-    clips: Sequence[Clip],
-    options: FetchOptions,
-    mirror: MirrorOptions,
-    tell: Tell,
-    cluster: Workers,
-) -> Generator[Result, None, None]:
-    """The clips that the mirror holds, as they land; then a result for each that it does not."""
-    wanted = Wanted(clips)
-    failed: dict[Key, str] = {}  # clips that an archive may hold which could not be read
-    for dataset in DATASETS:
-        if not wanted.keys or STOP.is_set():
-            break
-        archives = [
-            archive
-            for split in SPLITS
-            for archive in find_archives(OfficialList(dataset, split), wanted, mirror, failed, tell)
-        ]
-        yield from read_stage(dataset, archives, wanted, options, mirror, failed, tell, cluster)
-        if dataset == "400":
-            spares = replacements(archives, wanted, mirror)
-            yield from read_stage(dataset, spares, wanted, options, mirror, failed, tell, cluster)
-    for clip in clips:
-        if STOP.is_set():
-            return
-        key = key_of(clip)
-        if key is None or key in wanted.keys:
-            yield answer(clip, wanted.problems.get(clip.name), failed.get(key) if key else None)
+        for dataset in DATASETS:
+            if not wanted.clips or STOP.is_set():
+                break
+            found = (find_split(dataset, split, wanted, run, mirror) for split in SPLITS)
+            splits = [split for split in found if split]
+            believed = [archive for split in splits for archive in split.archives()]
+            is_odd = yield from read_stage(dataset, believed, splits, wanted, run, mirror)
+            more = [a for split in is_odd for a in split.all_others()]
+            yield from read_stage(dataset, more, splits, wanted, run, mirror)
+            if dataset == "400":
+                spare = replacements(believed, wanted, mirror)
+                yield from read_stage(dataset, spare, splits, wanted, run, mirror)
+        if not STOP.is_set():
+            yield from wanted.rest(clips, NAME, "in no archive of the mirror")
 
 
 def replacements(
     archives: Sequence[Archive], wanted: Wanted, mirror: MirrorOptions
 ) -> list[Archive]:
     """The archive of clips that are corrupt in K400's own, if there is one and it is of use."""
-    listed = frozenset[Key]().union(*(archive.keys for archive in archives))
-    keys = wanted.keys & listed
-    spare = Archive(with_slash(mirror.base) + REPLACEMENTS, keys)
+    keys = frozenset(wanted.clips.keys() & set().union(*(archive.keys for archive in archives)))
+    spare = Archive(with_slash(mirror.base) + REPLACEMENTS, keys, NAME, memory=True)
     try:
         if keys:
             mirror.web.size(spare.url)
@@ -90,53 +136,34 @@ def replacements(
     return [spare]
 
 
-def answer(clip: Clip, problem: Result | None, failure: str | None) -> Result:
-    """Why the mirror did not give a clip."""
-    if failure is not None:
-        return Result.of(clip, "network", NAME, attempts=1, message=failure)
-    if problem is not None:
-        return problem
-    return Result.of(clip, "unavailable", NAME, attempts=1, message="in no archive of the mirror")
-
-
-def find_archives(
-    listed: OfficialList, wanted: Wanted, mirror: MirrorOptions, failed: dict[Key, str], tell: Tell
-) -> list[Archive]:
-    """The archives of a dataset's split that can hold wanted clips, by its official list."""
+def find_split(
+    dataset: str, split: str, wanted: Wanted, run: Run, mirror: MirrorOptions
+) -> Split | None:
+    """The archives of a split, if wanted clips are in its official list."""
+    listed = OfficialList(dataset, split)
     try:
-        by_label = listed_clips(listed, wanted.keys, mirror, tell)
-        if not by_label:
-            return []
+        if not (by_label := listed_clips(listed, wanted.clips, run, mirror)):
+            return None
         urls = read_paths(listed, mirror)
     except (UserError, WebError) as error:
-        tell(f"cvdf         {listed.name} is left out: {error}")
+        run.tell(f"cvdf         {listed.name} is left out: {error}")
         # Clips of lists that are there get a surer answer.
-        failed.update(dict.fromkeys(wanted.keys, f"{listed.name}: {error}"))
-        return []
-    classes = class_archives(listed, urls, mirror.lists_folder)
-    archives = []
-    if classes is None:
-        everything = frozenset().union(*by_label.values())
-        archives = [Archive(url, everything) for url in urls]
-    else:
-        for label, keys in by_label.items():
-            archives += [
-                Archive(url, frozenset(keys)) for url in classes.get(same_label(label), [])
-            ]
-    return archives
+        wanted.failures.update(dict.fromkeys(wanted.clips, f"{listed.name}: {error}"))
+        return None
+    return Split(listed, by_label, urls, believed_labels(listed, urls, mirror.lists_folder))
 
 
 def listed_clips(
-    listed: OfficialList, wanted: frozenset[Key], mirror: MirrorOptions, tell: Tell
+    listed: OfficialList, wanted: Collection[Key], run: Run, mirror: MirrorOptions
 ) -> dict[str, set[Key]]:
     """The wanted clips in an official list, by label. Fetches the list. Raises UserError."""
-    path = listed.path(mirror.lists_folder)
-    if not path.exists():
-        fetch_lists([(listed, mirror.lists_folder)], mirror.lists, tell)
+    if not listed.path(mirror.lists_folder).exists():
+        fetch_lists([(listed, mirror.lists_folder)], mirror.lists, run.tell)
     ids = {key[0] for key in wanted}
     by_label: dict[str, set[Key]] = {}
     for clip in official_clips(listed, mirror.lists_folder):
-        if clip.youtube_id in ids and (key := key_of(clip)) in wanted:
+        key = key_of(clip) if clip.youtube_id in ids else None
+        if key is not None and key in wanted:
             by_label.setdefault(clip.label, set()).add(key)
     return by_label
 
@@ -145,7 +172,8 @@ def read_paths(listed: OfficialList, mirror: MirrorOptions) -> list[str]:
     """The addresses of a split's archives. Raises WebError."""
     base = with_slash(mirror.base)
     prefix = f"{listed.dataset}/{listed.split}/"
-    text = mirror.web.text(f"{base}{prefix}{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt")
+    name = f"{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt"
+    text = mirror.web.text(base + prefix + name, PATHS_LIMIT)
     urls = []
     for line in filter(None, map(str.strip, text.splitlines())):
         # A copy of the mirror has copies of the lists, too, which name the original.
@@ -157,31 +185,25 @@ def read_paths(listed: OfficialList, mirror: MirrorOptions) -> list[str]:
     return list(dict.fromkeys(urls))
 
 
-def class_archives(
-    listed: OfficialList, urls: Sequence[str], folder: Path
-) -> dict[str, list[str]] | None:
-    """The archives by class, where there is one a class; None where any may hold any clip."""
+def believed_labels(listed: OfficialList, urls: Sequence[str], folder: Path) -> dict[str, str]:
+    """The class of each archive by its name; empty where any may hold any clip."""
     if listed.split == "test" or listed.dataset == "400":
-        return None
-    names = [unquote(urlsplit(url).path.rsplit("/", 1)[-1]) for url in urls]
-    classes: dict[str, list[str]] = {}
+        return {}
+    names = {url: Archive(url, frozenset(), NAME).name for url in urls}
     if listed.dataset == "600":
-        for url, name in zip(urls, names, strict=True):
-            classes.setdefault(same_label(re.sub(r"\.(tar\.gz|tgz|tar)$", "", name)), []).append(
-                url
-            )
-        return classes
+        return {u: _same_label(re.sub(r"\.(tar\.gz|tgz|tar)$", "", n)) for u, n in names.items()}
     # CVDF numbers its archives by the sorted labels.
     labels = sorted({clip.label for clip in official_clips(listed, folder)} - {""})
-    for url, name in zip(urls, names, strict=True):
+    believed = {}
+    for url, name in names.items():
         number = re.search(r"_(\d+)\.(?:tar\.gz|tgz|tar)$", name)
         if number is None or not 1 <= int(number[1]) <= len(labels):
-            return None  # not the layout that is known: look into all of them
-        classes.setdefault(same_label(labels[int(number[1]) - 1]), []).append(url)
-    return classes
+            return {}  # not the layout that is known: look into all of them
+        believed[url] = _same_label(labels[int(number[1]) - 1])
+    return believed
 
 
-def same_label(label: str) -> str:
+def _same_label(label: str) -> str:
     """One spelling for a class in lists and in the names of archives."""
     return re.sub(r"[\s_]+", " ", label).strip().casefold()
 
@@ -189,39 +211,38 @@ def same_label(label: str) -> str:
 def read_stage(
     dataset: str,
     archives: Sequence[Archive],
+    splits: Sequence[Split],
     wanted: Wanted,
-    options: FetchOptions,
+    run: Run,
     mirror: MirrorOptions,
-    failed: dict[Key, str],
-    tell: Tell,
-    cluster: Workers,
-) -> Generator[Result, None, None]:
-    """Read the archives that can add something; say how many they are, how large, how it went."""
-    left = wanted.keys
-    reads = [
-        a for a in archives if a.keys & left and (mirror.forget or can_add(a, left, options.out))
-    ]
+) -> Generator[Result, None, list[Split]]:
+    """Read the archives that can add something; returns the splits whose layout is another one."""
+    left, out = wanted.clips.keys(), run.options.out
+    reads = [a for a in archives if a.keys & left and (mirror.forget or can_add(a, left, out))]
+    of_url = {url: split for split in splits for url in split.urls}
+    odd = [split for split in splits if split.lacks_archives()]
     if not reads:
-        return
-    tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    if isinstance(cluster, Cluster):
-        events = read_on_cluster(reads, wanted, options, cluster)
-    else:
-        events = read_archives(reads, wanted, options, mirror)
-    for event in events:
-        if isinstance(event, Result):
-            yield event
+        return odd
+    run.tell(f"cvdf         {size_line(dataset, reads, mirror)}")
+    for made in wanted.read(reads, run, mirror.web):
+        if isinstance(made, Result):
+            yield made
             continue
-        if event.error:
-            tell(f"network: {event.archive.name}: {event.error}")
-            failed.update(dict.fromkeys(event.archive.keys, f"{event.archive.name}: {event.error}"))
-        if event.odd:
-            odd = ", ".join(f"{n:,} {what}" for what, n in event.odd.most_common())
-            tell(f"skipped in {event.archive.name}: {odd}")
+        split = of_url.get(made.archive.url)
+        if split is None:
+            continue
+        split.read.add(made.archive.url)
+        if split not in odd and (shown := split.shows_another(made, mirror.lists_folder)):
+            odd.append(split)
+            run.tell(
+                f"cvdf         {made.archive.name} holds {shown!r}, and not the class of its name:"
+                f" looking for clips in all archives of {split.listed.name}"
+            )
+    return odd
 
 
 def size_line(dataset: str, archives: Sequence[Archive], mirror: MirrorOptions) -> str:
-    """How many archives are read, and how many GB, as far as their server says."""
+    """How many archives are read, and how many GB, as far as the server says."""
 
     def head(archive: Archive) -> int:
         try:

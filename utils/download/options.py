@@ -58,9 +58,7 @@ def add_list_options(parser: argparse.ArgumentParser, fetches: bool = True) -> N
         metavar="SPLIT",
         help="keep only these splits; val is also validate (default: all)",
     )
-    group.add_argument(
-        "--limit", type=positive_int, metavar="N", help="keep only the first N clips (default: all)"
-    )
+    group.add_argument("--limit", type=positive_int, metavar="N", help="keep the first N clips")
     group.add_argument(
         "--shard",
         type=shard,
@@ -186,9 +184,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--dry_run", action="store_true", help="show the plan and exit; nothing is written"
-    )
+    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     add_num_jobs(group)
     group.add_argument(
         "--retry",
@@ -234,10 +230,10 @@ def add_rare_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
     group.add_argument(
-        "--url_base", default=YOUTUBE, metavar="URL", help="address that a video ID is added to"
+        "--url_base", default=YOUTUBE, metavar="URL", help="address before a video ID"
     )
     group.add_argument(
-        "--mirror_base", default=CVDF, metavar="URL", help="mirror with the layout of CVDF's"
+        "--mirror_base", default=CVDF, metavar="URL", help="mirror laid out like CVDF's"
     )
     add_lists_base(group)
     group.add_argument(

@@ -18,8 +18,10 @@ verdicts were those of a block.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -29,8 +31,9 @@ from utils.process import sleep, stop_run
 from utils.report import FAILED, Result
 
 MANY = 10  # final verdicts in a row, after which the check video is asked for
-FAILING = 10  # videos that fail in a row, after which everything waits
-NO_SECOND_TRY = 5  # of those in a row, after which a video has one attempt
+FAILING = 10  # videos that fail in a row in the same words, after which everything waits
+FAILING_ANYHOW = 20  # and in any words
+NO_SECOND_TRY = 5  # of those in the same words, after which a video has one attempt
 MOST_PAUSES = 4  # the pause doubles up to this many times its first length
 SCOUT_SECONDS = 1.0  # at least so long between two scouts
 # Failures that may be everybody's: of the network, the address, or the version of yt-dlp.
@@ -97,7 +100,8 @@ class Pace:
         self._reason = ""
         self._held: list[tuple[Result, ...]] = []
         self._check_after = MANY  # verdicts that are held back
-        self._failed: set[str] = set()  # ids of the videos that have failed in a row
+        self._failed: dict[str, str] = {}  # the videos that have failed in a row, and their words
+        self._is_row = False  # the pause is for such a row
         self._was_refused = False  # the check video was: only it can end the block
 
     def of(self, machine: str) -> Pace:
@@ -165,7 +169,7 @@ class Pace:
             results = self._end(turn, attempt)
             if attempt.rest is None or attempt.verdict == "blocked":
                 return results, attempt.rest
-            if len(self._failed) < NO_SECOND_TRY:
+            if self._alike() < NO_SECOND_TRY:
                 return results, attempt.rest
             return [*results, *attempt.results], None
 
@@ -194,7 +198,8 @@ class Pace:
         elif attempt.verdict == "passed":
             self._failed.clear()
         elif attempt.may_be_everybodys and attempt.reason in EVERYBODYS:
-            self._failed.add(attempt.youtube_id)
+            words = re.sub(r"\W|\d", "", f"{attempt.reason}{attempt.message}")[:50]
+            self._failed[attempt.youtube_id] = words
         if is_current:
             self._look_at_the_row(turn, attempt)
         return results
@@ -205,15 +210,22 @@ class Pace:
             self._blocked_until = None
             self._was_refused = False
             self._reopened_at = self._next_start = time.monotonic()
-        elif turn.is_scout and len(self._failed) > FAILING:
+        elif turn.is_scout and self._is_row and attempt.reason in EVERYBODYS:
             self._give_up(attempt, ", the last one after a pause")
         elif turn.is_scout:
             # Scouts keep to the pace, too, whatever it is that they meet.
             self._blocked_until = time.monotonic() + max(self.interval, SCOUT_SECONDS)
-        elif attempt.verdict == "unclear" and len(self._failed) >= FAILING:
+        elif attempt.verdict == "unclear" and (
+            self._alike() >= FAILING or len(self._failed) >= FAILING_ANYHOW
+        ):
             self._begin_pause(turn, attempt.reason)
+            self._is_row = True
             if self.stop_on_block:
                 self._give_up(attempt)
+
+    def _alike(self) -> int:
+        """How many of the videos that failed in a row did so in the same words."""
+        return max(Counter(self._failed.values()).values(), default=0)
 
     def _give_up(self, attempt: Attempted, more: str = "") -> None:
         self._problem = (
@@ -229,7 +241,7 @@ class Pace:
         doubled = min(2 * self._pause, MOST_PAUSES * self.first_pause)
         self._pause = doubled if soon_again else self.first_pause
         self._period += 1
-        self._is_out = False
+        self._is_out = self._is_row = False
         self._blocked_until = now + self._pause
         self._reason = reason
         self._blocks += 1

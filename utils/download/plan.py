@@ -128,10 +128,9 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
     before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
     unavailable = plan.skipped or before[UNAVAILABLE]
-    how = "retried" if args.retry else "skipped; use --retry unavailable to retry"
+    how = "retried" if args.retry else "skipped (use --retry unavailable)"
     if not args.retry and args.source != ["youtube"]:
         how = "skipped at YouTube, requested from the other sources"
-    num_jobs = f"{args.num_jobs:,}"
     say_statement(
         [
             ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
@@ -150,7 +149,7 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
             ("size", f"about {size_text(plan, args)}" * bool(videos)),
             ("time", time_text(videos, size_of(plan, args), args) * bool(videos)),
             ("sources", ", ".join(args.source)),
-            ("jobs", num_jobs),
+            ("jobs", f"{args.num_jobs:,}"),
             ("output", f"{out} ({free_bytes(out) / 1e9:,.1f} GB free)"),
             ("tools", tools),
         ]

@@ -96,17 +96,20 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     argv = ["--ignore-config", "--no-playlist", "--color", "never"]
     argv += ["--socket-timeout", "20", "--ffmpeg-location", options.ffmpeg.path]
     if options.cookies:
-        # A copy for each call: yt-dlp writes its cookie file anew at its end, and workers that
-        # shared one would tear it.
-        copy = folder / "cookies.txt"
-        copy.unlink(missing_ok=True)
-        argv += ["--cookies", str(shutil.copyfile(options.cookies, copy))]
+        argv += ["--cookies", copy_cookies(options.cookies, folder)]
     if options.cookies_from_browser:
         argv += ["--cookies-from-browser", options.cookies_from_browser]
     order = "vcodec:h264,acodec:m4a"
     if options.encode.max_height:
         order = f"res:{options.encode.max_height},{order}"  # `res` is the shorter side
     return [*argv, "-f", "bv*+ba/b" if options.encode.audio else "bv/bv*/b", "-S", order]
+
+
+def copy_cookies(cookies: Path, folder: Path) -> str:
+    """A copy for one call: yt-dlp writes its cookie file anew at its end."""
+    copy = folder / "cookies.txt"
+    copy.unlink(missing_ok=True)
+    return str(shutil.copyfile(cookies, copy))
 
 
 def extract_command(youtube_id: str, options: FetchOptions, folder: Path) -> list[str]:
@@ -188,7 +191,21 @@ def _ytdlp_process() -> tuple[Child, int]:
             if child.process.poll() is None:
                 return child, calls + 1
             child.end(0)
-    return Child(str(ROOT), quiet=True, flags=("-X", "utf8")), 1
+    return Child(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp")), 1
+
+
+def run_fresh_ytdlp(
+    argv: Sequence[str], folder: Path, timeout: float, proxy: str | None
+) -> Finished:
+    """`yt-dlp ARGV` in a process of its own; its arguments are in a file that only we can read."""
+    file = folder / "arguments.conf"
+    file.unlink(missing_ok=True)
+    file.touch(0o600)
+    end = list(argv).index("--")  # what a file says comes before the command line
+    file.write_text(shlex.join(argv[:end]), encoding="utf-8")
+    program = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--config-locations", str(file)]
+    program += argv[end:]
+    return run_child(program, timeout=timeout, env=child_environment(proxy))
 
 
 def end_ytdlp() -> None:
@@ -204,9 +221,10 @@ def try_ytdlp(
     """What is wrong with yt-dlp, the user's arguments for it, or the cookies; empty if nothing."""
     # With an empty extraction it has nothing to do but to read its arguments and the cookies.
     argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
-    argv += ["--cookies", str(cookies)] if cookies else []
     argv += ["--cookies-from-browser", browser] if browser else []
     with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
+        if cookies:
+            argv += ["--cookies", copy_cookies(cookies, Path(folder))]
         file = Path(folder) / "info.json"
         file.write_text(NOTHING, encoding="utf-8")
         argv += ["--simulate", "--load-info-json", str(file)]
@@ -233,7 +251,7 @@ def answer_as_ytdlp(task: tuple[list[str], dict[str, str]]) -> tuple[int, str, s
     with redirect_stdout(out), redirect_stderr(err):
         try:
             _limit_memory()
-            import yt_dlp  # here, because what is wrong with it is an answer, too
+            import yt_dlp.__main__  # here, because what is wrong with it is an answer, too
 
             yt_dlp.main(argv)
         except SystemExit as end:

@@ -176,7 +176,8 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
         reason = "js_runtime"
     elif reason in _NO_REASON:
         warned = [classify(line) for line in warnings.splitlines()]
-        known = [each for each in warned if each in ("cookies", *BLOCKS)]
+        is_silent = "failed to extract any player" in errors.lower()  # a 403 of the API, for one
+        known = [w for w in warned if w in ("cookies", *BLOCKS, *["forbidden"] * is_silent)]
         if known:
             return known[0]
         if reason == "unknown":
@@ -188,13 +189,13 @@ def classify_ytdlp(stderr: str, url_base: str = YOUTUBE) -> str:
 
 
 def _errors_and_rest(stderr: str) -> tuple[str, str]:
-    """The errors and the rest. A line that begins with no mark belongs to the line before it."""
+    """The errors and the rest. An error without a text has it in the next line."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    is_error = False
+    before = ""
     for line in stderr.splitlines():
-        if mark := re.match(r"(\S*: error:|ERROR\b)|WARNING|Deprecated|\[debug\]|Usage:", line):
-            is_error = mark[1] is not None
-        found[is_error].append(line)
+        is_error = re.match(r"\S*: error:|ERROR\b", line) or before.strip() == "ERROR:"
+        found[bool(is_error)].append(line)
+        before = line
     return "\n".join(found[True]), "\n".join(found[False])
 
 

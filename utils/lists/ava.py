@@ -6,7 +6,6 @@ difference is a wrong label.
 
 from __future__ import annotations
 
-import csv
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -254,18 +253,17 @@ def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
     make_ava_kin_download_csv.py writes. clips: their folder, whose report tells of partial clips.
     Raises UserError for a file that is neither.
     """
+    import pandas as pd
+
     found: dict[str, set[int]] = {}
     with telling(path), open_text(path, errors="replace") as file:
-        lines = csv.reader(bounded_lines(file))
-        header = next(lines, [])
+        header = file.readline(1000).rstrip("\r\n").split(",")
         if "clip" in header:
-            if "clip_time" not in header:
-                raise UserError(f"{path}:1: the header has no clip_time: it is no annotation file")
-            at, time_at = header.index("clip"), header.index("clip_time")
-            for row in lines:
-                if len(row) != len(header) or not _is_timestamp(row[time_at]):
-                    raise UserError(f"{path}:{lines.line_num}: clip_time is not a time in seconds")
-                found.setdefault(row[at], set()).add(nanoseconds(row[time_at]))
+            table = pd.read_csv(file, header=None, names=header, dtype=str, keep_default_na=False)
+            if "clip_time" not in table or not table["clip_time"].map(_is_timestamp).all():
+                raise UserError(f"{path}: its column clip_time is not one of times in seconds")
+            for clip, text in table[["clip", "clip_time"]].itertuples(index=False):
+                found.setdefault(clip, set()).add(nanoseconds(text))
             return {name: tuple(sorted(times)) for name, times in found.items()}
     for clip, time, _ in place_in_clips(read_annotations(path)[0], read_windows(clips)):
         found.setdefault(clip, set()).add(time)

@@ -81,6 +81,7 @@ def open_list(
 
     columns: role -> the list's own name for it, or its number from 1 where there is no header.
     """
+    csv.field_size_limit(MAX_LINE)
     encoding, is_json = _look_at_start(path)
     if is_json:
         lines = _lines(path, encoding, MAX_JSON)
@@ -232,7 +233,6 @@ def _table_rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Ro
     """Line by line, and not with one csv.reader over the file: a single stray quote would swallow
     every row up to the next one, and the line numbers with them. No list has a field of two lines.
     """
-    csv.field_size_limit(MAX_LINE)
     quote, before, after = '"', f"{delimiter} ", f" {delimiter}"
     for line, text in lines:
         if quote in text or before in text or after in text or "\t" in text or text[0] == " ":
@@ -246,18 +246,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s().\[\]]", "", name.casefold())
 
 
-def _unit(name: str, spellings: Sequence[str]) -> tuple[int, float] | None:
-    """(rank, units in a second) of a column's name among these spellings; None if it is none."""
+def _unit(name: str, role: str) -> tuple[int, float] | None:
+    """(rank, units in a second) of a column's name for a role; None if it is not one of its."""
+    spellings = SPELLINGS[role]
     if name in spellings:
         return spellings.index(name), 1.0
-    for unit, per_second in UNITS.items():
-        for stem in (
-            name.removesuffix(unit),
-            name.removesuffix(unit + "s"),
-            name.removeprefix(unit),
-        ):
-            if stem != name and stem in spellings:
-                return spellings.index(stem), per_second
+    for unit, per_second in UNITS.items() if role.startswith("time") else ():
+        stem = name.removesuffix("s" if unit == "frame" else "").removesuffix(unit)
+        stem = name.removeprefix(unit) if name.startswith("frame") else stem
+        if stem in spellings:
+            return spellings.index(stem), per_second
     return None
 
 
@@ -271,8 +269,8 @@ def _recognise(
         if _plain(name) not in plain:
             return {}
         found[role] = plain.index(_plain(name)), 1.0
-    for role, spellings in SPELLINGS.items():
-        ranked = [(*unit, at) for at, name in enumerate(plain) if (unit := _unit(name, spellings))]
+    for role in ROLES:
+        ranked = [(*unit, at) for at, name in enumerate(plain) if (unit := _unit(name, role))]
         if role not in found and ranked:
             rank, per_second, at = min(ranked)
             if [each[0] for each in ranked].count(rank) > 1:
@@ -389,28 +387,21 @@ def _shape(row: Sequence[str], numbered: Mapping[str, int]) -> list[str]:
 def _without_header(
     path: Path, line: int, columns: list[str], rows: Iterator[Row], clip_seconds: float | None
 ) -> OpenList:
+    is_vggsound = columns[0] == "file" or {"label", "split"} <= set(columns)
     if columns[0] == "file":
         columns, rows = ["youtube_id", "time_start", "label"], _vggsound_files(rows)
-    is_vggsound = sorted(columns) in (
-        ["label", "time_start", "youtube_id"],
-        ["label", "split", "time_start", "youtube_id"],
-    )
     if "time_end" not in columns and clip_seconds is None:
         if not is_vggsound:
-            raise UserError(
-                f"{path}:{line}: its rows have no end of the clip: give --clip_seconds N"
-            )
+            raise UserError(f"{path}:{line}: its rows give no end: use --clip_seconds N")
         clip_seconds = VGGSOUND_SECONDS
     form = f"table without a header: {', '.join(columns)}"
+    form += "" if "time_end" in columns else f"; clips of {clip_seconds:g} s"
     return OpenList(form, columns, rows, clip_seconds)
 
 
 def _vggsound_files(rows: Iterator[Row]) -> Iterator[Row]:
     for line, row, problem in rows:
         found = VGGSOUND_FILE.fullmatch(row[0])
-        problem = problem or (
-            "" if found else "its first field is not a name such as ID_000030.mp4"
-        )
         yield line, [*(found.groups() if found else (row[0], "")), *row[1:]], problem
 
 
@@ -429,7 +420,7 @@ def _why_no_list(row: Sequence[str]) -> str:
     if find_id(row[0]) == "" and "://" in row[0]:
         return f"{wrong_id(row[0])}; {seen}"
     plain = [_plain(name) for name in row]
-    has = {r for r in ROLES[:3] if any(_unit(name, SPELLINGS[r]) for name in plain)}
+    has = {r for r in ROLES[:3] if any(_unit(name, r) for name in plain)}
     if find_id(row[0]) or has == {"youtube_id"}:
         return f"it names whole videos, and no times of clips: {seen}; needed are {NEEDED}"
     missing = ", ".join(role for role in ROLES[:3] if role not in has)
@@ -438,40 +429,29 @@ def _why_no_list(row: Sequence[str]) -> str:
 
 def _json_rows(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
     """Rows of [*ROLES, extra] of one document, or of one a line."""
+    documents = lines
     line, first = next(lines, (0, ""))
-    second = next(lines, None)
     try:
         json.loads(first)
-        each_line: Iterable[tuple[int, str]] = chain(
-            [(line, first)], [second] if second else [], lines
-        )
-        one = second is None
+        documents = chain([(line, first)], lines)
     except (ValueError, RecursionError):
-        size, texts = 0, [first]
-        for _, text in chain([second] if second else [], lines):
+        texts, size = [first], 0
+        for _, text in lines:
             texts.append(text)
-            size += len(text)
-            if size > MAX_JSON:
-                raise UserError(
-                    f"list {path} has more than {MAX_JSON:,} characters of JSON"
-                ) from None
-        each_line, one = [(0, "\n".join(texts))], True
+            if (size := size + len(text)) > MAX_JSON:
+                raise UserError(f"list {path} has over {MAX_JSON:,} characters of JSON") from None
+        documents = iter([(0, "\n".join(texts))])
     count = 0
-    for line, text in each_line:
+    for line, text in documents:
         try:
-            document = json.loads(text)
+            for row in _clips_in(json.loads(text), {}, {}, 0.0):
+                count += 1
+                yield line, row, ""
         except (ValueError, RecursionError) as error:
             problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            if one:
+            if not line:
                 raise UserError(f"list {path} is not JSON that can be read: {problem}") from error
             yield line, [printable(text), "", "", "", "", ()], f"not JSON ({problem})"
-            continue
-        try:
-            for row in _clips_in(document, {}, {}, 0.0):
-                count += 1
-                yield 0 if one else line, row, ""
-        except RecursionError as error:
-            raise UserError(f"list {path} is JSON that is nested too deep") from error
     if not count:
         raise UserError(
             f"list {path} is JSON without clips: each needs the id of its video, and `segment`,"
@@ -550,7 +530,8 @@ def _spans(
     for key, value in node.items():
         if _plain(key) in SPANS and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
-            pairs = [each for each in spans if isinstance(each, list) and len(each) == 2]
+            pairs = [each if isinstance(each, list) and len(each) == 2 else ("", "")
+                     for each in spans]  # fmt: skip
             return [(_text(start), _text(end)) for start, end in pairs]
     keys = roles.get("time_start", ""), roles.get("time_end", "")
     if all(key in map(str.lower, node) for key in keys):

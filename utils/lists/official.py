@@ -10,24 +10,23 @@ import argparse
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from utils.cli import Tell
-from utils.clip import ID_PATTERN, Clip, parse_clip_name, trim_format
+from utils.cli import Tell, non_negative_float
+from utils.clip import Clip, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish
-from utils.lists.forms import ROLES, open_list, read_time
+from utils.lists.forms import ROLES, looks_like_annotations, open_list
 from utils.lists.reading import clips_in, lists_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
 from utils.machines import run_folder
-from utils.process import sleep
 from utils.report import format_time
-from utils.tar import BadTar, TarStream
-from utils.web import LIST_TRIES, Web, WebError, stoppable, waits
+from utils.tar import BadTar, read_archive
+from utils.web import LIST_TRIES, Web, WebError, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -174,8 +173,7 @@ def _from_cvdf(
         try:
             with servers.reaching(url):
                 text = servers.web.text(url)
-            raw = workspace / "raw.csv"
-            raw.write_text(text, encoding="utf-8")
+            (raw := workspace / "raw.csv").write_text(text, encoding="utf-8")
             is_text = wanted.file.endswith(".txt")
             clips = _txt_clips(text, wanted.split) if is_text else _csv_clips(raw)
             refused = _publish_list(wanted, clips, folder, workspace)
@@ -200,28 +198,17 @@ def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None
 
 
 def _take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
-    for wait in waits(LIST_TRIES):
-        try:
-            with web.open(url) as download:
-                tar = TarStream(download.read)
-                for member in tar.members():
-                    path = target(member.name.rsplit("/", 1)[-1])
-                    if path is None or not member.is_file or member.size > LARGEST_FILE:
-                        continue
-                    part = path.with_name(f"{path.name}.part")
-                    with part.open("wb") as file:
-                        tar.copy(file)
-                    part.replace(path)
-            return
-        except BadTar as error:
-            if not error.ends_early:
-                raise WebError(str(error), for_good=True) from error
-            if wait is None:
-                raise WebError(str(error)) from error
-        except WebError as error:
-            if error.for_good or wait is None:
-                raise
-        sleep(wait)
+    try:
+        for member, tar in read_archive(web, url, LIST_TRIES):
+            path = target(member.name.rsplit("/", 1)[-1])
+            if path is None or not member.is_file or member.size > LARGEST_FILE:
+                continue
+            part = path.with_name(f"{path.name}.part")
+            with suppress(BadTar, WebError), part.open("wb") as file:  # the stream tells of it
+                tar.copy(file)
+                part.replace(path)
+    except BadTar as error:
+        raise WebError(str(error), for_good=True) from error
 
 
 def _csv_clips(path: Path) -> Iterator[Clip]:
@@ -274,6 +261,10 @@ AVA_FILES = re.compile(r"(?:kinetics_(?:train|val|test)_v1\.0\.csv|ava_action_li
 AVA_SPLITS = ("train", "val", "test")
 
 
+def _ava_path(workspace: Path, name: str) -> Path | None:
+    return workspace / name if AVA_FILES.fullmatch(name) else None
+
+
 def missing_annotations(folder: Path) -> bool:
     """Whether a folder has none of the AVA-Kinetics annotations."""
     return not any((folder / f"kinetics_{split}_v1.0.csv").exists() for split in AVA_SPLITS)
@@ -282,12 +273,10 @@ def missing_annotations(folder: Path) -> bool:
 def ensure_ava_annotations(
     folder: Path, lists_base: str | None, tell: Callable[[str], None], web: Web | None = None
 ) -> None:
-    """Fetch the AVA-Kinetics annotations and their label map into `folder` if it has none.
+    """Fetch the AVA-Kinetics annotations and their label map into `folder`.
 
     Files that are there are left as they are. Raises UserError that says what to fetch by hand.
     """
-    if not missing_annotations(folder):
-        return
     servers = ListServers(web or Web(), lists_base)
     urls = [servers.deepmind + AVA_ARCHIVE, f"{servers.cvdf}700_2020/annotations/{AVA_ARCHIVE}"]
     problems = []
@@ -296,12 +285,8 @@ def ensure_ava_annotations(
         tell(f"fetching the AVA-Kinetics annotations from {url} into {folder}")
         with run_folder(folder) as workspace:
             try:
-                take_files(
-                    servers.web,
-                    url,
-                    lambda name: workspace / name if AVA_FILES.fullmatch(name) else None,
-                )
-                problem = _settle_annotations(folder, workspace)
+                take_files(servers.web, url, lambda name: _ava_path(workspace, name))
+                problem = _publish_annotations(folder, workspace)
             except WebError as error:
                 problem = str(error)
         if not problem:
@@ -313,7 +298,7 @@ def ensure_ava_annotations(
     )
 
 
-def _settle_annotations(folder: Path, workspace: Path) -> str:
+def _publish_annotations(folder: Path, workspace: Path) -> str:
     """Give the files that came their names; why not, if they are not what they should be."""
     came = sorted(path for path in workspace.iterdir() if AVA_FILES.fullmatch(path.name))
     names = {path.name for path in came}
@@ -324,7 +309,7 @@ def _settle_annotations(folder: Path, workspace: Path) -> str:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", errors="replace") as file:
                 row = file.readline().rstrip("\r\n").split(",")
-            if len(row) not in (2, 7) or not ID_PATTERN.fullmatch(row[0]):
+            if not looks_like_annotations(row):
                 return f"{path.name} does not read as annotations"
     for path in came:
         if not (folder / path.name).exists():
@@ -357,7 +342,7 @@ def add_form_options(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument(
         "--clip_seconds",
-        type=positive_seconds,
+        type=non_negative_float,
         metavar="N",
         help="length of the clips of a list that gives only their start",
     )
@@ -402,11 +387,3 @@ def named_columns(text: str) -> dict[str, str]:
             f"{wrong[0]!r} is not ROLE=NAME with a role of {', '.join(ROLES)}"
         )
     return {role: name.strip() for role, name in found.items()}
-
-
-def positive_seconds(text: str) -> float:
-    """An argparse type: seconds above 0, up to a day."""
-    seconds = read_time(text)
-    if seconds is None or not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds such as 10")
-    return seconds

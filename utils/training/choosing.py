@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -41,6 +42,7 @@ from utils.web import Web
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 HOLDOUT = "holdout"  # the split of rows that --holdout names without one
 NO_LABEL = -1
+VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes them
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
 
 
@@ -357,3 +359,51 @@ def shuffled(rows: Iterable[Candidate], seed: int) -> list[Candidate]:
         return hashlib.blake2b(f"{seed}:{row.name}".encode(), digest_size=8).digest()
 
     return sorted(rows, key=rank)
+
+
+def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
+    """Note size and suffix of every clip that is there; the others are missing. Raises UserError.
+
+    Of several files of a clip the suffix that stands first counts.
+    """
+    by_name, rank = choice.by_name, {suffix: at for at, suffix in enumerate(suffixes)}
+    try:
+        with os.scandir(clips) as entries:
+            for entry in entries:
+                name, suffix = os.path.splitext(entry.name)
+                if suffix not in rank or (row := by_name.get(name)) is None:
+                    continue
+                if row.bytes and rank[row.suffix] < rank[suffix]:
+                    continue
+                with suppress(OSError):  # gone by now, or a link in a circle
+                    if entry.is_file() and (size := entry.stat().st_size):
+                        row.bytes, row.suffix = size, suffix
+    except OSError as error:
+        raise UserError(f"cannot read the folder {clips}: {error.strerror}") from error
+    for row in choice.chosen():
+        if not row.bytes:
+            row.reason = Reason.MISSING
+
+
+def look_at_frames(choice: Choice, frames: Path) -> None:
+    """Count the frames of every chosen clip; a folder that lacks some is `no_frames`.
+
+    Raises UserError for frames in tars, which no reader of these lists can open.
+    """
+    for row in choice.chosen():
+        numbers = []
+        folder = frames / row.name
+        try:
+            with os.scandir(folder) as found:
+                numbers = [e.name[:-4] for e in found if e.name.endswith(".jpg")]
+        except OSError:
+            if folder.with_name(f"{row.name}.tar").is_file():
+                raise UserError(
+                    f"--frames {frames} holds tars, which MMAction2 and SlowFast cannot read: run"
+                    " frame_extract.py without --archive into another folder"
+                ) from None
+        # Readers count from 1 to the number of frames: none may lack (--key_frames leaves gaps).
+        if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":
+            row.frames = len(numbers)
+        else:
+            row.reason = Reason.NO_FRAMES

@@ -1,79 +1,24 @@
-"""Look for the clips in their folder: names and sizes; lengths, hashes and frames only if asked.
+"""Measure the clips: lengths from a file's index, hashes from its bytes; no frame is decoded.
 
-Lengths come from a file's index and hashes from its bytes. Both are remembered by size and time, so
-that a rerun reads new files only. No frame is decoded.
+Both are remembered by size and time, so that a rerun reads new files only.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_report
-from utils.run import Progress
 from utils.training.choosing import Candidate, Choice, Reason
-from utils.video.whole import BadClip, read_apart
 
-VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes them
 MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
 CHUNK = 64  # clips a task
-
-
-def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
-    """Note size and suffix of every clip that is there; the others are missing. Raises UserError.
-
-    Of several files of a clip the suffix that stands first counts.
-    """
-    by_name, rank = choice.by_name, {suffix: at for at, suffix in enumerate(suffixes)}
-    try:
-        with os.scandir(clips) as entries:
-            for entry in entries:
-                name, suffix = os.path.splitext(entry.name)
-                if suffix not in rank or (row := by_name.get(name)) is None:
-                    continue
-                if row.bytes and rank[row.suffix] < rank[suffix]:
-                    continue
-                with suppress(OSError):  # gone by now, or a link in a circle
-                    if entry.is_file() and (size := entry.stat().st_size):
-                        row.bytes, row.suffix = size, suffix
-    except OSError as error:
-        raise UserError(f"cannot read the folder {clips}: {error.strerror}") from error
-    for row in choice.chosen():
-        if not row.bytes:
-            row.reason = Reason.MISSING
-
-
-def look_at_frames(choice: Choice, frames: Path) -> None:
-    """Count the frames of every chosen clip; a folder that lacks some is `no_frames`.
-
-    Raises UserError for frames in tars, which no reader of these lists can open.
-    """
-    for row in choice.chosen():
-        numbers = []
-        folder = frames / row.name
-        try:
-            with os.scandir(folder) as found:
-                numbers = [e.name[:-4] for e in found if e.name.endswith(".jpg")]
-        except OSError:
-            if folder.with_name(f"{row.name}.tar").is_file():
-                raise UserError(
-                    f"--frames {frames} holds tars, which MMAction2 and SlowFast cannot read: run"
-                    " frame_extract.py without --archive into another folder"
-                ) from None
-        # Readers count from 1 to the number of frames: none may lack (--key_frames leaves gaps).
-        if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":
-            row.frames = len(numbers)
-        else:
-            row.reason = Reason.NO_FRAMES
 
 
 def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace) -> None:
@@ -82,6 +27,8 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     A file that is gone meanwhile is missing, and one without a length unreadable. Raises Stopped;
     what was measured until then is remembered in `memory`.
     """
+    from utils.run import Progress  # it knows of clusters: not for every run
+
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
 
@@ -117,6 +64,8 @@ def _measure(
     row: Candidate, path: Path, known: Sequence[str] | None, args: argparse.Namespace
 ) -> list[str]:
     """Measure one clip; its line of the memory, or nothing where its file is gone."""
+    from utils.video.whole import BadClip, read_apart
+
     try:
         status = path.stat()
         stamp = [str(status.st_size), str(status.st_mtime_ns)]

@@ -19,16 +19,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from utils.cli import VERSION, Tell, plural
 from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, open_regular, open_text, telling, write_whole
-from utils.lists.versions import ListFile
+from utils.lists.versions import OFFICIAL, ListFile
 from utils.report import Known, format_time, now
 from utils.text import csv_text, printable, without_formula
-from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
+from utils.training.choosing import (
+    MANIFEST_VERSION,
+    NO_LABEL,
+    SPLITS,
+    TEST,
+    Candidate,
+    Choice,
+    Reason,
+)
 
+COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number")
+MORE_COLUMNS = ("version", "bytes", "seconds", "sha256")
 CHUNK = 1024  # lines at once
 CLASSES_TXT, CLASSES_JSON, MANIFEST = "classes.txt", "classes.json", "manifest.csv"
 EXCLUDED, COMPARED, TO_DOWNLOAD = "excluded.csv", "compare.csv", "to_download.csv"
@@ -258,3 +269,108 @@ def _say_differences(
     )
     differ = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.most_common())
     files.tell(f"             different: {differ or 'none'}")
+
+
+# --- lists that are lines of text; those that readers split at white space have no quoting ------
+
+
+def path_label(files: ListSet) -> list[Path]:
+    """`{split}.csv`: `path label`, no header; for pretraining `path 0 -1`."""
+    return [
+        files.write(f"{split}.csv", _path_label(files, split))
+        for split in files.choice.used_splits()
+    ]
+
+
+def _path_label(files: ListSet, split: str) -> Iterator[str]:
+    before, pretrain = files.before(), files.args.pretrain
+    for row in files.choice.chosen(split):
+        yield f"{before}{row.name}.mp4 {'0 -1' if pretrain else row.number}\n"
+
+
+def mmaction2(files: ListSet) -> list[Path]:
+    """`<name>_{split}_list_videos.txt`, or `_list_rawframes.txt`: `folder total_frames label`."""
+    name, frames = mmaction2_name(files), files.args.frames
+    kind, lines = ("rawframes", _frame_folders) if frames else ("videos", _path_label)
+    return [
+        files.write(f"{name}_{split}_list_{kind}.txt", lines(files, split))
+        for split in files.choice.used_splits()
+    ]
+
+
+def _frame_folders(files: ListSet, split: str) -> Iterator[str]:
+    before = files.before()
+    for row in files.choice.chosen(split):
+        yield f"{before}{row.name} {row.frames} {row.number}\n"
+
+
+def mmaction2_name(files: ListSet) -> str:
+    """How mmaction2's lists begin: `kinetics400`, or the name of a list of none of the versions."""
+    versions = files.choice.versions
+    name = "_".join(versions)
+    if set(versions) <= set(OFFICIAL):
+        name = f"kinetics{name}"
+    return files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
+    """What is known of a clip, with the further columns of its list; None where nothing is.
+
+    Of several labels, `label` is as the list has it, and `number` a list.
+    """
+    number: int | list[int] | None = [*row.several] or row.number
+    if number == NO_LABEL:
+        number = None
+    known: dict[str, Any] = {
+        "path": path,
+        "clip": row.name,
+        "youtube_id": row.youtube_id,
+        "time_start": row.start,
+        "time_end": row.end,
+        "split": row.split,
+        "label": choice.label(row) or None,
+        "number": number,
+        "version": row.listed.version,
+        "bytes": row.bytes,
+        "seconds": row.seconds,
+        "sha256": row.sha256 or None,
+    }
+    for column, value in row.extra:
+        known.setdefault(column, value)
+    return known
+
+
+def csv_with_header(files: ListSet) -> list[Path]:
+    """`{split}.csv` with a header, and the further columns of the lists."""
+    return [files.write(f"{s}.csv", csv_lines(_csv(files, s))) for s in files.choice.used_splits()]
+
+
+def _csv(files: ListSet, split: str) -> Iterator[list[object]]:
+    choice, before = files.choice, files.before()
+    columns = [*COLUMNS, *MORE_COLUMNS]
+    kinds = {tuple(name for name, _ in row.extra) for row in choice.rows}
+    columns += sorted({name for kind in kinds for name in kind} - set(columns))
+    yield [*columns]
+    for row in choice.chosen(split):
+        known = known_of(choice, row, f"{before}{row.name}{row.suffix}")
+        known["time_start"], known["time_end"] = format_time(row.start), format_time(row.end)
+        if row.several:
+            known["number"] = ",".join(map(str, row.several))
+        yield [known.get(name) for name in columns]
+
+
+def json_lists(files: ListSet) -> list[Path]:
+    """`{split}.json`: an array of objects, one a line."""
+    return [files.write(f"{s}.json", _json(files, s)) for s in files.choice.used_splits()]
+
+
+def _json(files: ListSet, split: str) -> Iterator[str]:
+    before = files.before()
+    # JSON is UTF-8; a path of other bytes is escaped, and Python reads it back as it was.
+    encode = json.JSONEncoder(ensure_ascii=not is_utf8(before)).encode
+    between = "[\n"
+    for row in files.choice.chosen(split):
+        path = f"{before}{row.name}{row.suffix}"
+        yield between + encode(known_of(files.choice, row, path))
+        between = ",\n"
+    yield "\n]\n"

@@ -22,7 +22,6 @@ from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.run import Progress
 from utils.training.choosing import NO_LABEL, Candidate, shuffled
 from utils.training.outputs import ListSet
 
@@ -75,6 +74,8 @@ class ShardTask:
 
 def webdataset(files: ListSet) -> list[Path]:
     """Write the shards that are not there yet. Raises UserError, DiskFull, Stopped."""
+    from utils.run import Progress  # it knows of clusters: not for every run
+
     splits = {split: plan_shards(files, split) for split in files.choice.used_splits()}
     shards = {shard.name: shard for of_split in splits.values() for shard in of_split}
     for split, of_split in splits.items():

@@ -267,24 +267,25 @@ def downscale_command(
     size: tuple[int, int] = (0, 0),
     fps: Fraction = Fraction(0),
     time_base: Fraction = FINE_TIME_BASE,
-    shift: float = 0,
+    first: float = 0,
     step: Fraction = Fraction(0),
 ) -> list[str]:
     """The command line that encodes a whole file at `size` (as shown, even sides).
 
     ffmpeg turns the picture by itself. encode: None copies the packets of the picture. With `fps` 0
-    every frame keeps its time, counted in the source's own `time_base`. shift: seconds by which all
-    is shown later. step: seconds from each frame to the next, where the file has no times.
+    every frame keeps its time, counted in the source's own `time_base`. first: when the source's
+    first frame is shown. step: seconds from each frame to the next, where the file has no times.
     """
     options: dict[str, object] = {"c:v": "copy", **MP4_OPTIONS}
-    before: dict[str, object] = {"itsoffset": shift} if shift else {}
+    # An mp4 hides what comes before its zero.
+    before: dict[str, object] = {"itsoffset": -first} if first < 0 else {}
     if encode is not None:
         before["threads"] = encode.threads
         filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
         options |= encode_options(encode)
         options |= {} if fps else keep_times(time_base)
         if fps or step:
-            filters.insert(0, f"fps={fps}" if fps else f"setpts=N*{step}/TB")
+            filters.insert(0, f"fps={fps}" if fps else f"setpts=({max(0, first)}+N*{step})/TB")
         options["vf"] = ",".join(filters)
     given = ffmpeg.input(_hidden(file_url(source)), **before, **FROM_FILE)
     streams = [given["V:0"]]
