@@ -193,7 +193,7 @@ class FrameSource:
     def _decode_chunk(self, chunk: Chunk) -> Iterator[tuple[int, VideoFrame]]:
         """Where decoding from the middle meets damage, it begins further back, at last at the
         start: not every packet that says so can be begun at."""
-        left = list(chunk.frames)
+        left = chunk.frames.copy()
         damage: CorruptClip | None = None
         for start in dict.fromkeys((chunk.start, max(0, chunk.start - 1), 0)):
             try:

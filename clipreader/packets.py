@@ -209,13 +209,13 @@ class FrameTable:
         return max(place, 0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunk:
     """Packets to decode in one go: from the `start`-th of `starts` to `last`, for `frames`."""
 
     start: int
     last: int
-    frames: tuple[int, ...]
+    frames: list[int]
 
 
 def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
@@ -223,16 +223,15 @@ def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
 
     Two frames share a chunk unless packets that neither needs lie between, before a key frame.
     """
-    spans: list[tuple[int, int, list[int]]] = []
+    chunks: list[Chunk] = []
     for frame in frames:
         start, last = table.start_for(frame), table.packet_of[frame]
-        if spans and table.starts[start] <= spans[-1][1] + 1:
-            begin, end, shared = spans[-1]
-            shared.append(frame)
-            spans[-1] = (begin, max(end, last), shared)
+        if chunks and table.starts[start] <= chunks[-1].last + 1:
+            chunks[-1].last = max(chunks[-1].last, last)
+            chunks[-1].frames.append(frame)
         else:
-            spans.append((start, last, [frame]))
-    return [Chunk(start, last, tuple(wanted)) for start, last, wanted in spans]
+            chunks.append(Chunk(start, last, [frame]))
+    return chunks
 
 
 @dataclass

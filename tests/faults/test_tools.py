@@ -97,7 +97,7 @@ def test_no_javascript_runtime(lab: Lab) -> None:
     env = {"PYTHONPATH": str(packages), "PATH": "/usr/bin:/bin", "PYTHONNOUSERSITE": "1"}
     process = lab.start("-q", through=[sys.executable, "-S", "-c", EXEC], env=os.environ | env)
     done = finish(process)
-    assert "no JavaScript runtime, and YouTube needs one: pip install -U -r" in done.err
+    assert "no JavaScript runtime, which YouTube requires: pip install -U -r" in done.err
 
 
 EXEC = """

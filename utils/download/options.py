@@ -105,7 +105,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default="youtube",
         metavar="SOURCES",
         help="comma-separated sources, tried in this order: youtube, cvdf (the archives of the CVDF"
-        " mirror), clips:DIR[:DIR...] (clips on disk)",
+        " mirror), clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)",
     )
     group.add_argument(
         "--allow_partial",
