@@ -101,6 +101,10 @@ def make_film(folder: Path, name: str) -> Path:
             *["-i", plain, "-c:v", "copy", "-an", "-copyinkf"],
             *["-bsf:v", "noise=drop=lt(n\\,7)"],
         ],
+        "no_recovery_point.mp4": [
+            *["-ss", "0.7", "-i", folder / "open.mp4", "-c", "copy"],
+            *["-bsf:v", "filter_units=remove_types=6"],
+        ],
         "several_tracks.mp4": [
             *["-i", plain, "-i", folder / "open.mp4", "-map", "0:v", "-map", "1:v", "-map", "1:v"],
             *["-c", "copy"],
@@ -139,7 +143,7 @@ FILMS = (
     *("no_key_frame_before_the_edit.mp4", "several_tracks.mp4", "late_with_cover.mp4"),
     *("clap.mp4", "clap_beside_the_middle.mp4", "clap.mkv", "cover_first.mp4"),
     *("one_byte_more.mp4", "seven_bytes_more.mp4", "sound_without_stsd.mp4"),
-    *("sound_without_decoder.mp4",),
+    *("sound_without_decoder.mp4", "no_recovery_point.mp4"),
 )
 
 
