@@ -22,7 +22,7 @@ The first command prints a plan, downloads, and ends with a summary:
         retries 3 unavailable clips; nothing else is missing
 
 Lists: youtube_id,time_start,time_end[,label,split,...].
-Clips: <youtube_id>_<start>_<end>.mp4.
+Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def fetch(
     plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
-    heights = [each for each in (args.short_side, args.max_height) if each]
+    heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
     tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 

@@ -6,6 +6,7 @@ source has is told by its packets, which the same ffmpeg lists while it reads th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -162,14 +163,16 @@ def cut_sound(
         if found.rate == rate or resample or not samples:
             break
         rate, resample = found.rate, True
-    ends = read_source(done.stderr).duration if known_end is None else known_end
+    said = read_source(done.stderr).duration if known_end is None else known_end
+    ends = math.inf if said is None else said
     if samples == 0:
-        if ends is not None and ends < start + TOLERANCE:
+        if ends < start + TOLERANCE:
             raise BadClip("past_end", f"the sound ends at {ends:.2f} s")
         raise BadClip("unavailable", "the video has no sound there")
     has = seconds if samples == round((end - begin) * rate) else samples / rate
-    if not source.is_file and ends is not None and start + has < min(end, ends) - TOLERANCE:
-        raise BadClip("truncated", f"{has:.2f} s of {min(float(end), ends) - start:.2f} s came")
+    due = min(seconds, ends - start)
+    if not source.is_file and has < due - TOLERANCE:
+        raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s came")
     return has
 
 

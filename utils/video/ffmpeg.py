@@ -48,6 +48,21 @@ SOUNDS: dict[str, dict[str, object]] = {
     ".wav": {"c:a": "pcm_s16le", "f": "wav"},
     ".flac": {"c:a": "flac", "sample_fmt": "s16", "f": "flac"},
 }
+AAC_RATES = (
+    7350,
+    8000,
+    11025,
+    12000,
+    16000,
+    22050,
+    24000,
+    32000,
+    44100,
+    48000,
+    64000,
+    88200,
+    96000,
+)
 OLDEST = (5, 1)  # the first release that knows -fps_mode
 # In which the usual rates (24, 25, 30, 60, and 1000/1001 of them) are whole numbers of ticks.
 FINE_TIME_BASE = Fraction(1, 120_000)
@@ -117,6 +132,11 @@ class Encode:
     def suffix(self) -> str:
         """The suffix of a clip's file."""
         return self.sound or ".mp4"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The suffixes of files that a clip may be made of."""
+        return (".mp4", *SOUNDS) if self.sound else (".mp4",)
 
     @property
     def changes_clips(self) -> bool:
@@ -261,6 +281,7 @@ def sound_command(
         *([f"aresample={rate}"] if resample else []),
         f"atrim=start_sample={begin}:end_sample={begin + round((end - start) * rate)}",
         "asetpts=N",
+        "asetnsamples=4096:p=0",  # the flac encoder refuses a first frame of some samples
     ]
     if encode.sound == ".m4a":
         filters.append(str(AAC_OPTIONS["af"]))
