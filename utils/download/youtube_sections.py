@@ -10,6 +10,7 @@ reasons. (No library was found for the index: pymp4 knows no `sidx`, and PyAV sh
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ HEAD_BOXES = (b"ftyp", b"moov", b"free")
 # Around a window: an edit list may move the frames off the index, and pictures of an open group are
 # shown before the key frame that their fragment begins with. A few frames either way.
 MARGIN = 0.3  # seconds
+SOUND_BEHIND = 1.0  # seconds by which a video's sound may lie behind its picture in the file
 # Fragments keep the video's times: without the second ffmpeg would count from the first one's.
 FRAGMENT_OPTIONS = {"seek_timestamp": "1"}
 
@@ -296,13 +298,18 @@ def _cut_whole(
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
     whole = files[0]
     try:
-        end = None if options.encode.sound else read_apart(whole).end
+        video = None if options.encode.sound else read_apart(whole, partial=True)
     except BadClip as error:
         raise FetchError(error.reason, f"the whole video: {error.message}") from error
     source = Input(file_url(whole), zero_options(chosen_formats(info)[0], options))
+    missing = video.missing if video else ""
+    received = math.inf if video is None else video.last - SOUND_BEHIND if missing else video.end
     for clip in clips:
         try:
             limit = attempt.time_left()
+            if missing and sum(clip_window(clip)) > received:
+                raise FetchError("truncated", f"the whole video: {missing}")
+            end = video.end if video else None
             yield clip, cut_clip(attempt, clip, [source], limit, known_end=end)
         except FetchError as error:
             yield clip, error

@@ -23,7 +23,7 @@ from utils.video.ffmpeg import (
     cut_command,
     file_url,
     last_line,
-    read_source,
+    read_duration,
     sound_command,
     ticks,
 )
@@ -103,7 +103,7 @@ def cut_video(
             argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
             done = _run(run, argv)
         packets = read_packets(done.stdout)
-        video_end = read_source(done.stderr).duration if known is None else float(known)
+        video_end = read_duration(done.stderr) if known is None else float(known)
         zero = ticks(begin)
         frames = [at for at in packets.frames if zero <= at < ticks(end)]
         if not frames and video_end is not None and video_end < start + TOLERANCE:
@@ -163,7 +163,7 @@ def cut_sound(
         if found.rate == rate or resample or not samples:
             break
         rate, resample = found.rate, True
-    said = read_source(done.stderr).duration if known_end is None else known_end
+    said = read_duration(done.stderr) if known_end is None else known_end
     ends = math.inf if said is None else said
     if samples == 0:
         if ends < start + TOLERANCE:
