@@ -53,15 +53,14 @@ def cut(source: Path, start: float, seconds: float, encode: Encode) -> tuple[flo
     return has, target
 
 
-@pytest.mark.parametrize("rate", [44100, 48000])
-@pytest.mark.parametrize("to", [None, 16000])
+@pytest.mark.parametrize(("rate", "to"), [(48000, None), (44100, 16000)])
 def test_a_cut_has_the_very_samples_of_its_source(
     tmp_path: Path, rate: int, to: int | None
 ) -> None:
     source = film(tmp_path / "film.mov", sweep(rate), "-c:a", "pcm_s16le")
     whole, per_second = samples(source, to), to or rate
     for sound in SOUNDS:
-        for start, seconds in ((0.0, 5.0), (7.0, 5.0), (7.1234, 3.21)):
+        for start, seconds in ((0.0, 5.0), (7.1234, 3.21)):
             has, clip = cut(source, start, seconds, Encode(sound=sound, sample_rate=to))
             first = math.ceil(Fraction(str(start)) * per_second)
             wanted = whole[first : first + round(Fraction(str(seconds)) * per_second)]
@@ -103,21 +102,21 @@ def check_clip(clip: Path, whole: np.ndarray, start: int, seconds: int, rate: in
 def test_from_youtube_only_the_sound_is_fetched(
     standin: StandIn, source: MakeSource, tmp_path: Path, given: list[str]
 ) -> None:
-    video = source(seconds=60)
+    video = source(seconds=20)
     standin.add_video(ID, video)
     standin.add_video("silent_____", source(seconds=10, audio=False))
-    rows = [f"{ID},13,23", f"{ID},55,65", f"{ID},70,80", "silent_____,1,3"]
+    rows = [f"{ID},3,13", f"{ID},15,25", f"{ID},70,80", "silent_____,1,3"]
     out = tmp_path / "out"
     out.mkdir()
-    (out / f"{ID}_000013_000023.mp4").write_bytes(b"a picture")
+    (out / f"{ID}_000003_000013.mp4").write_bytes(b"a picture")
     given = ["--audio_only", *given]
     more = [*given, "--ytdlp_args", standin.ytdlp_args]
     done = fetch(tmp_path, rows, *more)
     assert done.code == 1, done.err
     suffix, rate = (".flac", 16000) if len(given) > 1 else (".m4a", 44100)
-    clip = out / f"{ID}_000013_000023{suffix}"
+    clip = out / f"{ID}_000003_000013{suffix}"
     whole = samples(make_dash(video)[1] or video, rate)
-    check_clip(clip, whole, 13, 10, rate)
+    check_clip(clip, whole, 3, 10, rate)
     found = report_rows(out / REPORT)
     reasons = [(row["status"], row["reason"]) for row in found.values()]
     assert sorted(reasons) == [
@@ -127,7 +126,7 @@ def test_from_youtube_only_the_sound_is_fetched(
         ("unavailable", "unavailable"),
     ]
     assert "no sound" in found["silent______000001_000003"]["message"]
-    short = read_sound(out / f"{ID}_000055_000065{suffix}")
+    short = read_sound(out / f"{ID}_000015_000025{suffix}")
     assert short.samples == pytest.approx(5 * rate, abs=0.05 * rate)
     asked = {r.itag for r in standin.requests(ID, target="media")}
     assert asked == {140}
@@ -138,9 +137,9 @@ def test_from_youtube_only_the_sound_is_fetched(
     clip.write_bytes(clip.read_bytes()[:-20000])
     done = fetch(tmp_path, rows, *more, "--verify")
     assert "verified     2 of 2 clips, 1 bad" in done.err, done.err
-    check_clip(clip, whole, 13, 10, rate)
+    check_clip(clip, whole, 3, 10, rate)
     assert (out / ".bad" / clip.name).exists()
-    assert (out / f"{ID}_000013_000023.mp4").read_bytes() == b"a picture"
+    assert (out / f"{ID}_000003_000013.mp4").read_bytes() == b"a picture"
 
 
 def test_late_sound_of_youtube_keeps_its_time(standin: StandIn, tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
     sound = tmp_path / "sounds" / f"{ID}_000100_000110.m4a"
     # A sound file is taken as it is, and never for a video.
     assert fetch(tmp_path, rows[:2], "--source", f"clips:{sound.parent}").code == 1
-    assert sorted(path.name for path in out.iterdir()) == [REPORT]
+    assert sorted(path.suffix for path in out.iterdir() if path.name[0] != ".") == [".csv"]
     assert fetch(tmp_path, rows[:2], "--audio_only", "--source", f"clips:{sound.parent}").code == 0
     assert (out / sound.name).samefile(sound)
     out.rename(tmp_path / "again")
