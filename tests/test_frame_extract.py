@@ -216,7 +216,7 @@ def test_other_settings_are_refused(tmp_path: Path, source: MakeSource, options:
     assert done.code == 2
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
-    assert "name another output folder" in line
+    assert "use the same options, or another output folder" in line
     assert not (tmp_path / "out/b").exists()
     (tmp_path / "out/.frames_settings.json").unlink()
     assert run(folder, tmp_path / "out").code == 2

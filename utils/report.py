@@ -32,47 +32,59 @@ DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed"
 # reason -> (status, what it means and what to do). docs/statuses.md shows this table, which a test
 # compares.
 REASONS: dict[str, tuple[str, str]] = {
-    "": (DOWNLOADED, "the clip is on disk, whole and checked"),
+    "": (DOWNLOADED, "on disk, complete and checked"),
     "short": (
         DOWNLOADED,
-        "kept; the video, or the clip it was cut from, ends before the clip does",
+        "kept, but shorter than requested: the video, or the clip it was cut from, ends first",
     ),
-    "removed": (UNAVAILABLE, "taken down by its uploader or by YouTube"),
-    "private": (UNAVAILABLE, "private; only an account it is shared with sees it (--cookies)"),
-    "account_terminated": (UNAVAILABLE, "the uploader's account is closed"),
+    "removed": (UNAVAILABLE, "removed by the uploader or by YouTube"),
+    "private": (
+        UNAVAILABLE,
+        "only accounts it is shared with have access: use --cookies and --retry unavailable",
+    ),
+    "account_terminated": (UNAVAILABLE, "the uploader's account was closed"),
     "copyright": (UNAVAILABLE, "blocked by a copyright claim"),
-    "members_only": (UNAVAILABLE, "for paying members; with --cookies of one: --retry unavailable"),
-    "age_restricted": (UNAVAILABLE, "needs an account of age: --cookies, --retry unavailable"),
-    "geo_blocked": (UNAVAILABLE, "not shown in your country: --proxy, --retry unavailable"),
-    "live": (UNAVAILABLE, "a live stream, or a premiere that has not been yet"),
+    "members_only": (
+        UNAVAILABLE,
+        "paying members only: use --cookies of a member and --retry unavailable",
+    ),
+    "age_restricted": (
+        UNAVAILABLE,
+        "needs an account of legal age: use --cookies and --retry unavailable",
+    ),
+    "geo_blocked": (
+        UNAVAILABLE,
+        "not available in your country: use --proxy and --retry unavailable",
+    ),
+    "live": (UNAVAILABLE, "a live stream, or a premiere that has not started"),
     "drm": (UNAVAILABLE, "protected by DRM"),
-    "bad_id": (UNAVAILABLE, "the id is not that of a video"),
-    "past_end": (UNAVAILABLE, "the clip starts after the video ends"),
-    "unavailable": (UNAVAILABLE, "gone; YouTube does not say why, or no source holds it"),
-    "rate_limited": (FAILED, "too many requests: run again in an hour, or with --cookies"),
-    "bot_check": (FAILED, "taken for a bot: lower --videos_per_hour, give --cookies"),
-    "forbidden": (FAILED, "the server refused the video's data (403): run again; update yt-dlp"),
-    "cookies": (FAILED, "the cookies are no longer valid: export them anew"),
+    "bad_id": (UNAVAILABLE, "the ID does not identify a video"),
+    "past_end": (UNAVAILABLE, "the clip starts after the end of the video"),
+    "unavailable": (UNAVAILABLE, "YouTube gives no reason, or no source has the clip"),
+    "rate_limited": (FAILED, "too many requests: run again in an hour, or use --cookies"),
+    "bot_check": (FAILED, "YouTube suspects a bot: lower --videos_per_hour and use --cookies"),
+    "forbidden": (FAILED, "the server refused the video data (403): update yt-dlp and run again"),
+    "cookies": (FAILED, "the cookies are no longer valid: export them again"),
     "js_runtime": (FAILED, "no JavaScript runtime: pip install -U -r requirements.txt"),
-    "no_format": (FAILED, "no format to download was offered: update yt-dlp and run again"),
+    "no_format": (FAILED, "no downloadable format was offered: update yt-dlp and run again"),
     "network": (FAILED, "the connection failed: run again"),
-    "timeout": (FAILED, "took longer than --timeout: run again, or give it more"),
-    "truncated": (FAILED, "came shorter than the video is: run again"),
-    "undecodable": (FAILED, "came unreadable: run again"),
-    "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "unknown": (FAILED, "see the message, and run again"),
+    "timeout": (FAILED, "took longer than --timeout: run again, or raise --timeout"),
+    "truncated": (FAILED, "received less than the full video: run again"),
+    "undecodable": (FAILED, "the received data cannot be decoded: run again"),
+    "disk_full": (FAILED, "the disk is full: free some space and run again"),
+    "unknown": (FAILED, "unrecognised error: see the message and run again"),
 }
 
 # The same for what frame_extract.py and downscale_videos.py make of a clip that is on disk.
 WRITTEN = "written"
 MADE_REASONS: dict[str, tuple[str, str]] = {
-    "": (WRITTEN, "made, whole and checked"),
-    "truncated": (FAILED, "the video ends before it says it does: fetch it again"),
-    "undecodable": (FAILED, "the video is damaged: fetch it again"),
-    "past_end": (FAILED, "the key frame lies past the end of the clip"),
-    "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "timeout": (FAILED, "it took longer than --timeout allows"),
-    "unknown": (FAILED, "see the message, and run again"),
+    "": (WRITTEN, "written, complete and checked"),
+    "truncated": (FAILED, "the video ends earlier than its header says: download it again"),
+    "undecodable": (FAILED, "the video is damaged: download it again"),
+    "past_end": (FAILED, "the annotated frame is after the end of the clip"),
+    "disk_full": (FAILED, "the disk is full: free some space and run again"),
+    "timeout": (FAILED, "took longer than --timeout: run again, or raise --timeout"),
+    "unknown": (FAILED, "unrecognised error: see the message and run again"),
 }
 
 

@@ -6,13 +6,14 @@ The scripts give it their texts.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.cluster import open_workers
-from utils.errors import DiskFull
-from utils.files import make_folder
+from utils.errors import DiskFull, UserError
+from utils.files import make_folder, read_json, write_whole
 from utils.machines import run_folder
 from utils.packages import Streak
 from utils.parallel import Workers
@@ -75,6 +76,46 @@ def open_run(
         open_workers(args, workspace, packages, sees) as workers,
     ):
         yield Opened(workspace, own, workers)
+
+
+def has_settings(path: Path, wanted: Mapping[str, object], made: str) -> bool:
+    """Whether `path` holds the options that the files in its folder were made with.
+
+    made: what these files are. Raises UserError if the options are not the `wanted` ones: files
+    that were made with different options are never mixed.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        before = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); use another output folder") from None
+    other = [
+        _option_text(name, before.get(name))
+        for name in {**wanted, **before}
+        if (before.get(name), wanted.get(name)) not in ((None, False), (False, None))
+        and before.get(name) != wanted.get(name)
+    ]
+    if other:
+        raise UserError(
+            f"{path.parent} holds {made} made {', '.join(other)}; use the same options, or another"
+            " output folder"
+        )
+    return True
+
+
+def _option_text(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without --{name}"
+    return f"with --{name}" + ("" if value is True else f" {value}")
+
+
+def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object]) -> None:
+    """Write the options that the files of a folder are made with, before the first file."""
+    with suppress(OSError, ValueError):
+        if read_json(path) == wanted:
+            return  # a run that finds everything done changes nothing
+    write_whole(path, workspace, json.dumps(wanted, indent=1) + "\n")
 
 
 # --- meanwhile -----------------------------------------------------------------------------------
