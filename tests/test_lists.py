@@ -326,13 +326,23 @@ def test_a_sample_is_the_same_for_everybody(tmp_path: Path) -> None:
 
 
 def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
-    """`--input_csv kinetics-400_val` needs no server; without it all twelve are wanted."""
+    """`--input_csv kinetics-400_val` needs no server; a folder is taken as it is, and no list named
+    means all twelve."""
     (tmp_path / "kinetics_csv").symlink_to(ROOT / "kinetics_csv")
     done = run("download.py", "out", "--input_csv", "kinetics-400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 0, done.err
     assert "19,906 rows" in done.err and "table, label, youtube_id" in done.err
     done = run("download.py", "out", "--dry_run", cwd=tmp_path)
     assert done.code == 0 and done.err.count("would fetch") == 9
+    done = run("download.py", "out", "--input_csv", "kinetics_csv", "--dry_run", cwd=tmp_path)
+    assert done.code == 0 and "lists        3 files, 84,104 rows" in done.err, done.err
+    empty = tmp_path / "more" / "kinetics_csv"
+    for folder in (empty, empty.parent):  # one that does not exist, and one without lists
+        done = run("download.py", "out", "--input_csv", folder, "--dry_run", cwd=tmp_path)
+        assert done.code == 2 and "would fetch" not in done.err, done.err
+        empty.parent.mkdir(exist_ok=True)
+    done = run("download.py", "out", "--dry_run", cwd=empty.parent)
+    assert done.code == 0 and done.err.count("would fetch") == 12
     done = run("download.py", "out", "--input_csv", "kinetics400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 2 and "kinetics-400_val" in done.err
 
