@@ -400,3 +400,19 @@ def test_clips_with_fractions_are_found_by_every_script(
     given = ["out", "lists", "--input_csv", "hacs.csv", "--format", "csv"]
     done = run("make_training_lists.py", *given, cwd=tmp_path)
     assert names[0] in (tmp_path / "lists" / "train.csv").read_text(), done.err
+
+
+def test_columns_name_the_keys_of_json(tmp_path: Path) -> None:
+    """Also of nested objects; a key that no clip has is refused."""
+    path = tmp_path / "list.json"
+    clips = [{"from": 5, "what": "yoga", "label": "0"}, {"from": "0:01:00", "what": "run"}]
+    path.write_text(json.dumps([{"Clip": ID, "video_id": ME, "parts": clips}]))
+    columns = {"youtube_id": "clip", "time_start": "From", "label": "what"}
+    found = read_lists([path], columns=columns, clip_seconds=2.5).clips.values()
+    assert [clip[1:5] for clip in found] == [(ID, 5, 7.5, "yoga"), (ID, 60, 62.5, "run")]
+    path.write_text(json.dumps({ID: {"window": [1, 2], "segment": [3, 4]}}))
+    (clip,) = read_lists([path], columns={"time_start": "window"}).clips.values()
+    assert (clip.time_start, clip.time_end) == (1, 2)
+    for role in ("label", "youtube_id"):
+        with pytest.raises(UserError, match=rf"--columns {role}=Nothing: no clip in .* has this"):
+            read_lists([path], columns={role: "Nothing"})

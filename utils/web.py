@@ -1,9 +1,9 @@
-"""Plain HTTP: streams that can be taken up again, sizes, small texts, parts of a file.
+"""Send HTTP requests: streams that resume, sizes, small texts, parts of a file.
 
-Under `lists/fetching`, `sources/mirror`, `archive_reading` and `youtube_sections`. requests
-does the talking; every error of it becomes a WebError. Ours is what no client has: going on within
-a file that may have changed (requests, httpx), without storing it (the downloaders), in the same
-process that a stop must end at once. retryhttp and tenacity would save the eight lines of `waits`.
+Every error of requests becomes a WebError. Hand-written because no client does this: resume within a
+file that may have changed (requests and httpx do not), without storing it (downloaders do), in the
+process that a stop must end at once. retryhttp and tenacity would replace only the eight lines of
+`waits`.
 """
 
 from __future__ import annotations

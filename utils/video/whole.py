@@ -220,11 +220,11 @@ def check_complete(source: FrameSource) -> None:
     entries = (entry for stream in streams for entry in stream.index_entries)
     is_mp4 = "mp4" in source.stream.container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
-    if size < max(ends, _promised_size(source.path)):
+    if size < max(ends, promised_size(source.path)):
         raise BadClip("truncated", f"cut off after {size:,} bytes")
 
 
-def _promised_size(path: Path) -> int:
+def promised_size(path: Path) -> int:
     """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
     with path.open("rb") as file:
         head = file.read(4096)
