@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -93,7 +92,6 @@ class FilePackets:
     none; both read to the end or to where the file breaks off
     zero: the time that a player shows as 0, in seconds on the file's own clock: the earliest start
     of a stream, after edit lists; end: of the last frame, in seconds from `zero`
-    missing: what the file promises and does not hold, in words; "" for a file that is whole
     width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
     """
 
@@ -104,7 +102,6 @@ class FilePackets:
     width: int
     height: int
     rate: Fraction
-    missing: str
 
 
 def packets_of(
@@ -125,11 +122,8 @@ def packets_of(
     zero = _zero(container)
     last = end_of_last([pts for pts, _ in shown], picture.durations[shown[-1][1]] or 0)
     rate = ratio(stream.average_rate) or ratio(stream.guessed_rate) or Fraction(0)
-    missing = _missing(container, [*tracks.values()], zero)
     end = last * picture.time_base - zero
-    return FilePackets(
-        picture, sound[0] if sound else None, zero, end, width, height, rate, missing
-    )
+    return FilePackets(picture, sound[0] if sound else None, zero, end, width, height, rate)
 
 
 def _zero(container: av.container.InputContainer) -> Fraction:
@@ -141,28 +135,6 @@ def _zero(container: av.container.InputContainer) -> Fraction:
         if stream.start_time is not None and (base := ratio(stream.time_base))
     ]
     return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
-
-
-def _missing(
-    container: av.container.InputContainer, tracks: Sequence[StreamPackets], zero: Fraction
-) -> str:
-    """What a file promises and does not hold: an mp4 packets, another container a duration."""
-    for track in tracks:
-        if track.listed is not None and len(track.pts) < track.listed:
-            return f"cut off: {len(track.pts)} of {track.listed} packets"
-    if tracks[0].listed is not None or not container.duration:
-        return ""
-    promised = Fraction(container.duration, av.time_base)
-    ends = [Fraction(0)]
-    for track in tracks:
-        times = [pts for pts, _ in track.shown()]
-        if times:
-            gap = max((after - before for before, after in pairwise(times)), default=0)
-            ends.append((times[-1] + gap) * track.time_base - zero)
-    # The header's duration may be rounded, and counts what the last frame lasts.
-    if max(ends) < promised - Fraction(1, 2):
-        return f"cut off: {float(max(ends)):.2f} s of {float(promised):.2f}"
-    return ""
 
 
 def whole_packets(
@@ -193,7 +165,7 @@ def whole_packets(
                     raise TooLarge(path, f"holds more than max_frames={max_frames} frames")
                 yield packet
     except av.error.FFmpegError:
-        return  # the file ends in the middle: `missing` and `promised` tell
+        return  # the file ends in the middle: `listed` and `promised` tell
 
 
 @dataclass(frozen=True)
@@ -237,13 +209,13 @@ class FrameTable:
         return max(place, 0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunk:
     """Packets to decode in one go: from the `start`-th of `starts` to `last`, for `frames`."""
 
     start: int
     last: int
-    frames: tuple[int, ...]
+    frames: list[int]
 
 
 def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
@@ -251,16 +223,15 @@ def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
 
     Two frames share a chunk unless packets that neither needs lie between, before a key frame.
     """
-    spans: list[tuple[int, int, list[int]]] = []
+    chunks: list[Chunk] = []
     for frame in frames:
         start, last = table.start_for(frame), table.packet_of[frame]
-        if spans and table.starts[start] <= spans[-1][1] + 1:
-            begin, end, shared = spans[-1]
-            shared.append(frame)
-            spans[-1] = (begin, max(end, last), shared)
+        if chunks and table.starts[start] <= chunks[-1].last + 1:
+            chunks[-1].last = max(chunks[-1].last, last)
+            chunks[-1].frames.append(frame)
         else:
-            spans.append((start, last, [frame]))
-    return [Chunk(start, last, tuple(wanted)) for start, last, wanted in spans]
+            chunks.append(Chunk(start, last, [frame]))
+    return chunks
 
 
 @dataclass

@@ -173,9 +173,9 @@ def test_few_packets_are_decoded_for_a_chunk(clip: Callable[[str], Path]) -> Non
         assert reader.key_frames == [0, 21, 41, 55, 79]
         chunks = plan_chunks(table, [45, 46, 60, 99])
         assert [(chunk.frames, table.starts[chunk.start]) for chunk in chunks] == [
-            ((45, 46), 41),
-            ((60,), 55),
-            ((99,), 79),
+            ([45, 46], 41),
+            ([60], 55),
+            ([99], 79),
         ]
 
 

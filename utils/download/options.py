@@ -105,7 +105,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default="youtube",
         metavar="SOURCES",
         help="comma-separated sources, tried in this order: youtube, cvdf (the archives of the CVDF"
-        " mirror), clips:DIR[:DIR...] (clips on disk)",
+        " mirror), clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)",
     )
     group.add_argument(
         "--allow_partial",
@@ -277,6 +277,13 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         args.ytdlp_args = split_words(args.ytdlp_args)
     except ValueError as error:
         parser.error(f"--ytdlp_args: {error}".lower())
+
+
+def clip_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The options that make two clips of one name different."""
+    return {
+        name: getattr(args, name) for name in ("max_height", "short_side", "keyint", "no_audio")
+    }
 
 
 def shard(text: str) -> tuple[int, int]:
