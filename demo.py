@@ -86,12 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop_on_signals(), StandIn() as standin:
             stage = Stage(out.resolve(), standin)
-            say(
-                "A server on this machine plays the part of YouTube. It has a few made-up videos: each"
-            )
-            say(
-                "frame shows its number in black and white blocks. Nothing comes from the internet."
-            )
+            say("A server on this machine plays the part of YouTube. Its few videos are made up:")
+            say("each frame shows its number in black and white blocks. The internet is not used.")
             make_videos(stage)
             say()
             say(f"$ cd {shlex.quote(str(out))}")

@@ -221,8 +221,11 @@ _MATRICES = {
 def display_matrix(frame: av.VideoFrame) -> Any:
     """The nine numbers of a frame's display matrix, as a buffer of int32; None if it has none."""
     side_data: Any
+    # A frame and its side data hold each other until Python's collector comes by. So they are asked
+    # of a copy of a few bytes.
+    small = frame.reformat(16, 16, format="gray", interpolation="POINT", threads=1)
     try:
-        side_data = frame.side_data  # its stubs differ from release to release
+        side_data = small.side_data  # its stubs differ from release to release
     except ValueError:  # a kind of side data that this PyAV has no name for spoils all of them
         return _MATRICES.get(frame.rotation % 360)
     return side_data.get("DISPLAYMATRIX")
