@@ -197,14 +197,17 @@ class FrameSource:
         damage: CorruptClip | None = None
         for start in dict.fromkeys((chunk.start, max(0, chunk.start - 1), 0)):
             try:
-                for number, frame in self._decode_from(start, chunk.last, left):
+                for number, frame in self._decode_from(start, chunk.last, tuple(left)):
                     left.remove(number)
                     yield number, frame
                 return
             except CorruptClip as error:
                 damage = damage or error
         assert damage is not None
-        raise damage
+        try:
+            raise damage
+        finally:
+            del damage  # its traceback holds this frame: a circle that only the collector ends
 
     def _decode_from(
         self, start: int, last: int, frames: Sequence[int]

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from clipreader.media import ClipError, CorruptClip, TooLarge
 from utils.cli import (
     add_num_jobs,
     existing_folder,
@@ -25,12 +24,11 @@ from utils.cli import (
 )
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
-from utils.files import find_videos, is_disk_full
+from utils.files import find_videos
 from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
-from utils.packages import describe
 from utils.process import Stopped
-from utils.report import FAILED, MADE_REASONS, WRITTEN
+from utils.report import FAILED, MADE_REASONS, WRITTEN, reason_of
 from utils.run import (
     Lines,
     Opened,
@@ -46,11 +44,15 @@ from utils.video.whole import BadClip, Limits
 
 
 @dataclass(frozen=True)
-class VideoTask:
-    """One video to work on. `clip` is its path below the folder of videos, without the suffix."""
+class ClipFile:
+    """A video to work on. `clip` is its path below the folder of videos, without the suffix.
+
+    key_times: of its annotated frames, in nanoseconds; None: every frame is wanted.
+    """
 
     clip: str
     path: Path
+    key_times: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Made:
         return cls(clip, MADE_REASONS[reason][0], reason, **more)
 
     @classmethod
-    def lost(cls, task: VideoTask, how: str) -> Self:
+    def lost(cls, task: ClipFile, how: str) -> Self:
         """Of a task that ends its worker process again and again, or raises in it."""
         if "process" in how:
             return cls.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
@@ -100,15 +102,8 @@ def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> Any
         raise
     except BadClip as error:
         result = kind.failed(clip, error.reason, error.message)
-    except TooLarge as error:
-        result = kind.failed(clip, "unknown", f"{error.problem}; to allow it, raise that option")
-    except ClipError as error:
-        where = f"at frame {error.frame}: " if isinstance(error, CorruptClip) else ""
-        result = kind.failed(clip, "undecodable", where + error.problem)
-    except OSError as error:
-        result = kind.failed(clip, "disk_full" if is_disk_full(error) else "unknown", str(error))
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
-        result = kind.failed(clip, "unknown", describe(error))
+        result = kind.failed(clip, *reason_of(error))
     seconds: dict[str, Any] = {"seconds": round(time.monotonic() - started, 2)}
     return replace(result, **seconds)
 
@@ -127,8 +122,8 @@ class Batch:
     refused: list[str]  # files that are not worked on, and why
     without_video: int  # clips of --only that have none
 
-    def tasks(self) -> Iterator[VideoTask]:
-        return (VideoTask(clip, self.videos / file) for clip, file in self.to_do.items())
+    def tasks(self) -> Iterator[ClipFile]:
+        return (ClipFile(clip, self.videos / file) for clip, file in self.to_do.items())
 
 
 def add_batch_options(parser: argparse.ArgumentParser) -> None:

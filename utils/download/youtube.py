@@ -28,12 +28,11 @@ from utils.download.youtube_extract import (
 )
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
-from utils.files import disk_is_full, is_disk_full
 from utils.machines import own_folder
-from utils.packages import UNEXPECTED, UNEXPECTED_MESSAGE, describe
+from utils.packages import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result
+from utils.report import Result, reason_of
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
@@ -86,7 +85,7 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
 def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
     """The results of a video whose workers died over it."""
     for clip in task.clips:
-        is_there = (options.out / f"{clip.name}.mp4").exists()
+        is_there = (options.out / f"{clip.name}{options.encode.suffix}").exists()
         yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
 
 
@@ -147,11 +146,7 @@ def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
     """What an exception means for the clips of a video."""
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, OSError):
-        full = is_disk_full(error) or disk_is_full(options.out)
-        message = f"{error.strerror or error}: {error.filename or options.out}"
-        return FetchError("disk_full" if full else "unknown", message)
-    return FetchError("unknown", describe(error))
+    return FetchError(*reason_of(error, options.out))
 
 
 def conclude(
