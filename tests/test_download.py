@@ -403,6 +403,23 @@ def test_url_base_serves_whole_videos(standin: StandIn, source: MakeSource, tmp_
     assert rows[path.stem]["source"] == "url_base"
 
 
+def test_clips_inside_what_came_of_a_whole_video(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    path = source(seconds=20)
+    standin.add_video("-bcdefghijk", path)
+    standin.knobs("-bcdefghijk", target=None, client="ffmpeg", status=403)
+    part = path.stat().st_size * 6 // 10
+    standin.knobs("-bcdefghijk", target=None, client="native", truncate=part)
+    listing = write_list(tmp_path / "list.csv", ["-bcdefghijk,4,6", "-bcdefghijk,15,17"])
+    command = [tmp_path / "out", "--input_csv", listing, "--url_base", standin.url_base]
+    done = run("download.py", *command, cwd=tmp_path)
+    rows = report_rows(tmp_path / "out" / "download_report.csv")
+    assert rows["-bcdefghijk_000015_000017"]["reason"] == "truncated", done.err
+    clip = tmp_path / "out" / "-bcdefghijk_000004_000006.mp4"
+    assert frame_numbers(clip) == list(range(100, 150))
+
+
 def test_cookies_are_used_and_left_as_they_are(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
