@@ -63,7 +63,9 @@ def read_packets(listed: str) -> Packets:
     times: dict[str, list[int]] = {"0": [], "1": []}
     for line in listed.splitlines():
         if f", {NO_TIME}," in line:
-            raise BadClip("undecodable", "packets without times; encode the video anew, then cut it")
+            raise BadClip(
+                "undecodable", "packets without times; encode the video anew, then cut it"
+            )
         stream, _, rest = line.partition(",")
         flags = re.search(r" F=0x([0-9A-F]+)", rest)
         if stream in scale and not (flags and int(flags[1], 16) & 4):  # 4: an edit list hides it
