@@ -75,7 +75,7 @@ def parse_sources(text: str) -> list[str]:
                 raise argparse.ArgumentTypeError(f"{name}: there is no {place}")
         elif name not in SOURCES:
             known = ", ".join([*SOURCES, "clips:DIR", "tar:FILE_OR_FOLDER_OR_URL"])
-            raise argparse.ArgumentTypeError(f"{name!r} is no source; there are {known}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not a source; choose from {known}")
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names a source twice")
     return names

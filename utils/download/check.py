@@ -430,7 +430,7 @@ def verify_clip(out: Path, timeout: float, task: tuple[Clip, bool]) -> Verified:
         decode_whole(path, timeout)
         wanted = clip_window(clip)[1]
         if not is_short and not video.covers(wanted):
-            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
     except BadClip as error:
         return clip, error
     return clip, ""

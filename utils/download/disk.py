@@ -116,7 +116,7 @@ def get_clip(
         if result.is_on_disk or result.reason == "disk_full":
             return _with_window(result, clip, part)
         problems.append(f"{part.held.path}: {result.message}")
-    message = "; ".join(problems) or "no clip on disk holds it"
+    message = "; ".join(problems) or "not in any clip on disk"
     return Result.of(clip, "unavailable", source, attempts=1, message=message)
 
 

@@ -178,7 +178,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--metadata",
         action="store_true",
-        help="write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl",
+        help="write metadata of each video (title, licence, ...) to OUT/videos.jsonl",
     )
 
 

@@ -84,7 +84,7 @@ def path_before(folder: Path, prefix: Path | None) -> str:
     below = os.path.relpath(folder, prefix).replace(os.sep, "/")
     if below.startswith(".."):
         raise UserError(
-            f"{folder} is not below --path_prefix {prefix}: give a folder above it, or --absolute"
+            f"{folder} is not below --path_prefix {prefix}: use a folder above it, or --absolute"
         )
     return "" if below == "." else f"{below}/"
 
@@ -198,11 +198,11 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
         lines = ((n, each) for n, each in enumerate(bounded_lines(file), 1) if each[:1] != "#")
         header = ",".join(MANIFEST_COLUMNS)
         if next(lines, (0, ""))[1].rstrip("\r\n") != header:
-            raise UserError(f"{path} is no manifest: its header is not {header}")
+            raise UserError(f"{path} is not a manifest: its header must be {header}")
         for number, line in lines:
             row = _read_entry(listed, number, line)
             if found.setdefault(row.name, row) is not row:
-                raise UserError(f"{path}:{number}: {row.name} stands there twice")
+                raise UserError(f"{path}:{number}: {row.name} appears twice")
     if not found:
         raise UserError(f"manifest {path} names no clip")
     return found
