@@ -298,7 +298,7 @@ def _is_older(path: Path, columns: Sequence[str]) -> bool:
         except FileNotFoundError:
             return False
     if not header.startswith(first) and first != older:
-        raise UserError(f"{path} is not a report of this script: move it away")
+        raise UserError(f"{path} is not a report written by this script: move or rename it")
     return first == older != header
 
 
