@@ -407,7 +407,9 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "train.csv").write_text("mine")
-    assert "contains train.csv, which this script did not write" in lists_of(clips, foreign, *given, code=2)
+    assert "contains train.csv, which this script did not write" in lists_of(
+        clips, foreign, *given, code=2
+    )
     assert (foreign / "train.csv").read_text() == "mine"
     odd = write_list(tmp_path / "odd.csv", [f"yoga,{'a' * 11},0,10,dev,0"], LABELLED)
     words = [clips, tmp_path / "a", "--format", "csv", "--input_csv", odd]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.common import FetchOptions, Run
-from utils.download.taking import Taken, cut_from, examine, result_of, take_linked
+from utils.download.taking import Taken, cut_from, examine, result_of, take_linked, take_sound
 from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
+from utils.video.ffmpeg import SOUNDS
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_apart
 
 NAME = "clips"  # in the report
@@ -47,7 +48,7 @@ class DiskIndex:
         """The clips of a video. Names are read here, for most are never looked at."""
         clips = []
         for folder, file in self.videos.get(youtube_id, []):
-            if found := parse_clip_name(file.removesuffix(".mp4")):
+            if found := parse_clip_name(os.path.splitext(file)[0]):
                 clips.append(DiskClip(folder, file, *found[1:]))
         return clips
 
@@ -63,7 +64,9 @@ class Part:
     is_whole: bool
 
 
-def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskIndex:
+def index_clips(
+    folders: Iterable[Path], wanted_ids: frozenset[str], suffixes: tuple[str, ...]
+) -> DiskIndex:
     """The clips of wanted videos in `folders` and the folders in them, by their names alone.
 
     One walk and no stat: 650,000 files take a few seconds.
@@ -74,7 +77,7 @@ def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskInde
         for folder, inner, files in os.walk(top):
             inner[:] = [name for name in inner if not name.startswith(".")]
             for file in files:
-                if file[:11] in wanted_ids and file.endswith(".mp4"):
+                if file[:11] in wanted_ids and file.endswith(suffixes):
                     videos.setdefault(file[:11], []).append((folder, file))
         shorts |= read_shorts(Path(top) / REPORT_NAME)
     return DiskIndex(videos, frozenset(shorts))
@@ -84,7 +87,8 @@ def from_disk(
     clips: Sequence[Clip], run: Run, folders: tuple[Path, ...], allow_partial: bool
 ) -> Generator[Result, None, None]:
     """The source `clips:DIR[:DIR...]`."""
-    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips))
+    ids = frozenset(clip.youtube_id for clip in clips)
+    index = index_clips(folders, ids, run.options.encode.sources)
 
     def get(clip: Clip) -> Result:
         result = get_clip(clip, index, run.options, NAME, allow_partial)
@@ -106,7 +110,10 @@ def get_clip(
     """
     held = index.clips_of(clip.youtube_id)
     problems: list[str] = []
-    for same in (each for each in held if _is_same(each, clip)):
+    for same in sorted(
+        (each for each in held if _is_same(each, clip)),
+        key=lambda each: each.path.suffix != options.encode.suffix,
+    ):
         result = result_of(clip, source, partial(_link, clip, same, index, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return result
@@ -122,7 +129,7 @@ def get_clip(
 
 def _is_same(held: DiskClip, clip: Clip) -> bool:
     if held.end is None:
-        return held.file == f"{clip.name}.mp4"
+        return held.path.stem == clip.name
     return held.start == clip.time_start and held.end == clip.time_end
 
 
@@ -131,6 +138,9 @@ def _link(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -
 
     Except where the folder's own report says why: then it is all that there ever was.
     """
+    if same.path.suffix in SOUNDS:
+        is_whole = clip.name not in index.shorts
+        return take_sound(clip, same.path, 0.0, clip_window(clip)[1], options, is_whole)
     taken = examine(clip, same.path, options)
     if taken.reason and (clip.is_ava or clip.name not in index.shorts):
         raise BadClip("truncated", f"{taken.seconds:.2f} s long")
@@ -158,6 +168,10 @@ def find_parts(
         by_name = each.start <= start and end <= each.end
         if not by_name and not (allow_partial and clip.is_ava):
             continue
+        if each.path.suffix in SOUNDS:
+            if by_name:
+                whole.append(Part(each, start - each.start, duration, each.end, True))
+            continue
         try:
             video = read_apart(each.path)
             check_length(video, each.end - each.start)
@@ -177,6 +191,9 @@ def find_parts(
 
 def _cut(clip: Clip, part: Part, options: FetchOptions) -> Taken:
     held = part.held.path
+    if options.encode.sound:
+        is_whole = part.is_whole and held.suffix in SOUNDS
+        return take_sound(clip, held, part.start, part.duration, options, is_whole)
     size = cut_from(clip, held, part.start, part.duration, part.held_end, options)
     return Taken("" if part.is_whole else "short", size)
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from utils.files import disk_is_full, publish, replace_file, sync_folder
 from utils.packages import UNEXPECTED
 from utils.process import run_child
 from utils.report import Result, reason_of
-from utils.video.cut import cut_video
+from utils.video.cut import cut_sound, cut_video
 from utils.video.ffmpeg import Input, file_url
-from utils.video.whole import BadClip, check_clip
+from utils.video.whole import TOLERANCE, BadClip, check_clip, check_sound
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,45 @@ def take_linked(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> 
 
     Or anew, where the encoding options ask for that. Raises BadClip, OSError.
     """
+    if options.encode.sound:
+        return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
     if options.encode.changes_clips:
         return encode_anew(clip, path, taken, options)
     _link(path, options.out / f"{clip.name}.mp4", options.workspace)
     return taken
+
+
+def take_sound(
+    clip: Clip,
+    path: Path,
+    start: float,
+    wanted: float,
+    options: FetchOptions,
+    is_whole: bool = False,
+) -> Taken:
+    """Take a sound file as it is if it is as asked for, else cut `wanted` seconds of it at `start`.
+
+    is_whole: whether all of that must be there. Raises BadClip, OSError, Stopped.
+    """
+    encode = options.encode
+    run = functools.partial(run_child, timeout=options.timeout)
+    target = options.workspace / f"{clip.name}.cut{encode.suffix}"
+    try:
+        has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
+        reason = "" if has >= wanted - TOLERANCE else "short"
+        if reason and is_whole:
+            raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
+        # What ffmpeg has just decoded, no decoder crashes over.
+        if path.suffix == encode.suffix and not start and not reason:
+            with suppress(BadClip):
+                if encode.sample_rate in (None, check_sound(path, wanted).rate):
+                    _link(path, options.out / f"{clip.name}{encode.suffix}", options.workspace)
+                    return Taken("", path.stat().st_size, has)
+        size = target.stat().st_size
+        publish(target, options.out / f"{clip.name}{encode.suffix}")
+        return Taken(reason, size, has)
+    finally:
+        target.unlink(missing_ok=True)
 
 
 def encode_anew(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
@@ -62,7 +98,7 @@ def encode_anew(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> 
 
 
 def _link(source: Path, final: Path, workspace: Path) -> None:
-    temporary = workspace / f"{final.stem}.link.mp4"
+    temporary = workspace / f"{final.stem}.link{final.suffix}"
     try:
         os.link(source.resolve(), temporary)
     except OSError as error:
