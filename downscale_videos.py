@@ -57,6 +57,7 @@ REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
+PRESETS = ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"]
 COPIED_AUDIO = frozenset({"aac", "mp3", "mp3float"})  # what every player takes from an mp4
 
 # benchmarks/README.md, "downscale", has the comparison: 0.55 of the CPU of x264's defaults at SSIM
@@ -254,16 +255,7 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--preset",
-        choices=[
-            "ultrafast",
-            "superfast",
-            "veryfast",
-            "faster",
-            "fast",
-            "medium",
-            "slow",
-            "slower",
-        ],
+        choices=PRESETS,
         help=f"encoder preset; slower ones make smaller files (default: {DEFAULT.preset})",
     )
     group.add_argument("--codec", choices=list(CODECS), help=f"encoder (default: {DEFAULT.codec})")

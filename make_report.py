@@ -136,7 +136,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
     now = datetime.now(UTC)
     look_again(data, args.quiet)
     counts = count_all(data, args.split)
-    there = [name for name in data.clips if name in data.sizes]
+    there = [name for name in data.clips if name in data.sizes and name not in data.sounds]
     sample = [(name, "") for name in draw_sample(there, args.sample, args.seed)]
     probed = look_at_clips(data, sample, looks, args).values()
     labels = ((name, data.label(name)) for name in there)
@@ -148,7 +148,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
         made_at=now,
         counts=counts,
         history=make_history(data.minutes, now),
-        next_steps=next_steps(counts, page, args),
+        next_steps=next_steps(counts, page, args, next(iter(data.sounds.values()), "")),
         # A clip that is gone by now is no broken one.
         looks=[look for look in probed if not look.problem or data.path(look.name).exists()],
         suspects=(),
@@ -166,11 +166,14 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
     return content
 
 
-def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tuple[str, str]]:
+def next_steps(
+    counts: Counts, page: Path, args: argparse.Namespace, sound: str
+) -> list[tuple[str, str]]:
     """What to type next, and what it will do."""
     total, steps = counts.total, []
     if total.to_try:
         words = ["python", "download.py", args.folder, *form_words(args)]
+        words += ["--audio_only", "--audio_format", sound[1:]] if sound else []
         for option in ("label", "split"):
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:

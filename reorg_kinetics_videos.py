@@ -43,10 +43,10 @@ from utils.cli import (
 )
 from utils.cluster import add_cluster_options, check_dask
 from utils.errors import DiskFull, UserError
-from utils.files import make_folder, names_in, sync_folder
+from utils.files import make_folder, sync_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
-from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree
+from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree, file_name
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, show_progress
 from utils.video.ffmpeg import find_ffmpeg
@@ -195,13 +195,13 @@ def end_reorg(
     done, is_stopped = sum(counts.values()), STOP.is_set()
     num_files = sum(len(clip.files) for clip in to_bring)
     if not args.quiet:
-        there = names_in(args.dst, ".mp4")
+        there = set(os.listdir(args.dst))
         actions = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
         text = ", ".join(f"{count:,} {action}" for action, count in actions)
         say_end(min(done, num_files), num_files, "file", text.replace("_", " "))
         if removed:
             say(f"removed: {plural(removed, 'empty folder')}")
-        here = sum(name in there for name in tree.clips)
+        here = sum(file_name(name) in there for name in tree.clips)
         say(f"on disk: {here:,} of {plural(len(tree.clips), 'clip')}")
         if counts[LEFT]:
             say(f"left: {plural(counts[LEFT], 'file')}, see `reason` in {report}")
