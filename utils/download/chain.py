@@ -6,6 +6,7 @@ The one place that knows all sources. A new one is a module beside this, and a r
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -71,8 +72,9 @@ def parse_sources(text: str) -> list[str]:
                     raise argparse.ArgumentTypeError(f"{name}: {folder} is not a folder")
         elif name.startswith(TAR):
             place = name.removeprefix(TAR)
-            if urlsplit(place).scheme not in ("http", "https") and not Path(place).exists():
-                raise argparse.ArgumentTypeError(f"{name}: there is no {place}")
+            is_there = os.path.isfile(place) or os.path.isdir(place)
+            if urlsplit(place).scheme not in ("http", "https") and not is_there:
+                raise argparse.ArgumentTypeError(f"{name}: {place} is not a file or folder")
         elif name not in SOURCES:
             known = ", ".join([*SOURCES, "clips:DIR", "tar:FILE_OR_FOLDER_OR_URL"])
             raise argparse.ArgumentTypeError(f"{name!r} is no source; there are {known}")

@@ -7,7 +7,7 @@ nearly every key frame of AVA-Kinetics lies in its video's Kinetics-700 clip.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.common import FetchOptions, Run
 from utils.download.taking import Taken, cut_from, examine, result_of, take_linked
+from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.report import REPORT_NAME, Result, format_time, read_shorts
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_apart
@@ -63,7 +64,9 @@ class Part:
     is_whole: bool
 
 
-def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskIndex:
+def index_clips(
+    folders: Iterable[Path], wanted_ids: frozenset[str], tell: Callable[[str], None]
+) -> DiskIndex:
     """The clips of wanted videos in `folders` and the folders in them, by their names alone.
 
     One walk and no stat: 650,000 files take a few seconds.
@@ -76,7 +79,10 @@ def index_clips(folders: Iterable[Path], wanted_ids: frozenset[str]) -> DiskInde
             for file in files:
                 if file[:11] in wanted_ids and file.endswith(".mp4"):
                     videos.setdefault(file[:11], []).append((folder, file))
-        shorts |= read_shorts(Path(top) / REPORT_NAME)
+        try:
+            shorts |= read_shorts(Path(top) / REPORT_NAME)
+        except UserError as error:
+            tell(f"note: {error}: the clips of {top} that it calls short are not taken")
     return DiskIndex(videos, frozenset(shorts))
 
 
@@ -84,7 +90,7 @@ def from_disk(
     clips: Sequence[Clip], run: Run, folders: tuple[Path, ...], allow_partial: bool
 ) -> Generator[Result, None, None]:
     """The source `clips:DIR[:DIR...]`."""
-    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips))
+    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips), run.tell)
 
     def get(clip: Clip) -> Result:
         result = get_clip(clip, index, run.options, NAME, allow_partial)
@@ -99,25 +105,29 @@ def from_disk(
 def get_clip(
     clip: Clip, index: DiskIndex, options: FetchOptions, source: str, allow_partial: bool
 ) -> Result:
-    """Take or cut one clip from what is on disk; `unavailable` where nothing holds it.
+    """Take or cut one clip from what is on disk; `unavailable` if nothing holds it.
 
+    If its own file is damaged, and no longer clip holds it, the result says how it is damaged.
     Raises Stopped, and nothing else. The result of a partial AVA-Kinetics clip gives the window
     that it really has.
     """
     held = index.clips_of(clip.youtube_id)
     problems: list[str] = []
+    reason = "unavailable"
     for same in (each for each in held if _is_same(each, clip)):
         result = result_of(clip, source, partial(_link, clip, same, index, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return result
+        reason = result.reason
         problems.append(f"{same.path}: {result.message}")
-    for part in find_parts(clip, held, options, allow_partial, problems):
+    others = [each for each in held if not _is_same(each, clip)]
+    for part in find_parts(clip, others, options, allow_partial, problems):
         result = result_of(clip, source, partial(_cut, clip, part, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return _with_window(result, clip, part)
         problems.append(f"{part.held.path}: {result.message}")
     message = "; ".join(problems) or "no clip on disk holds it"
-    return Result.of(clip, "unavailable", source, attempts=1, message=message)
+    return Result.of(clip, reason, source, attempts=1, message=message)
 
 
 def _is_same(held: DiskClip, clip: Clip) -> bool:
