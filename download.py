@@ -39,7 +39,13 @@ from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.common import NOT_ASKED, Run, Source, is_youtube
 from utils.download.mirror import MirrorOptions
-from utils.download.options import fetch_options, list_servers, parse_args, videos_per_hour
+from utils.download.options import (
+    clip_settings,
+    fetch_options,
+    list_servers,
+    parse_args,
+    videos_per_hour,
+)
 from utils.download.pace import Pace
 from utils.download.plan import (
     DownloadTally,
@@ -55,11 +61,12 @@ from utils.lists.official import lists_at_hand
 from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
-from utils.run import Opened, open_run, show_progress
+from utils.run import Opened, has_settings, open_run, show_progress, write_settings
 from utils.video.ffmpeg import find_ffmpeg
 from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
+SETTINGS_NAME = ".clips_settings.json"
 FOUND = "found on disk: the run that downloaded it was killed before it wrote this line"
 
 
@@ -78,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
         if not args.dry_run:
             make_folder(out)
+        settings = out / SETTINGS_NAME
+        if has_clips := any(out.glob("*.mp4")):
+            has_settings(settings, clip_settings(args), "clips")
         if args.verify:
             verify(lists, out, args)
         plan = make_plan(lists, out, args)
@@ -91,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cookies = [args.cookies.absolute()] if args.cookies else []
         report = out / REPORT_NAME
         with open_run(args, report, RESULT_COLUMNS, PACKAGES, cookies, args.shard) as opened:
+            if not has_clips:  # how clips of an older version were made is not known
+                write_settings(settings, opened.workspace, clip_settings(args))
             run, sources = make_run(args, opened, plan.known)
             tally = fetch(plan, run, sources, opened.report, args)
     return end_download(plan, tally, run, args, opened.report.path)
@@ -134,7 +146,7 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
-        closing(VideosFile(report.path)) if args.metadata else nullcontext() as run.videos,
+        VideosFile(report.path) if args.metadata else nullcontext() as run.videos,
         show_progress(
             len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note
         ) as progress,

@@ -18,7 +18,7 @@ import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
 import argparse
 import functools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from utils.batch import (
@@ -30,25 +30,25 @@ from utils.batch import (
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, make_parser, run_script
+from utils.cli import EXIT_OK, make_parser, plural, run_script
 from utils.cluster import check_dask
+from utils.errors import UserError
 from utils.files import names_in
 from utils.frames import (
+    SETTINGS_NAME,
     ClipTask,
     Extractor,
     FramesResult,
     Settings,
     add_frame_options,
-    check_settings,
     clips_at_work,
     frame_folders,
     read_key_times,
     settings_lines,
-    write_settings,
 )
 from utils.packages import check_packages
 from utils.process import stop_on_signals
-from utils.run import open_run
+from utils.run import has_settings, open_run, write_settings
 
 REPORT_NAME = "frames_report.csv"
 COLUMNS = tuple(each.name for each in fields(FramesResult))
@@ -79,13 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = args.output_dir
     with stop_on_signals():
         batch = plan_batch(args, made_in, only, makes_folders=not args.archive)
-        check_settings(out, settings, batch.done)
+        kept = out / SETTINGS_NAME
+        if not has_settings(kept, asdict(settings), "frames") and batch.done:
+            raise UserError(
+                f"{out} holds frames of {plural(batch.done, 'clip')}, but no {SETTINGS_NAME}: it is"
+                " not known how they were made; use another output folder"
+            )
         if not args.quiet:
             say_batch(batch, args, settings_lines(settings))
         if args.dry_run:
             return EXIT_OK
         with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
-            write_settings(out, run.workspace, settings)
+            write_settings(kept, run.workspace, asdict(settings))
             worker = Extractor(settings, limits_of(args), out, run.workspace, args.overwrite)
             times = key_times or {}
             tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())

@@ -204,7 +204,10 @@ class FrameSource:
             except CorruptClip as error:
                 damage = damage or error
         assert damage is not None
-        raise damage
+        try:
+            raise damage
+        finally:
+            del damage  # its traceback holds this frame: a circle that only the collector ends
 
     def _decode_from(
         self, start: int, last: int, frames: Sequence[int]

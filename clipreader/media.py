@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import re
 import stat
@@ -116,7 +117,8 @@ def open_clip(
     except NotMedia as error:
         raise NoVideo(name, str(error)) from None
     except av.error.FFmpegError as error:
-        if source == b"" or _is_empty(source):
+        is_path = isinstance(source, (str, os.PathLike))
+        if source == b"" or (is_path and os.path.getsize(name) == 0):
             raise CorruptClip(name, 0, "the file is empty") from None
         raise CorruptClip(name, 0, str(error.strerror)) from None
     except FileNotFoundError:
@@ -130,10 +132,6 @@ def media_name(source: Media) -> Path:
     if isinstance(source, (str, os.PathLike)):
         return Path(source)
     return Path(str(getattr(source, "name", "<bytes>")))
-
-
-def _is_empty(source: Media) -> bool:
-    return isinstance(source, (str, os.PathLike)) and os.stat(source).st_size == 0
 
 
 def _is_utf8(name: str) -> bool:
@@ -191,7 +189,10 @@ def captured_logs(level: int) -> Iterator[list[tuple[int, str, str]]]:
     """What ffmpeg's libraries log in this thread at `level` or worse: (level, part, text) each."""
     import av
 
-    # The level is that of the process, and outside of this nothing is to be logged.
+    # The level is that of the process. What other threads log meanwhile goes to Python's logging,
+    # which prints it if nobody listens.
+    if not (logger := logging.getLogger("libav")).handlers:
+        logger.addHandler(logging.NullHandler())
     with _LOGGING:
         before = av.logging.get_level()
         av.logging.set_level(level)
@@ -220,8 +221,11 @@ _MATRICES = {
 def display_matrix(frame: av.VideoFrame) -> Any:
     """The nine numbers of a frame's display matrix, as a buffer of int32; None if it has none."""
     side_data: Any
+    # A frame and its side data hold each other until Python's collector comes by. So they are asked
+    # of a copy of a few bytes.
+    small = frame.reformat(16, 16, format="gray", interpolation="POINT", threads=1)
     try:
-        side_data = frame.side_data  # its stubs differ from release to release
+        side_data = small.side_data  # its stubs differ from release to release
     except ValueError:  # a kind of side data that this PyAV has no name for spoils all of them
         return _MATRICES.get(frame.rotation % 360)
     return side_data.get("DISPLAYMATRIX")

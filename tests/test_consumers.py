@@ -1,7 +1,7 @@
 """The lists of make_training_lists.py read back by the code that they are written for.
 
-Each test needs its reader (requirements-consumers.txt, which says how they are installed) and is
-skipped, by name, without it.
+Each test needs its reader, and is skipped, by name, without it.
+tests/requirements-consumers.txt says how they are installed.
 SlowFast is its release of 2019 on PyPI, whose parsing is stricter than today's (it asserts two
 fields); MMAction2 is 1.2.0 with mmcv-lite, which has no compiled operators.
 """
@@ -33,7 +33,7 @@ from tests.training_sets import (
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is asked of a hub
 
 Set = tuple[Path, list[object]]
-FIRST, SECOND = "requirements-consumers.txt", "requirements-consumers-nodeps.txt"
+FIRST, SECOND = "tests/requirements-consumers.txt", "tests/requirements-consumers-nodeps.txt"
 NO_MMACTION2 = f"no MMAction2: {SECOND}"
 
 

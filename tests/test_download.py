@@ -173,20 +173,6 @@ def test_the_end_of_a_video(standin: StandIn, source: MakeSource, tmp_path: Path
     assert frame_numbers(short) == list(range(300, 375))
 
 
-@pytest.mark.slow
-def test_after_section_failures_the_whole_video_comes_first(
-    standin: StandIn, source: MakeSource, tmp_path: Path
-) -> None:
-    names = [f"sticky{number:05d}" for number in range(6)]
-    for name in names:
-        standin.add_video(name, source(seconds=20))
-        standin.knobs(name, status=403, client="ffmpeg")
-    done = download(standin, tmp_path, [f"{name},8,10" for name in names], "--n", "1")
-    assert done.code == 0, done.err
-    tried = [name for name in names if standin.requests(name, client="ffmpeg")]
-    assert tried == names[:3]
-
-
 def test_a_block_makes_no_failures(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     names = [f"blocked{number:04d}" for number in range(6)]
     for name in names:

@@ -116,7 +116,7 @@ def test_what_every_clip_meets_ends_the_run(
     done = run_with(folder, script, videos, "out", "--n", "1", *more, cwd=tmp_path)
     assert done.code == 2
     last = done.err.splitlines()[-1]
-    assert "5 clips in a row met the same: TypeError: " in last
+    assert "5 clips in a row failed with the same error: TypeError: " in last
     assert "unexpected keyword argument" in last
     assert "pip install -U -r requirements.txt" in last
 
@@ -134,7 +134,7 @@ def test_what_every_clip_meets_ends_a_download(
     done = run_with(folder, "download.py", "out", "--input_csv", listing, *options, cwd=tmp_path)
     assert done.code == 2, done.err
     last = done.err.splitlines()[-1]
-    assert last.startswith("error: 5 clips in a row met the same: TypeError: ")
+    assert last.startswith("error: 5 clips in a row failed with the same error: TypeError: ")
     assert "pip install -U -r requirements.txt" in last
     assert len(standin.requests(target="player")) <= 7
 

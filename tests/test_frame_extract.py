@@ -216,7 +216,7 @@ def test_other_settings_are_refused(tmp_path: Path, source: MakeSource, options:
     assert done.code == 2
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
-    assert "name another output folder" in line
+    assert "use the same options, or another output folder" in line
     assert not (tmp_path / "out/b").exists()
     (tmp_path / "out/.frames_settings.json").unlink()
     assert run(folder, tmp_path / "out").code == 2
@@ -374,11 +374,12 @@ def test_dry_run_writes_nothing(tmp_path: Path, source: MakeSource) -> None:
         (["--quality", "101"], "quality"),
         (["--upscale"], "--short_side"),
         (["--only", "nowhere.csv"], "does not exist"),
-        (["--key_frames", "nowhere.csv"], "does not exist"),
+        (["--key_frames", "nowhere.csv"], "cannot read nowhere.csv"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(tmp_path: Path, options: list[str], says: str) -> None:
     (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").touch()
     done = run(tmp_path / "in", tmp_path / "out", *options)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1

@@ -249,7 +249,7 @@ def test_runs_that_begin_and_end_at_once_keep_their_folders(tmp_path: Path) -> N
 def test_reorg_removes_no_source_that_another_machine_knows_more_of(tmp_path: Path) -> None:
     def write(name: str, *rows: tuple[str, str]) -> None:
         with ReportFile(tmp_path / name, REPORT_COLUMNS) as report:
-            report.append_all((source, "clip", action, "") for source, action in rows)
+            report.append(*((source, "clip", action, "") for source, action in rows))
 
     write("reorg_report.csv", ("a", "moving"), ("b", "moving"), ("c", "moving"), ("c", "left"))
     write("reorg_report.node.csv", ("b", "left"), ("d", "moving"))

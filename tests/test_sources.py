@@ -52,7 +52,12 @@ def test_the_same_clip_is_linked_and_a_longer_one_is_cut(
     for name in (f"{ID}_000108_000112", "notondisk___000000_000010"):
         assert (found[name]["status"], found[name]["reason"]) == ("unavailable", "unavailable")
     assert "downloaded 2 (clips 2)" in done.err
-    assert sorted(path.name for path in out.iterdir()) == [held.name, cut.name, REPORT]
+    assert sorted(path.name for path in out.iterdir()) == [
+        held.name,
+        cut.name,
+        ".clips_settings.json",
+        REPORT,
+    ]
     assert "2 unavailable" not in fetch(tmp_path, rows, "--dry_run").err  # YouTube never said so
 
 
@@ -63,6 +68,41 @@ def test_encoding_options_apply_to_clips_from_the_disk(source: MakeSource, tmp_p
     found = read_video(tmp_path / "out" / held.name)
     assert (found.height, found.frames, found.audio_codec) == (128, 250, "")
     assert read_video(held).height == 360
+
+
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [
+        (("--short_side", "128"), "without --short_side"),
+        (("--max_height", "0", "--no_audio"), "with --max_height 480, without --no_audio"),
+        (("--keyint", "12"), "without --keyint"),
+    ],
+)
+def test_clips_of_different_options_are_not_mixed(
+    options: tuple[str, ...], made: str, source: MakeSource, tmp_path: Path
+) -> None:
+    """Refused before the first clip, whatever the list; an older folder has no settings."""
+    put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10))
+    where, out = ("--source", f"clips:{tmp_path / 'k700'}"), tmp_path / "out"
+    assert fetch(tmp_path, [f"{ID},100,110"], *where).code == 0
+    for more in ((), ("--dry_run",), ("--verify",)):
+        done = fetch(tmp_path, [f"{ID},101,103"], *where, *options, *more)
+        assert (done.code, done.err) == (
+            2,
+            f"error: {out} holds clips made {made}; use the same options, or another output"
+            " folder\n",
+        )
+    assert [path.name for path in out.glob("*.mp4")] == [f"{ID}_000100_000110.mp4"]
+    assert fetch(tmp_path, [f"{ID},102,104"], *where, "--crf", "30").code == 0
+    (out / ".clips_settings.json").unlink()
+    assert fetch(tmp_path, [f"{ID},101,103"], *where, *options).code == 0
+    assert not (out / ".clips_settings.json").exists()
+    (out / ".clips_settings.json").write_text("[]")
+    done = fetch(tmp_path, [f"{ID},103,105"], *where)
+    assert done.code == 2 and "cannot be read (is not a JSON object)" in done.err
+    for path in out.glob("*.mp4"):
+        path.unlink()
+    assert fetch(tmp_path, [f"{ID},103,105"], *where, *options).code == 0
 
 
 def test_a_clip_shorter_than_its_name_goes_to_the_next_source(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import shlex
 import socket
 import ssl
@@ -34,28 +33,10 @@ from tests.standin.sources import (
     read_frame_number,
     top_boxes,
 )
+from utils.download.youtube_texts import classify_ytdlp
 
 ID = "abcdefghijk"
 WATCH = f"https://www.youtube.com/watch?v={ID}"
-
-# The rows of the suite's own table that a dead video can land in, in their order.
-ROWS = {
-    "bot_check": "not a bot|captcha challenge|IP is likely being blocked",
-    "rate_limited": r"rate-limited by YouTube|isn.t available, try again later|HTTP error 429",
-    "age_restricted": "confirm your age|inappropriate for some users|age-restricted",
-    "private": "Private video|video is private",
-    "members_only": "members-only|channel's members|requires payment",
-    "account_terminated": "account associated with this video has been (terminated|closed)"
-    "|closed their YouTube account",
-    "geo_blocked": "in your country|geo restriction",
-    "copyright": "copyright (claim|grounds)",
-    "live": "live event will begin|Premieres? (in|will begin)|live event has ended"
-    "|live stream recording is not available|processing this video",
-    "removed": r"removed by the (uploader|user)|removed for violating|no longer available",
-    "drm": "DRM protected",
-    "unavailable": r"Video unavailable|video is (not available|unavailable)",
-    "no_format": "No video formats found",
-}
 
 
 def ffmpeg(*arguments: str | Path) -> None:
@@ -82,10 +63,6 @@ def ask_player(standin: StandIn, youtube_id: str = ID) -> tuple[int, bytes]:
         return answer.status, answer.read()
     finally:
         connection.close()
-
-
-def reason_of(text: str) -> str:
-    return next((row for row, words in ROWS.items() if re.search(words, text, re.I)), "unknown")
 
 
 # --- sources -----------------------------------------------------------------------------------
@@ -263,8 +240,8 @@ def test_ytdlp_words_every_reason_as_the_table_expects(standin: StandIn, ytdlp: 
     run = ytdlp(*standin.ytdlp_arg_list, "--", *urls)
     found = {}
     for block in run.stderr.split("ERROR: [youtube] ")[1:]:
-        youtube_id, _, text = block.partition(": ")
-        found[ids[youtube_id]] = reason_of(text)
+        youtube_id, _, _ = block.partition(": ")
+        found[ids[youtube_id]] = classify_ytdlp(f"ERROR: [youtube] {block}")
     assert found == {name: dead.expected for name, dead in DEAD.items()}
 
 

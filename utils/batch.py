@@ -25,12 +25,11 @@ from utils.cli import (
 )
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
-from utils.files import find_videos, is_disk_full
+from utils.files import find_videos
 from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
-from utils.packages import describe
 from utils.process import Stopped
-from utils.report import FAILED, MADE_REASONS, WRITTEN
+from utils.report import FAILED, MADE_REASONS, WRITTEN, reason_of
 from utils.run import (
     Lines,
     Opened,
@@ -105,10 +104,8 @@ def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> Any
     except ClipError as error:
         where = f"at frame {error.frame}: " if isinstance(error, CorruptClip) else ""
         result = kind.failed(clip, "undecodable", where + error.problem)
-    except OSError as error:
-        result = kind.failed(clip, "disk_full" if is_disk_full(error) else "unknown", str(error))
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
-        result = kind.failed(clip, "unknown", describe(error))
+        result = kind.failed(clip, *reason_of(error))
     seconds: dict[str, Any] = {"seconds": round(time.monotonic() - started, 2)}
     return replace(result, **seconds)
 

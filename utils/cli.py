@@ -1,7 +1,7 @@
-"""What every command line of the suite shares: the parser, the exit codes, one-line errors.
+"""Command lines: the parser, argument types, exit codes, printing, one-line errors.
 
-Stands before everything else: a script makes its parser here, and its `main` runs inside
-`run_script`, which turns a `UserError` into one line on stderr and exit code 2.
+A script makes its parser here, and its `main` runs inside `run_script`, which turns a `UserError`
+into one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from utils.text import shown
 Tell = Callable[[str], None]  # says a line
 
 EXIT_OK = 0  # all wanted clips are on disk
-EXIT_INCOMPLETE = 1  # finished, and some are not: the report says which and why
+EXIT_INCOMPLETE = 1  # finished, and some are missing: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
 
 
@@ -101,9 +101,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
     def group(self, title: str) -> argparse._ArgumentGroup:
-        """The group of options of that title, made where it is not there yet.
+        """The group of options with that title, made if there is none yet.
 
-        In --help the groups of all scripts stand in one order: "which clips", "where from", the
+        --help shows the groups of all scripts in one order: "which clips", "where from", the
         script's own, "how to run", "general", "rarely needed".
         """
         found = [group for group in self._action_groups if group.title == title]
@@ -265,9 +265,9 @@ def existing_folder(path: Path, what: str) -> Path:
 
 
 def say(text: str = "") -> None:
-    """One line for people, to stderr: secrets hidden, control characters escaped.
+    """Print one line to stderr: secrets hidden, control characters escaped.
 
-    Standard output carries data only. A terminal that is gone is no error.
+    Standard output carries data only. A closed terminal is no error.
     """
     with suppress(OSError):
         print(shown(text), file=sys.stderr, flush=True)
@@ -289,7 +289,7 @@ def clock(seconds: float) -> str:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run a script's `main` and exit with its code; never a traceback for what a user can mend."""
+    """Run a script's `main` and exit with its code; no traceback for what a user can fix."""
     hand_over()
     try:
         code = main()

@@ -1,9 +1,8 @@
-"""The first half second of a script: Ctrl-C, or a package that is missing, while Python imports;
-and numpy's threads.
+"""The first half second of a script: Ctrl-C or a missing package during imports; numpy's threads.
 
-Every script imports this before anything else. Until `cli.run_script` takes over, Ctrl-C ends with
-`stopped` and 130, and an import that fails with one line and 2, and not with Python's traceback.
-Only the suite's own scripts are meant: whoever imports `load_frames` keeps his own.
+Every script imports this first. Until `cli.run_script` takes over, Ctrl-C ends with `stopped` and
+130, and a failed import with one line and 2 instead of a traceback. Programs that import
+`load_frames` keep their own handlers.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def import_problem(error: BaseException) -> str:
-    """One line for a package that could not be imported, or for want of memory."""
+    """One line about a package that could not be imported, or about missing memory."""
     if isinstance(error, MemoryError):
         return "not enough memory to go on: give this process more, or fewer jobs (--num_jobs)"
     return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
 
 
 def hand_over() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, as is usual."""
+    """Let Ctrl-C raise KeyboardInterrupt again, as usual."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""What ends a run: errors that a user can mend, a full disk, a stop."""
+"""Exceptions that end a run: errors that a user can fix, a full disk, a stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something that the user can mend. Its text is one line: what is wrong, where, what to do."""
+    """Something that the user can fix. Its text is one line: what is wrong, where, what to do."""
 
 
 class DiskFull(UserError):
@@ -25,7 +25,7 @@ def is_disk_full(error: OSError) -> bool:
 
 
 class Ended(Exception):
-    """The run ends here, and nothing is left to be said."""
+    """The run ends here, without a message."""
 
     def exit_code(self) -> int:
         raise NotImplementedError

@@ -22,10 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from utils.errors import DiskFull as DiskFull
-from utils.errors import UserError
-from utils.errors import is_disk_full as is_disk_full
-from utils.machines import run_folder as run_folder
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.machines import run_folder
 from utils.process import sleep
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})

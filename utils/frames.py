@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import io
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,8 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from clipreader.media import ratio
 from utils.batch import Made, VideoTask, make_one
 from utils.cli import frame_rate, non_negative_int, positive_int
-from utils.errors import UserError
-from utils.files import publish, read_json, write_whole
+from utils.files import publish
 from utils.machines import own_folder
 from utils.report import WRITTEN, now
 from utils.run import Lines
@@ -285,37 +283,6 @@ def settings_lines(settings: Settings) -> Lines:
     if settings.archive:
         parts.append("in tars")
     return [("pictures", ", ".join(parts))]
-
-
-def check_settings(out: Path, settings: Settings, done: int) -> None:
-    """Raises UserError when the output holds frames of other settings: they are never mixed."""
-    path = out / SETTINGS_NAME
-    wanted = asdict(settings)
-    if not os.path.lexists(path):
-        if done:
-            raise UserError(
-                f"{out}: holds {done:,} of these clips, and {SETTINGS_NAME} is missing, so nobody"
-                " knows their settings; name another output folder"
-            )
-        return
-    try:
-        before = read_json(path)
-    except (OSError, ValueError, UserError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); name another output folder") from None
-    if before != wanted:
-        other = ", ".join(f"{n} {before.get(n)}" for n in wanted if before.get(n) != wanted[n])
-        raise UserError(
-            f"{out}: holds frames made with {other}; give the same options, or name another"
-            " output folder"
-        )
-
-
-def write_settings(out: Path, workspace: Path, settings: Settings) -> None:
-    """Before the first frame, so that no frame is ever there without them."""
-    with suppress(OSError, ValueError, UserError):
-        if read_json(out / SETTINGS_NAME) == asdict(settings):
-            return  # a run that finds all done changes nothing
-    write_whole(out / SETTINGS_NAME, workspace, json.dumps(asdict(settings), indent=1) + "\n")
 
 
 def add_frame_options(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""The packages that the suite stands on: which releases it was tried with, and which are here.
+"""The packages that the suite needs: which releases it was tried with, and which are installed.
 
-On the ground, beside `cli`. requirements.txt is the one place that says which releases will do.
-What a package has changed meets every clip alike: it is told before the first one where the release
-says so, else after a handful (`Streak`), and never 650,000 times.
+requirements.txt is the only place that says which releases will do. A change in a package affects
+every clip, so it is reported once: before the first clip if the release shows it, otherwise after a
+few clips in a row (`Streak`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import functools
 import platform
 import re
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 
 from utils.errors import UserError
 
@@ -26,7 +25,7 @@ NAMES = {"av": "PyAV"}  # as people call them
 # What a file's content cannot cause: our calls and the package's release do not fit.
 UNEXPECTED = (TypeError, AttributeError, ImportError, MemoryError)
 STREAK = 5
-_UNEXPECTED_MESSAGE = re.compile(
+UNEXPECTED_MESSAGE = re.compile(
     r"(TypeError|AttributeError|ImportError|ModuleNotFoundError|MemoryError)\b"
     r"|its worker process ended with exit code"
 )
@@ -34,7 +33,7 @@ _UNEXPECTED_MESSAGE = re.compile(
 
 @functools.cache
 def required() -> dict[str, tuple[str, str]]:
-    """Package -> (lowest release that will do, first that was not tried; empty: open)."""
+    """Package -> (lowest release that will do, first one that was not tried, or nothing)."""
     found = {}
     text = "".join(path.read_text(encoding="utf-8") for path in REQUIREMENTS)
     for line in text.splitlines():
@@ -43,15 +42,21 @@ def required() -> dict[str, tuple[str, str]]:
     return found
 
 
+def release_of(package: str) -> str:
+    """The release of a package that is installed; empty if it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def check_packages(*packages: str) -> None:
-    """Whether these are installed, in releases that will do. Raises UserError; takes 1 ms each."""
+    """Check that these are installed, in releases that will do, in 1 ms each. Raises UserError."""
     for package in packages:
-        lowest, untried = required()[package]
+        (lowest, untried), have = required()[package], release_of(package)
         name = NAMES.get(package, package)
-        try:
-            have = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise UserError(f"{name} is not installed: pip install -r requirements.txt") from None
+        if not have:
+            raise UserError(f"{name} is not installed: pip install -r requirements.txt")
         too_new = bool(untried) and numbers(have) >= numbers(untried)
         if numbers(have) < numbers(lowest) or too_new:
             raise UserError(
@@ -61,7 +66,7 @@ def check_packages(*packages: str) -> None:
 
 
 def module_of(package: str) -> str:
-    """The module that a package is imported by."""
+    """The name under which a package is imported."""
     return MODULES.get(package, package.replace("-", "_"))
 
 
@@ -77,49 +82,34 @@ def releases(package: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An unexpected exception for the report: `TypeError: open() got ... (av 20.0.0)`."""
-    text = f"{type(error).__name__}: {error}"
-    for package in _packages_in(error):
-        try:
-            return f"{text} ({package} {metadata.version(package)})"
-        except metadata.PackageNotFoundError:
-            continue
-    return text
+    """Describe an unexpected exception for the report, with the package that it likely comes from.
 
-
-def _packages_in(error: BaseException) -> Iterator[str]:
-    """The packages of ours that an exception may come from, likeliest first."""
+    `TypeError: open() got an unexpected keyword argument 'mode' (av 20.0.0)`
+    """
+    owner = getattr(error, "obj", None)  # of an attribute that is missing
+    kind = owner if isinstance(owner, type) else type(owner)
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    missing = error.name if isinstance(error, ImportError) else ""
     of_module = {module_of(package): package for package in required()}
-    modules = []
-    if isinstance(error, AttributeError) and error.obj is not None:
-        kind = error.obj if isinstance(error.obj, type) else type(error.obj)
-        modules += [getattr(error.obj, "__name__", ""), kind.__module__]
-    if isinstance(error, ImportError) and error.name:
-        modules.append(error.name)
-    modules += reversed(list(_modules_of(error.__traceback__)))
-    for module in modules:
-        if package := of_module.get(str(module).partition(".")[0]):
-            yield package
-
-
-def _modules_of(trace: TracebackType | None) -> Iterator[str]:
-    while trace is not None:
-        yield trace.tb_frame.f_globals.get("__name__", "")
-        trace = trace.tb_next
+    for module in (getattr(owner, "__name__", ""), kind.__module__, missing, *reversed(frames)):
+        package = of_module.get(str(module).partition(".")[0], "")
+        if package and (release := release_of(package)):
+            return f"{type(error).__name__}: {error} ({package} {release})"
+    return f"{type(error).__name__}: {error}"
 
 
 class Streak:
-    """Counts clips that fail by the same unexpected exception, with no good one between them."""
+    """Count the clips in a row that failed with the same unexpected exception."""
 
     def __init__(self) -> None:
         self.message = ""
         self._count = 0
 
     def add(self, is_good: bool, message: str) -> None:
-        """One more clip was finished. Messages that a clip may cause by itself do not count."""
-        if is_good or (message != self.message and _UNEXPECTED_MESSAGE.match(message)):
+        """Count a finished clip. Messages that a clip may cause by itself do not count."""
+        if is_good or (message != self.message and UNEXPECTED_MESSAGE.match(message)):
             self.message, self._count = "", 0
-        if not is_good and _UNEXPECTED_MESSAGE.match(message):
+        if not is_good and UNEXPECTED_MESSAGE.match(message):
             self.message = message
             self._count += 1
 
@@ -128,8 +118,8 @@ class Streak:
         return self._count >= STREAK
 
     def problem(self) -> UserError:
-        """Why the run ends, and what to type."""
-        start = f"{STREAK} clips in a row met the same: {self.message}"
+        """The error that ends the run, with what to type."""
+        start = f"{STREAK} clips in a row failed with the same error: {self.message}"
         found = re.search(r"\(([\w.-]+) (\S+)\)$", self.message)
         if self.message.startswith("MemoryError"):
             return UserError(f"{start}: give this run more memory, or fewer jobs (--num_jobs)")
@@ -144,13 +134,12 @@ class Streak:
 
 def version_line(version: str) -> str:
     """The suite's version, and what it runs on, in one line for a bug report."""
-    parts = [f"Python {platform.python_version()} on {sys.platform}"]
+    found = [f"Python {platform.python_version()} on {sys.platform}"]
     for package in ("yt-dlp", "av", "numpy"):
-        try:
-            parts.append(f"{NAMES.get(package, package)} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            parts.append(f"no {NAMES.get(package, package)}")
-    return f"{version} ({', '.join([parts[0], parts[1], _ffmpeg_version(), *parts[2:]])})"
+        name, release = NAMES.get(package, package), release_of(package)
+        found.append(f"{name} {release}" if release else f"no {name}")
+    found.insert(2, _ffmpeg_version())
+    return f"{version} ({', '.join(found)})"
 
 
 def _ffmpeg_version() -> str:

@@ -1,7 +1,7 @@
 """Child processes, and the one way to stop a run.
 
-yt-dlp and ffmpeg run here and nowhere else: argv lists, stdin closed, a session of their own that
-is killed as a group, for yt-dlp leaves its ffmpeg running when it alone is ended.
+yt-dlp and ffmpeg run only here: argv lists, stdin closed, a session of their own. It is killed as a
+group, because yt-dlp leaves its ffmpeg running when it alone is ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
 class Stopped(Ended):
-    """The run is being stopped: drop what is half done, and say nothing of it."""
+    """The run is being stopped: drop unfinished work without a message."""
 
     def exit_code(self) -> int:
         return 128 + received_signal()
@@ -59,47 +59,17 @@ def run_child(
     env: Mapping[str, str] | None = None,
     memory: int = CHILD_MEMORY,
 ) -> Finished:
-    """Run `argv` to its end, or for `timeout` seconds, and take what it printed.
+    """Run `argv` to its end, or for `timeout` seconds, and return what it printed.
 
-    A child that prints more than OUTPUT_LIMIT bytes is ended. memory: bytes that it may take, where
-    the system can say so. Whatever happens, no process of its group is left. Raises Stopped when
-    the run is being stopped, and UserError when there is no such program.
+    A child that prints more than OUTPUT_LIMIT bytes is ended. memory: bytes that it may use, if the
+    system can limit them. No process of its group is ever left. Raises Stopped when the run is
+    being stopped, and UserError when there is no such program.
     """
     if STOP.is_set():
         raise Stopped
     deadline = None if timeout is None else time.monotonic() + timeout
-    process = _start(argv, cwd, env)
-    limit_memory(process.pid, memory)
-    _running.add(process)
     try:
-        out, err, timed_out = _communicate(process, deadline)
-    finally:
-        kill_group(process)
-        _running.discard(process)
-    return Finished(
-        process.returncode,
-        out.decode(errors="replace"),
-        err.decode(errors="replace"),
-        timed_out,
-    )
-
-
-def limit_memory(pid: int, memory: int) -> None:
-    """Bound the memory of a process and of all that it will start, where the system can.
-
-    RLIMIT_DATA counts what can be written to. RLIMIT_AS would count addresses, too, of which
-    JavaScript engines reserve terabytes.
-    """
-    if hasattr(psutil, "RLIMIT_DATA"):
-        with suppress(psutil.Error, OSError):
-            psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
-
-
-def _start(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -112,6 +82,26 @@ def _start(
         if error.errno not in _NO_PROGRAM:
             raise
         raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
+    limit_memory(process.pid, memory)
+    _running.add(process)
+    try:
+        out, err, timed_out = _communicate(process, deadline)
+    finally:
+        kill_group(process)
+        _running.discard(process)
+    stdout, stderr = (data.decode(errors="replace") for data in (out, err))
+    return Finished(process.returncode, stdout, stderr, timed_out)
+
+
+def limit_memory(pid: int, memory: int) -> None:
+    """Limit the memory of a process and of all that it will start, if the system can.
+
+    RLIMIT_DATA counts what can be written to. RLIMIT_AS would count addresses, too, of which
+    JavaScript engines reserve terabytes.
+    """
+    if hasattr(psutil, "RLIMIT_DATA"):
+        with suppress(psutil.Error, OSError):
+            psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
 def _communicate(
@@ -170,10 +160,10 @@ def received_signal() -> int:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """While this lasts, Ctrl-C, SIGTERM and a closed terminal stop the run in order.
+    """Within this context Ctrl-C, SIGTERM and a closed terminal stop the run in order.
 
-    More signals change nothing for PATIENCE seconds: `timeout` and shells send a second one at
-    once. After that one more ends the process, and its children with it.
+    Further signals are ignored for PATIENCE seconds, because `timeout` and shells send a second one
+    at once. After that, one more ends the process and its children.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}

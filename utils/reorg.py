@@ -559,9 +559,11 @@ def announced(
 
 def write_down(filed: Sequence[Filed], report: ReportFile) -> None:
     """Write the lines, then remove the sources of clips that were copied into place."""
-    report.append_all(
-        (escape_name(each.source), each.clip, each.action, printable(each.reason, 500))
-        for each in filed
+    report.append(
+        *(
+            (escape_name(each.source), each.clip, each.action, printable(each.reason, 500))
+            for each in filed
+        )
     )
     for each in filed:
         try:

@@ -1,7 +1,7 @@
-"""The report: one line for every clip that was finished, whatever became of it.
+"""The report: one line for each clip that was processed, with its status and reason.
 
-Last in the flow. Holds the table of statuses and reasons, which is the only one. A file has one
-writer: a run that finds it taken writes into one of its own beside it, and readers take them all.
+Holds the only table of statuses and reasons. One run writes a file: a run that finds it taken
+writes another file beside it, and readers read them all.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from utils.clip import Clip, Refused
-from utils.errors import DiskFull, UserError
-from utils.files import bounded_lines, open_regular, open_text, parse_json, telling
+from utils.errors import DiskFull, UserError, is_disk_full
+from utils.files import bounded_lines, disk_is_full, open_regular, open_text, parse_json, telling
 from utils.machines import claim, machine_name
+from utils.packages import describe
 from utils.text import csv_text, escaped_row, hide_secrets, printable
 
 REPORT_NAME = "download_report.csv"
@@ -31,53 +32,65 @@ DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed"
 # reason -> (status, what it means and what to do). docs/statuses.md shows this table, which a test
 # compares.
 REASONS: dict[str, tuple[str, str]] = {
-    "": (DOWNLOADED, "the clip is on disk, whole and checked"),
+    "": (DOWNLOADED, "on disk, complete and checked"),
     "short": (
         DOWNLOADED,
-        "kept; the video, or the clip it was cut from, ends before the clip does",
+        "kept, but shorter than requested: the video, or the clip it was cut from, ends first",
     ),
-    "removed": (UNAVAILABLE, "taken down by its uploader or by YouTube"),
-    "private": (UNAVAILABLE, "private; only an account it is shared with sees it (--cookies)"),
-    "account_terminated": (UNAVAILABLE, "the uploader's account is closed"),
+    "removed": (UNAVAILABLE, "removed by the uploader or by YouTube"),
+    "private": (
+        UNAVAILABLE,
+        "only accounts it is shared with have access: use --cookies and --retry unavailable",
+    ),
+    "account_terminated": (UNAVAILABLE, "the uploader's account was closed"),
     "copyright": (UNAVAILABLE, "blocked by a copyright claim"),
-    "members_only": (UNAVAILABLE, "for paying members; with --cookies of one: --retry unavailable"),
-    "age_restricted": (UNAVAILABLE, "needs an account of age: --cookies, --retry unavailable"),
-    "geo_blocked": (UNAVAILABLE, "not shown in your country: --proxy, --retry unavailable"),
-    "live": (UNAVAILABLE, "a live stream, or a premiere that has not been yet"),
+    "members_only": (
+        UNAVAILABLE,
+        "paying members only: use --cookies of a member and --retry unavailable",
+    ),
+    "age_restricted": (
+        UNAVAILABLE,
+        "needs an account of legal age: use --cookies and --retry unavailable",
+    ),
+    "geo_blocked": (
+        UNAVAILABLE,
+        "not available in your country: use --proxy and --retry unavailable",
+    ),
+    "live": (UNAVAILABLE, "a live stream, or a premiere that has not started"),
     "drm": (UNAVAILABLE, "protected by DRM"),
-    "bad_id": (UNAVAILABLE, "the id is not that of a video"),
-    "past_end": (UNAVAILABLE, "the clip starts after the video ends"),
-    "unavailable": (UNAVAILABLE, "gone; YouTube does not say why, or no source holds it"),
-    "rate_limited": (FAILED, "too many requests: run again in an hour, or with --cookies"),
-    "bot_check": (FAILED, "taken for a bot: lower --videos_per_hour, give --cookies"),
-    "forbidden": (FAILED, "the server refused the video's data (403): run again; update yt-dlp"),
-    "cookies": (FAILED, "the cookies are no longer valid: export them anew"),
+    "bad_id": (UNAVAILABLE, "the ID does not identify a video"),
+    "past_end": (UNAVAILABLE, "the clip starts after the end of the video"),
+    "unavailable": (UNAVAILABLE, "YouTube gives no reason, or no source has the clip"),
+    "rate_limited": (FAILED, "too many requests: run again in an hour, or use --cookies"),
+    "bot_check": (FAILED, "YouTube suspects a bot: lower --videos_per_hour and use --cookies"),
+    "forbidden": (FAILED, "the server refused the video data (403): update yt-dlp and run again"),
+    "cookies": (FAILED, "the cookies are no longer valid: export them again"),
     "js_runtime": (FAILED, "no JavaScript runtime: pip install -U -r requirements.txt"),
-    "no_format": (FAILED, "no format to download was offered: update yt-dlp and run again"),
+    "no_format": (FAILED, "no downloadable format was offered: update yt-dlp and run again"),
     "network": (FAILED, "the connection failed: run again"),
-    "timeout": (FAILED, "took longer than --timeout: run again, or give it more"),
-    "truncated": (FAILED, "came shorter than the video is: run again"),
-    "undecodable": (FAILED, "came unreadable: run again"),
-    "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "unknown": (FAILED, "see the message, and run again"),
+    "timeout": (FAILED, "took longer than --timeout: run again, or raise --timeout"),
+    "truncated": (FAILED, "received less than the full video: run again"),
+    "undecodable": (FAILED, "the received data cannot be decoded: run again"),
+    "disk_full": (FAILED, "the disk is full: free some space and run again"),
+    "unknown": (FAILED, "unrecognised error: see the message and run again"),
 }
 
 # The same for what frame_extract.py and downscale_videos.py make of a clip that is on disk.
 WRITTEN = "written"
 MADE_REASONS: dict[str, tuple[str, str]] = {
-    "": (WRITTEN, "made, whole and checked"),
-    "truncated": (FAILED, "the video ends before it says it does: fetch it again"),
-    "undecodable": (FAILED, "the video is damaged: fetch it again"),
-    "past_end": (FAILED, "the key frame lies past the end of the clip"),
-    "disk_full": (FAILED, "the disk is full: make room and run again"),
-    "timeout": (FAILED, "it took longer than --timeout allows"),
-    "unknown": (FAILED, "see the message, and run again"),
+    "": (WRITTEN, "written, complete and checked"),
+    "truncated": (FAILED, "the video ends earlier than its header says: download it again"),
+    "undecodable": (FAILED, "the video is damaged: download it again"),
+    "past_end": (FAILED, "the annotated frame is after the end of the clip"),
+    "disk_full": (FAILED, "the disk is full: free some space and run again"),
+    "timeout": (FAILED, "took longer than --timeout: run again, or raise --timeout"),
+    "unknown": (FAILED, "unrecognised error: see the message and run again"),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one clip: one line of the report, in the order of its columns."""
+    """The result of one clip: a line of the report, in the order of its columns."""
 
     clip: str
     youtube_id: str
@@ -133,80 +146,94 @@ def now() -> str:
 
 
 def format_time(seconds: float) -> str:
-    """417.0 -> `417`, 12.5 -> `12.5`: a time as a list writes it."""
+    """A time as a list writes it: 417.0 -> `417`, 12.5 -> `12.5`."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
-class ReportFile:
-    """A CSV file to which whole lines are appended, each with one write.
+def reason_of(error: BaseException, out: Path | None = None) -> tuple[str, str]:
+    """The reason and the message for a clip that an exception prevented; `out`: the clip's folder.
 
-    Survives a kill at any byte: a torn last line is closed when the file is next opened, and reads
-    as a row of too few columns or of a torn time. One run at a time writes it: `own_report`.
+    On a full disk other errors than its own have that reason, too.
+    """
+    if not isinstance(error, OSError):
+        return "unknown", describe(error)
+    is_full = is_disk_full(error) or (out is not None and disk_is_full(out))
+    place = error.filename or out
+    message = str(error.strerror or error) + (f": {place}" if place else "")
+    return "disk_full" if is_full else "unknown", message
+
+
+class LineFile:
+    """A file to which whole lines are appended, each with one write.
+
+    It survives a kill at any byte: a torn last line is closed when the file is opened again, so
+    that a reader can skip it. One run at a time writes it.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Raises UserError when the file is there with other columns, DiskFull."""
+    def __init__(self, path: Path, header: str = "") -> None:
+        """Raises UserError, DiskFull."""
         self.path = path
-        self.columns = tuple(columns)
         self._writing = threading.Lock()  # threads of one run write, and NFS does not append
-        header = csv_text([self.columns])
         if path.is_symlink():
-            raise UserError(f"{path} is a link, and a report is not written through one: remove it")
-        if _check_header(path, self.columns) and _lacks_columns(path, self.columns):
-            _add_columns(path, self.columns)
-        torn = _torn_end(path) if _check_header(path, self.columns) else ""
-        with telling(path, "write the report"):
+            raise UserError(f"{path} is a link, and is not written through one: remove it")
+        with telling(path, "write"):
+            torn = _torn_end(path) if path.exists() else ""
             if torn and header.startswith(torn):
                 path.unlink()  # killed while it wrote its first line
                 torn = ""
             # O_NONBLOCK: a FIFO that takes the file's place is refused, and not waited for.
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
             self._file = os.open(path, flags, 0o666)
-            if os.fstat(self._file).st_size == 0:
-                self._write(header)
-            elif torn:
+            if torn:
                 # A quote left open would swallow the rest for every other reader of CSV.
-                self._write('"\n' if torn.count('"') % 2 else "\n")
+                self.write('"\n' if header and torn.count('"') % 2 else "\n")
+            elif header and os.fstat(self._file).st_size == 0:
+                self.write(header)
 
-    def append(self, row: Iterable[object]) -> None:
-        self._write(csv_text([escaped_row(row)]))
-
-    def append_all(self, rows: Iterable[Iterable[object]]) -> None:
-        """Append many rows with one write."""
-        self._write(csv_text(map(escaped_row, rows)))
-
-    def append_result(self, result: Any) -> None:
-        """Append a dataclass whose fields are the columns."""
-        self.append(astuple(result))
-
-    def _write(self, line: str) -> None:
-        data = line.encode()
+    def write(self, lines: str) -> None:
+        """Append whole lines. Raises UserError, DiskFull."""
+        data = lines.encode()
         if not self.path.exists():
-            # An unmounted disk, a folder that was removed: every further clip would fail for it.
+            # An unmounted disk, a folder that was removed: every further clip would fail, too.
             raise UserError(
                 f"{self.path} is no longer there (is the disk still mounted?): bring its folder"
                 " back, then run the same command again"
             )
-        with telling(self.path, "write the report"), self._writing:
+        with telling(self.path, "write"), self._writing:
             written = os.write(self._file, data)
         if written != len(data):
             raise DiskFull(self.path.parent)
 
-    def close(self) -> None:
-        os.close(self._file)
-
-    def __enter__(self) -> ReportFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        os.close(self._file)
+
+
+class ReportFile(LineFile):
+    """A CSV file of results. `own_report` gives each run one of its own."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises UserError, also when the file has other columns, and DiskFull."""
+        if _is_older(path, columns):
+            _add_columns(path, columns)
+        super().__init__(path, csv_text([columns]))
+
+    def append(self, *rows: Iterable[object]) -> None:
+        """Append rows with one write."""
+        self.write(csv_text(map(escaped_row, rows)))
+
+    def append_result(self, result: Any) -> None:
+        """Append a dataclass whose fields are the columns."""
+        self.append(astuple(result))
 
 
 @contextmanager
 def own_report(
     path: Path, columns: Sequence[str], workspace: Path, shard: tuple[int, int] = (1, 1)
 ) -> Iterator[ReportFile]:
-    """A report that no other run appends to: `path`, or a file beside it while `path` is taken.
+    """Open a report that no other run writes: `path`, or a file beside it while `path` is taken.
 
     workspace: the run's temporary folder. Part 2 of 4 writes `download_report.shard-2-of-4.csv`; a
     run that finds its file taken, by this machine or another, `download_report.<machine>.csv`.
@@ -231,9 +258,9 @@ def _own_names(path: Path, shard: tuple[int, int]) -> Iterator[str]:
 
 
 def report_paths(path: Path) -> list[Path]:
-    """The report `path` and those that other machines and shards wrote beside it, if they exist.
+    """The existing reports: `path` and those that other machines and shards wrote beside it.
 
-    One look at the folder: 0.34 s where it holds 650,000 clips.
+    One look at the folder: 0.34 s if it holds 650,000 clips.
     """
     start, end = f"{path.stem}.", path.suffix
     try:
@@ -247,64 +274,53 @@ def report_paths(path: Path) -> list[Path]:
 
 
 def report_line(path: Path, main: Path) -> str:
-    """The summary's line: where the report is, and how many others lie beside it."""
+    """The summary's line: the report's path, and the number of others beside it."""
     others = len([each for each in report_paths(main) if each != path])
     more = f", and {others:,} of other machines or runs beside it" if others else ""
     return f"report: {path}{more}"
 
 
 def _torn_end(path: Path) -> str:
-    """What stands behind the last end of a line: empty, unless a run was killed as it wrote."""
+    """The text after the last line end: empty, unless a run was killed while it wrote."""
     with open_regular(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
         return file.read().rpartition(b"\n")[2].decode(errors="replace")
 
 
-def _check_header(path: Path, columns: tuple[str, ...]) -> bool:
-    """Whether the report is there. Raises UserError when the file is another one."""
+def _is_older(path: Path, columns: Sequence[str]) -> bool:
+    """Whether a report lacks LATER_COLUMNS. Raises UserError when the file is another one."""
     header = csv_text([columns])
+    older = csv_text([[name for name in columns if name not in LATER_COLUMNS]])
     with telling(path, "read the report"):
         try:
             with open_text(path, "replace") as file:
                 first = file.readline(len(header) + 1).replace("\r\n", "\n")
         except FileNotFoundError:
             return False
-    if not header.startswith(first) and first != _older_header(columns):
+    if not header.startswith(first) and first != older:
         raise UserError(f"{path} is not a report of this script: move it away")
-    return True
-
-
-def _older_header(columns: Sequence[str]) -> str:
-    return csv_text([[each for each in columns if each not in LATER_COLUMNS]])
-
-
-def _lacks_columns(path: Path, columns: Sequence[str]) -> bool:
-    older = _older_header(columns)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return older != csv_text([columns]) and file.readline() == older
+    return first == older != header
 
 
 def _add_columns(path: Path, columns: Sequence[str]) -> None:
-    """Write a report of an older version anew, with the columns that have come since."""
+    """Rewrite a report of an older version with LATER_COLUMNS."""
     part = path.with_name(f"{path.name}.part")
     with telling(path, "write the report"):
         part.unlink(missing_ok=True)  # of a run that was killed; or a link, which is not followed
         with part.open("x", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(read_report(path, columns))
+            file.write(csv_text([columns, *read_report(path, columns)]))
         os.replace(part, path)
 
 
 def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """The whole rows of a report, oldest first; torn and foreign lines are passed over.
+    """Read the whole rows of a report, oldest first; skip torn and foreign lines.
 
     Raises UserError when the file has other columns.
     """
-    if not _check_header(path, tuple(columns)):
+    _is_older(path, columns)
+    if not path.exists():
         return
-    width, header = len(columns), list(columns)
-    later = [columns.index(name) for name in LATER_COLUMNS if name in columns]
+    width, older = len(columns), [name for name in columns if name not in LATER_COLUMNS]
     with telling(path), open_text(path, "replace") as file:
         for line in bounded_lines(file):
             if not line.endswith("\n"):
@@ -316,10 +332,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
                     continue
             else:
                 row = line.rstrip("\r\n").split(",")
-            if later and len(row) + len(later) == width:  # written by an older version
-                for at in later:
-                    row.insert(at, "")
-            if len(row) != width or row == header:
+            if len(row) == len(older) < width:
+                row = [row.pop(0) if name in older else "" for name in columns]
+            if len(row) != width or row == list(columns):
                 continue
             if columns[-1] == "finished_at" and not row[-1].endswith("Z"):
                 continue  # torn in its last column, and closed since
@@ -329,9 +344,9 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
 def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterator[list[str]]:
     """`read_report` of `path` and of the reports beside it: the last line for a clip counts.
 
-    status: only lines that say this. Of one file all such rows, oldest first. Of several only the
-    latest of each clip, by `finished_at`, the last column; they are read twice: 650,000 lines in
-    2.4 s and not 1.0, with 130 MB more. Raises UserError.
+    status: only lines with this status. From one file all such rows, oldest first. From several
+    only the latest of each clip, by `finished_at`, the last column. They are read twice: 650,000
+    lines in 2.4 s instead of 1.0, with 130 MB more. Raises UserError.
     """
     at = columns.index("status")
     paths = report_paths(path)
@@ -350,14 +365,14 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
         if row[-1] > latest.get(row[0], ""):
             latest[row[0]] = row[-1]
     for row in rows():
-        # Rows that were refused name no clip; of a clip that has come in between nothing is known.
+        # Invalid rows name no clip. A clip that was first reported since the first pass is skipped.
         if not row[0] or row[-1] == latest.get(row[0]):
             yield row
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the report knows of clips that are not on disk, and of rows that were refused."""
+    """What the report says of clips that are not on disk, and of invalid rows."""
 
     # clip: (status, reason, source that said so)
     reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -372,7 +387,7 @@ class Known:
 def read_known(path: Path, on_disk: Iterable[str] = ()) -> Known:
     """Read the download report, of all machines: the last line for a clip counts.
 
-    on_disk: clips of which it is to be said whether they have a line.
+    on_disk: clips to compare with the report (`Known.unreported`).
     """
     unreported = set(on_disk)
     reasons: dict[str, tuple[str, str, str]] = {}
@@ -421,34 +436,24 @@ def _videos(path: Path) -> Iterator[dict[str, Any]]:
                 yield parse_json(line)
 
 
-class VideosFile:
+class VideosFile(LineFile):
     """`videos.jsonl`, to which a line is appended for each video that YouTube described, once.
 
-    As each run has a report of its own, so it has such a file: `videos.<machine>.jsonl` beside
+    Each run has one of its own, as it has a report: `videos.<machine>.jsonl` beside
     `download_report.<machine>.csv`.
     """
 
     def __init__(self, report: Path) -> None:
-        """`report`: the run's own. Raises UserError."""
+        """`report`: the run's own. Raises UserError, DiskFull."""
         main = report.with_name(VIDEOS_NAME)
         part = report.name.removeprefix(Path(REPORT_NAME).stem).removesuffix(".csv")
-        self.path = main.with_name(f"{main.stem}{part}{main.suffix}")
         self._known = {
             str(video.get("youtube_id")) for path in report_paths(main) for video in _videos(path)
         }
-        torn = self.path.exists() and _torn_end(self.path)
-        with telling(self.path, "write"):
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            if torn:
-                os.write(self._file, b"\n")
+        super().__init__(main.with_name(f"{main.stem}{part}{main.suffix}"))
 
     def add(self, video: Mapping[str, Any]) -> None:
         """Append a video that is not there yet. Raises DiskFull, UserError."""
-        if video["youtube_id"] in self._known:
-            return
-        self._known.add(video["youtube_id"])
-        with telling(self.path, "write"):
-            os.write(self._file, json.dumps(video, ensure_ascii=True).encode() + b"\n")
-
-    def close(self) -> None:
-        os.close(self._file)
+        if video["youtube_id"] not in self._known:
+            self._known.add(video["youtube_id"])
+            self.write(json.dumps(video, ensure_ascii=True) + "\n")

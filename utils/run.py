@@ -1,19 +1,19 @@
 """Start and end a run: plan, temporary folder, report, progress, counts, next command, exit code.
 
-Knows no job: the scripts give it their texts.
+The scripts give it their texts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import shutil
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.cluster import open_workers
-from utils.errors import DiskFull
-from utils.files import make_folder
+from utils.errors import DiskFull, UserError
+from utils.files import make_folder, read_json, write_whole
 from utils.machines import run_folder
 from utils.packages import Streak
 from utils.parallel import Workers
@@ -76,6 +76,46 @@ def open_run(
         open_workers(args, workspace, packages, sees) as workers,
     ):
         yield Opened(workspace, own, workers)
+
+
+def has_settings(path: Path, wanted: Mapping[str, object], made: str) -> bool:
+    """Whether `path` holds the options that the files in its folder were made with.
+
+    made: what these files are. Raises UserError if the options are not the `wanted` ones: files
+    that were made with different options are never mixed.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        before = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); use another output folder") from None
+    other = [
+        _option_text(name, before.get(name))
+        for name in {**wanted, **before}
+        if (before.get(name), wanted.get(name)) not in ((None, False), (False, None))
+        and before.get(name) != wanted.get(name)
+    ]
+    if other:
+        raise UserError(
+            f"{path.parent} holds {made} made {', '.join(other)}; use the same options, or another"
+            " output folder"
+        )
+    return True
+
+
+def _option_text(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without --{name}"
+    return f"with --{name}" + ("" if value is True else f" {value}")
+
+
+def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object]) -> None:
+    """Write the options that the files of a folder are made with, before the first file."""
+    with suppress(OSError, ValueError):
+        if read_json(path) == wanted:
+            return  # a run that finds everything done changes nothing
+    write_whole(path, workspace, json.dumps(wanted, indent=1) + "\n")
 
 
 # --- meanwhile -----------------------------------------------------------------------------------
@@ -227,19 +267,10 @@ def say_next(what: str, *more: str) -> None:
 
 
 def own_command(*more: str) -> str:
-    """This run's command line with `more` options, for a shell."""
+    """This run's command line, as it was typed, with `more` options."""
     words = sys.argv[1:]
     at = words.index("--") if "--" in words else len(words)
-    return command_line([python_name(), sys.argv[0], *words[:at], *more, *words[at:]])
-
-
-def python_name() -> str:
-    """The word that starts this Python in the user's shell."""
-    found = shutil.which("python")
-    if not sys.executable or (found and os.path.abspath(found) == sys.executable):
-        return "python"
-    near = os.path.relpath(sys.executable)
-    return sys.executable if near.startswith(os.pardir) else near
+    return command_line([sys.orig_argv[0], sys.argv[0], *words[:at], *more, *words[at:]])
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:

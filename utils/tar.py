@@ -1,10 +1,12 @@
-"""A tar archive as a stream, member by member, gzipped or not, and how much of it was whole.
+"""Tar archives as streams, gzipped or not, that can be resumed after the last complete member.
 
-Under `lists/fetching` and `sources/archive_reading`. Python's tarfile reads; added is what it
-lacks. A header that is damaged or cut off in the middle of an archive it takes for the end, in
-silence; where a file ends within a member it skips on for as long as the member claims to be; of a
-gzip file of several members its `r|gz` reads the first alone (gzip.GzipFile reads all, and takes a
-third more CPU for the whole of a fetch); extended headers of any size it reads into memory.
+Python's tarfile reads it. This module adds what tarfile lacks:
+
+- tarfile takes a header that is damaged or cut off in the middle of an archive for the end.
+- If a file ends inside a member, it skips for as long as the member claims to be.
+- Of a gzip file with several members, `r|gz` reads only the first. gzip.GzipFile reads all, but a
+  fetch then takes a third more CPU.
+- It reads extended headers of any size into memory.
 """
 
 from __future__ import annotations

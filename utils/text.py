@@ -1,8 +1,8 @@
 """Text on its way to a terminal or a file: unsafe characters escaped, secrets hidden, CSV lines.
 
-Names of files, labels, messages of servers and of tools are not ours. Whoever prints or writes them
-comes through here, so that none of them moves the cursor, changes a window's title, forges a line
-of a report, or ends a run because its bytes are not UTF-8.
+File names, labels, and messages of servers and tools are not trusted. They are printed and written
+through this module, so that none moves the cursor, changes a window's title, forges a line of a
+report, or ends a run because its bytes are not UTF-8.
 """
 
 from __future__ import annotations

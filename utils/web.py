@@ -1,9 +1,8 @@
-"""Plain HTTP: streams that can be taken up again, sizes, small texts, parts of a file.
+"""Plain HTTP: streams that can be resumed, sizes, small texts, parts of a file.
 
-Under `lists/fetching`, `sources/mirror`, `archive_reading` and `youtube_sections`. requests
-does the talking; every error of it becomes a WebError. Ours is what no client has: going on within
-a file that may have changed (requests, httpx), without storing it (the downloaders), in the same
-process that a stop must end at once. retryhttp and tenacity would save the eight lines of `waits`.
+requests sends the requests, and each of its errors becomes a WebError. No client (requests, httpx)
+resumes within a file that may have changed without storing it first, in a process that a stop must
+end at once.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Answer = TypeVar("Answer")
 TRIES = 6  # in a row, without a byte of progress between them
 LIST_TRIES = 3
 TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
-TEXT_SECONDS = 600.0  # for a text; a server that gives a byte now and then would hold us for ever
+TEXT_SECONDS = 600.0  # for a text; a server may send a byte now and then for ever
 
 
 class WebError(Exception):
@@ -42,9 +41,9 @@ class WebError(Exception):
 
 @dataclass
 class Download:
-    """An answer that is being read. `start`: its first byte's place in the file."""
+    """An answer that is being read. `start`: the position of its first byte in the file."""
 
-    response: Any
+    response: Any  # None if no byte is left
     start: int
     length: int | None  # bytes still to come; None if the server does not say
     etag: str
@@ -53,6 +52,8 @@ class Download:
         """Up to `size` bytes; none at the end. Raises WebError where it breaks off."""
         import urllib3
 
+        if self.response is None:
+            return b""
         try:
             # read1: `read` holds back what has come until it is `size`, and a clip with it.
             # Not decoded: some servers call a .tar.gz a gzipped answer.
@@ -97,7 +98,7 @@ class Web:
         response = self._ask("GET", quoted(url), headers, stream=True)
         try:
             if response.status_code == 416 and start:
-                yield Download(_Empty, start, 0, etag)
+                yield Download(None, start, 0, etag)
                 return
             check_status(response)
             begin = start if response.status_code == 206 else 0
@@ -192,19 +193,10 @@ def _drop_redirects_body(response: Any, **_: Any) -> None:
         response.raw.close()
 
 
-class _Empty:
-    """An answer without a byte, as `Download.response`."""
-
-    class raw:
-        @staticmethod
-        def read1(size: int, decode_content: bool) -> bytes:
-            return b""
-
-
 def stoppable(work: Callable[[], Answer], deadline: float = math.inf) -> Answer:
-    """`work()`, in a thread that is left behind when the run is stopped, or at the deadline.
+    """Return `work()`, run in a thread that is left behind at a stop of the run or the deadline.
 
-    A silent server would hold us for half a minute. `deadline`: by `time.monotonic()`. Raises
+    A silent server would block the run for half a minute. `deadline`: by `time.monotonic()`. Raises
     Stopped, WebError.
     """
     outcome: Future[Answer] = Future()

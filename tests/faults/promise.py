@@ -243,7 +243,9 @@ def nothing_else_changed(lab: Lab, killed: bool = False) -> None:
     assert now == lab.before, dict(now.items() ^ lab.before.items())
     if not lab.out.exists():
         return
-    known = {"notes.txt", "holiday.mp4", *lab.kept} | {f"{name}.mp4" for name in lab.wanted}
+    known = {"notes.txt", "holiday.mp4", ".clips_settings.json", *lab.kept} | {
+        f"{name}.mp4" for name in lab.wanted
+    }
     there = {path.name for path in lab.out.iterdir()}
     strange = {name for name in there - known if not name.startswith("download_report")}
     left = [str(path) for name in strange for path in (lab.out / name).rglob("*")]

@@ -279,6 +279,13 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(f"--ytdlp_args: {error}".lower())
 
 
+def clip_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The options that make two clips of one name different."""
+    return {
+        name: getattr(args, name) for name in ("max_height", "short_side", "keyint", "no_audio")
+    }
+
+
 def shard(text: str) -> tuple[int, int]:
     """An argparse type: `2/4` is the second of four parts."""
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)

@@ -17,9 +17,9 @@ from utils.clip import Clip, clip_window
 from utils.download.common import FetchOptions
 from utils.errors import is_disk_full
 from utils.files import disk_is_full, publish, replace_file, sync_folder
-from utils.packages import UNEXPECTED, describe
+from utils.packages import UNEXPECTED
 from utils.process import run_child
-from utils.report import Result
+from utils.report import Result, reason_of
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import Input, file_url
 from utils.video.whole import BadClip, check_clip
@@ -119,11 +119,8 @@ def result_of(clip: Clip, source: str, take: Callable[[], Taken], options: Fetch
         reason, message = error.reason, error.message
         if disk_is_full(options.out):
             reason = "disk_full"
-    except OSError as error:
-        reason = "disk_full" if is_disk_full(error) else "unknown"
-        message = f"{error.strerror}: {error.filename or options.out}"
-    except UNEXPECTED as error:
-        reason, message = "unknown", describe(error)
+    except (OSError, *UNEXPECTED) as error:
+        reason, message = reason_of(error, options.out)
     seconds = time.monotonic() - started
     more = {"attempts": 1, "seconds": seconds, "bytes": size, "message": message}
     return Result.of(clip, reason, source, **more)

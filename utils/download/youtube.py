@@ -28,12 +28,11 @@ from utils.download.youtube_extract import (
 )
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
-from utils.files import disk_is_full, is_disk_full
 from utils.machines import own_folder
-from utils.packages import UNEXPECTED, describe
+from utils.packages import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result
+from utils.report import Result, reason_of
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
@@ -147,11 +146,7 @@ def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
     """What an exception means for the clips of a video."""
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, OSError):
-        full = is_disk_full(error) or disk_is_full(options.out)
-        message = f"{error.strerror or error}: {error.filename or options.out}"
-        return FetchError("disk_full" if full else "unknown", message)
-    return FetchError("unknown", describe(error))
+    return FetchError(*reason_of(error, options.out))
 
 
 def conclude(
@@ -197,4 +192,6 @@ def conclude(
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
     """Whether another attempt in this run may bring what an attempt of `task` did not."""
-    return not error.is_final and error.reason not in HOPELESS and task.attempts + 1 < TRIES
+    if error.is_final or error.reason in HOPELESS or UNEXPECTED_MESSAGE.match(error.message):
+        return False
+    return task.attempts + 1 < TRIES

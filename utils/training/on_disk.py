@@ -48,7 +48,7 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
         for chunk, lines in run_parallel(
             lambda chunk: (chunk, work(chunk)), _chunks(rows), args.num_jobs
         ):
-            report.append_all(lines)
+            report.append(*lines)
             for row in chunk:
                 progress.add(row.reason.text if row.reason else "read")
     sleep(0)
