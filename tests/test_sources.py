@@ -14,7 +14,7 @@ from tests.scripts import Done, report_rows, run, write_list
 from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
-from utils.download.chain import parse_sources
+from utils.download.sources import parse_sources
 from utils.video.whole import BadClip, read_video
 
 ID = "-bcdefghijk"
@@ -290,7 +290,7 @@ def test_an_archive_that_is_no_file_is_refused_and_passed_over_in_a_folder(
         odd = path.with_suffix(".tar")
         os.symlink(path.name, odd)
         if not odd.is_dir():
-            with pytest.raises(ArgumentTypeError, match="is not a file or folder"):
+            with pytest.raises(ArgumentTypeError, match="there is no file or folder"):
                 parse_sources(f"tar:{odd}")
     done = fetch(tmp_path, [f"{ID},0,2"], "--source", f"tar:{folder}")
     assert done.code == 0, done.err

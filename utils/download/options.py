@@ -11,8 +11,14 @@ from pathlib import Path
 from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
 from utils.clip import ID_PATTERN
 from utils.cluster import add_cluster_options
-from utils.download.chain import parse_sources
-from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
+from utils.download.sources import (
+    CHECK_ID,
+    YOUTUBE,
+    YOUTUBE_NAMES,
+    FetchOptions,
+    is_youtube,
+    parse_sources,
+)
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.video.ffmpeg import Encode, find_ffmpeg
