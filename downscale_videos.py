@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.batch import (
+    ClipFile,
     Made,
-    VideoTask,
     add_batch_options,
     check_folders,
     finish,
@@ -50,7 +50,6 @@ from utils.video.ffmpeg import (
     find_ffmpeg,
     last_line,
     require_encoder,
-    rewrap_command,
 )
 from utils.video.whole import BadClip, Limits, Video, read_apart
 
@@ -58,7 +57,7 @@ REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
-COPIED_AUDIO = frozenset({"aac", "mp3"})  # what every player takes from an mp4
+COPIED_AUDIO = frozenset({"aac", "mp3", "mp3float"})  # what every player takes from an mp4
 
 # benchmarks/README.md, "downscale", has the comparison: 0.55 of the CPU of x264's defaults at SSIM
 # within 0.0015 and 1.06 times the bytes. `veryfast` alone loses 0.004 to 0.006 of SSIM; the longer
@@ -112,13 +111,13 @@ class Downscaler:
     out: Path
     workspace: Path
 
-    def __call__(self, task: VideoTask) -> DownscaleResult:
+    def __call__(self, task: ClipFile) -> DownscaleResult:
         result = make_one(DownscaleResult, task.clip, lambda: self._downscale(task))
         if result.reason in ("truncated", "undecodable") and disk_is_full(self.out):
             return replace(result, reason="disk_full")
         return result
 
-    def _downscale(self, task: VideoTask) -> DownscaleResult:
+    def _downscale(self, task: ClipFile) -> DownscaleResult:
         """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
         source = read_apart(task.path, "first", self.fps, self.limits)
         # The clip's path may be longer than a name can be.
@@ -145,31 +144,41 @@ class Downscaler:
 
     def _make(self, path: Path, source: Video, target: Path) -> tuple[str, Video]:
         """Write `target`; (`rewrapped` or `encoded`, what came out). Raises BadClip."""
-        # A sound track that nothing here decodes is left out.
-        encode = replace(self.encode, audio=self.encode.audio and bool(source.audio_codec))
-        copy_audio = source.audio_codec in COPIED_AUDIO
-        if self.remux and is_small(source, encode):
-            command = rewrap_command(
-                self.tool, path, target, audio=encode.audio, copy_audio=copy_audio
-            )
-            try:
-                return "rewrapped", self._run(command, source, source.frames, encode, target)
-            except BadClip:
-                pass  # an edit list that a copy does not keep, or the like: encoding does
-        command = downscale_command(
-            self.tool,
-            path,
-            small_size(source.width, source.height, encode),
-            encode,
-            target,
-            fps=self.fps,
-            time_base=source.time_base,
-            copy_audio=copy_audio,
+        side = self.encode.short_side or 0
+        is_small = (
+            min(source.width, source.height) <= side
+            and source.codec == CODECS[self.encode.codec]
+            and source.pixel_format == "yuv420p"
         )
-        return "encoded", self._run(command, source, source.resampled, encode, target)
+        ways: list[dict[str, Any]] = [{"encode": None}] if self.remux and is_small else []
+        ways += [{}, {"step": Fraction(source.gap).limit_denominator(10**6)}]
+        # A sound that nothing here decodes is left out.
+        has_sound = source.audio_codec not in ("", "unknown")
+        common = {
+            "encode": self.encode,
+            "audio": self.encode.audio and has_sound,
+            "copy_audio": source.audio_codec in COPIED_AUDIO,
+            "size": small_size(source.width, source.height, self.encode),
+            "fps": self.fps,
+            "time_base": source.time_base,
+            "first": source.first,
+        }
+        problem: BadClip | None = None
+        for way in ways:
+            command = downscale_command(self.tool, path, target, **{**common, **way})
+            try:
+                made = self._run(command, source, target, bool(common["audio"]), "encode" in way)
+            except BadClip as error:
+                problem = error
+                if error.reason == "timeout":
+                    break
+            else:
+                return "rewrapped" if "encode" in way else "encoded", made
+        assert problem is not None
+        raise problem
 
     def _run(
-        self, command: Sequence[str], source: Video, frames: int, encode: Encode, target: Path
+        self, command: Sequence[str], source: Video, target: Path, audio: bool, copied: bool
     ) -> Video:
         """Run ffmpeg, then compare what it wrote with the source. Raises BadClip."""
         done = run_child(command, timeout=self.limits.timeout or None)
@@ -178,12 +187,13 @@ class Downscaler:
         if done.returncode != 0:
             raise BadClip("undecodable", last_line(done))
         made = read_apart(target, "ends", limits=self.limits)
+        frames = source.frames if copied else source.resampled
         # ffmpeg's fps filter may give one picture more or less at the very end.
         if abs(made.frames - frames) > (1 if self.fps else 0):
             raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
         if not self.fps and differs(source, made):
             raise BadClip("truncated", "the frames written are not shown at the source's times")
-        if encode.audio and not made.audio_codec:
+        if audio and not made.audio_codec:
             raise BadClip("truncated", "the sound is missing")
         return made
 
@@ -191,18 +201,10 @@ class Downscaler:
 def differs(source: Video, made: Video) -> bool:
     """Whether a frame is shown at another time than in the source."""
     pairs = zip(source.times, made.times, strict=True)
-    off = max(abs(a * source.time_base - b * made.time_base) for a, b in pairs)
+    shift = min(0, source.times[0]) * source.time_base
+    zero = made.zero  # past 0 where a picture without sound begins later
+    off = max(abs(a * source.time_base - shift - (b + zero) * made.time_base) for a, b in pairs)
     return off > max(TIME_TOLERANCE, source.gap / 2)
-
-
-def is_small(video: Video, encode: Encode) -> bool:
-    """Whether a video can be taken as it is."""
-    assert encode.short_side is not None
-    return (
-        min(video.width, video.height) <= encode.short_side
-        and video.codec == CODECS[encode.codec]
-        and video.pixel_format == "yuv420p"
-    )
 
 
 def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:

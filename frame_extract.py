@@ -22,6 +22,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from utils.batch import (
+    ClipFile,
     add_batch_options,
     check_folders,
     finish,
@@ -36,7 +37,6 @@ from utils.errors import UserError
 from utils.files import names_in
 from utils.frames import (
     SETTINGS_NAME,
-    ClipTask,
     Extractor,
     FramesResult,
     Settings,
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_settings(kept, run.workspace, asdict(settings))
             worker = Extractor(settings, limits_of(args), out, run.workspace, args.overwrite)
             times = key_times or {}
-            tasks = (ClipTask(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
+            tasks = (ClipFile(t.clip, t.path, times.get(t.path.stem)) for t in batch.tasks())
             outcomes = run.workers.run(worker, tasks, FramesResult.lost)
             note = functools.partial(clips_at_work, run.workspace)
             tally = run_batch(batch, outcomes, run, args, note)

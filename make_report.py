@@ -166,12 +166,11 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tup
     """What to type next, and what it will do."""
     total, steps = counts.total, []
     if total.to_try:
-        words = ["python", "download.py", args.folder, "--input_csv", *args.input_csv]
+        words = ["python", "download.py", args.folder, *form_words(args)]
         for option in ("label", "split"):
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        words += form_words(args)
         what = f"fetches the {plural(total.to_try, 'clip')} that are still to be had"
         steps.append((shlex.join(map(str, words)), what))
     if total.gone and not any(source == MIRROR for source in counts.sources):
@@ -181,7 +180,7 @@ def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tup
         steps.append((command, what))
     if total.there and not total.to_try:
         words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
-        command = shlex.join(map(str, [*words, "--input_csv", *args.input_csv]))
+        command = shlex.join(map(str, [*words, *form_words(args)]))
         steps.append((command, "writes training lists of what is there"))
     return steps
 

@@ -29,7 +29,7 @@ import av
 from benchmarks.clips import add_videos_option, clips_to_measure
 from benchmarks.frames import cpu
 from downscale_videos import DEFAULT, FOR_LOADING, Downscaler, small_size
-from utils.batch import VideoTask
+from utils.batch import ClipFile
 from utils.cli import make_parser, positive_int, run_script
 from utils.video.ffmpeg import Encode, find_ffmpeg
 from utils.video.whole import Limits
@@ -55,7 +55,7 @@ def plain(clip: Path, size: tuple[int, int], target: Path) -> None:
 def ours(encode: Encode, clip: Path, work: Path) -> None:
     """As a worker does it, in this very process."""
     worker = Downscaler(find_ffmpeg(), encode, Fraction(0), False, Limits(), work / "ours", work)
-    result = worker(VideoTask(clip.stem, clip))
+    result = worker(ClipFile(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")
 

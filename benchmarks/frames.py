@@ -26,8 +26,9 @@ from statistics import median
 import av
 
 from benchmarks.clips import add_videos_option, clips_to_measure
+from utils.batch import ClipFile
 from utils.cli import make_parser, positive_int, run_script
-from utils.frames import ClipTask, Extractor, Settings
+from utils.frames import Extractor, Settings
 from utils.video.ffmpeg import find_ffmpeg
 from utils.video.whole import Limits
 
@@ -54,7 +55,7 @@ def ours(clip: Path, out: Path) -> None:
     """As a worker does it, in this very process."""
     out.mkdir(parents=True, exist_ok=True)
     worker = Extractor(Settings(fps="0"), Limits(), out, out, overwrite=False)
-    result = worker(ClipTask(clip.stem, clip))
+    result = worker(ClipFile(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")
 

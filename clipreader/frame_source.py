@@ -197,7 +197,7 @@ class FrameSource:
         damage: CorruptClip | None = None
         for start in dict.fromkeys((chunk.start, max(0, chunk.start - 1), 0)):
             try:
-                for number, frame in self._decode_from(start, chunk.last, left):
+                for number, frame in self._decode_from(start, chunk.last, tuple(left)):
                     left.remove(number)
                     yield number, frame
                 return

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -93,7 +92,6 @@ class FilePackets:
     none; both read to the end or to where the file breaks off
     zero: the time that a player shows as 0, in seconds on the file's own clock: the earliest start
     of a stream, after edit lists; end: of the last frame, in seconds from `zero`
-    missing: what the file promises and does not hold, in words; "" for a file that is whole
     width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
     """
 
@@ -104,7 +102,6 @@ class FilePackets:
     width: int
     height: int
     rate: Fraction
-    missing: str
 
 
 def packets_of(
@@ -125,11 +122,8 @@ def packets_of(
     zero = _zero(container)
     last = end_of_last([pts for pts, _ in shown], picture.durations[shown[-1][1]] or 0)
     rate = ratio(stream.average_rate) or ratio(stream.guessed_rate) or Fraction(0)
-    missing = _missing(container, [*tracks.values()], zero)
     end = last * picture.time_base - zero
-    return FilePackets(
-        picture, sound[0] if sound else None, zero, end, width, height, rate, missing
-    )
+    return FilePackets(picture, sound[0] if sound else None, zero, end, width, height, rate)
 
 
 def _zero(container: av.container.InputContainer) -> Fraction:
@@ -141,28 +135,6 @@ def _zero(container: av.container.InputContainer) -> Fraction:
         if stream.start_time is not None and (base := ratio(stream.time_base))
     ]
     return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
-
-
-def _missing(
-    container: av.container.InputContainer, tracks: Sequence[StreamPackets], zero: Fraction
-) -> str:
-    """What a file promises and does not hold: an mp4 packets, another container a duration."""
-    for track in tracks:
-        if track.listed is not None and len(track.pts) < track.listed:
-            return f"cut off: {len(track.pts)} of {track.listed} packets"
-    if tracks[0].listed is not None or not container.duration:
-        return ""
-    promised = Fraction(container.duration, av.time_base)
-    ends = [Fraction(0)]
-    for track in tracks:
-        times = [pts for pts, _ in track.shown()]
-        if times:
-            gap = max((after - before for before, after in pairwise(times)), default=0)
-            ends.append((times[-1] + gap) * track.time_base - zero)
-    # The header's duration may be rounded, and counts what the last frame lasts.
-    if max(ends) < promised - Fraction(1, 2):
-        return f"cut off: {float(max(ends)):.2f} s of {float(promised):.2f}"
-    return ""
 
 
 def whole_packets(
@@ -193,7 +165,7 @@ def whole_packets(
                     raise TooLarge(path, f"holds more than max_frames={max_frames} frames")
                 yield packet
     except av.error.FFmpegError:
-        return  # the file ends in the middle: `missing` and `promised` tell
+        return  # the file ends in the middle: `listed` and `promised` tell
 
 
 @dataclass(frozen=True)

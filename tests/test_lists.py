@@ -326,13 +326,23 @@ def test_a_sample_is_the_same_for_everybody(tmp_path: Path) -> None:
 
 
 def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
-    """`--input_csv kinetics-400_val` needs no server; without it all twelve are wanted."""
+    """`--input_csv kinetics-400_val` needs no server; a folder is taken as it is, and no list named
+    means all twelve."""
     (tmp_path / "kinetics_csv").symlink_to(ROOT / "kinetics_csv")
     done = run("download.py", "out", "--input_csv", "kinetics-400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 0, done.err
     assert "19,906 rows" in done.err and "table, label, youtube_id" in done.err
     done = run("download.py", "out", "--dry_run", cwd=tmp_path)
     assert done.code == 0 and done.err.count("would fetch") == 9
+    done = run("download.py", "out", "--input_csv", "kinetics_csv", "--dry_run", cwd=tmp_path)
+    assert done.code == 0 and "lists        3 files, 84,104 rows" in done.err, done.err
+    empty = tmp_path / "more" / "kinetics_csv"
+    for folder in (empty, empty.parent):  # one that does not exist, and one without lists
+        done = run("download.py", "out", "--input_csv", folder, "--dry_run", cwd=tmp_path)
+        assert done.code == 2 and "would fetch" not in done.err, done.err
+        empty.parent.mkdir(exist_ok=True)
+    done = run("download.py", "out", "--dry_run", cwd=empty.parent)
+    assert done.code == 0 and done.err.count("would fetch") == 12
     done = run("download.py", "out", "--input_csv", "kinetics400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 2 and "kinetics-400_val" in done.err
 
@@ -390,3 +400,19 @@ def test_clips_with_fractions_are_found_by_every_script(
     given = ["out", "lists", "--input_csv", "hacs.csv", "--format", "csv"]
     done = run("make_training_lists.py", *given, cwd=tmp_path)
     assert names[0] in (tmp_path / "lists" / "train.csv").read_text(), done.err
+
+
+def test_columns_name_the_keys_of_json(tmp_path: Path) -> None:
+    """Also of nested objects; a key that no clip has is refused."""
+    path = tmp_path / "list.json"
+    clips = [{"from": 5, "what": "yoga", "label": "0"}, {"from": "0:01:00", "what": "run"}]
+    path.write_text(json.dumps([{"Clip": ID, "video_id": ME, "parts": clips}]))
+    columns = {"youtube_id": "clip", "time_start": "From", "label": "what"}
+    found = read_lists([path], columns=columns, clip_seconds=2.5).clips.values()
+    assert [clip[1:5] for clip in found] == [(ID, 5, 7.5, "yoga"), (ID, 60, 62.5, "run")]
+    path.write_text(json.dumps({ID: {"window": [1, 2], "segment": [3, 4]}}))
+    (clip,) = read_lists([path], columns={"time_start": "window"}).clips.values()
+    assert (clip.time_start, clip.time_end) == (1, 2)
+    for role in ("label", "youtube_id"):
+        with pytest.raises(UserError, match=rf"--columns {role}=Nothing: no clip in .* has this"):
+            read_lists([path], columns={role: "Nothing"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,18 @@ from utils.clip import Clip
 from utils.errors import UserError
 from utils.report import (
     REASONS,
+    REPORT_NAME,
     RESULT_COLUMNS,
+    VIDEOS_NAME,
     ReportFile,
     Result,
+    VideosFile,
     format_time,
     read_known,
+    read_licences,
     read_report,
 )
+from utils.text import csv_text
 
 CLIPS = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(3)]
 
@@ -71,6 +77,40 @@ def test_another_file_under_that_name_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="not a report"):
             list(read_report(path, RESULT_COLUMNS))
         assert path.read_text() == content
+
+
+def test_a_report_of_an_older_version_is_read_and_gets_the_new_column(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    write_three(path)
+    rows = list(read_report(path, RESULT_COLUMNS))
+    at = RESULT_COLUMNS.index("height")
+    lines = [[cell for n, cell in enumerate(row) if n != at] for row in (RESULT_COLUMNS, *rows)]
+    path.write_text(csv_text(lines), encoding="utf-8")
+    without = [[*row[:at], "", *row[at + 1 :]] for row in rows]
+    assert list(read_report(path, RESULT_COLUMNS)) == without
+    with ReportFile(path, RESULT_COLUMNS) as report:
+        report.append(rows[0])
+    assert list(read_report(path, RESULT_COLUMNS)) == [*without, rows[0]]
+    with path.open(encoding="utf-8", newline="") as file:
+        assert tuple(next(csv.reader(file))) == RESULT_COLUMNS
+
+
+def test_videos_are_appended_once_to_a_regular_file(tmp_path: Path) -> None:
+    report, path = tmp_path / REPORT_NAME, tmp_path / VIDEOS_NAME
+    path.write_text('{"youtube_id": "a"}\n{"youtube_id": "to')
+    with VideosFile(report) as videos:
+        for name in ("a", "b", "b"):
+            videos.add({"youtube_id": name, "licence": "cc"})
+    assert read_licences(path) == {"a": "youtube", "b": "cc"}
+    assert path.read_text().count("\n") == 3
+    path.rename(tmp_path / "mine")
+    path.symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="is a link"):
+        VideosFile(report)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="not a regular file"):
+        VideosFile(report)
 
 
 def test_times_read_as_the_list_has_them() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import tarfile
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ import pytest
 
 from make_training_lists import FORMATS
 from tests.scripts import run, start, write_list
+from tests.standin.sources import ffmpeg_path
 from tests.training_sets import (
     AVA_CLIPS,
     AVA_IDS,
@@ -93,7 +95,7 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
     tmp_path: Path, lists: Lists, clips: Path
 ) -> None:
     out = tmp_path / "out"
-    words = [clips, out, "--format", "csv", "--input_csv", *lists.values()]
+    words = [clips, out, "--format", "csv", "--input_csv", tmp_path / "kinetics_csv"]
     said = lists_of(*words)
     assert (out / "classes.txt").read_text().splitlines() == [
         *("Yoga", "dyeing hair", "hugging", "hugging (not baby)", "person's (not dog) walk"),
@@ -611,6 +613,32 @@ def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:
     words = [clips, tmp_path / "lines", "--format", "slowfast", "--input_csv", lists["400_val"]]
     lists_of(*words, code=1)
     assert len(fields(tmp_path / "lines" / "val.csv")) == 1
+
+
+def test_sound_is_measured(tmp_path: Path, lists: Lists) -> None:
+    """Files as `download.py --audio_only` writes them, each also cut off, one a text, one short."""
+    names = clip_names(lists["400_val"])
+    clips = make_clips(tmp_path / "clips", [])
+
+    def write(name: str, suffix: str, seconds: float = 3) -> bytes:
+        path = clips / f"{name}{suffix}"
+        tone = ["-f", "lavfi", "-i", f"sine=440:sample_rate=16000:duration={seconds}"]
+        more = ["-movflags", "+faststart"] if suffix == ".m4a" else []
+        subprocess.run([ffmpeg_path(), "-v", "error", *tone, *more, path], check=True)
+        return path.read_bytes()
+
+    suffixes = (".m4a", ".wav", ".flac")
+    for whole, torn, suffix in zip(names, names[3:], suffixes, strict=False):
+        content = write(whole, suffix)
+        (clips / f"{torn}{suffix}").write_bytes(content[: len(content) // 2])
+    (clips / f"{names[6]}.wav").write_text("no sound\n" * 99)
+    write(names[7], ".flac", 1)
+    words = [clips, tmp_path / "out", "--format", "json", "--input_csv", lists["400_val"]]
+    lists_of(*words, "--min_seconds", 2, "--hash", code=1)
+    rows = json.loads((tmp_path / "out" / "val.json").read_text())
+    assert [row["path"] for row in rows] == [n + s for n, s in zip(names, suffixes, strict=False)]
+    assert all(abs(row["seconds"] - 3) < 0.07 and len(row["sha256"]) == 64 for row in rows), rows
+    assert reasons(tmp_path / "out") == {"unreadable": 4, "short": 1, "missing": 12}
 
 
 @pytest.mark.parametrize("option", ["--compare", "--only_manifest", "--exclude", "--annotations"])

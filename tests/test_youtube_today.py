@@ -286,3 +286,9 @@ def test_what_youtube_says_of_a_video_is_kept_once(
     assert read_licences(path) == {names(2)[0]: "youtube", names(2)[1]: "cc"}
     assert download(standin, tmp_path, names(2), "--metadata").code == 0
     assert path.read_text().splitlines() == lines
+    for licence, kept in (("youtube", names(2)[0]), ("CC", names(2)[1])):
+        words = ["out", licence, "--format", "csv", "--input_csv", "list.csv"]
+        done = run("make_training_lists.py", *words, "--license", licence, cwd=tmp_path)
+        assert done.code == 0 and "1 clip without" in done.err, done.err
+        with (tmp_path / licence / "train.csv").open(newline="") as file:
+            assert [row["youtube_id"] for row in csv.DictReader(file)] == [kept]

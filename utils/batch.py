@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from clipreader.media import ClipError, CorruptClip, TooLarge
 from utils.cli import (
     add_num_jobs,
     existing_folder,
@@ -45,11 +44,15 @@ from utils.video.whole import BadClip, Limits
 
 
 @dataclass(frozen=True)
-class VideoTask:
-    """One video to work on. `clip` is its path below the folder of videos, without the suffix."""
+class ClipFile:
+    """A video to work on. `clip` is its path below the folder of videos, without the suffix.
+
+    key_times: of its annotated frames, in nanoseconds; None: every frame is wanted.
+    """
 
     clip: str
     path: Path
+    key_times: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Made:
         return cls(clip, MADE_REASONS[reason][0], reason, **more)
 
     @classmethod
-    def lost(cls, task: VideoTask, how: str) -> Self:
+    def lost(cls, task: ClipFile, how: str) -> Self:
         """Of a task that ends its worker process again and again, or raises in it."""
         if "process" in how:
             return cls.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
@@ -99,11 +102,6 @@ def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> Any
         raise
     except BadClip as error:
         result = kind.failed(clip, error.reason, error.message)
-    except TooLarge as error:
-        result = kind.failed(clip, "unknown", f"{error.problem}; to allow it, raise that option")
-    except ClipError as error:
-        where = f"at frame {error.frame}: " if isinstance(error, CorruptClip) else ""
-        result = kind.failed(clip, "undecodable", where + error.problem)
     except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
         result = kind.failed(clip, *reason_of(error))
     seconds: dict[str, Any] = {"seconds": round(time.monotonic() - started, 2)}
@@ -124,8 +122,8 @@ class Batch:
     refused: list[str]  # files that are not worked on, and why
     without_video: int  # clips of --only that have none
 
-    def tasks(self) -> Iterator[VideoTask]:
-        return (VideoTask(clip, self.videos / file) for clip, file in self.to_do.items())
+    def tasks(self) -> Iterator[ClipFile]:
+        return (ClipFile(clip, self.videos / file) for clip, file in self.to_do.items())
 
 
 def add_batch_options(parser: argparse.ArgumentParser) -> None:

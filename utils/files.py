@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all: temporary folders, publishing, room on the disk.
+"""Files: reading those of others safely, writing them completely or not at all, finding videos.
 
-Every script writes into `<out>/.tmp/<run>/` and renames from there into its place.
+Every script writes into `<out>/.tmp/<run>/` and renames finished files into place.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ LONGEST_LINE = 2**20  # characters
 
 
 def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReader:
-    """Open a file for reading if it is a regular one, or a link to one. Raises OSError.
+    """Open a regular file, or a link to one, for reading. Raises OSError.
 
-    For every file that somebody else may have put there: a FIFO would hold the run for ever, a
-    device has no end, and reading some devices changes them. limit: bytes that it may have.
+    Use it for every file that others may have put there: a FIFO would block the run for ever, a
+    device has no end, and reading changes some devices. limit: the largest size in bytes.
     """
     _check_regular(path, os.stat(path).st_mode)
-    # The file may have been replaced since: no open waits for a writer, and what was opened is
-    # looked at again.
+    # The file may have been replaced since: the open does not wait for a writer, and the opened
+    # file is checked again.
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
     try:
         found = os.fstat(file.fileno())
@@ -66,12 +66,12 @@ def _check_regular(path: str | Path, mode: int) -> None:
 
 
 def open_text(path: str | Path, errors: str = "strict", limit: int | None = None) -> TextIO:
-    """`open_regular` for text in UTF-8, with its mark or without; ends of lines are kept."""
+    """`open_regular` for UTF-8 text with or without a byte order mark; keeps the line ends."""
     return io.TextIOWrapper(open_regular(path, limit), "utf-8-sig", errors, newline="")
 
 
 def bounded_lines(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
-    """The lines of a file, each with its end. Raises ValueError for one without end."""
+    """The lines of a file with their ends. Raises ValueError for a line that is too long."""
     for line in iter(lambda: file.readline(longest + 1), ""):
         if len(line) > longest:
             raise ValueError(f"a line is longer than {longest:,} characters")
@@ -91,12 +91,12 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict")
 
 
 def read_json(path: str | Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
-    """The object in a JSON file. Raises OSError, ValueError with a reason in a few words."""
+    """The object in a JSON file. Raises OSError, and ValueError with a short reason."""
     return parse_json(read_text(path, limit))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """An object of JSON that is not ours. Raises ValueError, whatever the text holds."""
+    """The object in a JSON text from outside. Raises only ValueError."""
     try:
         found = json.loads(text)
     except RecursionError:
@@ -110,9 +110,9 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
 
 @contextmanager
 def telling(path: Path, doing: str = "read") -> Iterator[None]:
-    """Say what goes wrong with a file in one line: `cannot read PATH: WHY`.
+    """Report an error of a file in one line: `cannot read PATH: WHY`.
 
-    Raises UserError for OSError, ValueError and csv.Error, and DiskFull where the disk is full.
+    Raises UserError for OSError, ValueError and csv.Error, and DiskFull if the disk is full.
     """
     try:
         yield
@@ -125,10 +125,10 @@ def telling(path: Path, doing: str = "read") -> Iterator[None]:
 
 
 def write_whole(path: Path, workspace: Path, text: str | Iterable[str]) -> None:
-    """Write a text file so that all of it appears at once, or none.
+    """Write a text file that appears complete or not at all.
 
-    text: also in pieces; a stop of the run ends it between two of them. workspace: a temporary
-    folder on the same file system. Names that are not UTF-8 keep their bytes. Raises DiskFull,
+    text: also in pieces; a stop of the run takes effect between two. workspace: a temporary folder
+    on the same file system. Names that are not UTF-8 keep their bytes. Raises DiskFull,
     UserError, Stopped.
     """
     temporary = workspace / f"part-{secrets.token_hex(4)}"
@@ -144,9 +144,9 @@ def write_whole(path: Path, workspace: Path, text: str | Iterable[str]) -> None:
 
 
 def check_ours(path: Path, first: str, how: str) -> None:
-    """Raises UserError where a file is at `path` whose first line does not begin with `first`.
+    """Raise UserError if `path` is a file whose first line does not begin with `first`.
 
-    So that no output ever replaces a file that somebody else made. how: what to do about it.
+    This way no output replaces a file of another program. how: what the user can do.
     """
     with telling(path):
         try:
@@ -161,16 +161,16 @@ def check_ours(path: Path, first: str, how: str) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes free on the disk of `folder`, or of its nearest parent that exists."""
+    """Free bytes on the disk of `folder`, or of its nearest existing parent."""
     while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether so little is free that an output that came out bad did so for want of room.
+    """Whether a full disk explains a bad output: less than FULL_BELOW is free.
 
-    A quota shows only to those who write: room is asked for in a file without a name.
+    A quota shows only when a file is written, so space is reserved in a file without a name.
     """
     if free_bytes(folder) < FULL_BELOW:
         return True
@@ -184,7 +184,7 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def make_folder(path: Path) -> Path:
-    """`path` as an absolute folder that exists and can be written. Raises UserError."""
+    """Make a folder that can be written, and return its absolute path. Raises UserError."""
     path = path.absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -198,9 +198,9 @@ def make_folder(path: Path) -> Path:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give a finished file its name: on the disk first, then renamed in one step. Raises OSError.
+    """Sync a finished file to disk, then rename it into place in one step. Raises OSError.
 
-    After a power cut there is either the whole file or none.
+    After a power cut there is either the complete file or none.
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
@@ -211,8 +211,8 @@ def publish(temporary: Path, final: Path) -> None:
 def replace_file(temporary: Path, final: Path) -> None:
     """`os.replace`, but never over a folder, nor over a file of another name. Raises OSError.
 
-    macOS and Windows take `abc` and `ABC` for one file: the second of two ids that differ in case
-    alone would replace the first.
+    On macOS and Windows `abc` and `ABC` name the same file, so the second of two ids that differ
+    only in case would replace the first.
     """
     if final.is_dir() and not final.is_symlink():  # os.replace would name the temporary file only
         raise IsADirectoryError(errno.EISDIR, "a folder is where the file should be", str(final))
@@ -273,8 +273,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def move_new(path: str | Path, final: str | Path) -> None:
     """Rename within a file system, never over a file. Raises FileExistsError, OSError (EXDEV...).
 
-    A hard link and then the removal of the old name, for `os.rename` replaces what is there
-    without a word. Killed in between, the file has both names, and none is lost.
+    It makes a hard link, then removes the old name, because `os.rename` replaces an existing file
+    silently. After a kill in between, the file has both names.
     """
     try:
         os.link(path, final, follow_symlinks=False)
@@ -289,7 +289,7 @@ def move_new(path: str | Path, final: str | Path) -> None:
     try:
         os.unlink(path)
     except OSError:
-        os.unlink(final)  # the folder of `path` is read-only: as it was
+        os.unlink(final)  # the folder of `path` is read-only: undo the link
         raise
 
 
@@ -304,8 +304,8 @@ def publish_new(temporary: Path, final: Path) -> None:
 def copy_new(path: Path, final: Path, temporary: Path) -> None:
     """Copy a file with its times, read it back, and give it its name; never over a file.
 
-    temporary: a path that is free, on the file system of `final`. Raises FileExistsError, and
-    OSError also where the copy does not hold the same bytes.
+    temporary: a free path on the file system of `final`. Raises FileExistsError, and OSError also
+    if the copy does not hold the same bytes.
     """
     try:
         shutil.copyfile(path, temporary, follow_symlinks=False)
@@ -324,8 +324,6 @@ def move_across(path: Path, final: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
         with run_folder(final.parent) as workspace:
             copy_new(path, final, workspace / final.name)
         path.unlink()
@@ -334,10 +332,9 @@ def move_across(path: Path, final: Path) -> None:
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
     """The videos in `folder`, flat or nested: clip -> file, both as paths below `folder`.
 
-    A clip is its file without the suffix (`abseiling/x_000001_000011`). The second part lists the
-    files whose clip another file has already; an .mp4 goes before other kinds. `leave_out` (the
-    output, if it lies in there), hidden names, links to folders, and what is no regular file are
-    passed over. Raises UserError.
+    A clip is the path of its file without the suffix (`abseiling/x_000001_000011`). The second part
+    lists further files of the same clip; an .mp4 is preferred. Skips `leave_out` (an output folder
+    inside `folder`), hidden names, links to folders, and all but regular files. Raises UserError.
     """
     files: list[tuple[str, bool, str]] = []
     folders = [""]
@@ -356,10 +353,8 @@ def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str
     clips: dict[str, str] = {}
     twice = []
     for clip, _, suffix in sorted(files):
-        if clip in clips:
+        if clips.setdefault(clip, f"{clip}.{suffix}") != f"{clip}.{suffix}":
             twice.append(f"{clip}.{suffix}")
-        else:
-            clips[clip] = f"{clip}.{suffix}"
     return clips, twice
 
 

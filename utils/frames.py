@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from clipreader.media import ratio
-from utils.batch import Made, VideoTask, make_one
+from utils.batch import ClipFile, Made, make_one
 from utils.cli import frame_rate, non_negative_int, positive_int
 from utils.files import publish
 from utils.machines import own_folder
@@ -30,9 +30,9 @@ from utils.run import Lines
 from utils.video.whole import (
     BadClip,
     Limits,
-    check_complete,
+    bad_clips,
+    missing_part,
     pictures_of,
-    time_limit,
 )
 
 if TYPE_CHECKING:
@@ -68,13 +68,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ClipTask(VideoTask):
-    """A clip, and the times of its annotated frames in nanoseconds (None: every picture)."""
-
-    key_times: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
 class FramesResult(Made):
     """A line of frames_report.csv. `seconds` is the time it took; sizes are those of the JPEGs."""
 
@@ -97,29 +90,30 @@ class Extractor:
     workspace: Path
     overwrite: bool
 
-    def __call__(self, task: ClipTask) -> FramesResult:
+    def __call__(self, task: ClipFile) -> FramesResult:
         return make_one(FramesResult, task.clip, lambda: self._extract(task))
 
-    def _extract(self, task: ClipTask) -> FramesResult:
-        """Decode, write and publish one clip. Raises BadClip, ClipError, OSError."""
+    def _extract(self, task: ClipFile) -> FramesResult:
+        """Decode, write and publish one clip. Raises BadClip, OSError."""
         from clipreader.frame_source import FrameSource
-        from utils.video.jpeg import Look, PictureMaker
+        from utils.video.jpeg import PictureMaker
 
         settings, limits = self.settings, self.limits
-        look = Look(settings.quality, settings.short_side, settings.upscale)
-        most = {"max_pixels": limits.max_pixels, "max_frames": limits.max_frames}
         with (
-            time_limit(limits.timeout),
-            closing(FrameSource(task.path, probe=False, **most)) as source,
+            bad_clips(limits),
+            closing(FrameSource(task.path, probe=False, **limits.of_source)) as source,
         ):
-            check_complete(source)
+            table, container = source.table, source.stream.container
+            if missing := missing_part(container, task.path, len(table.pts), table.promised):
+                raise BadClip("truncated", missing)
             fps = Fraction(settings.fps)
             shown = pictures_of(source, fps, limits.max_frames)
             numbers = self._numbers(source, shown, task)
             of_frame: dict[int, list[int]] = {}
             for number in numbers:
                 of_frame.setdefault(shown[number - 1], []).append(number)
-            maker = PictureMaker(look, source.picture_of)
+            shape = settings.quality, settings.short_side, settings.upscale
+            maker = PictureMaker(source.picture_of, *shape)
             folder = own_folder(self.workspace)
             store = (TarStore if settings.archive else FolderStore)(folder / "pictures")
             progress = _Progress(folder / PROGRESS_NAME, task.clip, len(numbers))
@@ -129,13 +123,15 @@ class Extractor:
                     store.add(number, jpeg)
                     progress.add()
             progress.end()
+            if progress.done != len(numbers):
+                raise BadClip("undecodable", f"{progress.done} of {len(numbers)} pictures came")
             final = self.out / (f"{task.clip}.tar" if settings.archive else task.clip)
             store.publish(final, self.overwrite)
             rate = float(fps or ratio(source.stream.average_rate) or 0)
             size = maker.shown_size
             return FramesResult(task.clip, WRITTEN, "", len(numbers), round(rate, 5), *size)
 
-    def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipTask) -> list[int]:
+    def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipFile) -> list[int]:
         """The numbers, from 1, of the pictures to write. Raises BadClip (past_end)."""
         from utils.lists.ava import key_picture
 
@@ -156,15 +152,15 @@ class _Progress:
 
     def __init__(self, path: Path, clip: str, total: int) -> None:
         self._path, self._clip, self._total = path, clip, total
-        self._done = 0
+        self.done = 0
         self._told = time.monotonic() + TOLD_AFTER
         path.unlink(missing_ok=True)
 
     def add(self) -> None:
-        self._done += 1
+        self.done += 1
         if time.monotonic() > self._told:
             self._told = time.monotonic() + 1
-            text = f"{self._clip}: {self._done:,} of {self._total:,} pictures"
+            text = f"{self._clip}: {self.done:,} of {self._total:,} pictures"
             self._path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def end(self) -> None:

@@ -101,7 +101,7 @@ _SECRETS = (
     ),
 )
 _SECRET_VALUE = re.compile(rf"([\w.-]*(?:{_SECRET_WORD})=)[^&;#]+", re.IGNORECASE)
-_SECRET_OPTION = re.compile(r"(--[\w-]*(?:password|twofactor))=?.*", re.DOTALL)
+_SECRET_OPTION = re.compile(r"--[\w-]*(?:password|twofactor)|-p|-2|--ytdlp-args|--add-headers?")
 _HARMLESS_HEADERS = ("user-agent", "referer", "accept", "accept-language", "origin")
 
 
@@ -130,26 +130,22 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
     before = ""
     for word in words:
         name, equals, value = word.partition("=")
-        option = name.replace("_", "-")
-        if re.fullmatch(r"--[\w-]*(?:password|twofactor)|-p|-2", before):
-            word = "***"
-        elif before == "--ytdlp-args":
-            word = _hide_inner(word)
-        elif option == "--ytdlp-args" and equals:
-            word = f"{name}={_hide_inner(value)}"
-        elif before in ("--add-header", "--add-headers"):
-            word = _hide_header(word)
-        elif option in ("--add-header", "--add-headers") and equals:
-            word = f"{name}={_hide_header(value)}"
-        elif found := _SECRET_OPTION.fullmatch(word):
-            word = f"{found[1]}=***" if equals else hide_secrets(word)
+        option, start, text = before, "", word
+        if equals and not _SECRET_OPTION.fullmatch(before):  # --option=value
+            option, start, text = name.replace("_", "-"), f"{name}=", value
+        if option == "--ytdlp-args":
+            word = start + _hide_inner(text)
+        elif option in ("--add-header", "--add-headers"):
+            word = start + _hide_header(text)
+        elif _SECRET_OPTION.fullmatch(option):
+            word = f"{start}***"
         elif re.match(r"-[p2][^-]", word):
             word = f"{word[:2]}***"
         else:
             word = re.sub(r"(://[^/@:]*:|://).*@", r"\1***@", word, flags=re.DOTALL)
             word = hide_secrets(_SECRET_VALUE.sub(r"\1***", word))
         shown.append(word)
-        before = word.replace("_", "-") if not equals else ""
+        before = "" if equals else word.replace("_", "-")
     return shown
 
 

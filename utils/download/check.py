@@ -47,8 +47,8 @@ from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError
 from utils.files import free_bytes, names_in, set_aside
-from utils.lists.official import DEEPMIND, with_slash
-from utils.lists.reading import ClipLists, find_lists
+from utils.lists.official import DEEPMIND, needed_lists, with_slash
+from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
 from utils.packages import check_packages, describe, module_of, numbers, required
@@ -240,8 +240,8 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
     free = free_bytes(args.out.absolute())
     text = f"{free / 1e9:,.1f} GB free"
     try:
-        find_lists(args.input_csv)
-        plan = make_plan(read_wanted(args.input_csv, args), args.out.absolute(), args)
+        paths, _ = needed_lists(args.input_csv)
+        plan = make_plan(read_wanted(paths, args), args.out.absolute(), args)
     except UserError as error:
         yield "disk space", NOTE, f"{text}; needed: unknown ({error})", ""
         return

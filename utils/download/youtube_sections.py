@@ -45,6 +45,7 @@ HEAD_BOXES = (b"ftyp", b"moov", b"free")
 # Around a window: an edit list may move the frames off the index, and pictures of an open group are
 # shown before the key frame that their fragment begins with. A few frames either way.
 MARGIN = 0.3  # seconds
+SOUND_BEHIND = 1.0  # seconds by which a video's sound may lie behind its picture in the file
 # Fragments keep the video's times: without the second ffmpeg would count from the first one's.
 FRAGMENT_OPTIONS = {"seek_timestamp": "1"}
 
@@ -284,13 +285,16 @@ def _cut_whole(attempt: Attempt, clips: Sequence[Clip]) -> Iterator[tuple[Clip, 
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
     whole = files[0]
     try:
-        video = read_apart(whole)
+        video = read_apart(whole, partial=True)
     except BadClip as error:
         raise FetchError(error.reason, f"the whole video: {error.message}") from error
     source = Input(file_url(whole))
+    received = video.end if not video.missing else video.last - SOUND_BEHIND
     for clip in clips:
         try:
             limit = attempt.time_left()
+            if video.missing and sum(clip_window(clip)) > received:
+                raise FetchError("truncated", f"the whole video: {video.missing}")
             yield clip, cut_clip(attempt, clip, [source], limit, known_end=video.end)
         except FetchError as error:
             yield clip, error

@@ -86,7 +86,8 @@ def open_list(
     if is_json:
         lines = _lines(path, encoding, MAX_JSON)
         names = (*ROLES, "*")
-        return OpenList("JSON", names, _json_rows(path, lines), clip_seconds, 1.0, False, True)
+        rows = _json_rows(path, lines, JsonKeys.of(columns or {}, clip_seconds))
+        return OpenList("JSON", names, rows, stated=True)
     return _open_table(path, _lines(path, encoding, MAX_LINE), columns or {}, clip_seconds)
 
 
@@ -427,7 +428,25 @@ def _why_no_list(row: Sequence[str]) -> str:
     return f"the header has no {missing}: {seen}; needed are {NEEDED}"
 
 
-def _json_rows(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
+class JsonKeys(NamedTuple):
+    """Where a document's objects have what a list needs.
+
+    given: role -> the key that a person named for it. spans: keys of [start, end]. seconds: the
+    length of clips that have a start only.
+    """
+
+    given: Mapping[str, str]
+    spellings: Mapping[str, tuple[str, ...]]
+    spans: Sequence[str]
+    seconds: float | None
+
+    @classmethod
+    def of(cls, columns: Mapping[str, str], seconds: float | None) -> JsonKeys:
+        named = {role: (_plain(name),) for role, name in columns.items()}
+        return cls(columns, SPELLINGS | named, named.get("time_start", SPANS), seconds)
+
+
+def _json_rows(path: Path, lines: Iterator[tuple[int, str]], keys: JsonKeys) -> Iterator[Row]:
     """Rows of [*ROLES, extra] of one document, or of one a line."""
     documents = lines
     line, first = next(lines, (0, ""))
@@ -441,17 +460,21 @@ def _json_rows(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
             if (size := size + len(text)) > MAX_JSON:
                 raise UserError(f"list {path} has over {MAX_JSON:,} characters of JSON") from None
         documents = iter([(0, "\n".join(texts))])
-    count = 0
+    count, unseen = 0, {*keys.given}
     for line, text in documents:
         try:
-            for row in _clips_in(json.loads(text), {}, {}, 0.0):
+            for row in _clips_in(json.loads(text), {}, {}, 0.0, keys):
                 count += 1
+                if unseen:
+                    unseen = {role for role in unseen if not row[ROLES.index(role)]}
                 yield line, row, ""
         except (ValueError, RecursionError) as error:
             problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
             if not line:
                 raise UserError(f"list {path} is not JSON that can be read: {problem}") from error
             yield line, [printable(text), "", "", "", "", ()], f"not JSON ({problem})"
+    for role in unseen:
+        raise UserError(f"--columns {role}={keys.given[role]}: no clip in {path} has this key")
     if not count:
         raise UserError(
             f"list {path} is JSON without clips: each needs the id of its video, and `segment`,"
@@ -460,7 +483,7 @@ def _json_rows(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
 
 
 def _clips_in(
-    node: Any, known: Mapping[str, str], roles: Mapping[str, str], offset: float
+    node: Any, known: Mapping[str, str], roles: Mapping[str, str], offset: float, keys: JsonKeys
 ) -> Iterator[list[Any]]:
     """The clips in a part of a document. What an object says holds for all that is inside it.
 
@@ -469,29 +492,34 @@ def _clips_in(
     """
     if isinstance(node, list):
         for each in node:
-            yield from _clips_in(each, known, roles, offset)
+            yield from _clips_in(each, known, roles, offset, keys)
         return
     if not isinstance(node, dict):
         return
     node = node.get("database", node) if not known else node
     if not isinstance(node, dict):
         return
-    known, roles = _with_scalars(node, known, roles)
-    spans = _spans(node, known, roles)
+    known, roles = _with_scalars(node, known, roles, keys)
+    spans = _spans(node, known, roles, keys)
     # FineGym: the times inside of an event count from its start.
     inner = offset + (read_time(spans[0][0]) or 0.0) if spans and "segments" in node else offset
     for key, value in node.items():
         below = known, roles
-        if isinstance(value, dict) and "youtube_id" not in roles and key not in CONTAINERS:
+        is_id = "youtube_id" not in roles and "youtube_id" not in keys.given
+        if isinstance(value, dict) and is_id and key not in CONTAINERS:
             below = {**known, "": key}, {**roles, **({"youtube_id": ""} if find_id(key) else {})}
-        yield from _clips_in(value, *below, inner)
+        yield from _clips_in(value, *below, inner, keys)
     if any(key in node for key in CONTAINERS):
         return
     told = {role: known[key] for role, key in roles.items()}
     for number, (start, end) in enumerate(spans):
         extra = {key: text for key, text in known.items() if key and key not in roles.values()}
         for key, value in node.items():  # ActivityNet Captions: a sentence beside each span
-            if isinstance(value, list) and len(value) == len(spans) and key.lower() not in SPANS:
+            if (
+                isinstance(value, list)
+                and len(value) == len(spans)
+                and _plain(key) not in keys.spans
+            ):
                 extra[key.lower()] = _text(value[number])
         if (
             offset
@@ -505,7 +533,7 @@ def _clips_in(
 
 
 def _with_scalars(
-    node: dict[str, Any], known: Mapping[str, str], roles: Mapping[str, str]
+    node: dict[str, Any], known: Mapping[str, str], roles: Mapping[str, str], keys: JsonKeys
 ) -> tuple[dict[str, str], dict[str, str]]:
     """`known` and `roles` with what an object itself says."""
     scalars = {
@@ -514,26 +542,34 @@ def _with_scalars(
         if isinstance(value, (str, int, float)) and key.lower() not in SPANS
     }
     mine = {}
-    for role, spellings in SPELLINGS.items():
-        keys = [key for key in scalars if _plain(key) in spellings]
-        if role == "youtube_id":  # an address says nothing new, and the `id` of a part is its own
-            keys = [key for key in keys if find_id(scalars[key])] if role not in roles else []
-        if keys:
-            mine[role] = min(keys, key=lambda key: spellings.index(_plain(key)))
+    for role, spellings in keys.spellings.items():
+        found = [key for key in scalars if _plain(key) in spellings]
+        # An address says nothing new, and the `id` of a part is its own.
+        if role == "youtube_id" and role not in keys.given:
+            found = [key for key in found if find_id(scalars[key])] if role not in roles else []
+        if found:
+            mine[role] = min(found, key=lambda key: spellings.index(_plain(key)))
     return {**known, **scalars}, {**roles, **mine}
 
 
 def _spans(
-    node: dict[str, Any], known: Mapping[str, str], roles: Mapping[str, str]
+    node: dict[str, Any], known: Mapping[str, str], roles: Mapping[str, str], keys: JsonKeys
 ) -> list[tuple[str, str]]:
     """The (start, end) that an object gives, as text."""
     for key, value in node.items():
-        if _plain(key) in SPANS and isinstance(value, list) and value:
+        if _plain(key) in keys.spans and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
             pairs = [each if isinstance(each, list) and len(each) == 2 else ("", "")
                      for each in spans]  # fmt: skip
             return [(_text(start), _text(end)) for start, end in pairs]
-    keys = roles.get("time_start", ""), roles.get("time_end", "")
-    if all(key in map(str.lower, node) for key in keys):
-        return [(known[keys[0]], known[keys[1]])]
+    start, end = roles.get("time_start", ""), roles.get("time_end", "")
+    here = {key.lower() for key in node}
+    if start in here and end in here:
+        return [(known[start], known[end])]
+    if (
+        start in here
+        and keys.seconds is not None
+        and (first := read_time(known[start])) is not None
+    ):
+        return [(known[start], _text(first + keys.seconds))]
     return []

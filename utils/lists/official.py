@@ -21,7 +21,7 @@ from utils.clip import Clip, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish
 from utils.lists.forms import ROLES, looks_like_annotations, open_list
-from utils.lists.reading import clips_in, lists_in
+from utils.lists.reading import clips_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
 from utils.machines import run_folder
 from utils.report import format_time
@@ -39,41 +39,35 @@ LIST_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 LARGEST_FILE = 512 * 2**20  # bytes of one file in an archive; the largest is AVA's train, 60 MB
 
 
-def needed_lists(given: Sequence[Path]) -> tuple[list[Path], list[tuple[OfficialList, Path]]]:
-    """The paths that `given` names, and the official lists to fetch before, with their folders.
+def needed_lists(
+    given: Sequence[Path] | None,
+) -> tuple[list[Path], list[tuple[OfficialList, Path]]]:
+    """Return the paths of the lists, and the missing official lists with their folders.
 
-    A name of an official list, with or without folder and .csv, stands for that list; the folder
-    kinetics_csv/ for the twelve, unless somebody's own lists lie there.
+    given: paths, and names of official lists, with or without folder and .csv; None: all twelve. A
+    folder is taken as it is.
     """
+    if given is None:
+        given = [LISTS_FOLDER / each.name for each in ALL_LISTS]
     paths: list[Path] = []
-    wanted: list[tuple[OfficialList, Path]] = []
+    missing: dict[tuple[OfficialList, Path], None] = {}
     for path in given:
-        name = path.name.removesuffix(".gz").removesuffix(".csv")
-        if path.name == LISTS_FOLDER.name and (path.is_dir() or not path.exists()):
-            there = [
-                each for each in (lists_in(path) if path.is_dir() else ()) if each.suffix == ".csv"
-            ]
-            if any(each.stem not in BY_NAME for each in there):
-                paths += there
-            else:
-                wanted += [(each, path) for each in ALL_LISTS]
-                paths += [each.path(path) for each in ALL_LISTS]
-        elif name in BY_NAME and not path.exists():
+        official = BY_NAME.get(path.name.removesuffix(".gz").removesuffix(".csv"))
+        if official is not None and not path.exists():
             folder = LISTS_FOLDER if path.parent == Path(".") else path.parent
-            wanted.append((BY_NAME[name], folder))
-            paths.append(BY_NAME[name].path(folder))
-        else:
-            paths.append(path)
-    missing = [(each, folder) for each, folder in wanted if not each.path(folder).exists()]
-    return paths, list(dict.fromkeys(missing))
+            path = official.path(folder)
+            if not path.exists():
+                missing[official, folder] = None
+        paths.append(path)
+    return paths, list(missing)
 
 
 def lists_at_hand(
-    given: Sequence[Path], servers: ListServers, dry_run: bool, tell: Tell
+    given: Sequence[Path] | None, servers: ListServers, dry_run: bool, tell: Tell
 ) -> Sequence[Path] | None:
-    """The paths of the lists that `given` names; official ones that are not there are fetched.
+    """Fetch the missing official lists, and return the paths of all that `given` names.
 
-    None where a dry run would have to fetch some. Raises UserError, Stopped.
+    Returns None if a dry run would have to fetch some. Raises UserError, Stopped.
     """
     paths, missing = needed_lists(given)
     if missing and dry_run:
@@ -323,7 +317,6 @@ def add_input_csv(group: argparse._ActionsContainer, fetches: bool = True) -> No
         "--input_csv",
         nargs="+",
         type=Path,
-        default=[LISTS_FOLDER],
         metavar="LIST",
         help="lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such as"
         f" kinetics-400_val{'; missing ones are downloaded' if fetches else ''} (default: the"
@@ -367,15 +360,17 @@ def add_trim_format(group: argparse._ActionsContainer) -> None:
 
 
 def form_of(args: argparse.Namespace) -> dict[str, Any]:
-    """How `read_lists` is to read the lists and name their clips, by the options."""
+    """Return how `read_lists` reads the lists and names their clips, by the options."""
     return {name: getattr(args, name) for name in ("trim_format", "columns", "clip_seconds")}
 
 
 def form_words(args: argparse.Namespace) -> list[str]:
-    """The same as words of a command line, for one that reads the same lists."""
+    """Return the words of a command line that reads the same lists."""
+    lists = ["--input_csv", *map(str, args.input_csv)] if args.input_csv else []
     columns = ",".join(f"{role}={name}" for role, name in (args.columns or {}).items())
     given = {"columns": columns, "clip_seconds": args.clip_seconds, "trim_format": args.trim_format}
-    return [word for name, value in given.items() if value for word in (f"--{name}", f"{value}")]
+    form = [word for name, value in given.items() if value for word in (f"--{name}", f"{value}")]
+    return lists + form
 
 
 def named_columns(text: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from utils.page.dataset import Dataset
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped
 from utils.run import Progress
+from utils.video.whole import missing_part
 
 if TYPE_CHECKING:
     from clipreader.pixels import Array
@@ -229,8 +230,9 @@ def _probe(task: LookTask, look: ClipLook) -> ClipLook:
     look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
     with open_clip(task.path) as container:
         found = packets_of(container)
-        if found.missing:
-            raise ValueError(found.missing)
+        count = len(found.picture.pts)
+        if missing := missing_part(container, task.path, count, found.picture.listed):
+            raise ValueError(missing)
         container.seek(0)
         stream = picture_stream(container)
         assert stream is not None  # of a file with frames

@@ -36,7 +36,7 @@ from utils.lists.versions import (
     same_split,
     shared_videos,
 )
-from utils.report import read_licences
+from utils.report import read_licences, report_paths
 from utils.web import Web
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
@@ -290,7 +290,7 @@ def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
 
     A video without a licence of its own is under YouTube's: `youtube`. Raises UserError.
     """
-    if not videos.exists():
+    if not report_paths(videos):
         raise UserError(
             f"--license needs {videos}: run download.py --metadata, or name its folder with"
             " --report"

@@ -6,19 +6,22 @@ Both are remembered by size and time, so that a rerun reads new files only.
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from utils.parallel import run_parallel
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_report
-from utils.training.choosing import Candidate, Choice, Reason
+from utils.training.choosing import AUDIO, Candidate, Choice, Reason
 
 MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
 CHUNK = 64  # clips a task
+SHORTER_BY = 0.5  # seconds by which a sound file may be shorter than its header says
 
 
 def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace) -> None:
@@ -66,14 +69,17 @@ def _measure(
     """Measure one clip; its line of the memory, or nothing where its file is gone."""
     from utils.video.whole import BadClip, read_apart
 
+    def length() -> float:
+        return _sound_pool()(path) if row.suffix in AUDIO else read_apart(path).end
+
     try:
         status = path.stat()
         stamp = [str(status.st_size), str(status.st_mtime_ns)]
         seconds, sha256 = known[2:] if known is not None and list(known[:2]) == stamp else ("", "")
         if not seconds or seconds == "-1":  # it may have been the disk that was slow
             try:
-                seconds = f"{read_apart(path).end:.3f}"
-            except BadClip:
+                seconds = f"{length():.3f}"
+            except (BadClip, Crashed, Failed):
                 seconds = "-1"
         if args.hash and not sha256 and seconds != "-1":
             with path.open("rb") as file:
@@ -88,3 +94,32 @@ def _measure(
         if row.seconds < args.min_seconds:
             row.reason = Reason.SHORT
     return [row.name, *stamp, seconds, sha256]
+
+
+@functools.cache
+def _sound_pool() -> WorkerPool[Path, float]:
+    pool = WorkerPool(sound_seconds)
+    atexit.register(pool.__exit__)
+    return pool
+
+
+def sound_seconds(path: Path) -> float:
+    """Return the length of a sound file, by its packets. Raises ClipError, ValueError."""
+    from clipreader.media import open_clip, ratio
+    from clipreader.packets import whole_packets
+    from utils.video.whole import promised_size
+
+    with open_clip(path) as container:
+        (stream,) = container.streams.audio[:1]
+        base, start, end = ratio(stream.time_base), 0, 0
+        for number, packet in enumerate(whole_packets(container, stream)):
+            if packet.pts is not None and not packet.is_discard:
+                start = packet.pts if not number else start
+                end = max(end, packet.pts + (packet.duration or 0))
+        seconds = float((end - start) * (base or 0))
+        if stream.duration and base:  # what the header says; an edit list ends inside a packet
+            seconds = min(seconds, float(stream.duration * base))
+        promised = (container.duration or 0) / 1e6 - SHORTER_BY
+        if not 0 < seconds >= promised or path.stat().st_size < promised_size(path):
+            raise ValueError("cut off")
+        return seconds

@@ -22,7 +22,7 @@ from utils.video.ffmpeg import (
     cut_command,
     file_url,
     last_line,
-    read_source,
+    read_duration,
     ticks,
 )
 from utils.video.whole import TOLERANCE, BadClip, Video, picture_hashes, read_video
@@ -100,7 +100,7 @@ def cut_video(
             argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
             done = _run(run, argv)
         packets = read_packets(done.stdout)
-        video_end = read_source(done.stderr).duration if known is None else float(known)
+        video_end = read_duration(done.stderr) if known is None else float(known)
         zero = ticks(begin)
         frames = [at for at in packets.frames if zero <= at < ticks(end)]
         if not frames and video_end is not None and video_end < start + TOLERANCE:

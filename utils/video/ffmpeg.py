@@ -1,8 +1,4 @@
-"""ffmpeg: finding it, its command lines, and what its log says.
-
-The one place that builds an ffmpeg command line. Nothing is run here but ffmpeg's own version;
-`sources` and downscale_videos.py run the lines, `video/checks` judges what comes out.
-"""
+"""Find ffmpeg, build its command lines, and read its log."""
 
 from __future__ import annotations
 
@@ -32,14 +28,10 @@ FROM_ADDRESS = {
 _HIDDEN = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
 _SHOWN = {hidden: byte for byte, hidden in _HIDDEN.items()}
 # For reading a file that may be a stranger's: an error is an end.
-STRICT = (
-    *("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+error"),
-    *(
-        f"-{word}" if at == 0 else word
-        for each in FROM_FILE.items()
-        for at, word in enumerate(each)
-    ),
-)
+QUIET = ("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel")
+STRICT = [*QUIET, "level+error"]
+for _name, _value in FROM_FILE.items():
+    STRICT += [f"-{_name}", _value]
 OLDEST = (5, 1)  # the first release that knows -fps_mode
 # In which the usual rates (24, 25, 30, 60, and 1000/1001 of them) are whole numbers of ticks.
 FINE_TIME_BASE = Fraction(1, 120_000)
@@ -107,14 +99,6 @@ class Encode:
     def changes_clips(self) -> bool:
         """Whether a clip that somebody else cut has to be encoded anew to be as asked for."""
         return bool(self.short_side or self.keyint or not self.audio)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What ffmpeg's log tells of its inputs: the first one's seconds (None: unknown), and sound."""
-
-    duration: float | None
-    has_audio: bool
 
 
 @functools.cache
@@ -205,9 +189,7 @@ def cut_command(
         listed.append(sound)
         trim = f"atrim=start={_seconds(start)}:end={_seconds(end)}"
         options |= AAC_OPTIONS
-        # A sound that begins later is preceded by silence, or the clip would begin with it.
-        shift = f"asetpts=PTS-{_seconds(start)}/TB,aresample=async=1:first_pts=0"
-        options["af"] = f"{trim},{shift},{options['af']}"
+        options["af"] = f"{trim},asetpts=PTS-{_seconds(start)}/TB,{options['af']}"
     clip = ffmpeg.output(*streams, _hidden(file_url(target)), **options)
     log = {"c": "copy", "copyinkf": None, "to": _seconds(end), "f": "framecrc"}
     # Matroska has no dts, and those that ffmpeg makes up may fall, which -xerror would end at.
@@ -228,11 +210,12 @@ MP4_OPTIONS: dict[str, object] = {
     "map_chapters": -1,
     "f": "mp4",
 }
-# The encoder takes these layouts and refuses others, such as 6.1.
+# A sound that begins late is preceded by silence, or the clip would begin with it; one whose times
+# run backwards is put right. The encoder takes these layouts and refuses others, such as 6.1.
 AAC_OPTIONS: dict[str, object] = {
     "c:a": "aac",
     "b:a": "128k",
-    "af": "aformat=channel_layouts=mono|stereo|3.0|4.0|5.0|5.1|7.1",
+    "af": "aresample=async=1:first_pts=0,aformat=channel_layouts=mono|stereo|3.0|4.0|5.0|5.1|7.1",
 }
 
 
@@ -269,48 +252,43 @@ def keep_times(time_base: Fraction) -> dict[str, object]:
 
 def _command(tool: Ffmpeg, output: Any, flags: Sequence[str] = ()) -> list[str]:
     # -xerror: without it a source that breaks off, or a full disk, ends with exit code 0.
-    usual = ["-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel", "level+info"]
-    words = [tool.path, *usual, *flags, *output.overwrite_output().compile()[1:]]
+    words = [tool.path, *QUIET, "level+info", *flags, *output.overwrite_output().compile()[1:]]
     return [word.translate(_SHOWN) for word in words]
 
 
 def downscale_command(
     tool: Ffmpeg,
     source: Path,
-    size: tuple[int, int],
-    encode: Encode,
     target: Path,
+    encode: Encode | None,
     *,
-    fps: Fraction = Fraction(0),
-    time_base: Fraction = Fraction(1, 90_000),
+    audio: bool,
     copy_audio: bool = False,
+    size: tuple[int, int] = (0, 0),
+    fps: Fraction = Fraction(0),
+    time_base: Fraction = FINE_TIME_BASE,
+    first: float = 0,
+    step: Fraction = Fraction(0),
 ) -> list[str]:
-    """The command line that encodes a whole file anew at `size` (as shown, even sides).
+    """The command line that encodes a whole file at `size` (as shown, even sides).
 
-    ffmpeg turns the picture by itself. With `fps` 0 every frame keeps its time, counted in the
-    source's own `time_base`.
+    ffmpeg turns the picture by itself. encode: None copies the packets of the picture. With `fps` 0
+    every frame keeps its time, counted in the source's own `time_base`. first: when the source's
+    first frame is shown. step: seconds from each frame to the next, where the file has no times.
     """
-    given = ffmpeg.input(_hidden(file_url(source)), threads=encode.threads, **FROM_FILE)
-    filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
-    options = encode_options(encode) | MP4_OPTIONS
-    if fps:
-        filters.insert(0, f"fps={fps}")
-    else:
-        options |= keep_times(time_base)
-    options["vf"] = ",".join(filters)
+    options: dict[str, object] = {"c:v": "copy", **MP4_OPTIONS}
+    # An mp4 hides what comes before its zero.
+    before: dict[str, object] = {"itsoffset": -first} if first < 0 else {}
+    if encode is not None:
+        before["threads"] = encode.threads
+        filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
+        options |= encode_options(encode)
+        options |= {} if fps else keep_times(time_base)
+        if fps or step:
+            filters.insert(0, f"fps={fps}" if fps else f"setpts=({max(0, first)}+N*{step})/TB")
+        options["vf"] = ",".join(filters)
+    given = ffmpeg.input(_hidden(file_url(source)), **before, **FROM_FILE)
     streams = [given["V:0"]]
-    if encode.audio:
-        streams.append(given["a:0?"])
-        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
-    return _command(tool, ffmpeg.output(*streams, _hidden(file_url(target)), **options))
-
-
-def rewrap_command(
-    tool: Ffmpeg, source: Path, target: Path, *, audio: bool, copy_audio: bool
-) -> list[str]:
-    """The command line that puts a file's picture, untouched, into a faststart mp4."""
-    given = ffmpeg.input(_hidden(file_url(source)), **FROM_FILE)
-    streams, options = [given["V:0"]], {"c:v": "copy", **MP4_OPTIONS}
     if audio:
         streams.append(given["a:0?"])
         options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
@@ -345,17 +323,13 @@ def _seconds(value: Fraction) -> str:
     return f"{float(value):.6f}".rstrip("0").rstrip(".")
 
 
-def read_source(log: str) -> Source:
-    """The first input's duration, and whether any input has sound, from ffmpeg's log."""
-    # Anchored, for a title or a comment of the source is in the log too, and may hold such words.
+def read_duration(log: str) -> float | None:
+    """The first input's seconds, from ffmpeg's log; None: unknown."""
+    # Anchored: a title or a comment of the source is in the log, too, and may hold such words.
     inputs = re.split(r"^(?:\[info\] *)?Output #", log, maxsplit=1, flags=re.MULTILINE)[0]
     time = r"^(?:\[info\])? *Duration: (\d+):(\d\d):(\d\d\.\d+)"
     found = re.search(time, inputs, re.MULTILINE)
-    duration = None
-    if found is not None:
-        duration = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-    sound = r"^(?:\[info\])? *Stream #\d+:\d+\S*: Audio:"
-    return Source(duration, re.search(sound, inputs, re.MULTILINE) is not None)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def last_line(finished: Finished) -> str:

@@ -1,16 +1,14 @@
-"""One decoded frame becomes one JPEG: colours, shape and size as a player shows them.
+"""Encode decoded frames as JPEGs, with the colours, shape and size that a player shows.
 
-After the decoder (`decode/frame_source`), in the worker processes of frame_extract.py. JPEG (JFIF)
-holds full-range BT.601; video is mostly limited range, and from YouTube mostly BT.709. The planes
-are brought over without the detour through RGB that costs 4 to 7 dB of luma; only scaling and
-uncommon pixel formats go through swscale.
+JPEG (JFIF) holds full-range BT.601. Video is mostly limited range, and from YouTube mostly BT.709.
+The planes are converted directly, because the way through RGB costs 4 to 7 dB of luma. Only scaling
+and uncommon pixel formats use swscale.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -34,33 +32,21 @@ BT601 = "bt470bg"
 MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020nc"}
 
 
-@dataclass(frozen=True)
-class Look:
-    """How pictures are wanted. `short_side` None keeps the size; quality is JPEG's, 1 to 100."""
-
-    quality: int = 90
-    short_side: int | None = None
-    upscale: bool = False
-
-
-def picture_size(width: int, height: int, aspect: Fraction | None, look: Look) -> tuple[int, int]:
-    """(width, height), still unturned, of the picture of a stored frame; aspect: of its pixels."""
-    size = shown_size(width, height, aspect)
-    if look.short_side is None or (look.short_side >= min(size) and not look.upscale):
-        return size
-    return shown_size(width, height, aspect, look.short_side)
-
-
 class PictureMaker:
     """JPEGs of the frames of one clip. All of them get the size of the first one's picture."""
 
     def __init__(
-        self, look: Look, picture_of: Callable[[VideoFrame], tuple[int, int, Fraction | None]]
+        self,
+        picture_of: Callable[[VideoFrame], tuple[int, int, Fraction | None]],
+        quality: int = 90,
+        short_side: int | None = None,
+        upscale: bool = False,
     ) -> None:
-        """picture_of: `FrameSource.picture_of` of the clip."""
+        """picture_of: `FrameSource.picture_of` of the clip. quality: JPEG's, 1 to 100. short_side:
+        of the pictures; None keeps the clip's size."""
         _keep_freed_memory()
-        self.look = look
-        self._picture_of = picture_of
+        self._picture_of, self._quality = picture_of, quality
+        self._short_side, self._upscale = short_side, upscale
         self.size: tuple[int, int] | None = None
         self.shown_size = (0, 0)
         self._orientation = Orientation()
@@ -71,7 +57,10 @@ class PictureMaker:
     def jpeg(self, frame: VideoFrame) -> bytes:
         """The picture of `frame`. Raises ValueError for a frame that has no size or format."""
         if self.size is None:
-            self.size = picture_size(*self._picture_of(frame), self.look)
+            width, height, aspect = self._picture_of(frame)  # as stored, unturned
+            self.size = shown_size(width, height, aspect)
+            if self._short_side and (self._short_side < min(self.size) or self._upscale):
+                self.size = shown_size(width, height, aspect, self._short_side)
             self._orientation = Orientation.of(frame)
             turned = self._orientation.transposed
             self.shown_size = self.size[::-1] if turned else self.size
@@ -79,7 +68,7 @@ class PictureMaker:
         if self._orientation != Orientation():
             planes = [np.ascontiguousarray(self._orientation.turn(plane)) for plane in planes]
         planes[0] = with_margin(planes[0])
-        return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, self.look.quality))
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, self._quality))
 
     def _planes(self, frame: VideoFrame) -> list[Plane]:
         """Y, U and V in full-range BT.601, of the wanted size."""

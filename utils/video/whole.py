@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clipreader.media import captured_logs, open_media, ratio
+from clipreader.media import captured_logs, codec_name, open_media, ratio
 from clipreader.times import resample_indices
 from utils import parallel
 from utils.parallel import Crashed, Failed, WorkerPool
@@ -28,6 +28,8 @@ from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
 
 if TYPE_CHECKING:
+    from av.container.core import Container
+
     from clipreader.frame_source import FrameSource
 
 TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
@@ -56,7 +58,8 @@ class Video:
     times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero, which
     stands at `zero` in the file.
     end: where the last frame goes, in seconds. resampled: how many frames there are at the rate
-    asked for. Codecs have FFmpeg's names for their decoders; empty: no sound.
+    asked for. Codecs have FFmpeg's names for their decoders; audio_codec: "" is no sound,
+    "unknown" one without a decoder. missing: what the file promises and does not hold, in words.
     """
 
     width: int
@@ -70,6 +73,7 @@ class Video:
     codec: str
     audio_codec: str
     pixel_format: str = ""
+    missing: str = ""
 
     @property
     def frames(self) -> int:
@@ -81,10 +85,14 @@ class Video:
         return float(self.times[0] * self.time_base)
 
     @property
+    def last(self) -> float:
+        """When the last frame is shown, in seconds."""
+        return float(self.times[-1] * self.time_base)
+
+    @property
     def gap(self) -> float:
         """The mean time from a frame to the next, in seconds."""
-        span = (self.times[-1] - self.times[0]) * self.time_base
-        return float(span) / (len(self.times) - 1) if len(self.times) > 1 else 0.0
+        return (self.last - self.first) / max(1, self.frames - 1)
 
     def covers(self, seconds: float) -> bool:
         """Whether it is that long: to a frame and a half, for nobody knows its source's frames."""
@@ -102,8 +110,13 @@ class Limits:
     max_pixels: int = 8192 * 4320
     timeout: float = 3600.0
 
+    @property
+    def of_source(self) -> dict[str, int]:
+        """Those that a FrameSource is given."""
+        return {"max_frames": self.max_frames, "max_pixels": self.max_pixels}
 
-Question = tuple[Path, Depth, Fraction, Limits]
+
+Question = tuple[Path, Depth, Fraction, Limits, bool]
 
 
 def read_video(
@@ -111,26 +124,45 @@ def read_video(
     depth: Depth = "packets",
     fps: Fraction = Fraction(0),
     limits: Limits = Limits(),
+    partial: bool = False,
 ) -> Video:
     """Read a file's packets; decode its first frame, both ends, or all of it, too.
 
+    partial: a file of which only the beginning is there is taken; `Video.missing` tells.
     Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
     """
     from clipreader.frame_source import FrameSource
-    from clipreader.media import ClipError, CorruptClip, TooLarge
 
     probe = depth != "packets"
-    most = {"max_frames": limits.max_frames, "max_pixels": limits.max_pixels}
     try:
-        with time_limit(limits.timeout), closing(FrameSource(path, probe=probe, **most)) as source:
+        with (
+            bad_clips(limits),
+            closing(FrameSource(path, probe=probe, **limits.of_source)) as source,
+        ):
             video = _video(source, probe, fps, limits)
-            check_complete(source)
+            if video.missing and not partial:
+                raise BadClip("truncated", video.missing)
             if depth == "ends":
                 table = source.table
                 last = max(table.starts, default=0)
                 ends = [n for n, at in enumerate(table.packet_of) if at >= last or n == 0]
                 for _ in source.decode(ends):
                     pass
+    except (OSError, ValueError) as error:
+        raise BadClip("undecodable", f"cannot be read: {error}") from error
+    if depth == "all":
+        decode_whole(path)
+    return video
+
+
+@contextmanager
+def bad_clips(limits: Limits) -> Iterator[None]:
+    """Raise BadClip for whatever is wrong with the file that is read inside; within limits."""
+    from clipreader.media import ClipError, CorruptClip, TooLarge
+
+    try:
+        with time_limit(limits.timeout):
+            yield
     except TooLarge as error:
         raise BadClip("unknown", f"{error.problem}; to allow it, raise that option") from error
     except CorruptClip as error:
@@ -138,11 +170,6 @@ def read_video(
         raise BadClip("undecodable", problem) from error
     except ClipError as error:
         raise BadClip("undecodable", error.problem) from error
-    except (OSError, ValueError) as error:
-        raise BadClip("undecodable", f"cannot be read: {error}") from error
-    if depth == "all":
-        decode_whole(path)
-    return video
 
 
 @contextmanager
@@ -179,8 +206,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
         if Orientation.of(frame).transposed:
             width, height = height, width
         pixel_format = frame.format.name
-    sound = next((s.codec_context for s in stream.container.streams.audio), None)
-    has_sound = bool(stream.container.streams.audio)
+    sound = stream.container.streams.audio[:1]
     return Video(
         width=width,
         height=height,
@@ -191,8 +217,9 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
         rate=ratio(stream.average_rate) or Fraction(0),
         resampled=len(pictures_of(source, fps, limits.max_frames)),
         codec=codec.name,
-        audio_codec=(sound.name if sound else "unknown") if has_sound else "",
+        audio_codec=codec_name(sound[0]) or "unknown" if sound else "",
         pixel_format=pixel_format,
+        missing=missing_part(stream.container, source.path, len(table.pts), table.promised),
     )
 
 
@@ -208,23 +235,22 @@ def _end(source: FrameSource) -> float:
     return float((end - table.origin) * table.time_base)
 
 
-def check_complete(source: FrameSource) -> None:
-    """Whether all is there that a file says it holds: bytes, and in an mp4 packets.
+def missing_part(container: Container, path: Path, frames: int, promised: int | None) -> str:
+    """What a file promises and does not hold, in words; "" for a file that is whole.
 
-    ffmpeg says nothing of a file that ends between two packets. Raises BadClip (truncated).
+    promised: how many frames it says it has. In an mp4 every packet of the index has to be there,
+    because ffmpeg says nothing of a file that ends between two packets.
     """
-    table, streams = source.table, source.stream.container.streams
-    if len(table.pts) < table.promised:
-        raise BadClip("truncated", f"cut off: {len(table.pts)} of {table.promised} frames")
-    size = source.path.stat().st_size
-    entries = (entry for stream in streams for entry in stream.index_entries)
-    is_mp4 = "mp4" in source.stream.container.format.name
+    if promised and frames < promised:
+        return f"cut off: {frames} of {promised} frames"
+    size = path.stat().st_size
+    entries = (entry for stream in container.streams for entry in stream.index_entries)
+    is_mp4 = "mp4" in container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
-    if size < max(ends, _promised_size(source.path)):
-        raise BadClip("truncated", f"cut off after {size:,} bytes")
+    return f"cut off after {size:,} bytes" if size < max(ends, promised_size(path)) else ""
 
 
-def _promised_size(path: Path) -> int:
+def promised_size(path: Path) -> int:
     """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
     with path.open("rb") as file:
         head = file.read(4096)
@@ -267,10 +293,11 @@ def read_apart(
     depth: Depth = "packets",
     fps: Fraction = Fraction(0),
     limits: Limits = Limits(),
+    partial: bool = False,
 ) -> Video:
     """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
     try:
-        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps, limits))
+        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps, limits, partial))
     except Crashed as crash:
         raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
     except Failed as failure:
@@ -309,7 +336,7 @@ def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
 
 def check_length(video: Video, seconds: float) -> None:
     """Raises BadClip where a clip shows frames long after the end that its name says."""
-    if video.times[-1] * video.time_base > seconds + TOO_LONG:
+    if video.last > seconds + TOO_LONG:
         raise BadClip("undecodable", f"{video.end:.2f} s long, and its name says {seconds:g} s")
 
 
