@@ -22,7 +22,7 @@ The first command prints a plan, downloads, and ends with a summary:
         retries 3 unavailable clips; nothing else is missing
 
 Lists: youtube_id,time_start,time_end[,label,split,...].
-Clips: <youtube_id>_<start>_<end>.mp4.
+Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from utils.download.check import check_steps, try_tools, verify
 from utils.download.mirror import MirrorOptions
 from utils.download.options import (
     clip_settings,
+    clip_suffix,
     fetch_options,
     list_servers,
     parse_args,
@@ -91,8 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
         if not args.dry_run:
             make_folder(out)
-        settings = out / SETTINGS_NAME
-        if has_clips := any(out.glob("*.mp4")):
+        suffix = clip_suffix(args)
+        settings = out / (f".sound_settings{suffix}.json" if args.audio_only else SETTINGS_NAME)
+        if has_clips := any(out.glob(f"*{suffix}")):
             has_settings(settings, clip_settings(args), "clips")
         if args.verify:
             verify(lists, out, args)
@@ -139,7 +141,7 @@ def fetch(
     args: argparse.Namespace,
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
-    heights = [each for each in (args.short_side, args.max_height) if each]
+    heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
     tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from utils.clip import Clip, parse_clip_name
-from utils.download.disk import Taken, check_copy, reencode, result_of
+from utils.clip import Clip, clip_window, parse_clip_name
+from utils.download.disk import Taken, check_copy, reencode, result_of, take_sound
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
 from utils.files import open_regular, publish, read_text
@@ -34,7 +34,8 @@ NAME = "tar"  # in the report
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LARGEST_CLIP = 500 * 2**20  # bytes
 MEMORY_FOLDER = ".cvdf"
-OF_THE_COPY = ("undecodable", "truncated", "past_end")  # reasons that another try does not mend
+# Reasons that another try does not mend; `unavailable`: the copy has no sound.
+OF_THE_COPY = ("undecodable", "truncated", "past_end", "unavailable")
 
 Key = tuple[str, float, float]  # youtube_id, start, end
 
@@ -72,14 +73,14 @@ def key_of(clip: Clip) -> Key | None:
     return None if clip.is_ava else (clip.youtube_id, clip.time_start, clip.time_end)
 
 
-def member_key(name: str) -> Key | None:
+def member_key(name: str, suffixes: Collection[str] = (".mp4",)) -> Key | None:
     """The clip that a member is, by its base name; None if it is none."""
-    base = name.rsplit("/", 1)[-1]
-    found = parse_clip_name(base[:-4]) if base.endswith(".mp4") else None
+    stem, suffix = os.path.splitext(name.rsplit("/", 1)[-1])
+    found = parse_clip_name(stem) if suffix in suffixes else None
     return None if found is None or found[2] is None else (found[0], found[1], found[2])
 
 
-def oddity(member: Member) -> str:
+def oddity(member: Member, suffixes: Collection[str] = (".mp4",)) -> str:
     """Why a member is skipped whatever it is called; empty for a clip."""
     if not member.is_file:
         return "not a regular file"
@@ -87,7 +88,7 @@ def oddity(member: Member) -> str:
         return "with an unsafe name"
     if member.name.rsplit("/", 1)[-1].startswith("._"):
         return "with a name that begins with ._"
-    if member_key(member.name) is None:
+    if member_key(member.name, suffixes) is None:
         return "not a clip"
     if member.size > LARGEST_CLIP:
         return f"larger than {LARGEST_CLIP // 2**20} MB"
@@ -105,6 +106,7 @@ def take_clips(
     The worker. Raises Stopped, and UserError where the temporary folder cannot be written.
     """
     archive, clips = task
+    suffixes = options.encode.sources
     wanted = {key: clip for clip in clips if (key := key_of(clip))}
     odd, held, good, last = Counter[str](), set[Key](), set[Key](), None
     error, is_sure = "", True
@@ -132,14 +134,14 @@ def take_clips(
                     raise Stopped
                 if tar is not last:  # another connection; where it begins anew, so does the count
                     last, odd = tar, odd if tar.start else Counter()
-                if what := "" if member.is_folder else oddity(member):
+                if what := "" if member.is_folder else oddity(member, suffixes):
                     odd[what] += 1
-                key = None if what else member_key(member.name)
+                key = None if what else member_key(member.name, suffixes)
                 if key is None:
                     continue
                 held.add(key)
                 if clip := wanted.pop(key, None):
-                    path = own.workspace / f"{clip.name}.mp4"
+                    path = own.workspace / f"{clip.name}{os.path.splitext(member.name)[1]}"
                     if _copy(tar, path):
                         checks.append(pool.submit(_finish, archive, clip, path, own))
                     else:
@@ -189,6 +191,8 @@ def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> 
     """Check a copied clip and publish it."""
 
     def take() -> Taken:
+        if options.encode.sound:
+            return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
         taken = check_copy(clip, path, options)
         if options.encode.changes_clips:
             return reencode(clip, path, taken, options)

@@ -32,7 +32,7 @@ from filelock import FileLock
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.options import fetch_options
+from utils.download.options import clip_suffix, fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
 from utils.download.sources import FetchOptions, is_youtube
 from utils.download.youtube_extract import (
@@ -58,8 +58,8 @@ from utils.report import REASONS, REPORT_NAME, read_shorts
 from utils.run import show_progress
 from utils.text import hide_secrets
 from utils.video.cut import cut_video
-from utils.video.ffmpeg import Encode, find_ffmpeg, last_line, require_encoder
-from utils.video.whole import BadClip, decode_whole, read_video
+from utils.video.ffmpeg import SOUNDS, Encode, find_ffmpeg, last_line, require_encoder
+from utils.video.whole import BadClip, check_sound, decode_whole, read_sound, read_video
 from utils.web import Web, WebError
 
 OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note stops nothing, but should be known
@@ -83,7 +83,8 @@ def try_tools(args: argparse.Namespace) -> None:
 
     A problem that every clip would meet is reported once, before the first. Raises UserError.
     """
-    require_encoder(find_ffmpeg(args.ffmpeg), "libx264")
+    encoder = str(SOUNDS[clip_suffix(args)]["c:a"]) if args.audio_only else "libx264"
+    require_encoder(find_ffmpeg(args.ffmpeg), encoder)
     if "youtube" not in args.source:
         return
     if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
@@ -394,11 +395,12 @@ Verified = tuple[Clip, BadClip | str]  # why it is bad, or why it could not be c
 
 def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     """Decode the requested clips on disk, and move bad ones to OUT/.bad (not with --dry_run)."""
-    there = names_in(out, ".mp4")
+    suffix = clip_suffix(args)
+    there = names_in(out, suffix)
     clips = [clip for name, clip in lists.clips.items() if name in there]
     shorts = read_shorts(out / REPORT_NAME)
     tasks = ((clip, clip.name in shorts) for clip in clips)
-    worker = functools.partial(verify_clip, out, args.timeout)
+    worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with ExitStack() as stack:
         workers = Workers(args.num_jobs)
         if args.dask and clips:
@@ -410,7 +412,11 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             is_bad = isinstance(found, BadClip)
             progress.add("bad" if is_bad else "not checked" if found else "good")
             if isinstance(found, BadClip):
-                done = "would be moved to .bad/" if args.dry_run else _move_bad(out, clip.name)
+                done = (
+                    "would be moved to .bad/"
+                    if args.dry_run
+                    else _move_bad(out, clip.name + suffix)
+                )
                 progress.say(f"{found.reason}: {clip.name}: {found.message}; {done}")
             elif found:
                 progress.say(f"not checked: {clip.name}: {found}; the file is kept")
@@ -421,14 +427,17 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
             f", {counts['bad']:,} bad{more}")  # fmt: skip
 
 
-def verify_clip(out: Path, timeout: float, task: tuple[Clip, bool]) -> Verified:
+def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool]) -> Verified:
     """The worker: decode one clip. `task`: a clip, and whether the report knows it as short."""
     clip, is_short = task
     try:
-        path = out / f"{clip.name}.mp4"
+        path, wanted = out / f"{clip.name}{suffix}", clip_window(clip)[1]
+        if suffix in SOUNDS:
+            if not is_short or not read_sound(path).samples:
+                check_sound(path, wanted)
+            return clip, ""
         video = read_video(path)
         decode_whole(path, timeout)
-        wanted = clip_window(clip)[1]
         if not is_short and not video.covers(wanted):
             raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
     except BadClip as error:
@@ -446,10 +455,8 @@ def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
 def _move_bad(out: Path, name: str) -> str:
     """Move a bad clip aside; returns what was done. Raises UserError."""
     try:
-        return f"moved to {set_aside(out / f'{name}.mp4', out / BAD_FOLDER)}"
+        return f"moved to {set_aside(out / name, out / BAD_FOLDER)}"
     except FileNotFoundError:
         return "already gone"  # another run, or the user, was quicker
     except OSError as error:
-        raise UserError(
-            f"cannot move {name}.mp4 to {out / BAD_FOLDER}: {error.strerror}"
-        ) from error
+        raise UserError(f"cannot move {name} to {out / BAD_FOLDER}: {error.strerror}") from error

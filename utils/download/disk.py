@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,16 @@ from utils.packages import UNEXPECTED
 from utils.parallel import run_parallel
 from utils.process import run_child
 from utils.report import REPORT_NAME, Result, format_time, read_shorts, reason_of
-from utils.video.cut import cut_video
-from utils.video.ffmpeg import Input, file_url
-from utils.video.whole import TOLERANCE, BadClip, check_clip, check_length, read_apart
+from utils.video.cut import cut_sound, cut_video
+from utils.video.ffmpeg import SOUNDS, Input, file_url
+from utils.video.whole import (
+    TOLERANCE,
+    BadClip,
+    check_clip,
+    check_length,
+    check_sound,
+    read_apart,
+)
 
 NAME = "clips"  # in the report
 
@@ -55,7 +63,7 @@ class DiskIndex:
         """The clips of a video. Names are read here, for most are never looked at."""
         clips = []
         for folder, file in self.videos.get(youtube_id, []):
-            if found := parse_clip_name(file.removesuffix(".mp4")):
+            if found := parse_clip_name(os.path.splitext(file)[0]):
                 clips.append(DiskClip(folder, file, *found[1:]))
         return clips
 
@@ -72,7 +80,10 @@ class Part:
 
 
 def index_clips(
-    folders: Iterable[Path], wanted_ids: frozenset[str], tell: Callable[[str], None]
+    folders: Iterable[Path],
+    wanted_ids: frozenset[str],
+    suffixes: tuple[str, ...],
+    tell: Callable[[str], None],
 ) -> DiskIndex:
     """The clips of wanted videos in `folders` and the folders in them, by their names alone.
 
@@ -84,7 +95,7 @@ def index_clips(
         for folder, inner, files in os.walk(top):
             inner[:] = [name for name in inner if not name.startswith(".")]
             for file in files:
-                if file[:11] in wanted_ids and file.endswith(".mp4"):
+                if file[:11] in wanted_ids and file.endswith(suffixes):
                     videos.setdefault(file[:11], []).append((folder, file))
         try:
             shorts |= read_shorts(Path(top) / REPORT_NAME)
@@ -97,7 +108,8 @@ def from_disk(
     clips: Sequence[Clip], context: SourceContext, folders: tuple[Path, ...], allow_partial: bool
 ) -> Generator[Result, None, None]:
     """The source `clips:DIR[:DIR...]`."""
-    index = index_clips(folders, frozenset(clip.youtube_id for clip in clips), context.tell)
+    ids = frozenset(clip.youtube_id for clip in clips)
+    index = index_clips(folders, ids, context.options.encode.sources, context.tell)
 
     def get(clip: Clip) -> Result:
         result = get_clip(clip, index, context.options, NAME, allow_partial)
@@ -121,7 +133,10 @@ def get_clip(
     held = index.clips_of(clip.youtube_id)
     problems: list[str] = []
     reason = "unavailable"
-    for same in (each for each in held if _is_same(each, clip)):
+    for same in sorted(
+        (each for each in held if _is_same(each, clip)),
+        key=lambda each: each.path.suffix != options.encode.suffix,
+    ):
         result = result_of(clip, source, partial(_take, clip, same, index, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return result
@@ -139,7 +154,7 @@ def get_clip(
 
 def _is_same(held: DiskClip, clip: Clip) -> bool:
     if held.end is None:
-        return held.file == f"{clip.name}.mp4"
+        return held.path.stem == clip.name
     return held.start == clip.time_start and held.end == clip.time_end
 
 
@@ -148,6 +163,9 @@ def _take(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -
 
     Except where the folder's own report says why: then it is all that there ever was.
     """
+    if same.path.suffix in SOUNDS:
+        is_whole = clip.name not in index.shorts
+        return take_sound(clip, same.path, 0.0, clip_window(clip)[1], options, is_whole)
     taken = check_copy(clip, same.path, options)
     if taken.reason and (clip.is_ava or clip.name not in index.shorts):
         raise BadClip("truncated", f"{taken.seconds:.2f} s long")
@@ -175,6 +193,10 @@ def find_parts(
         by_name = each.start <= start and end <= each.end
         if not by_name and not (allow_partial and clip.is_ava):
             continue
+        if each.path.suffix in SOUNDS:
+            if by_name:
+                whole.append(Part(each, start - each.start, duration, each.end, True))
+            continue
         try:
             video = read_apart(each.path)
             check_length(video, each.end - each.start)
@@ -194,6 +216,9 @@ def find_parts(
 
 def _cut(clip: Clip, part: Part, options: FetchOptions) -> Taken:
     held = part.held.path
+    if options.encode.sound:
+        is_whole = part.is_whole and held.suffix in SOUNDS
+        return take_sound(clip, held, part.start, part.duration, options, is_whole)
     size = cut_from(clip, held, part.start, part.duration, part.held_end, options)
     return Taken("" if part.is_whole else "short", size)
 
@@ -235,10 +260,45 @@ def take_linked(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> 
     """Make the clip from `path`, which stays: a hard link, a copy across file systems, or a
     re-encoded file if the encoding options ask for one. Raises BadClip, OSError.
     """
+    if options.encode.sound:
+        return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
     if options.encode.changes_clips:
         return reencode(clip, path, taken, options)
     link_file(path, options.out / f"{clip.name}.mp4", options.workspace)
     return taken
+
+
+def take_sound(
+    clip: Clip,
+    path: Path,
+    start: float,
+    wanted: float,
+    options: FetchOptions,
+    is_whole: bool = False,
+) -> Taken:
+    """Take a sound file as it is if it is as asked for, else cut `wanted` seconds of it at `start`.
+
+    is_whole: whether all of that must be there. Raises BadClip, OSError, Stopped.
+    """
+    encode = options.encode
+    run = partial(run_child, timeout=options.timeout)
+    target = options.workspace / f"{clip.name}.cut{encode.suffix}"
+    try:
+        has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
+        reason = "" if has >= wanted - TOLERANCE else "short"
+        if reason and is_whole:
+            raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s are there")
+        # What ffmpeg has just decoded, no decoder crashes over.
+        if path.suffix == encode.suffix and not start and not reason:
+            with suppress(BadClip):
+                if encode.sample_rate in (None, check_sound(path, wanted).rate):
+                    link_file(path, options.out / f"{clip.name}{encode.suffix}", options.workspace)
+                    return Taken("", path.stat().st_size, has)
+        size = target.stat().st_size
+        publish(target, options.out / f"{clip.name}{encode.suffix}")
+        return Taken(reason, size, has)
+    finally:
+        target.unlink(missing_ok=True)
 
 
 def reencode(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
@@ -250,7 +310,7 @@ def reencode(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Tak
 
 
 def link_file(source: Path, final: Path, workspace: Path) -> None:
-    temporary = workspace / f"{final.stem}.link.mp4"
+    temporary = workspace / f"{final.stem}.link{final.suffix}"
     try:
         os.link(source.resolve(), temporary)
     except OSError as error:

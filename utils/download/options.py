@@ -21,7 +21,7 @@ from utils.download.sources import (
 )
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
-from utils.video.ffmpeg import Encode, find_ffmpeg
+from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode, find_ffmpeg
 from utils.web import Web
 
 # YouTube counts requests before it blocks: those of a guest and of an account in an hour. One video
@@ -29,6 +29,8 @@ from utils.web import Web
 GUEST_REQUESTS, ACCOUNT_REQUESTS, REQUESTS_A_VIDEO = 1000, 4000, 5
 GUEST_PER_HOUR = GUEST_REQUESTS // REQUESTS_A_VIDEO
 ACCOUNT_PER_HOUR = ACCOUNT_REQUESTS // REQUESTS_A_VIDEO
+OF_THE_PICTURE = {"max_height": 480, "short_side": None, "keyint": None, "crf": Encode.crf}
+OF_THE_PICTURE |= {"no_audio": False}  # options with their defaults; --audio_only needs none
 
 
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -179,6 +181,23 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no_audio", action="store_true", help="drop the audio")
     group.add_argument(
+        "--audio_only",
+        action="store_true",
+        help="download the audio alone: <clip>.m4a, or another --audio_format",
+    )
+    group.add_argument(
+        "--audio_format",
+        choices=[suffix[1:] for suffix in SOUNDS],
+        default="m4a",
+        help="with --audio_only: AAC in m4a, or 16-bit wav or flac",
+    )
+    group.add_argument(
+        "--sample_rate",
+        type=positive_int,
+        metavar="N",
+        help="with --audio_only: resample to N samples per second (default: keep)",
+    )
+    group.add_argument(
         "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
     )
     group.add_argument(
@@ -266,6 +285,16 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     ):
         if not is_good:
             parser.error(f"--{option} must be {rule} (got {getattr(args, option)})")
+    if not args.audio_only and (args.sample_rate or args.audio_format != "m4a"):
+        parser.error("--audio_format and --sample_rate need --audio_only")
+    for option, default in OF_THE_PICTURE.items():
+        if args.audio_only and getattr(args, option) != default:
+            parser.error(f"--{option} cannot be combined with --audio_only")
+    if args.sample_rate:
+        rates = AAC_RATES if args.audio_format == "m4a" else range(1000, 192_001)
+        if args.sample_rate not in rates:
+            known = ", ".join(map(str, AAC_RATES)) if rates is AAC_RATES else "1000 to 192000"
+            parser.error(f"--sample_rate must be one of {known} (got {args.sample_rate})")
     if args.cookies:
         try:
             args.cookies.open("rb").close()
@@ -287,9 +316,9 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def clip_settings(args: argparse.Namespace) -> dict[str, object]:
     """The options that make two clips of one name different."""
-    return {
-        name: getattr(args, name) for name in ("max_height", "short_side", "keyint", "no_audio")
-    }
+    picture = ("max_height", "short_side", "keyint", "no_audio")
+    names = ("sample_rate",) if args.audio_only else picture
+    return {name: getattr(args, name) for name in names}
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -312,6 +341,8 @@ def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> Fetch
             short_side=args.short_side,
             max_height=args.max_height or None,
             audio=not args.no_audio,
+            sound=clip_suffix(args) if args.audio_only else "",
+            sample_rate=args.sample_rate,
         ),
         cookies=args.cookies.absolute() if args.cookies else None,
         cookies_from_browser=args.cookies_from_browser,
@@ -326,6 +357,11 @@ def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> Fetch
 
 def list_servers(args: argparse.Namespace) -> ListServers:
     return ListServers(Web(tuple(args.proxy)), args.lists_base)
+
+
+def clip_suffix(args: argparse.Namespace) -> str:
+    """The suffix of the clips' files."""
+    return f".{args.audio_format}" if getattr(args, "audio_only", False) else ".mp4"
 
 
 def youtube_name(args: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.clip import Clip
-from utils.download.options import videos_per_hour, youtube_name
+from utils.download.options import clip_suffix, videos_per_hour, youtube_name
 from utils.download.sources import SourceContext, is_gone
 from utils.errors import UserError
 from utils.files import free_bytes, names_in
@@ -48,6 +48,7 @@ from utils.run import (
 
 INVALID_SHOWN = 10
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
+BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
 LINE_BITS = 100e6  # bits per second, of the line that the mirror's time is given for
 # Reasons that every further video would meet, too: after so many in a row the run stops.
 HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
@@ -108,7 +109,7 @@ def _check_words(option: str, words: Sequence[str], seen: dict[str, str]) -> Non
 
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     """Compare the requested clips with the folder and the report."""
-    on_disk = lists.clips.keys() & names_in(out, ".mp4")
+    on_disk = lists.clips.keys() & names_in(out, clip_suffix(args))
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
     # A killed run leaves its folder, and may have named a clip but not written its line.
     was_killed = (out / TEMP_FOLDER).is_dir()
@@ -168,6 +169,12 @@ def invalid_lines(lists: ClipLists) -> Lines:
 
 def size_of(plan: Plan, args: argparse.Namespace) -> int:
     """About how many bytes the missing clips will take."""
+    if getattr(args, "audio_only", False):
+        return round(
+            len(plan.to_fetch)
+            * BYTES_PER_SOUND[args.audio_format]
+            * (1 if args.audio_format == "m4a" else (args.sample_rate or 44_100) / 44_100)
+        )
     is_small = args.short_side and args.short_side <= 256
     return len(plan.to_fetch) * (BYTES_PER_SMALL_CLIP if is_small else BYTES_PER_CLIP)
 
@@ -253,7 +260,7 @@ def end_download(
     out, lists = report.parent, plan.lists
     on_disk = len(plan.on_disk)
     if tally.statuses[DOWNLOADED]:  # the folder is the truth, whatever this run counted
-        on_disk = len(lists.clips.keys() & names_in(out, ".mp4"))
+        on_disk = len(lists.clips.keys() & names_in(out, clip_suffix(args)))
     requested, missing = len(lists.clips), len(lists.clips) - on_disk
     processed = sum(tally.statuses.values())
     gone = tally.statuses[UNAVAILABLE] + plan.skipped

@@ -85,7 +85,7 @@ def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Res
 def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
     """The results of a video whose workers died over it."""
     for clip in task.clips:
-        is_there = (options.out / f"{clip.name}.mp4").exists()
+        is_there = (options.out / f"{clip.name}{options.encode.suffix}").exists()
         yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
 
 

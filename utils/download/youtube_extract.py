@@ -102,7 +102,9 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     order = "vcodec:h264,acodec:m4a"
     if options.encode.max_height:
         order = f"res:{options.encode.max_height},{order}"  # `res` is the shorter side
-    return [*argv, "-f", "bv*+ba/b" if options.encode.audio else "bv/bv*/b", "-S", order]
+    wanted = "bv*+ba/b" if options.encode.audio else "bv/bv*/b"
+    # A video without sound is taken, too, to be told from one whose formats are not offered.
+    return [*argv, "-f", "ba/b/bv" if options.encode.sound else wanted, "-S", order]
 
 
 def copy_cookies(cookies: Path, folder: Path) -> str:
@@ -357,9 +359,19 @@ def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input
             return []  # ffmpeg takes them on its command line alone, which `ps` shows to everybody
         if each.get("protocol") not in ("http", "https", "m3u8", "m3u8_native"):
             return []
+        http = http_options(url, each, options) | zero_options(each, options)
         is_fragmented = each.get("container") in ("mp4_dash", "m4a_dash")
-        inputs.append(Input(url, http_options(url, each, options), is_fragmented))
+        inputs.append(Input(url, http, is_fragmented))
     return inputs
+
+
+def zero_options(fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str]:
+    """ffmpeg's options for a sound stream fetched alone: its zero is the video's.
+
+    Without them ffmpeg would count from the first sample, which may come later.
+    """
+    is_stream = fmt.get("vcodec") == "none" and fmt.get("ext") in ("m4a", "mp4", "webm")
+    return {"seek_timestamp": "1"} if options.encode.sound and is_stream else {}
 
 
 def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str]:

@@ -10,6 +10,7 @@ reasons. (No library was found for the index: pymp4 knows no `sidx`, and PyAV sh
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.clip import Clip, clip_window
 from utils.download.sources import FetchOptions
-from utils.download.youtube_extract import Attempt, info_file, section_inputs, whole_command
+from utils.download.youtube_extract import (
+    Attempt,
+    chosen_formats,
+    info_file,
+    section_inputs,
+    whole_command,
+    zero_options,
+)
 from utils.download.youtube_texts import (
     BLOCKS,
     FFMPEG_REASONS,
@@ -29,7 +37,7 @@ from utils.download.youtube_texts import (
 )
 from utils.files import disk_is_full, publish
 from utils.process import Finished
-from utils.video.cut import CutFailed, cut_video
+from utils.video.cut import CutFailed, cut_sound, cut_video
 from utils.video.ffmpeg import Input, complaints, file_url
 from utils.video.whole import TOLERANCE, BadClip, read_apart
 from utils.web import Web, WebError
@@ -61,7 +69,10 @@ def cut_clips(
     attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
     """Cut the clips of a video that yt-dlp described; each as it comes, or why it did not."""
-    inputs = section_inputs(info, attempt.options)
+    options = attempt.options
+    if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
+        raise FetchError("unavailable", "the video has no sound")
+    inputs = section_inputs(info, options)
     errors: dict[str, FetchError] = {}
     # ffmpeg goes past a proxy that is no http:// one, without a word.
     if inputs and (attempt.proxy is None or attempt.proxy.startswith("http://")):
@@ -73,7 +84,7 @@ def cut_clips(
         clips = [clip for clip in clips if clip.name in errors]
     if clips:
         try:
-            yield from _cut_whole(attempt, clips)
+            yield from _cut_whole(attempt, clips, info)
         except FetchError as error:
             for clip in clips:
                 yield clip, error
@@ -274,7 +285,9 @@ def fetch_fragments(
 # --- the whole video -----------------------------------------------------------------------------
 
 
-def _cut_whole(attempt: Attempt, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Cut | FetchError]]:
+def _cut_whole(
+    attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
+) -> Iterator[tuple[Clip, Cut | FetchError]]:
     """Have yt-dlp fetch the video, and cut the clips. Raises FetchError where it did not come."""
     options, folder = attempt.options, attempt.folder
     done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
@@ -285,17 +298,19 @@ def _cut_whole(attempt: Attempt, clips: Sequence[Clip]) -> Iterator[tuple[Clip, 
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
     whole = files[0]
     try:
-        video = read_apart(whole, partial=True)
+        video = None if options.encode.sound else read_apart(whole, partial=True)
     except BadClip as error:
         raise FetchError(error.reason, f"the whole video: {error.message}") from error
-    source = Input(file_url(whole))
-    received = video.end if not video.missing else video.last - SOUND_BEHIND
+    source = Input(file_url(whole), zero_options(chosen_formats(info)[0], options))
+    missing = video.missing if video else ""
+    received = math.inf if video is None else video.last - SOUND_BEHIND if missing else video.end
     for clip in clips:
         try:
             limit = attempt.time_left()
-            if video.missing and sum(clip_window(clip)) > received:
-                raise FetchError("truncated", f"the whole video: {video.missing}")
-            yield clip, cut_clip(attempt, clip, [source], limit, known_end=video.end)
+            if missing and sum(clip_window(clip)) > received:
+                raise FetchError("truncated", f"the whole video: {missing}")
+            end = video.end if video else None
+            yield clip, cut_clip(attempt, clip, [source], limit, known_end=end)
         except FetchError as error:
             yield clip, error
     whole.unlink(missing_ok=True)
@@ -319,7 +334,7 @@ def cut_clip(
     that it does. Raises FetchError, OSError.
     """
     options = attempt.options
-    target = attempt.folder / f"{clip.name}.mp4"
+    target = attempt.folder / f"{clip.name}{options.encode.suffix}"
     start, wanted = clip_window(clip)
 
     def run(argv: Sequence[str]) -> Finished:
@@ -327,7 +342,10 @@ def cut_clip(
 
     window = start, wanted, options.encode, target
     try:
-        has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
+        if options.encode.sound:
+            has = cut_sound(run, options.ffmpeg, inputs[0], *window, known_end=known_end)
+        else:
+            has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
     except CutFailed as error:
         if error.done.timed_out:
             raise FetchError("timeout", f"cutting took longer than {limit:.0f} s") from error

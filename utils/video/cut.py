@@ -6,6 +6,7 @@ source has is told by its packets, which the same ffmpeg lists while it reads th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from utils.video.ffmpeg import (
     file_url,
     last_line,
     read_duration,
+    sound_command,
     ticks,
 )
-from utils.video.whole import TOLERANCE, BadClip, Video, picture_hashes, read_video
+from utils.video.whole import TOLERANCE, BadClip, Video, picture_hashes, read_sound, read_video
 
+USUAL_RATE = 44_100  # samples per second: what a sound track is first taken to have
 SEEK_BACK = 10  # seconds, where reading at a clip's beginning does not give its first frames
 # Of FINE_TIME_BASE, half a millisecond: how far a frame may be off where an ffmpeg rounds.
 ONE_TICK = 60
@@ -127,6 +130,50 @@ def cut_video(
     if not is_file:
         _check_reached(packets, frames, has)
     return has - start
+
+
+def cut_sound(
+    run: Callable[[Sequence[str]], Finished],
+    tool: Ffmpeg,
+    source: Input,
+    start: float,
+    seconds: float,
+    encode: Encode,
+    target: Path,
+    *,
+    known_end: float | None = None,
+) -> float:
+    """Cut a window out of a sound track, to the sample; returns the seconds of it that it fills.
+
+    The arguments are those of `cut_video`. Raises BadClip: `unavailable` where there is no sound,
+    `past_end`, `truncated`; CutFailed.
+    """
+    begin, end = _exact(start), _exact(start) + _exact(seconds)
+    rate, resample = encode.sample_rate or USUAL_RATE, bool(encode.sample_rate)
+    while True:
+        argv = sound_command(tool, source, begin, end, encode, target, rate, resample=resample)
+        try:
+            done = _run(run, argv)
+        except CutFailed as error:
+            if "matches no streams" in error.done.stderr:
+                raise BadClip("unavailable", "the video has no sound") from error
+            raise
+        found = read_sound(target)
+        samples = found.samples
+        if found.rate == rate or resample or not samples:
+            break
+        rate, resample = found.rate, True
+    said = read_duration(done.stderr) if known_end is None else known_end
+    ends = math.inf if said is None else said
+    if samples == 0:
+        if ends < start + TOLERANCE:
+            raise BadClip("past_end", f"the sound ends at {ends:.2f} s")
+        raise BadClip("unavailable", "the video has no sound there")
+    has = seconds if samples == round((end - begin) * rate) else samples / rate
+    due = min(seconds, ends - start)
+    if not source.is_file and has < due - TOLERANCE:
+        raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s came")
+    return has
 
 
 def _exact(seconds: float) -> Fraction:

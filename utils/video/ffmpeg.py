@@ -32,6 +32,15 @@ QUIET = ("-hide_banner", "-nostdin", "-nostats", "-xerror", "-loglevel")
 STRICT = [*QUIET, "level+error"]
 for _name, _value in FROM_FILE.items():
     STRICT += [f"-{_name}", _value]
+# Sound files by suffix: how they are written. The edit list of an .m4a hides what AAC adds to both
+# ends, to a fraction of a sample.
+SOUNDS: dict[str, dict[str, object]] = {
+    ".m4a": {"c:a": "aac", "b:a": "128k", "f": "mp4", "movflags": "+faststart"}
+    | {"movie_timescale": 120_000},
+    ".wav": {"c:a": "pcm_s16le", "f": "wav"},
+    ".flac": {"c:a": "flac", "sample_fmt": "s16", "f": "flac"},
+}
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 OLDEST = (5, 1)  # the first release that knows -fps_mode
 # In which the usual rates (24, 25, 30, 60, and 1000/1001 of them) are whole numbers of ticks.
 FINE_TIME_BASE = Fraction(1, 120_000)
@@ -94,6 +103,18 @@ class Encode:
     max_height: int | None = None
     audio: bool = True
     threads: int = 1
+    sound: str = ""  # the suffix of a sound file, one of SOUNDS: no picture
+    sample_rate: int | None = None  # of a sound file; None: as the source
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of a clip's file."""
+        return self.sound or ".mp4"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The suffixes of files that a clip may be made of."""
+        return (".mp4", *SOUNDS) if self.sound else (".mp4",)
 
     @property
     def changes_clips(self) -> bool:
@@ -196,6 +217,46 @@ def cut_command(
     log |= {f"bsf:{kind}": "setts=pts=PTS:dts=N-1e12" for kind in "va"[: len(listed)]}
     packets = ffmpeg.output(*listed, "pipe:1", **log)
     return _command(tool, ffmpeg.merge_outputs(clip, packets), flags)
+
+
+def sound_command(
+    tool: Ffmpeg,
+    source: Input,
+    start: Fraction,
+    end: Fraction,
+    encode: Encode,
+    target: Path,
+    rate: int,
+    *,
+    resample: bool,
+) -> list[str]:
+    """The command line that cuts the sound samples with start <= t < end, at `rate` per second.
+
+    Reading begins a second or two earlier, on a whole second: decoders and resamplers need what
+    comes before, and the samples of all rates meet there. Gaps, and what is missing at the
+    beginning, are silence.
+    """
+    first = max(0, math.floor(start) - 1)
+    is_part = "seek_timestamp" in source.options
+    given = ffmpeg.input(
+        _hidden(source.url), ss=str(first), noaccurate_seek=None, **source.reading()
+    )
+    begin = math.ceil((start - first) * rate)
+    filters = [
+        f"atrim=start={first}:end={math.ceil(end) + 1}",
+        f"asetpts=round(PTS-{first}/TB)",
+        "aresample=async=1:first_pts=0:min_comp=0",
+        *([f"aresample={rate}"] if resample else []),
+        f"atrim=start_sample={begin}:end_sample={begin + round((end - start) * rate)}",
+        "asetpts=N",
+        "asetnsamples=4096:p=0",  # the flac encoder refuses a first frame of some samples
+    ]
+    if encode.sound == ".m4a":
+        filters.append(str(AAC_OPTIONS["af"]))
+    options = {**SOUNDS[encode.sound], "map_metadata": -1, "map_chapters": -1}
+    options["af"] = ",".join(filters)
+    clip = ffmpeg.output(given["a:0"], _hidden(file_url(target)), **options)
+    return _command(tool, clip, ["-copyts", *(() if is_part else ("-start_at_zero",))])
 
 
 def ticks(seconds: Fraction) -> int:

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from clipreader.media import captured_logs, codec_name, open_media, ratio
 from clipreader.times import resample_indices
@@ -338,6 +338,44 @@ def check_length(video: Video, seconds: float) -> None:
     """Raises BadClip where a clip shows frames long after the end that its name says."""
     if video.last > seconds + TOO_LONG:
         raise BadClip("undecodable", f"{video.end:.2f} s long, and its name says {seconds:g} s")
+
+
+class Sound(NamedTuple):
+    """A sound file as it is played: samples per second, and how many there are."""
+
+    rate: int
+    samples: int
+
+
+def read_sound(path: Path) -> Sound:
+    """Decode a file of sound alone and count its samples. Raises BadClip (undecodable)."""
+    import av
+
+    try:
+        with open_media(path) as container:
+            if not container.streams:
+                return Sound(1, 0)  # as ffmpeg writes an mp4 that nothing came for
+            if container.streams.video or not container.streams.audio:
+                raise BadClip("undecodable", "is no sound file")
+            stream = container.streams.audio[0]
+            samples = sum(frame.samples for frame in container.decode(stream))
+            rate = stream.codec_context.sample_rate
+            if stream.duration is not None and stream.time_base:
+                # AAC fills its last packet up, which not every decoder takes off again.
+                samples = min(samples, round(stream.duration * Fraction(stream.time_base) * rate))
+            return Sound(rate, samples)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"does not decode: {error}") from error
+
+
+def check_sound(path: Path, seconds: float) -> Sound:
+    """Whether a sound file has all samples of so many seconds. Raises BadClip."""
+    sound = read_sound(path)
+    if sound.samples != round(seconds * sound.rate):
+        raise BadClip(
+            "truncated", f"{sound.samples / sound.rate:.2f} s of {seconds:.2f} s are there"
+        )
+    return sound
 
 
 # --- decoding all --------------------------------------------------------------------------------
