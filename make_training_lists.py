@@ -64,11 +64,11 @@ from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable
-from utils.training import choosing, on_disk, outputs
-from utils.training.ava_lists import ava
+from utils.training import choosing, outputs
 from utils.training.choosing import AUDIO, LACKING, NO_LABEL, SPLITS, TRAIN, VIDEO, Choice, Reason
 from utils.training.outputs import (
     ListSet,
+    ava,
     csv_with_header,
     json_lists,
     mmaction2,
@@ -184,7 +184,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     args = parser.parse_args(argv)
     args.command = sys.argv[1:] if argv is None else list(argv)
-    check_options(parser, args)
+    check_formats(parser, args)
     return args
 
 
@@ -252,7 +252,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
 
 
-def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
@@ -325,7 +325,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    find_clips(choice, clips, args)
+    find_on_disk(choice, clips, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -334,7 +334,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         return exit_code_of(choice, [])
     (make_folder(out) / MARK).touch()
     if args.hash or args.measure or args.min_seconds:
-        on_disk.measure(choice, clips, out / on_disk.MEMORY_NAME, args)
+        choosing.measure(choice, clips, out / choosing.MEMORY_NAME, args)
         check_any(choice, args)
     there = choice.by_class()
     choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -405,7 +405,7 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         )
 
 
-def find_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
+def find_on_disk(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
     """What is on disk. Raises UserError where that is nothing."""
     wanted = sum(1 for _ in choice.chosen())
     choosing.look(choice, clips, FORMATS[args.format].suffixes)

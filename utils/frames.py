@@ -184,7 +184,7 @@ def read_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | Non
 
     found: dict[str, tuple[int, ...]] = {}
     for path in args.key_frames:
-        for clip, times in ava.read_key_times(path, args.videos_dir).items():
+        for clip, times in ava.annotated_times(path, args.videos_dir).items():
             found[clip] = (*found.get(clip, ()), *times)
     return found
 

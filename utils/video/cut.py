@@ -117,7 +117,12 @@ def cut_video(
             zero = max(at for at in packets.frames if at < zero)
             frames, first = [zero], zero * FINE_TIME_BASE
             _run(run, cut_command(tool, inputs, begin, end, encode, target, seek, first, known))
-        found = read_video(target, "ends")
+        try:
+            found = read_video(target, "ends")
+        except BadClip:
+            if is_last:
+                raise
+            continue  # reading began behind a key frame, and nothing could be decoded
         problem = _difference(found, [at - zero for at in frames], is_last)
         has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
         if not problem and encode.audio and has_sound and not found.audio_codec:
