@@ -144,7 +144,10 @@ def _is_action(text: str) -> bool:
 
 
 _CHECKS: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (lambda text: ID_PATTERN.fullmatch(text) is not None, "is not 11 of A-Z a-z 0-9 _ -"),
+    (
+        lambda text: ID_PATTERN.fullmatch(text) is not None,
+        "must be 11 characters from A-Z a-z 0-9 _ -",
+    ),
     (_is_timestamp, f"is not a number of seconds within 0 and {MAX_TIME:.0f}"),
     *(((_is_corner, "is not a part of the frame, from 0 to 1"),) * 4),
     (_is_action, "is not a whole number from 1 on"),

@@ -116,7 +116,7 @@ def wrong_id(text: str) -> str:
     host = urlsplit(text).netloc if re.match(r"https?://[^\[\]]+$", text) else ""
     if host:
         return f"{printable(host, 60)} is not the address of a YouTube video"
-    return "youtube_id is not 11 of A-Z a-z 0-9 _ -"
+    return "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
 
 
 def read_time(text: str) -> float | None:
