@@ -35,7 +35,16 @@ from utils.batch import (
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, frame_rate, make_parser, non_negative_float, positive_int, run_script
+from utils.cli import (
+    EXIT_OK,
+    Parser,
+    add_shared,
+    frame_rate,
+    make_parser,
+    non_negative_float,
+    positive_int,
+    run_script,
+)
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
@@ -223,8 +232,8 @@ def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
     return max(2, 2 * round(width * side / height / 2)), side
 
 
-def add_encode_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("video and audio")
+def add_encode_options(parser: Parser) -> None:
+    group = parser.group("video and audio")
     group.add_argument(
         "--short_side",
         type=positive_int,
@@ -315,7 +324,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output_dir", type=Path, help="folder for the scaled clips")
     add_encode_options(parser)
     add_batch_options(parser)
-    parser.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: the wheel's)")
+    add_shared(parser.group("rarely needed"), "--ffmpeg")
     args = parser.parse_args(argv)
     if args.crf is not None and args.crf > 51:
         parser.error(f"--crf must be between 0 and 51 (got {args.crf:g})")

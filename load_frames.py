@@ -24,11 +24,11 @@ import sys
 
 try:
     import argparse
+    import functools
     import platform
     import re
     import time
     from collections.abc import Sequence
-    from functools import partial
     from pathlib import Path
     from typing import Any, NoReturn
 
@@ -132,7 +132,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         description=summary,
         epilog=examples,
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=79),
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=79),
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
@@ -168,9 +168,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
     general = parser.add_argument_group("general")
     general.add_argument(
-        "--version", action="version", version=line, help="print version information and exit"
+        "--version", action="version", version=line, help="print versions and exit"
     )
-    general.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    general.add_argument("-q", "--quiet", action="store_true", help="print only errors")
     general.add_argument(
         "-v", "--verbose", action="store_true", help="also print the time of each frame"
     )

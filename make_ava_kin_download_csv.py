@@ -39,7 +39,7 @@ from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     Tell,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     frame_rate,
     make_parser,
@@ -100,7 +100,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="list for download.py; annotations_{split}.csv are written to the same folder",
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=ava.SPLITS, default=ava.SPLITS, help="splits to read"
+        "--split",
+        "--splits",
+        dest="splits",
+        nargs="+",
+        choices=ava.SPLITS,
+        default=ava.SPLITS,
+        help="keep only these splits",
     )
     parser.add_argument(
         "--include_unlabelled",
@@ -133,8 +139,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"with --clips: draw N annotated frames with boxes and actions to {PREVIEW_NAME},"
         " in the folder of the list",
     )
-    parser.add_argument("--dry_run", action="store_true", help="read and count; write nothing")
-    add_num_jobs(parser)
+    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     args = parser.parse_args(argv)
     for option in ("probe", "preview"):
         if getattr(args, option) and not args.clips:

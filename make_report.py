@@ -32,7 +32,7 @@ from pathlib import Path
 
 from utils.cli import (
     EXIT_OK,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     non_negative_int,
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
     add_list_options(parser, fetches=False)
-    group = parser.add_argument_group("what the page shows")
+    group = parser.group("what the page shows")
     group.add_argument(
         "--out",
         type=Path,
@@ -88,7 +88,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="seed for the choice of clips to probe and to show",
     )
-    group = parser.add_argument_group("how to run")
+    group = parser.group("how to run")
     group.add_argument(
         "--watch",
         type=positive_int,
@@ -96,8 +96,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="rebuild the page every N seconds until Ctrl-C; open pages reload themselves",
     )
     group.add_argument("--json", action="store_true", help="print the numbers on stdout as JSON")
-    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
-    add_num_jobs(group)
+    add_shared(group, "--num_jobs", "--dry_run")
     return parser.parse_args(argv)
 
 

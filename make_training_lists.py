@@ -44,8 +44,9 @@ from typing import Any
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    Parser,
     Tell,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     non_negative_float,
@@ -188,19 +189,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
     names = ", ".join(FORMATS)
     parser.add_argument(
         "--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}"
     )
-    add = parser.add_argument_group("which clips").add_argument
-    add_input_csv(parser._action_groups[-1])
-    words: dict[str, Any] = {"nargs": "+", "default": []}
+    add = parser.group("which clips").add_argument
+    add_input_csv(parser.group("which clips"))
+    add_shared(parser.group("which clips"), "--label", "--split")
     files: dict[str, Any] = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
-    add("--split", **words, metavar="SPLIT", help="keep only these splits (default: all)")
-    add("--label", **words, metavar="LABEL", help="keep only these labels (default: all)")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
     add(
         "--license", metavar="NAME", help="keep only videos of this licence, such as creativecommon"
@@ -225,7 +224,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="use exactly the clips of this manifest.csv",
     )
 
-    add = parser.add_argument_group("how they are written").add_argument
+    add = parser.group("how they are written").add_argument
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--classes", type=Path, metavar="FILE", help="order of the classes, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
@@ -251,16 +250,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="webdataset: fail if there would be fewer than N shards (ranks x workers)",
     )
 
-    add = parser.add_argument_group("the same data elsewhere").add_argument
+    add = parser.group("the same data elsewhere").add_argument
     add("--hash", action="store_true", help="write the SHA-256 of every clip to manifest.csv")
     add("--measure", action="store_true", help="write the measured lengths to manifest.csv")
     add("--compare", type=Path, metavar="FILE", help="compare with this manifest.csv")
 
-    group = parser.add_argument_group("how to run")
-    add_num_jobs(group)
-    group.add_argument("--dry_run", action="store_true", help="read and count; write nothing")
-
-    group = parser.add_argument_group("rarely needed")
+    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
+    group = parser.group("rarely needed")
     group.add_argument(
         *("--report",),
         **folder,
@@ -268,7 +264,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_trim_format(group)
     add_lists_base(group)
-    group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    add_shared(group, "--ffmpeg")
 
 
 def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.clip import Clip, clip_window
-from utils.download.common import FetchOptions
+from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import (
     Attempt,
     chosen_formats,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from utils.cli import plural, say
 from utils.clip import Clip, clip_window
-from utils.download.common import NOT_ASKED as NOBODY_ASKED
 from utils.download.plan import read_wanted
+from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, without_garbage_collection
