@@ -20,8 +20,14 @@ from utils.cli import (
 )
 from utils.clip import ID_PATTERN
 from utils.cluster import add_cluster_options
-from utils.download.chain import parse_sources
-from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
+from utils.download.sources import (
+    CHECK_ID,
+    YOUTUBE,
+    YOUTUBE_NAMES,
+    FetchOptions,
+    is_youtube,
+    parse_sources,
+)
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode, find_ffmpeg
@@ -67,7 +73,7 @@ TEXTS = f"""
 --audio_format     with --audio_only: AAC in m4a, or 16-bit wav or flac
 --sample_rate      with --audio_only: resample to N samples per second (default: keep)
 --crf              x264 quality: 0 (lossless) to 51
---metadata         write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl
+--metadata         write metadata of each video (title, licence, ...) to OUT/videos.jsonl
 --retry            also retry unavailable clips; `all` also re-reads archives that were read to the
                    end (default: retry failed clips only)
 --accept_unavailable      exit with 0 if only unavailable clips are missing
