@@ -34,7 +34,7 @@ from utils import reorg
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     plural,
@@ -78,12 +78,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="remove folders that are empty after their clips were moved",
     )
-    group = parser.add_argument_group("how to run")
-    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
-    add_num_jobs(group)
+    group = parser.group("how to run")
+    add_shared(group, "--num_jobs", "--dry_run")
     add_cluster_options(group)
-    group = parser.add_argument_group("rarely needed")
-    group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
+    add_shared(parser.group("rarely needed"), "--ffmpeg")
     args = parser.parse_args(argv)
     args.mode = reorg.COPY if args.copy else reorg.LINK if args.link else reorg.MOVE
     if args.remove_empty and args.mode != reorg.MOVE:
