@@ -401,7 +401,11 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     given = ["--format", "slowfast", "--input_csv", lists["400_train"]]
     (tmp_path / "empty").mkdir()
     said = lists_of(tmp_path / "empty", tmp_path / "a", *given, code=2)
-    assert "none of 50 clips is in" in said and not (tmp_path / "a").exists()
+    assert (
+        "50 missing" in said
+        and "empty the folder that download.py filled" in said
+        and not (tmp_path / "a").exists()
+    )
     assert "does not exist" in lists_of(tmp_path / "no", tmp_path / "a", *given, code=2)
     assert "is the folder of clips" in lists_of(clips, clips, *given, code=2)
     foreign = tmp_path / "foreign"
