@@ -1,4 +1,4 @@
-"""Runs the tasks of a script on the workers of a Dask cluster (--dask).
+"""Run the tasks of a script on the workers of a Dask cluster (--dask).
 
 Each task is pinned to a worker that has said that it can take part, no more of them at once than
 it has threads. So a lost worker is known by name, and so are its tasks. A machine that YouTube
@@ -185,7 +185,7 @@ def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """What each worker must have and see, and the name of the file that it is to write."""
+    """The requirements for a worker, and the name of the file that it writes as a test."""
 
     workspace: Path
     packages: tuple[str, ...]
@@ -201,7 +201,7 @@ class Question:
 
 @dataclass(frozen=True)
 class SelfReport:
-    """What a worker says of itself. `problem`: why it cannot take part."""
+    """A worker's versions and checks. `problem`: why it is unusable."""
 
     machine: str
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -302,7 +302,7 @@ def pack_code() -> bytes:
 
 @dataclass
 class Begun:
-    """What a worker is at: a task, or the question whether it can take part."""
+    """What a worker is running: a task, or the check of its requirements."""
 
     address: str
     machine: str = ""

@@ -1,7 +1,7 @@
-"""Clips out of tar archives, read as streams: one task an archive, of the CVDF mirror or any other.
+"""Take clips from tar archives, read as streams, of the CVDF mirror or any other.
 
 An archive is never stored. Its members are known by their names, `<id>_<start>_<end>.mp4` in any
-folder. What was read to its end is remembered in `<out>/.cvdf`, so that a rerun reads no archive
+folder. Fully read archives are recorded in `<out>/.cvdf`, so that a rerun reads no archive
 that has nothing to add.
 """
 
@@ -237,7 +237,7 @@ def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
 
 @dataclass
 class Wanted:
-    """The clips that are still wanted, and why others did not come."""
+    """The clips that are still missing, and the reasons for failed ones."""
 
     clips: dict[Key, Clip]
     problems: dict[Key, Result]  # what was wrong with a copy

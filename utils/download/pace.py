@@ -1,4 +1,4 @@
-"""How fast YouTube is asked, what happens when it refuses, and when its verdicts are believed.
+"""Limit the rate of videos, pause when YouTube blocks, and confirm that videos are unavailable.
 
 A limiter for one machine. Each attempt for a video takes a turn (`wait_turn`), and `end` is told
 what the attempt came to:
