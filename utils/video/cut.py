@@ -181,7 +181,9 @@ def cut_sound(
         raise BadClip("unavailable", "the video has no sound there")
     has = seconds if samples == round((end - begin) * rate) else samples / rate
     due = min(seconds, ends - start)
-    if not source.is_file and has < due - TOLERANCE:
+    # Beside a picture the sound may end earlier; a stream of its own is as long as it says.
+    is_alone = not source.is_file or "seek_timestamp" in source.options
+    if is_alone and has < due - TOLERANCE:
         raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s came")
     return has
 
