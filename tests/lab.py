@@ -27,7 +27,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 class Lab:
     """A context manager. Machines are child processes with names, locks and addresses of theirs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self._children: list[subprocess.Popen[bytes]] = []
         self.log = folder / "dask.log"
@@ -35,7 +35,7 @@ class Lab:
         self.scheduler = self._start(
             *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
             *("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(where)),
-            *("--no-dashboard", "--no-show"),
+            *("--no-dashboard", "--no-show", *more),
         )
         wait_for(lambda: where.exists() and where.read_text().strip().endswith("}"))
         self.address: str = json.loads(where.read_text())["address"]
