@@ -35,7 +35,16 @@ from utils.batch import (
     run_batch,
     say_batch,
 )
-from utils.cli import EXIT_OK, frame_rate, make_parser, non_negative_float, positive_int, run_script
+from utils.cli import (
+    EXIT_OK,
+    Parser,
+    add_shared,
+    frame_rate,
+    make_parser,
+    non_negative_float,
+    positive_int,
+    run_script,
+)
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
@@ -57,6 +66,7 @@ REPORT_NAME = "downscale_report.csv"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
+PRESETS = ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"]
 COPIED_AUDIO = frozenset({"aac", "mp3", "mp3float"})  # what every player takes from an mp4
 
 # benchmarks/README.md, "downscale", has the comparison: 0.55 of the CPU of x264's defaults at SSIM
@@ -222,8 +232,8 @@ def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
     return max(2, 2 * round(width * side / height / 2)), side
 
 
-def add_encode_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("picture and sound")
+def add_encode_options(parser: Parser) -> None:
+    group = parser.group("video and audio")
     group.add_argument(
         "--short_side",
         type=positive_int,
@@ -254,16 +264,7 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--preset",
-        choices=[
-            "ultrafast",
-            "superfast",
-            "veryfast",
-            "faster",
-            "fast",
-            "medium",
-            "slow",
-            "slower",
-        ],
+        choices=PRESETS,
         help=f"the encoder's effort (default: {DEFAULT.preset})",
     )
     group.add_argument(
@@ -325,7 +326,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output_dir", type=Path, help="folder for the small clips")
     add_encode_options(parser)
     add_batch_options(parser)
-    parser.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: the wheel's)")
+    add_shared(parser.group("rarely needed"), "--ffmpeg")
     args = parser.parse_args(argv)
     if args.crf is not None and args.crf > 51:
         parser.error(f"--crf must be between 0 and 51 (got {args.crf:g})")

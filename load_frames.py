@@ -24,6 +24,7 @@ import sys
 
 try:
     import argparse
+    import functools
     import platform
     import re
     import time
@@ -131,19 +132,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         description=summary,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=79),
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
     what = parser.add_argument_group("what to load (default: every frame)")
     what.add_argument("--start", type=float, metavar="N", help="from this frame")
-    what.add_argument("--stop", type=float, metavar="N", help="to before this frame")
+    what.add_argument("--stop", type=float, metavar="N", help="end before this frame")
     what.add_argument("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
     what.add_argument(
-        "--unit", choices=("frame", "s"), default="frame", help="unit of these (default: frame)"
+        "--unit",
+        choices=("frame", "s"),
+        default="frame",
+        help="unit of the numbers above (default: frame)",
     )
     what.add_argument(
-        "--fps", type=_rate, default="0", metavar="N", help="resample (default: 0, own rate)"
+        "--fps",
+        type=_rate,
+        default="0",
+        metavar="N",
+        help="resample to N frames per second (default: 0, the clip's own)",
     )
     what.add_argument("--short_side", type=_whole, metavar="N", help="scale to N pixels")
     what.add_argument(
@@ -158,15 +166,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show.add_argument("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
     python = f"Python {platform.python_version()} on {sys.platform}"
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
-    parser.add_argument("--version", action="version", version=line)
+    general = parser.add_argument_group("general")
+    general.add_argument(
+        "--version", action="version", version=line, help="print versions and exit"
+    )
+    general.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    general.add_argument(
+        "-v", "--verbose", action="store_true", help="also print the time of each frame"
+    )
     words = sys.argv[1:] if argv is None else argv
     # Options may be spelled with dashes, as in the other scripts.
-    args = parser.parse_args(
-        [re.sub(r"(?<=\w)-", "_", word) if word.startswith("--") else word for word in words]
-    )
+    args = parser.parse_args([re.sub(r"^--[\w-]+", _underscored, word) for word in words])
     if (args.clip is None) == (args.bench is None):
         parser.error("give either a clip, or --bench and a folder of clips")
     return args
+
+
+def _underscored(option: re.Match[str]) -> str:
+    return "--" + option[0][2:].replace("-", "_")
 
 
 def _numbers(text: str) -> list[float]:
@@ -227,12 +244,14 @@ def _show(args: argparse.Namespace) -> None:
         numbers = reader.frame_numbers(args.start, args.stop, **chosen)
         times = reader.times[list(numbers)]
         count = len(reader)
-    print(f"clip    {_printable(args.clip)}")
-    print(f"shape   {frames.shape} {frames.dtype}")
+    lines = [f"clip    {_printable(args.clip)}", f"shape   {frames.shape} {frames.dtype}"]
     if len(numbers):
-        print(f"frames  {numbers[0]} to {numbers[-1]} of {count}")
-        print(f"times   {times[0]:.3f} to {times[-1]:.3f} s")
-    print(f"loaded  in {ms:.1f} ms")
+        lines.append(f"frames  {numbers[0]} to {numbers[-1]} of {count}")
+        lines.append(f"times   {times[0]:.3f} to {times[-1]:.3f} s")
+    lines.append(f"loaded  in {ms:.1f} ms")
+    if args.verbose:
+        each = zip(numbers, times, strict=True)
+        lines += [f"frame   {number} at {time_:.6f} s" for number, time_ in each]
     if args.sheet is not None:
         from clipreader.pixels import save_sheet
 
@@ -240,7 +259,9 @@ def _show(args: argparse.Namespace) -> None:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])
         except (OSError, ValueError) as error:
             raise ValueError(f"{args.sheet} cannot be written: {error}") from None
-        print(f"sheet   {_printable(args.sheet)}")
+        lines.append(f"sheet   {_printable(args.sheet)}")
+    if not args.quiet:
+        print("\n".join(lines))
 
 
 def _time_chunks(folder: Path) -> None:

@@ -39,7 +39,7 @@ from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     Tell,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     frame_rate,
     make_parser,
@@ -100,7 +100,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the download list; annotations_{split}.csv go beside it",
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=ava.SPLITS, default=ava.SPLITS, help="the splits to read"
+        "--split",
+        "--splits",
+        dest="splits",
+        nargs="+",
+        choices=ava.SPLITS,
+        default=ava.SPLITS,
+        help="keep only these splits",
     )
     parser.add_argument(
         "--include_unlabelled",
@@ -133,8 +139,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"with --clips: draw {PREVIEW_NAME} beside the list, N key frames with their boxes"
         " and action names",
     )
-    parser.add_argument("--dry_run", action="store_true", help="read and count, and write nothing")
-    add_num_jobs(parser)
+    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     args = parser.parse_args(argv)
     for option in ("probe", "preview"):
         if getattr(args, option) and not args.clips:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from utils.cli import (
     EXIT_OK,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     non_negative_int,
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
     add_list_options(parser, fetches=False)
-    group = parser.add_argument_group("what the page shows")
+    group = parser.group("what the page shows")
     group.add_argument(
         "--out",
         type=Path,
@@ -84,7 +84,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="draws the clips to probe and to show"
     )
-    group = parser.add_argument_group("how to run")
+    group = parser.group("how to run")
     group.add_argument(
         "--watch",
         type=positive_int,
@@ -92,8 +92,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="renew the page so often, until Ctrl-C; it loads itself again",
     )
     group.add_argument("--json", action="store_true", help="print the numbers on stdout as JSON")
-    group.add_argument("--dry_run", action="store_true", help="say what would be made")
-    add_num_jobs(group)
+    add_shared(group, "--num_jobs", "--dry_run")
     return parser.parse_args(argv)
 
 
@@ -132,7 +131,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
     now = datetime.now(UTC)
     look_again(data, args.quiet)
     counts = count_all(data, args.split)
-    there = [name for name in data.clips if name in data.sizes]
+    there = [name for name in data.clips if name in data.sizes and name not in data.sounds]
     sample = [(name, "") for name in draw_sample(there, args.sample, args.seed)]
     probed = look_at_clips(data, sample, looks, args).values()
     labels = ((name, data.label(name)) for name in there)
@@ -144,7 +143,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
         made_at=now,
         counts=counts,
         history=make_history(data.minutes, now),
-        next_steps=next_steps(counts, page, args),
+        next_steps=next_steps(counts, page, args, next(iter(data.sounds.values()), "")),
         # A clip that is gone by now is no broken one.
         looks=[look for look in probed if not look.problem or data.path(look.name).exists()],
         suspects=(),
@@ -162,11 +161,14 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
     return content
 
 
-def next_steps(counts: Counts, page: Path, args: argparse.Namespace) -> list[tuple[str, str]]:
+def next_steps(
+    counts: Counts, page: Path, args: argparse.Namespace, sound: str
+) -> list[tuple[str, str]]:
     """What to type next, and what it will do."""
     total, steps = counts.total, []
     if total.to_try:
         words = ["python", "download.py", args.folder, *form_words(args)]
+        words += ["--audio_only", "--audio_format", sound[1:]] if sound else []
         for option in ("label", "split"):
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:

@@ -44,8 +44,9 @@ from typing import Any
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    Parser,
     Tell,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     non_negative_float,
@@ -64,11 +65,11 @@ from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable
-from utils.training import choosing, on_disk, outputs
-from utils.training.ava_lists import ava
+from utils.training import choosing, outputs
 from utils.training.choosing import AUDIO, LACKING, NO_LABEL, SPLITS, TRAIN, VIDEO, Choice, Reason
 from utils.training.outputs import (
     ListSet,
+    ava,
     csv_with_header,
     json_lists,
     mmaction2,
@@ -184,23 +185,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     args = parser.parse_args(argv)
     args.command = sys.argv[1:] if argv is None else list(argv)
-    check_options(parser, args)
+    check_formats(parser, args)
     return args
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
     names = ", ".join(FORMATS)
     parser.add_argument(
         "--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}"
     )
-    add = parser.add_argument_group("which clips").add_argument
-    add_input_csv(parser._action_groups[-1])
-    words: dict[str, Any] = {"nargs": "+", "default": []}
+    add = parser.group("which clips").add_argument
+    add_input_csv(parser.group("which clips"))
+    add_shared(parser.group("which clips"), "--label", "--split")
     files: dict[str, Any] = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
-    add("--split", **words, metavar="SPLIT", help="only these splits (default: all)")
-    add("--label", **words, metavar="LABEL", help="only these classes (default: all)")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
     add("--license", metavar="NAME", help="only videos of this licence, such as creativecommon")
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
@@ -218,7 +217,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
     add("--only_manifest", type=Path, metavar="FILE", help="exactly the clips of this manifest.csv")
 
-    add = parser.add_argument_group("how they are written").add_argument
+    add = parser.group("how they are written").add_argument
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--classes", type=Path, metavar="FILE", help="order of the classes, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
@@ -232,16 +231,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--shard_size", **size, help="webdataset: largest shard, with K, M or G")
     add("--workers", **count, help="webdataset: refuse fewer shards than N (ranks x workers)")
 
-    add = parser.add_argument_group("the same data elsewhere").add_argument
+    add = parser.group("the same data elsewhere").add_argument
     add("--hash", action="store_true", help="write the SHA-256 of every clip to manifest.csv")
     add("--measure", action="store_true", help="write the measured lengths to manifest.csv")
     add("--compare", type=Path, metavar="FILE", help="say how this manifest.csv differs")
 
-    group = parser.add_argument_group("how to run")
-    add_num_jobs(group)
-    group.add_argument("--dry_run", action="store_true", help="read and count; write nothing")
-
-    group = parser.add_argument_group("rarely needed")
+    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
+    group = parser.group("rarely needed")
     group.add_argument(
         *("--report",),
         **folder,
@@ -249,10 +245,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_trim_format(group)
     add_lists_base(group)
-    group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    add_shared(group, "--ffmpeg")
 
 
-def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What argparse cannot say by itself; ends with exit code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
@@ -325,7 +321,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    find_clips(choice, clips, args)
+    find_on_disk(choice, clips, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -334,7 +330,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         return exit_code_of(choice, [])
     (make_folder(out) / MARK).touch()
     if args.hash or args.measure or args.min_seconds:
-        on_disk.measure(choice, clips, out / on_disk.MEMORY_NAME, args)
+        choosing.measure(choice, clips, out / choosing.MEMORY_NAME, args)
         check_any(choice, args)
     there = choice.by_class()
     choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -405,7 +401,7 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         )
 
 
-def find_clips(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
+def find_on_disk(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
     """What is on disk. Raises UserError where that is nothing."""
     wanted = sum(1 for _ in choice.chosen())
     choosing.look(choice, clips, FORMATS[args.format].suffixes)

@@ -51,7 +51,7 @@ def line(done: Done, link: str) -> str:
 
 
 def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     Mirror(standin).publish(tmp_path / "lists")
     standin.add_file("/kinetics400.tar.gz", b"x")
     standin.add_file("/600/val/k600_val_path.txt", b"x")
@@ -78,7 +78,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
 def test_the_folder_and_its_room(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     listing = write_list(tmp_path / "list.csv", [f"{ID},3,13", f"{ID},4,14"])
     out = tmp_path / "not" / "here"
     done = check(standin, tmp_path, fresh, out, "--input_csv", listing)
@@ -97,7 +97,7 @@ def test_the_folder_and_its_room(
 def test_a_folder_that_cannot_be_written(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     done = check(standin, tmp_path, fresh, "/proc/clips", "--input_csv", tmp_path / "none.csv")
     assert done.code == 2
     assert "folder       not ok" in done.err
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written(
 
 @pytest.mark.slow
 def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     listing = write_list(tmp_path / "list.csv", (f"{ID},{n},{n + 10}" for n in range(60)))
     small = "import shutil\nshutil.disk_usage = lambda path: (10**9, 10**9, 10**6)\n"
     shadow(fresh, "sitecustomize.py", f"{small}shutil._ntuple_diskusage = None\n")
@@ -119,13 +119,15 @@ def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, f
 @pytest.mark.parametrize(
     ("package", "version", "says"),
     [
-        ("requests", "2.32.0", "requests 2.32.0 is installed"),
+        pytest.param(
+            *("requests", "2.32.0", "requests 2.32.0 is installed"), marks=pytest.mark.slow
+        ),
         ("av", "20.0.0", "PyAV 20.0.0 is installed, and the suite works with 18.1"),
     ],
 )
 def test_packages(package: str, version: str, says: str, standin: StandIn, source: MakeSource,
                   tmp_path: Path, fresh: Path) -> None:  # fmt: skip
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     installed(fresh, package, version)
     done = check(standin, tmp_path, fresh)
     assert done.code == 2
@@ -136,7 +138,7 @@ def test_packages(package: str, version: str, says: str, standin: StandIn, sourc
 def test_an_ffmpeg_without_the_encoder(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     tool = tmp_path / "ffmpeg"
     tool.write_text("#!/bin/sh\necho 'ffmpeg version 6.0 of a lab'\n")
     tool.chmod(0o755)
@@ -151,7 +153,7 @@ def test_an_ffmpeg_without_the_encoder(
 def test_a_runtime_that_does_not_run(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     tool = tmp_path / "bin" / "deno"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\necho 'GLIBC_2.38 not found' >&2\nexit 1\n")
@@ -167,7 +169,7 @@ def test_a_runtime_that_does_not_run(
 
 
 def test_an_old_ytdlp(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     old = date.today() - timedelta(days=61)
     shadow(tmp_path / "first", "sitecustomize.py", (
         "from importlib import metadata\nreal = metadata.version\n"
@@ -191,13 +193,13 @@ def test_servers_that_do_not_answer(standin: StandIn, tmp_path: Path, fresh: Pat
     ("why", "says"),
     [
         ("bot_check", "this address is blocked (bot_check): "),
-        (429, "this address is blocked (rate_limited): "),
+        pytest.param(429, "this address is blocked (rate_limited): ", marks=pytest.mark.slow),
     ],
 )
 def test_a_block(
     why: str | int, says: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     standin.block(why)
     done = check(standin, tmp_path, fresh)
     assert done.code == 2
@@ -215,7 +217,7 @@ def test_a_video_that_is_gone(standin: StandIn, tmp_path: Path, fresh: Path) -> 
 def test_data_that_does_not_come(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     standin.knobs(ID, status=403)
     done = check(standin, tmp_path, fresh)
     assert done.code == 2
@@ -233,11 +235,13 @@ def cookies(folder: Path, expires: float | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["over", "not_netscape", "guest"])
+@pytest.mark.parametrize(
+    "kind", ["over", *(pytest.param(n, marks=pytest.mark.slow) for n in ("not_netscape", "guest"))]
+)
 def test_cookies(
     kind: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     path = cookies(tmp_path, time.time() - 100)
     if kind == "not_netscape":
         path.write_text('{"cookies": []}')
@@ -258,7 +262,7 @@ def test_cookies(
 def test_each_proxy_is_tried_and_no_password_said(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     with Proxy() as proxy:
         good = proxy.address.replace("://", "://user:s3cret@")
         dead = "http://other:s3cret@127.0.0.1:9"
@@ -285,10 +289,11 @@ def test_each_proxy_is_tried_for_the_mirror(standin: StandIn, tmp_path: Path, fr
     assert f"through {dead}: " in done.err
 
 
+@pytest.mark.slow
 def test_cookies_of_other_sites_do_not_count(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     path = cookies(tmp_path)
     other = ".example.com\tTRUE\t/\tTRUE\t1000\tSAPISID\tx\n"
     path.write_text(path.read_text() + other)
@@ -301,7 +306,7 @@ def test_cookies_of_other_sites_do_not_count(
 def test_cookies_that_only_a_warning_calls_over(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     plugin = fresh / "yt_dlp_plugins" / "extractor" / "warns.py"
     plugin.parent.mkdir(parents=True)
     warning = "WARNING: account cookies are no longer valid"
@@ -323,11 +328,13 @@ def test_the_smallest_format_is_asked_for(
     assert standin.bytes_served < 2_000_000
 
 
-@pytest.mark.parametrize("package", ["requests", "simplejpeg"])
+@pytest.mark.parametrize(
+    "package", ["requests", pytest.param("simplejpeg", marks=pytest.mark.slow)]
+)
 def test_a_package_that_is_broken(
     package: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
     shadow(fresh, f"{package}.py", "raise ImportError('torn in two')")
     done = check(standin, tmp_path, fresh)
     assert done.code == 2

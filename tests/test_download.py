@@ -13,6 +13,7 @@ import time
 from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -29,6 +30,7 @@ from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg
 from utils.video.whole import read_video
 
 FAST = ("--videos_per_hour", "0")
+SMALL: dict[str, Any] = {"seconds": 20, "size": (256, 144)}  # quickly made, and cut
 
 
 def arguments(standin: StandIn, out: Path, listing: Path, *more: object) -> list[object]:
@@ -80,6 +82,7 @@ def test_clips_are_exact_and_come_from_one_extraction(
     assert nothing_temporary(out)
 
 
+@pytest.mark.slow
 def test_a_section_is_fetched_and_not_the_video(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
@@ -91,7 +94,7 @@ def test_a_section_is_fetched_and_not_the_video(
 
 
 def test_second_run_asks_for_nothing(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
+    standin.add_video("abcdefghijk", source(**SMALL))
     standin.add_dead("deadvideo__", "private")
     rows = ["abcdefghijk,3,5", "deadvideo__,3,5"]
     assert download(standin, tmp_path, rows).code == 1
@@ -152,8 +155,8 @@ def test_a_hopeless_run_ends_and_points_to_check(standin: StandIn, tmp_path: Pat
 
 
 def test_the_end_of_a_video(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video("twenty_secs", source(seconds=20))
-    standin.add_video("more_sound_", source(seconds=20, video_seconds=15))
+    standin.add_video("twenty_secs", source(**SMALL))
+    standin.add_video("more_sound_", source(**SMALL, video_seconds=15))
     rows = [
         f"{name},{times}" for name in ("twenty_secs", "more_sound_") for times in ("12,22", "30,40")
     ]
@@ -176,7 +179,7 @@ def test_the_end_of_a_video(standin: StandIn, source: MakeSource, tmp_path: Path
 def test_a_block_makes_no_failures(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     names = [f"blocked{number:04d}" for number in range(6)]
     for name in names:
-        standin.add_video(name, source(seconds=20))
+        standin.add_video(name, source(**SMALL))
     standin.block("bot_check", after=2, requests=3)
     rows = [f"{name},8,10" for name in names]
     done = download(standin, tmp_path, rows, "--n", "3", "--block_pause", "0.03", "-v")
@@ -193,7 +196,7 @@ def test_on_block_stop_ends_the_run_and_a_rerun_goes_on(
 ) -> None:
     names = [f"blocked{number:04d}" for number in range(4)]
     for name in names:
-        standin.add_video(name, source(seconds=20))
+        standin.add_video(name, source(**SMALL))
     standin.block(429, after=1)
     rows = [f"{name},8,10" for name in names]
     done = download(standin, tmp_path, rows, "--n", "1", "--on_block", "stop")
@@ -210,24 +213,24 @@ def test_on_block_stop_ends_the_run_and_a_rerun_goes_on(
 def test_picture_options_hold_in_one_encode(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video("landscape__", source(seconds=6, size=(1280, 720)))
-    standin.add_video("portrait___", source(seconds=6, size=(360, 640)))
-    rows = ["landscape__,1,4", "portrait___,1,4"]
+    standin.add_video("landscape__", source(seconds=3, size=(1280, 720)))
+    standin.add_video("portrait___", source(seconds=3, size=(360, 640)))
+    rows = ["landscape__,1,2", "portrait___,1,2"]
     assert download(standin, tmp_path, rows).code == 0
     out = tmp_path / "out"
-    assert (read_video(out / "landscape___000001_000004.mp4").height) == 480
-    assert (read_video(out / "portrait____000001_000004.mp4").height) == 640  # the shorter: 360
+    assert (read_video(out / "landscape___000001_000002.mp4").height) == 480
+    assert (read_video(out / "portrait____000001_000002.mp4").height) == 640  # the shorter: 360
     shutil.rmtree(out)
     options = ("--short_side", "128", "--keyint", "10", "--no_audio", "--max_height", "0")
     assert download(standin, tmp_path, rows, *options).code == 0
     for name, size in (("landscape__", (228, 128)), ("portrait___", (128, 228))):
-        path = out / f"{name}_000001_000004.mp4"
+        path = out / f"{name}_000001_000002.mp4"
         found = read_video(path)
         assert (found.width, found.height, found.audio_codec) == (*size, "")
         with av.open(str(path)) as container:
             keys = [i for i, f in enumerate(container.decode(video=0)) if f.key_frame]
-        assert keys == list(range(0, 75, 10))
-        assert frame_numbers(path) == list(range(25, 100))
+        assert keys == [0, 10, 20]
+        assert frame_numbers(path) == list(range(25, 50))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,7 @@ def test_bad_options_are_said_in_one_line(options: list[str], says: str, tmp_pat
 
 
 def test_dry_run_touches_nothing(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
+    standin.add_video("abcdefghijk", source(**SMALL))
     done = download(standin, tmp_path, ["abcdefghijk,8,10"], "--dry-run")
     assert done.code == 0
     assert "to download  1 clip from 1 video" in done.err
@@ -327,7 +330,7 @@ def test_a_scout_that_fails_by_itself_is_replaced(
     """Its cookie file is gone while all others wait for it: they must not wait for ever."""
     names = [f"blocked{number:04d}" for number in range(3)]
     for name in names:
-        standin.add_video(name, source(seconds=20))
+        standin.add_video(name, source(**SMALL))
     standin.block("bot_check")
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n")
@@ -361,7 +364,7 @@ def test_verify_finds_bad_clips_and_fetches_them_anew(
 ) -> None:
     names = ["goodgoodgoo", "trunc______", "garbage____", "tooshort___", "shortsource"]
     for name in names:
-        standin.add_video(name, source(seconds=20))
+        standin.add_video(name, source(**SMALL))
     rows = [f"{name},8,10" for name in names[:4]] + ["shortsource,15,25"]
     assert download(standin, tmp_path, rows).code == 0
     out = tmp_path / "out"
@@ -386,8 +389,8 @@ def test_verify_finds_bad_clips_and_fetches_them_anew(
 
 
 def test_url_base_serves_whole_videos(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video("-bcdefghijk", source(seconds=20))
-    standin.add_video("pagenotvid_", source(seconds=20))
+    standin.add_video("-bcdefghijk", source(**SMALL))
+    standin.add_video("pagenotvid_", source(**SMALL))
     standin.knobs("pagenotvid_", target="watch", html=True)
     listing = write_list(tmp_path / "list.csv", ["-bcdefghijk,8,10", "pagenotvid_,8,10"])
     command = [tmp_path / "out", "--input_csv", listing, "--url_base", standin.url_base]
@@ -403,10 +406,27 @@ def test_url_base_serves_whole_videos(standin: StandIn, source: MakeSource, tmp_
     assert rows[path.stem]["source"] == "url_base"
 
 
+def test_clips_inside_what_came_of_a_whole_video(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    path = source(seconds=20)
+    standin.add_video("-bcdefghijk", path)
+    standin.knobs("-bcdefghijk", target=None, client="ffmpeg", status=403)
+    part = path.stat().st_size * 6 // 10
+    standin.knobs("-bcdefghijk", target=None, client="native", truncate=part)
+    listing = write_list(tmp_path / "list.csv", ["-bcdefghijk,4,6", "-bcdefghijk,15,17"])
+    command = [tmp_path / "out", "--input_csv", listing, "--url_base", standin.url_base]
+    done = run("download.py", *command, cwd=tmp_path)
+    rows = report_rows(tmp_path / "out" / "download_report.csv")
+    assert rows["-bcdefghijk_000015_000017"]["reason"] == "truncated", done.err
+    clip = tmp_path / "out" / "-bcdefghijk_000004_000006.mp4"
+    assert frame_numbers(clip) == list(range(100, 150))
+
+
 def test_cookies_are_used_and_left_as_they_are(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
+    standin.add_video("abcdefghijk", source(**SMALL))
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(
         "# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t2147483647\tvisitor\tme\n"
@@ -437,7 +457,7 @@ def test_other_frame_rates(standin: StandIn, source: MakeSource, tmp_path: Path)
 def test_ava_rows_are_six_seconds_around_the_key_frame(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video("abcdefghijk", source(seconds=20))
+    standin.add_video("abcdefghijk", source(**SMALL))
     done = download(standin, tmp_path, ["abcdefghijk,10.4,-1", "abcdefghijk,2,-1"])
     assert done.code == 0, done.err
     assert frame_numbers(tmp_path / "out" / "abcdefghijk_000010.mp4") == list(range(175, 325))
@@ -448,7 +468,7 @@ def test_the_report_says_what_the_files_are(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
     """Every row of a list is accounted for, and -q is silent where nothing went wrong."""
-    standin.add_video("abcdefghijk", source(seconds=20))
+    standin.add_video("abcdefghijk", source(**SMALL))
     done = download(standin, tmp_path, ["abcdefghijk,8,10"], "-q")
     assert (done.code, done.err) == (0, "")
     assert list(report_rows(tmp_path / "out" / "download_report.csv")) == [
@@ -466,7 +486,7 @@ def test_proxies_take_turns_and_carry_all(
     names = [f"proxied{number:04d}" for number in range(2)]
     # One that ffmpeg reads, and one whose fragments are fetched.
     for name, one_file in zip(names, (True, False), strict=True):
-        standin.add_video(name, source(seconds=20), progressive=one_file)
+        standin.add_video(name, source(**SMALL), progressive=one_file)
     with Proxy() as first, Proxy() as second:
         proxies = ["--proxy", first.address, "--proxy", second.address]
         done = download(standin, tmp_path, [f"{name},8,10" for name in names], "--n", "1", *proxies)
@@ -482,7 +502,7 @@ def test_sections_come_over_https_too(
     standin: StandIn, source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ffmpeg 9 checks certificates by default; it has to be told which authorities to trust."""
-    video = source(seconds=20)
+    video = source(**SMALL)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ROOT / "tests" / "standin" / "standin.pem")
     handler = functools.partial(QuietHandler, directory=str(video.parent))
@@ -558,7 +578,7 @@ def test_the_plan_says_how_much_and_how_long(tmp_path: Path) -> None:
 
 def test_accept_unavailable(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     """Exit code 0 when all that is missing is unavailable, in the first run and in a rerun."""
-    standin.add_video("goodgoodgoo", source(seconds=20))
+    standin.add_video("goodgoodgoo", source(**SMALL))
     standin.add_dead("deaddeaddea", "removed")
     rows = ["goodgoodgoo,0,2", "deaddeaddea,0,2"]
     assert download(standin, tmp_path, rows).code == 1

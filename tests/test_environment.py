@@ -126,7 +126,7 @@ def test_what_every_clip_meets_ends_a_download(
 ) -> None:
     names = [f"everyclip{number:02d}" for number in range(12)]
     for name in names:
-        standin.add_video(name, source(seconds=20))
+        standin.add_video(name, source(seconds=6, size=(256, 144)))
     listing = write_list(tmp_path / "list.csv", [f"{name},3,5" for name in names])
     broken = "import av\ndef open(file):\n    pass\nav.open = open\n"
     folder = shadow(tmp_path / "first", "sitecustomize.py", broken)

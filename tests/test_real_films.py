@@ -150,6 +150,29 @@ def test_pcm_of_any_layout(source: MakeSource, tmp_path: Path, layout: str) -> N
     assert read_video(tmp_path / "small" / "x.mp4").audio_codec == "aac"
 
 
+def test_a_sound_without_a_decoder_is_left_out(film: Path, tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf.mp4"
+    deaf.write_bytes(b"zzzz".join(film.read_bytes().rsplit(b"mp4a", 1)))
+    assert frame_numbers(cut(tmp_path, deaf, 2, 4)) == list(range(50, 100))
+    assert downscale(tmp_path, deaf, "--short_side", 64)[1]["frames"] == "750"
+    assert reorg(tmp_path, f"{ID}_000000_000030.mp4", deaf)
+    done = run("frame_extract.py", tmp_path / "in", tmp_path / "frames", "--fps", 1, cwd=tmp_path)
+    assert done.code == 0 and len(list((tmp_path / "frames" / "x").iterdir())) == 30, done.err
+
+
+def test_films_whose_times_an_mp4_does_not_take(source: MakeSource, tmp_path: Path) -> None:
+    """Frames before zero, as an edit list leaves them, and a late picture without its sound."""
+    whole = source(seconds=4, size=SIZE, gop=12)
+    for name, shift, more in (("early", -0.4, []), ("late", 0.2, ["--no_audio"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        moved = folder / "moved.mkv"
+        given = ["-itsoffset", shift, "-i", whole, "-i", whole, "-map", "0:v", "-map", "1:a"]
+        ffmpeg("-copyts", *given, "-c", "copy", "-avoid_negative_ts", "disabled", moved)
+        assert downscale(folder, moved, "--short_side", 64, *more)[1]["frames"] == "100"
+        assert frame_numbers(folder / "small" / "x.mp4") == list(range(100))
+
+
 def test_a_byte_behind_the_last_box(source: MakeSource, tmp_path: Path) -> None:
     clip = source(seconds=10, size=SIZE)
     odd = tmp_path / "odd.mp4"

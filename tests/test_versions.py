@@ -13,7 +13,7 @@ from utils.lists.versions import (
     RENAMES,
     join_classes,
     list_file,
-    read_classes,
+    ordered_classes,
     same_name,
     shared_videos,
 )
@@ -82,13 +82,13 @@ def test_a_file_of_classes_gives_their_order(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     for text in ("b\na, c\n", "0 b\n1 a, c\n", "b,0\n\"a, c\",1\n"):  # fmt: skip
         path.write_text(text)
-        assert read_classes(path, classes).names == ("b", "a, c")
+        assert ordered_classes(path, classes).names == ("b", "a, c")
     path.write_text("b\n")
     with pytest.raises(UserError, match="lacks 'a, c'"):
-        read_classes(path, classes)
+        ordered_classes(path, classes)
     path.write_text("b\na, c\nB\n")
     with pytest.raises(UserError, match="twice"):
-        read_classes(path, classes)
+        ordered_classes(path, classes)
 
 
 def test_two_classes_of_one_list_stay_two() -> None:

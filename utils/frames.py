@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from clipreader.media import ratio
 from utils.batch import ClipFile, Made, make_one
@@ -115,7 +115,8 @@ class Extractor:
             shape = settings.quality, settings.short_side, settings.upscale
             maker = PictureMaker(source.picture_of, *shape)
             folder = own_folder(self.workspace)
-            store = (TarStore if settings.archive else FolderStore)(folder / "pictures")
+            pictures = folder / "pictures"
+            store = TarStore(pictures) if settings.archive else FolderStore(pictures)
             progress = _Progress(folder / PROGRESS_NAME, task.clip, len(numbers))
             for index, frame in source.decode(list(of_frame)):
                 jpeg = maker.jpeg(frame)
@@ -184,19 +185,12 @@ def read_key_times(args: argparse.Namespace) -> dict[str, tuple[int, ...]] | Non
 
     found: dict[str, tuple[int, ...]] = {}
     for path in args.key_frames:
-        for clip, times in ava.read_key_times(path, args.videos_dir).items():
+        for clip, times in ava.annotated_times(path, args.videos_dir).items():
             found[clip] = (*found.get(clip, ()), *times)
     return found
 
 
 # --- where pictures go ---------------------------------------------------------------------------
-
-
-class Store(Protocol):
-    """Where the pictures of a clip gather before they get their name."""
-
-    def add(self, number: int, jpeg: bytes) -> None: ...
-    def publish(self, final: Path, overwrite: bool) -> None: ...
 
 
 class FolderStore:

@@ -1,8 +1,8 @@
 """Temporary folders of runs, and which run writes which report, where several share one output.
 
 Machines may share the output over a network, where file locks often hold on one machine only (NFS
-with `local_lock`, Lustre with `localflock`). So a lock counts between the runs of one machine, and
-a run of another machine is alive as long as it renews the date of its folder.
+mounted with local_lock, Lustre with localflock). So a lock counts between the runs of one machine,
+and a run of another machine is alive as long as it renews the date of its folder.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from utils import process as processes
 from utils.cli import say
 from utils.errors import UserError
 from utils.packages import describe
-from utils.process import STOP, Stopped, sleep
+from utils.process import CHILD_MEMORY, STOP, Stopped, limit_memory, sleep
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -158,6 +158,7 @@ def serve() -> None:
     """Do the tasks that come, one after another. What a Child runs."""
     global IS_CHILD
     IS_CHILD = True
+    limit_memory(os.getpid(), CHILD_MEMORY)
     root, script, lifeline = sys.argv[1:]
     sys.argv[:] = [os.path.join(root, script)]
     tasks_in, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

@@ -95,7 +95,7 @@ def came_as_promised(lab: Lab, table: dict[str, Case]) -> None:
 
 def test_bodies(lab: Lab, source: MakeSource) -> None:
     set_up(lab, BODIES, source(**SMALL))
-    done = lab.run("--n", "10")
+    done = lab.run("--n", "6")
     came_as_promised(lab, BODIES)
     keeps_promise(lab, done, 1)
 
@@ -104,7 +104,7 @@ def test_answers(lab: Lab, source: MakeSource) -> None:
     """Of the servers of the data and of the API, in one run: what takes long is the waiting."""
     set_up(lab, ANSWERS, source(**SMALL))
     set_up(lab, API, source(**SMALL), target="player")
-    done = lab.run("--n", "16")
+    done = lab.run("--n", "8")
     came_as_promised(lab, ANSWERS | API)
     keeps_promise(lab, done, 1)
 

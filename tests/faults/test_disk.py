@@ -202,7 +202,7 @@ def test_the_folder_vanishes(how: str, lab: Lab, tmp_path: Path, source: MakeSou
 
 
 @needs_root
-@pytest.mark.parametrize("way", ["disk", "quota"])
+@pytest.mark.parametrize("way", ["disk", pytest.param("quota", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "script, size, more",
     [("frame_extract.py", "700k", ()), ("downscale_videos.py", "300k", ("--short_side", "160"))],
@@ -241,7 +241,7 @@ LIMITS: dict[str, tuple[list[str], set[int]]] = {
     "30 processes": ([*NOBODY, "prlimit", "--nproc=30"], {0, 1}),
     "5 processes": ([*NOBODY, "prlimit", "--nproc=5"], {0, 1, 2}),
 }
-SLOW = ("16 file descriptors", "512 MB", "30 processes")
+SLOW = ("16 file descriptors", "512 MB", "30 processes", "5 processes")
 
 
 @pytest.fixture

@@ -144,7 +144,10 @@ def _is_action(text: str) -> bool:
 
 
 _CHECKS: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (lambda text: ID_PATTERN.fullmatch(text) is not None, "is not 11 of A-Z a-z 0-9 _ -"),
+    (
+        lambda text: ID_PATTERN.fullmatch(text) is not None,
+        "must be 11 characters from A-Z a-z 0-9 _ -",
+    ),
     (_is_timestamp, f"is not a number of seconds within 0 and {MAX_TIME:.0f}"),
     *(((_is_corner, "is not a part of the frame, from 0 to 1"),) * 4),
     (_is_action, "is not a whole number from 1 on"),
@@ -179,7 +182,7 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
                 if line.strip():
                     fields = [youtube_id, timestamp, *more]
                     text = printable(line.rstrip("\r\n"))
-                    refused.append(Refused(path, number, text, _problem(fields)))
+                    refused.append(Refused(path, number, text, _why_odd_line(fields)))
                 continue
             if timestamp not in times:
                 times[timestamp] = nanoseconds(timestamp)
@@ -200,7 +203,7 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
     return rows, refused
 
 
-def _problem(fields: Sequence[str]) -> str:
+def _why_odd_line(fields: Sequence[str]) -> str:
     """Why a line is no annotation."""
     if len(fields) not in (2, len(COLUMNS)):
         return f"{len(fields)} columns, not 2 or {len(COLUMNS)}"
@@ -246,7 +249,7 @@ def read_windows(clips: Path) -> dict[str, tuple[int, int]]:
     return windows
 
 
-def read_key_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
+def annotated_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
     """Clip's name -> the times of its annotated frames in the clip, in nanoseconds, rising.
 
     path: a raw annotation file (no header), or the `annotations_<split>.csv` that

@@ -35,7 +35,7 @@ COLOURS = ("#ffd400", "#00c8ff", "#7dff5a", "#ff7ad9", "#ff9a3c", "#b49cff")
 
 
 @dataclass(frozen=True)
-class Split:
+class AnnotatedSplit:
     """The annotations of one split that are used, and the rows that are none."""
 
     name: str
@@ -61,7 +61,7 @@ class Placed(NamedTuple):
     row: ava.Annotation
 
 
-def read_split(folder: Path, name: str, include_unlabelled: bool, tell: Tell) -> Split:
+def read_split(folder: Path, name: str, include_unlabelled: bool, tell: Tell) -> AnnotatedSplit:
     """Read one split and tell what it holds. Raises UserError."""
     rows, refused = ava.read_annotations(ava.annotations_path(folder, name))
     frames = {(row.youtube_id, row.nanoseconds): row.action_id for row in reversed(rows)}
@@ -79,10 +79,10 @@ def read_split(folder: Path, name: str, include_unlabelled: bool, tell: Tell) ->
             say(f"  and {len(refused) - REFUSED_SHOWN:,} more")
     if excluded:
         rows = [row for row in rows if row.action_id]
-    return Split(name, rows, refused)
+    return AnnotatedSplit(name, rows, refused)
 
 
-def download_list(splits: Iterable[Split]) -> list[str]:
+def download_list(splits: Iterable[AnnotatedSplit]) -> list[str]:
     """The lines of the list: every (id, whole second) once, sorted. The first split keeps it."""
     clips: dict[tuple[str, int], str] = {}
     for split in splits:
@@ -115,7 +115,7 @@ def find_clips(folder: Path) -> Clips:
     return Clips(folder, names_in(folder, ".mp4"), ava.read_windows(folder))
 
 
-def place(split: Split, fps: Fraction, clips: Clips | None, tell: Tell) -> list[Placed]:
+def place(split: AnnotatedSplit, fps: Fraction, clips: Clips | None, tell: Tell) -> list[Placed]:
     """A split's rows in terms of its clips; with `clips`, of those that are on disk."""
     number: dict[int, int] = {}
     placed = []

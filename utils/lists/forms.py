@@ -82,13 +82,22 @@ def open_list(
     columns: role -> the list's own name for it, or its number from 1 where there is no header.
     """
     csv.field_size_limit(MAX_LINE)
+    given = columns or {}
     encoding, is_json = _look_at_start(path)
+    lines = _lines(path, encoding, MAX_JSON if is_json else MAX_LINE)
     if is_json:
-        lines = _lines(path, encoding, MAX_JSON)
-        names = (*ROLES, "*")
-        rows = _json_rows(path, lines, JsonKeys.of(columns or {}, clip_seconds))
-        return OpenList("JSON", names, rows, stated=True)
-    return _open_table(path, _lines(path, encoding, MAX_LINE), columns or {}, clip_seconds)
+        rows = _rows_of_json(path, lines, JsonKeys.of(given, clip_seconds))
+        return OpenList("JSON", (*ROLES, "*"), rows, stated=True)
+    opened = _open_table(path, lines, given)
+    form, seconds = opened.form, opened.seconds if clip_seconds is None else clip_seconds
+    if "time_end" not in opened.columns:
+        if seconds is None:
+            raise UserError(
+                f"{path} gives no time_end ({form}): name its column with --columns"
+                " time_end=NAME, or give --clip_seconds N"
+            )
+        form += f"; clips of {seconds:g} s"
+    return opened._replace(form=form, seconds=seconds, stated=bool(given))
 
 
 def find_id(text: str) -> str:
@@ -107,7 +116,7 @@ def wrong_id(text: str) -> str:
     host = urlsplit(text).netloc if re.match(r"https?://[^\[\]]+$", text) else ""
     if host:
         return f"{printable(host, 60)} is not the address of a YouTube video"
-    return "youtube_id is not 11 of A-Z a-z 0-9 _ -"
+    return "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
 
 
 def read_time(text: str) -> float | None:
@@ -170,12 +179,7 @@ def _lines(path: Path, encoding: str, longest: int) -> Iterator[tuple[int, str]]
         raise _unreadable(path, error) from error
 
 
-def _open_table(
-    path: Path,
-    lines: Iterator[tuple[int, str]],
-    given: Mapping[str, str],
-    clip_seconds: float | None,
-) -> OpenList:
+def _open_table(path: Path, lines: Iterator[tuple[int, str]], given: Mapping[str, str]) -> OpenList:
     comment, delimiters = "", ",\t;"
     for line, text in lines:  # noqa: B007
         if text.startswith("#"):
@@ -186,32 +190,25 @@ def _open_table(
             break
     else:
         raise UserError(f"list {path} is empty: it needs a header line and rows")
-    heads = [text, comment] if comment else [text]
-    numbered = {role: int(name) for role, name in given.items() if re.fullmatch("[0-9]{1,4}", name)}
-    for head in () if given and len(numbered) == len(given) else heads:
-        for delimiter in delimiters:
+    rest = chain([(line, text)], lines)
+    is_numbered = bool(given) and all(map(str.isdecimal, given.values()))
+    for head, below in () if is_numbered else ((text, lines), (comment, rest)):
+        for delimiter in delimiters if head else "":
             row, problem = _split(head, delimiter)
             if problem:
                 raise UserError(f"list {path} is {problem}: it needs a header line and rows")
-            units = _recognise(path, line, row, given)
-            if units:
-                rest = lines if head is text else chain([(line, text)], lines)
-                rows = _table_rows(rest, delimiter)
-                return _with_header(path, line, row, units, rows, clip_seconds, bool(given))
-    rest = chain([(line, text)], lines)
-    splits = [(delimiter, _split(text, delimiter)[0]) for delimiter in delimiters]
-    for delimiter, row in splits:
+            if opened := _with_header(path, line, row, _table_rows(below, delimiter), given):
+                return opened
+    splits = [_split(text, delimiter)[0] for delimiter in delimiters]
+    for delimiter, row in zip(delimiters, splits, strict=True) if is_numbered or not given else ():
         if looks_like_annotations(row) and not given:
             raise UserError(
                 f"{path}:{line}: this is an AVA-Kinetics annotation file, not a list: make the list"
                 " from it with make_ava_kin_download_csv.py, and give that one"
             )
-        columns = _shape(row, numbered)
-        if columns:
-            rows = _table_rows(rest, delimiter)
-            opened = _without_header(path, line, columns, rows, clip_seconds)
-            return opened._replace(stated=bool(given))
-    raise UserError(f"{path}:{line}: {_why_no_list(max((row for _, row in splits), key=len))}")
+        if opened := _without_header(row, _table_rows(rest, delimiter), given):
+            return opened
+    raise UserError(f"{path}:{line}: {_why_no_list(max(splits, key=len), given)}")
 
 
 def _split(text: str, delimiter: str) -> tuple[list[str], str]:
@@ -260,64 +257,45 @@ def _unit(name: str, role: str) -> tuple[int, float] | None:
     return None
 
 
-def _recognise(
-    path: Path, line: int, header: Sequence[str], given: Mapping[str, str]
-) -> dict[str, tuple[int, float]]:
-    """Role -> (its column, units in a second), if the header has what a list needs; else {}."""
+def _with_header(
+    path: Path, line: int, header: list[str], rows: Iterator[Row], given: Mapping[str, str]
+) -> OpenList | None:
+    """The list below a header, if that has what a list needs."""
     plain = [_plain(name) for name in header]
-    found: dict[str, tuple[int, float]] = {}
-    for role, name in given.items():
-        if _plain(name) not in plain:
-            return {}
-        found[role] = plain.index(_plain(name)), 1.0
+    if any(_plain(name) not in plain for name in given.values()):
+        return None
+    roles = {plain.index(_plain(name)): role for role, name in given.items()}
+    per_second = 1.0
     for role in ROLES:
         ranked = [(*unit, at) for at, name in enumerate(plain) if (unit := _unit(name, role))]
-        if role not in found and ranked:
-            rank, per_second, at = min(ranked)
+        if role not in given and ranked:
+            rank, units, at = min(ranked)
             if [each[0] for each in ranked].count(rank) > 1:
                 raise UserError(f"{path}:{line}: the header names {header[at]} twice")
-            found[role] = at, per_second
+            roles.setdefault(at, role)
+            if role == "time_start" and units == 0:
+                raise UserError(
+                    f"{path}:{line}: {header[at]} counts frames, and a clip's times are seconds:"
+                    " divide by the rate of each video"
+                )
+            per_second = units if role == "time_start" else per_second
     spans = [at for at, name in enumerate(plain) if name in SPANS]
-    if "time_start" not in found and spans:
-        found["span"] = spans[0], 1.0
-    return found if "youtube_id" in found and ("time_start" in found or "span" in found) else {}
-
-
-def _with_header(
-    path: Path,
-    line: int,
-    header: list[str],
-    found: dict[str, tuple[int, float]],
-    rows: Iterator[Row],
-    clip_seconds: float | None,
-    stated: bool,
-) -> OpenList:
-    roles = {at: role for role, (at, _) in found.items()}
-    columns = []
-    for at, name in enumerate(header):
-        own = name.lower()
-        columns.append(roles.get(at) or (f"{own}_in_list" if own in found else own))
-    per_second = found.get("time_start", (0, 1.0))[1]
-    if per_second == 0:
-        raise UserError(
-            f"{path}:{line}: {header[found['time_start'][0]]} counts frames, and a clip's times are"
-            " seconds: divide by the rate of each video"
-        )
-    if "span" in found:
-        columns[found["span"][0]] = "time_start"
-        columns.append("time_end")
-        rows = _spread(rows, found["span"][0])
-    elif "time_end" not in found and clip_seconds is None:
-        raise UserError(
-            f"{path}:{line}: the header has no time_end: it reads {printable(','.join(header))};"
-            " name the column with --columns time_end=NAME, or give --clip_seconds N"
-        )
-    several = "label" in found and _plain(header[found["label"][0]]) in SEVERAL_LABELS
-    named = [
-        r if header[at].lower() == r else f"{r}={header[at]}" for at, r in sorted(roles.items())
+    is_span = bool(spans) and "time_start" not in roles.values()
+    if is_span:
+        roles[spans[0]] = "time_start"
+        rows = _spread(rows, spans[0])
+    found = {role: header[at] for at, role in sorted(roles.items())}
+    if not {"youtube_id", "time_start"} <= found.keys():
+        return None
+    columns = [
+        roles.get(at) or (f"{name}_in_list" if name in found else name)
+        for at, name in enumerate(map(str.lower, header))
     ]
+    several = _plain(found.get("label", "")) in SEVERAL_LABELS
+    named = [role if name.lower() == role else f"{role}={name}" for role, name in found.items()]
     form = f"table, {printable(', '.join(named))}"
-    return OpenList(form, columns, rows, clip_seconds, per_second, several, stated)
+    columns += ["time_end"] if is_span else []
+    return OpenList(form, columns, rows, None, per_second, several)
 
 
 def _spread(rows: Iterator[Row], span_at: int) -> Iterator[Row]:
@@ -357,47 +335,37 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _shape(row: Sequence[str], numbered: Mapping[str, int]) -> list[str]:
-    """The columns of a table without a header, by its first row; [] for one of no known shape."""
+def _without_header(
+    row: Sequence[str], rows: Iterator[Row], numbered: Mapping[str, str]
+) -> OpenList | None:
+    """The list whose first row this is, if that has a known shape."""
     columns = [f"column_{number}" for number in range(1, len(row) + 1)]
+    times = [read_time(field) for field in row]
     if numbered:
         for role, number in numbered.items():
-            if 1 <= number <= len(row):
-                columns[number - 1] = role
-        return columns if "youtube_id" in columns and "time_start" in columns else []
-    if len(row) == 2 and VGGSOUND_FILE.fullmatch(row[0]):
-        return ["file", "label"]
-    times = [read_time(field) for field in row]
-    if len(row) < 3 or not find_id(row[0]) or times[1] is None:
-        return []
-    columns[:2] = "youtube_id", "time_start"
-    rest = range(2, len(row))
-    if times[2] is not None:
-        columns[2], rest = "time_end", rest[1:]
-    if len(row) == 5 and None not in times[1:]:
-        columns[3:] = "x", "y"  # AVSpeech: where the face is
-        return columns
-    for at in rest:
-        if row[at].lower() in SPLIT_WORDS and "split" not in columns:
-            columns[at] = "split"
-        elif times[at] is None and "label" not in columns:
-            columns[at] = "label"
-    return columns
-
-
-def _without_header(
-    path: Path, line: int, columns: list[str], rows: Iterator[Row], clip_seconds: float | None
-) -> OpenList:
-    is_vggsound = columns[0] == "file" or {"label", "split"} <= set(columns)
-    if columns[0] == "file":
+            if 1 <= int(number) <= len(row):
+                columns[int(number) - 1] = role
+        if not {"youtube_id", "time_start"} <= set(columns):
+            return None
+    elif len(row) == 2 and VGGSOUND_FILE.fullmatch(row[0]):
         columns, rows = ["youtube_id", "time_start", "label"], _vggsound_files(rows)
-    if "time_end" not in columns and clip_seconds is None:
-        if not is_vggsound:
-            raise UserError(f"{path}:{line}: its rows give no end: use --clip_seconds N")
-        clip_seconds = VGGSOUND_SECONDS
-    form = f"table without a header: {', '.join(columns)}"
-    form += "" if "time_end" in columns else f"; clips of {clip_seconds:g} s"
-    return OpenList(form, columns, rows, clip_seconds)
+    elif len(row) < 3 or not find_id(row[0]) or times[1] is None:
+        return None
+    elif len(row) == 5 and None not in times[1:]:  # AVSpeech: where the face is
+        columns = ["youtube_id", "time_start", "time_end", "x", "y"]
+    else:
+        columns[:2] = "youtube_id", "time_start"
+        rest = range(2, len(row))
+        if times[2] is not None:
+            columns[2], rest = "time_end", rest[1:]
+        for at in rest:
+            if row[at].lower() in SPLIT_WORDS and "split" not in columns:
+                columns[at] = "split"
+            elif times[at] is None and "label" not in columns:
+                columns[at] = "label"
+    is_vggsound = len(columns) > len(row) or {"label", "split"} <= set(columns)
+    seconds = VGGSOUND_SECONDS if is_vggsound else None
+    return OpenList(f"table without a header: {', '.join(columns)}", columns, rows, seconds)
 
 
 def _vggsound_files(rows: Iterator[Row]) -> Iterator[Row]:
@@ -415,9 +383,12 @@ def looks_like_annotations(row: Sequence[str]) -> bool:
     )
 
 
-def _why_no_list(row: Sequence[str]) -> str:
-    """What is wrong with a table whose first row is neither a header nor a clip."""
+def _why_no_list(row: Sequence[str], given: Mapping[str, str]) -> str:
+    """Why a table is no list: its first row is neither a header nor a clip."""
     seen = f"it reads {printable(','.join(row))}"
+    if given:
+        named = ",".join(f"{role}={name}" for role, name in given.items())
+        return f"no youtube_id and time_start with --columns {named}: {seen}"
     if find_id(row[0]) == "" and "://" in row[0]:
         return f"{wrong_id(row[0])}; {seen}"
     plain = [_plain(name) for name in row]
@@ -446,7 +417,7 @@ class JsonKeys(NamedTuple):
         return cls(columns, SPELLINGS | named, named.get("time_start", SPANS), seconds)
 
 
-def _json_rows(path: Path, lines: Iterator[tuple[int, str]], keys: JsonKeys) -> Iterator[Row]:
+def _rows_of_json(path: Path, lines: Iterator[tuple[int, str]], keys: JsonKeys) -> Iterator[Row]:
     """Rows of [*ROLES, extra] of one document, or of one a line."""
     documents = lines
     line, first = next(lines, (0, ""))

@@ -405,7 +405,7 @@ def clips_in(
                 end, end_name = times[row[end_at]]
             else:
                 end, end_name = times.later(start, opened.seconds or 0)
-            problem = _problem(row[id_at], youtube_id, start, end)
+            problem = _why_no_clip(row[id_at], youtube_id, start, end)
         if problem:
             yield line, row, _refused(path, line, row, problem)
             continue
@@ -482,7 +482,7 @@ class _Times(dict[str, tuple[float, str]]):
         return (start, "") if math.isnan(start) else self._named(start + seconds)
 
 
-def _problem(text: str, youtube_id: str, start: float, end: float) -> str:
+def _why_no_clip(text: str, youtube_id: str, start: float, end: float) -> str:
     """Why a row is no clip; empty if it is one."""
     if not youtube_id:
         return wrong_id(text)

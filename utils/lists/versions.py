@@ -248,7 +248,7 @@ def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
     return Classes(tuple(names), numbers, tuple(joined.items()), tuple(renamed), unclear)
 
 
-def read_classes(path: Path, classes: Classes) -> Classes:
+def ordered_classes(path: Path, classes: Classes) -> Classes:
     """`classes` in the order of a file of one name a line. Raises UserError where one lacks.
 
     A line `12 abseiling` or `abseiling,12` is read, too, if its numbers rise from 0.

@@ -220,7 +220,7 @@ def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
         same = [name for name in others if _same_bytes(data, first, name)]
         for name in [first, *same] if same else []:
             other = first if name != first else same[0]
-            detail = f"the same file as {other}.mp4"
+            detail = f"the same file as {data.path(other).name}"
             yield Suspect("doubled", name, data.youtube_id(name), detail)
 
 

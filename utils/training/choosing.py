@@ -1,4 +1,4 @@
-"""Read the lists and choose the rows that go into a training list; every other row gets a `Reason`.
+"""Choose the rows that go into a training list, and measure their clips; others get a `Reason`.
 
 A video of a val or test list is never in train, a clip is listed once, and the class indices are
 those of all classes that the lists name.
@@ -7,8 +7,10 @@ those of all classes that the lists name.
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import difflib
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -32,11 +34,13 @@ from utils.lists.versions import (
     ListFile,
     Part,
     join_classes,
-    read_classes,
+    ordered_classes,
     same_split,
     shared_videos,
 )
-from utils.report import read_licences, report_paths
+from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.process import sleep
+from utils.report import ReportFile, read_licences, read_report, report_paths
 from utils.web import Web
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
@@ -44,6 +48,10 @@ HOLDOUT = "holdout"  # the split of rows that --holdout names without one
 NO_LABEL = -1
 VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes them
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
+MEMORY_NAME = ".measured.csv"
+MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
+CHUNK = 64  # clips a task
+SHORTER_BY = 0.5  # seconds by which a sound file may be shorter than its header says
 
 
 class Reason(IntEnum):
@@ -165,11 +173,13 @@ def read_choice(
         labels[MANIFEST_VERSION] = {row.label for row in only.values() if row.label}
     classes = join_classes(labels)
     if args.classes:
-        classes = read_classes(args.classes, classes)
+        classes = ordered_classes(args.classes, classes)
     held = find_lists(holdout)
     held += _beside(rows, held, tell)
     with without_garbage_collection():
-        choice = Choice(_candidates(rows), classes, tuple(rows.versions()), [*rows.files])
+        every = zip(rows.every, rows.file_at, rows.lines, strict=True)
+        candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
+        choice = Choice(candidates, classes, tuple(rows.versions()), [*rows.files])
         choice.refused, choice.read = [*rows.refused], len(rows.every)
         choice.form = form_of(args) | {"trim_format": rows.trim_format}
         choice.labels = {version: len(names) for version, names in labels.items()}
@@ -209,13 +219,6 @@ def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
                      f" --holdout {name} fetches it")  # fmt: skip
             found += [path for path in paths if os.path.abspath(path) not in known]
     return found
-
-
-def _candidates(rows: ClipLists) -> list[Candidate]:
-    return [
-        Candidate(clip.name, rows.files[at], line, *clip[2:])
-        for clip, at, line in zip(rows.every, rows.file_at, rows.lines, strict=True)
-    ]
 
 
 def _number_and_split(choice: Choice) -> None:
@@ -407,3 +410,99 @@ def look_at_frames(choice: Choice, frames: Path) -> None:
             row.frames = len(numbers)
         else:
             row.reason = Reason.NO_FRAMES
+
+
+# --- lengths and hashes, remembered by size and time: a rerun reads new files only ---------------
+
+
+def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace) -> None:
+    """Fill in the lengths, and the hashes with --hash; drop clips below --min_seconds.
+
+    A file that is gone meanwhile is missing, and one without a length unreadable. Raises Stopped;
+    what was measured until then is remembered in `memory`.
+    """
+    from utils.run import Progress  # it knows of clusters: not for every run
+
+    known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
+    rows = list(choice.chosen())
+    chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
+
+    def work(chunk: Sequence[Candidate]) -> tuple[Sequence[Candidate], list[list[str]]]:
+        """The chunk, and the lines that the memory does not have."""
+        lines = [
+            _measure(row, clips / (row.name + row.suffix), known.get(row.name), args)
+            for row in chunk
+        ]
+        return chunk, [line for line in lines if line and line[1:] != known.get(line[0])]
+
+    with (
+        ReportFile(memory, MEMORY_COLUMNS) as report,
+        Progress(len(rows), "clip", quiet=args.quiet) as progress,
+    ):
+        for chunk, lines in run_parallel(work, chunks, args.num_jobs):
+            report.append(*lines)
+            for row in chunk:
+                progress.add(row.reason.text if row.reason else "read")
+    sleep(0)
+
+
+def _measure(
+    row: Candidate, path: Path, known: Sequence[str] | None, args: argparse.Namespace
+) -> list[str]:
+    """Measure one clip; its line of the memory, or nothing where its file is gone."""
+    from utils.video.whole import BadClip, read_apart
+
+    def length() -> float:
+        return _sound_pool()(path) if row.suffix in AUDIO else read_apart(path).end
+
+    try:
+        status = path.stat()
+        stamp = [str(status.st_size), str(status.st_mtime_ns)]
+        seconds, sha256 = known[2:] if known is not None and list(known[:2]) == stamp else ("", "")
+        if not seconds or seconds == "-1":  # it may have been the disk that was slow
+            try:
+                seconds = f"{length():.3f}"
+            except (BadClip, Crashed, Failed):
+                seconds = "-1"
+        if args.hash and not sha256 and seconds != "-1":
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        row.reason = Reason.MISSING
+        return []
+    if seconds == "-1":
+        row.reason = Reason.UNREADABLE
+    else:
+        row.bytes, row.seconds, row.sha256 = status.st_size, float(seconds), sha256
+        if row.seconds < args.min_seconds:
+            row.reason = Reason.SHORT
+    return [row.name, *stamp, seconds, sha256]
+
+
+@functools.cache
+def _sound_pool() -> WorkerPool[Path, float]:
+    pool = WorkerPool(sound_seconds)
+    atexit.register(pool.__exit__)
+    return pool
+
+
+def sound_seconds(path: Path) -> float:
+    """Return the length of a sound file, by its packets. Raises ClipError, ValueError."""
+    from clipreader.media import open_clip, ratio
+    from clipreader.packets import whole_packets
+    from utils.video.whole import missing_part
+
+    with open_clip(path) as container:
+        (stream,) = container.streams.audio[:1]
+        base, start, end = ratio(stream.time_base), 0, 0
+        for number, packet in enumerate(whole_packets(container, stream)):
+            if packet.pts is not None and not packet.is_discard:
+                start = packet.pts if not number else start
+                end = max(end, packet.pts + (packet.duration or 0))
+        seconds = float((end - start) * (base or 0))
+        if stream.duration and base:  # what the header says; an edit list ends inside a packet
+            seconds = min(seconds, float(stream.duration * base))
+        promised = (container.duration or 0) / 1e6 - SHORTER_BY
+        if not 0 < seconds >= promised or missing_part(container, path, 0, None):
+            raise ValueError("cut off")
+        return seconds

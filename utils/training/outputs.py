@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.cli import VERSION, Tell, plural
-from utils.clip import AVA_DURATION, AVA_TIME_END, parse_clip_name
+from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, parse_clip_name
 from utils.errors import UserError
-from utils.files import bounded_lines, open_regular, open_text, telling, write_whole
+from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import OFFICIAL, ListFile
 from utils.report import Known, format_time, now
 from utils.text import csv_text, printable, without_formula
@@ -46,6 +46,9 @@ EXCLUDED, COMPARED, TO_DOWNLOAD = "excluded.csv", "compare.csv", "to_download.cs
 HEAD = "# made by make_training_lists.py"
 MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
 EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
+NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")
+FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels\n"  # sic: so they spell it
+SLOWFAST_START, SLOWFAST_FIRST = 900, 902
 DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
 
 
@@ -277,12 +280,12 @@ def _say_differences(
 def path_label(files: ListSet) -> list[Path]:
     """`{split}.csv`: `path label`, no header; for pretraining `path 0 -1`."""
     return [
-        files.write(f"{split}.csv", _path_label(files, split))
+        files.write(f"{split}.csv", _path_lines(files, split))
         for split in files.choice.used_splits()
     ]
 
 
-def _path_label(files: ListSet, split: str) -> Iterator[str]:
+def _path_lines(files: ListSet, split: str) -> Iterator[str]:
     before, pretrain = files.before(), files.args.pretrain
     for row in files.choice.chosen(split):
         yield f"{before}{row.name}.mp4 {'0 -1' if pretrain else row.number}\n"
@@ -291,7 +294,7 @@ def _path_label(files: ListSet, split: str) -> Iterator[str]:
 def mmaction2(files: ListSet) -> list[Path]:
     """`<name>_{split}_list_videos.txt`, or `_list_rawframes.txt`: `folder total_frames label`."""
     name, frames = mmaction2_name(files), files.args.frames
-    kind, lines = ("rawframes", _frame_folders) if frames else ("videos", _path_label)
+    kind, lines = ("rawframes", _frame_folders) if frames else ("videos", _path_lines)
     return [
         files.write(f"{name}_{split}_list_{kind}.txt", lines(files, split))
         for split in files.choice.used_splits()
@@ -374,3 +377,123 @@ def _json(files: ListSet, split: str) -> Iterator[str]:
         yield between + encode(known_of(files.choice, row, path))
         between = ",\n"
     yield "\n]\n"
+
+
+# --- AVA-Kinetics: the annotations of each clip for MMAction2 and SlowFast -----------------------
+#
+# The clips come from the AVA-Kinetics list, the rows from annotations_{split}.csv; both are made by
+# make_ava_kin_download_csv.py. The readers decide the form of a row.
+#
+# MMAction2 (AVAKineticsDataset) takes the last two parts of a folder's name for the seconds in
+# which the clip begins and ends, so the folders of frames get links with such names (`rawframes/`).
+# SlowFast (ava_helper) knows the seconds 902 to 1798 of a video whose frames begin at second 900,
+# 30 frames per second. An annotated frame at 3 s of its clip is second 903; one in the first two
+# seconds of a clip cannot be given to it.
+
+
+class AvaBox(NamedTuple):
+    """One annotation: its clip, the whole second of its video, corners (0..1), action."""
+
+    clip: str
+    second: int
+    corners: str  # x1,y1,x2,y2 with three decimals
+    action: str
+
+
+def ava(files: ListSet) -> list[Path]:
+    """Write each split's annotations, and with --frames the lists and links of frames."""
+    boxes: list[AvaBox] = []
+    for path in files.args.annotations:
+        with telling(path), open_text(path) as file:
+            boxes += _read_boxes(path, csv.reader(bounded_lines(file)))
+    written = []
+    for split in files.choice.used_splits():
+        clips = {row.name for row in files.choice.chosen(split)}
+        of_split = [box for box in boxes if box.clip in clips]
+        if not of_split:
+            files.tell(f"note         no annotation of --annotations is of a clip of {split}")
+            continue
+        lines = (
+            f"{_mmaction2_folder(b.clip)},{b.second},{b.corners},{b.action},-1\n" for b in of_split
+        )
+        written.append(files.write(f"mmaction2_{split}.csv", lines))
+        fitting = [box for box in of_split if _slowfast_second(box) >= SLOWFAST_FIRST]
+        # The eighth field is a score where these boxes stand for a detector's.
+        lines = (
+            f"{b.clip},{_slowfast_second(b):04d},{b.corners},{b.action},1.0\n" for b in fitting
+        )
+        written.append(files.write(f"slowfast_{split}.csv", lines))
+        if lost := len(of_split) - len(fitting):
+            files.tell(
+                f"note         {plural(lost, 'annotation')} of {split} in the first two seconds of"
+                " a clip: SlowFast cannot have them, and slowfast_*.csv is without"
+            )
+        if files.args.frames:
+            written.append(files.write(f"frame_lists/{split}.csv", _frame_list(files, split)))
+    if files.args.frames:
+        _link_frames(files)
+    else:
+        files.tell("note         without --frames: no frame lists for SlowFast, no rawframes/")
+    return written
+
+
+def _read_boxes(path: Path, rows: Iterator[list[str]]) -> Iterator[AvaBox]:
+    header = next(rows, [])
+    if missing := [name for name in NEEDED if name not in header]:
+        raise UserError(
+            f"{path}:1: the header has no {', '.join(missing)}: give annotations_{{split}}.csv of"
+            " make_ava_kin_download_csv.py"
+        )
+    clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
+    for line, row in enumerate(rows, 2):
+        try:
+            if not row[action]:
+                continue  # a key frame without boxes
+            corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
+            yield AvaBox(row[clip], int(float(row[time])), corners, str(int(row[action])))
+        except (IndexError, ValueError, OverflowError):
+            raise UserError(f"{path}:{line}: no annotation of a clip") from None
+
+
+def _clip_seconds(second: int) -> tuple[int, int]:
+    """(start, end) in its video, in seconds, of the clip about an annotated frame."""
+    start = max(0, second - AVA_LEAD)
+    return start, start + int(AVA_DURATION)
+
+
+def _slowfast_second(box: AvaBox) -> int:
+    return SLOWFAST_START + box.second - _clip_seconds(box.second)[0]
+
+
+def _mmaction2_folder(clip: str) -> str:
+    """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
+    parsed = parse_clip_name(clip)
+    if parsed is None or parsed[2] is not None:
+        raise UserError(f"{clip} is no AVA-Kinetics clip: give the AVA-Kinetics list, --input_csv")
+    start, end = _clip_seconds(int(parsed[1]))
+    return f"{parsed[0]}_{start:06d}_{end:06d}"
+
+
+def _frame_list(files: ListSet, split: str) -> Iterator[str]:
+    yield FRAME_LIST_HEADER
+    before = files.before()
+    for number, row in enumerate(files.choice.chosen(split)):
+        for frame in range(1, row.frames + 1):
+            yield f'{row.name} {number} {frame - 1} {before}{row.name}/{frame:06d}.jpg ""\n'
+
+
+def _link_frames(files: ListSet) -> None:
+    folder = make_folder(files.out / "rawframes")
+    frames = Path(files.args.frames).absolute()
+    wanted = {_mmaction2_folder(row.name): str(frames / row.name) for row in files.choice.chosen()}
+    for entry in os.scandir(folder):
+        if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry.path):
+            os.unlink(entry.path)
+    for name, target in wanted.items():
+        try:
+            os.symlink(target, folder / name, target_is_directory=True)
+        except FileExistsError:
+            if not os.path.islink(folder / name):
+                raise UserError(f"{folder / name} is there and no link: move it away") from None
+        except OSError as error:
+            raise UserError(f"cannot make the link {folder / name}: {error.strerror}") from error

@@ -33,6 +33,7 @@ USUAL_RATE = 44_100  # samples per second: what a sound track is first taken to 
 SEEK_BACK = 10  # seconds, where reading at a clip's beginning does not give its first frames
 # Of FINE_TIME_BASE, half a millisecond: how far a frame may be off where an ffmpeg rounds.
 ONE_TICK = 60
+NO_TIME = -(2**63)  # what ffmpeg prints
 # What may stand in an mp4 that common players and decoders read. By names of decoders.
 MP4_VIDEO = frozenset({"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mpeg4"})
 MP4_AUDIO = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "alac", "flac"})
@@ -61,6 +62,10 @@ def read_packets(listed: str) -> Packets:
     scale = {number: Fraction(int(up), int(down)) for number, up, down in bases}
     times: dict[str, list[int]] = {"0": [], "1": []}
     for line in listed.splitlines():
+        if f", {NO_TIME}," in line:
+            raise BadClip(
+                "undecodable", "packets without times; encode the video anew, then cut it"
+            )
         stream, _, rest = line.partition(",")
         flags = re.search(r" F=0x([0-9A-F]+)", rest)
         if stream in scale and not (flags and int(flags[1], 16) & 4):  # 4: an edit list hides it
@@ -117,7 +122,12 @@ def cut_video(
             zero = max(at for at in packets.frames if at < zero)
             frames, first = [zero], zero * FINE_TIME_BASE
             _run(run, cut_command(tool, inputs, begin, end, encode, target, seek, first, known))
-        found = read_video(target, "ends")
+        try:
+            found = read_video(target, "ends")
+        except BadClip:
+            if is_last:
+                raise
+            continue  # reading began behind a key frame, and nothing could be decoded
         problem = _difference(found, [at - zero for at in frames], is_last)
         has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
         if not problem and encode.audio and has_sound and not found.audio_codec:

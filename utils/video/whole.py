@@ -247,10 +247,10 @@ def missing_part(container: Container, path: Path, frames: int, promised: int | 
     entries = (entry for stream in container.streams for entry in stream.index_entries)
     is_mp4 = "mp4" in container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
-    return f"cut off after {size:,} bytes" if size < max(ends, promised_size(path)) else ""
+    return f"cut off after {size:,} bytes" if size < max(ends, _promised_size(path)) else ""
 
 
-def promised_size(path: Path) -> int:
+def _promised_size(path: Path) -> int:
     """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
     with path.open("rb") as file:
         head = file.read(4096)
