@@ -240,9 +240,9 @@ def test_a_person_names_the_columns(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
-    "whole videos": (f"video_id,title\n{ID},x\n", "names whole videos"),
-    "ids alone": (f"{ID}\n{ME}\n", "names whole videos"),
-    "addresses alone": (f"https://youtu.be/{ID}\n", "names whole videos"),
+    "whole videos": (f"video_id,title\n{ID},x\n", "names videos without times"),
+    "ids alone": (f"{ID}\n{ME}\n", "names videos without times"),
+    "addresses alone": (f"https://youtu.be/{ID}\n", "names videos without times"),
     "frame numbers": (f"youtube_id,start_frame,end_frame\n{ID},3,60\n", "counts frames"),
     "frames": (f"youtube_id,frame_start,frame_end\n{ID},3,60\n", "counts frames"),
     "milliseconds": (f"youtube_id,start,end\n{ID},30000,40000\n{ME},5000,15000\n", "milliseconds"),
