@@ -26,6 +26,7 @@ try:
     import argparse
     import platform
     import re
+    import shutil
     import time
     from collections.abc import Sequence
     from pathlib import Path
@@ -120,6 +121,11 @@ def load_frames(
     return finish(array, layout, as_torch)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(shutil.get_terminal_size().columns, 80) - 1)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         text = _printable(f"{self.prog}: error: {message} (see {self.prog} --help)")
@@ -131,7 +137,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         description=summary,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
