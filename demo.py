@@ -86,9 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop_on_signals(), StandIn() as standin:
             stage = Stage(out.resolve(), standin)
-            say("making five source videos, which a local stand-in for YouTube serves")
+            say("A server on this machine plays the part of YouTube. Its few videos are made up:")
+            say("each frame shows its number in black and white blocks. The internet is not used.")
             make_videos(stage)
+            say()
             say(f"$ cd {shlex.quote(str(out))}")
+            say(
+                "# arguments that lead yt-dlp to this server; without them download.py uses YouTube"
+            )
             say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
             for step in STEPS:
                 say()
@@ -202,7 +207,7 @@ def ava_kinetics(stage: Stage) -> None:
     rows = "".join(f"{AVA_ID},{AVA_TIME},{box},{action}\n" for action in (12, 17))
     stage.write("ava_kinetics_csv/kinetics_val_v1.0.csv", rows)
     stage.write("ava_kinetics_csv/ava_action_list_v2.2.pbtxt", AVA_LABELS)
-    make_list = ["make_ava_kin_download_csv.py", "--splits", "val"]
+    make_list = ["make_ava_kin_download_csv.py", "--split", "val"]
     stage.run(*make_list)
     listing = "ava_kinetics_csv/videos_to_download.csv"
     stage.download("ava_clips", listing, "--quiet")

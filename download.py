@@ -35,9 +35,7 @@ from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, say, teller
 from utils.cluster import check_dask
-from utils.download.chain import SourceSettings, ask_sources, make_source
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.common import NOT_ASKED, Run, Source, is_youtube
 from utils.download.mirror import MirrorOptions
 from utils.download.options import (
     clip_settings,
@@ -56,6 +54,14 @@ from utils.download.plan import (
     read_wanted,
     say_download_plan,
     tool_versions,
+)
+from utils.download.sources import (
+    NOT_ASKED,
+    Source,
+    SourceContext,
+    ask_sources,
+    is_youtube,
+    make_source,
 )
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
@@ -105,14 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_run(args, report, RESULT_COLUMNS, PACKAGES, cookies, args.shard) as opened:
             if not has_clips:  # how clips of an older version were made is not known
                 write_settings(settings, opened.workspace, clip_settings(args))
-            run, sources = make_run(args, opened, plan.known)
-            tally = fetch(plan, run, sources, opened.report, args)
-    return end_download(plan, tally, run, args, opened.report.path)
+            context, sources = open_sources(args, opened, plan.known)
+            tally = fetch(plan, context, sources, opened.report, args)
+    return end_download(plan, tally, context, args, opened.report.path)
 
 
-def make_run(
+def open_sources(
     args: argparse.Namespace, opened: Opened, known: Known
-) -> tuple[Run, tuple[Source, ...]]:
+) -> tuple[SourceContext, tuple[Source, ...]]:
     """The settings that all sources share, and the sources in the order of --source."""
     options = fetch_options(args, opened.report.path.parent, opened.workspace)
     mirror = MirrorOptions(
@@ -121,15 +127,18 @@ def make_run(
         lists=list_servers(args),
         forget=args.retry == "all",
     )
-    settings = SourceSettings(mirror, args.allow_partial)
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
-    run = Run(options, opened.workers, pace, known, bool(args.retry))
-    return run, tuple(make_source(name, settings) for name in args.source)
+    context = SourceContext(options, opened.workers, pace, known, bool(args.retry))
+    return context, tuple(make_source(name, mirror, args.allow_partial) for name in args.source)
 
 
 def fetch(
-    plan: Plan, run: Run, sources: Sequence[Source], report: ReportFile, args: argparse.Namespace
+    plan: Plan,
+    context: SourceContext,
+    sources: Sequence[Source],
+    report: ReportFile,
+    args: argparse.Namespace,
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
     heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
@@ -148,15 +157,15 @@ def fetch(
     for name in plan.known.unreported:
         report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     with (
-        VideosFile(report.path) if args.metadata else nullcontext() as run.videos,
+        VideosFile(report.path) if args.metadata else nullcontext() as context.videos,
         show_progress(
-            len(plan.to_fetch), "clip", args.quiet, run.workers, run.pace.note
+            len(plan.to_fetch), "clip", args.quiet, context.workers, context.pace.note
         ) as progress,
-        closing(ask_sources(plan.to_fetch, run, sources)) as results,
+        closing(ask_sources(plan.to_fetch, context, sources)) as results,
     ):
         if not args.quiet:
-            run.tell = progress.say
-        run.record = record
+            context.tell = progress.say
+        context.record = record
         for result in results:
             tally.add(result)
             progress.add(result.status)

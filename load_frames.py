@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Load a clip, or a chunk of one, into a numpy array: the exact frames.
+"""Load the exact frames of a clip, or of a part of it, into a NumPy array.
 
 examples:
   python load_frames.py clip.mp4 --start 40 --stop 72
@@ -24,9 +24,9 @@ import sys
 
 try:
     import argparse
+    import functools
     import platform
     import re
-    import shutil
     import time
     from collections.abc import Sequence
     from pathlib import Path
@@ -121,11 +121,6 @@ def load_frames(
     return finish(array, layout, as_torch)
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=min(shutil.get_terminal_size().columns, 80) - 1)
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         text = _printable(f"{self.prog}: error: {message} (see {self.prog} --help)")
@@ -137,13 +132,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         description=summary,
         epilog=examples,
-        formatter_class=_Help,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=79),
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
     what = parser.add_argument_group("what to load (default: every frame)")
-    what.add_argument("--start", type=float, metavar="N", help="from this frame")
-    what.add_argument("--stop", type=float, metavar="N", help="end before this frame")
+    what.add_argument("--start", type=float, metavar="N", help="first frame (inclusive)")
+    what.add_argument("--stop", type=float, metavar="N", help="last frame (exclusive)")
     what.add_argument("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
     what.add_argument(
         "--unit",
@@ -164,7 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=_whole,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"refuse larger pictures (default: {MAX_PIXELS})",
+        help=f"reject larger frames (default: {MAX_PIXELS})",
     )
     show = parser.add_argument_group("what to show")
     show.add_argument("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid")
@@ -173,9 +168,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
     general = parser.add_argument_group("general")
     general.add_argument(
-        "--version", action="version", version=line, help="print version information and exit"
+        "--version", action="version", version=line, help="print versions and exit"
     )
-    general.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    general.add_argument("-q", "--quiet", action="store_true", help="print only errors")
     general.add_argument(
         "-v", "--verbose", action="store_true", help="also print the time of each frame"
     )
@@ -183,7 +178,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # Options may be spelled with dashes, as in the other scripts.
     args = parser.parse_args([re.sub(r"^--[\w-]+", _underscored, word) for word in words])
     if (args.clip is None) == (args.bench is None):
-        parser.error("give either a clip, or --bench and a folder of clips")
+        parser.error("name a clip, or use --bench DIR")
     return args
 
 

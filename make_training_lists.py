@@ -10,7 +10,7 @@ examples:
   python make_training_lists.py clips lists/same --format jepa \\
       --only_manifest theirs.csv
 
-The first one says what it read and excluded, writes, and ends like this:
+The first command prints what it read and excluded, and ends like this:
 
                wanted       there    missing      listed
   train       246,505     240,618      2.39%     240,618
@@ -44,8 +44,9 @@ from typing import Any
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    Parser,
     Tell,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     non_negative_float,
@@ -188,60 +189,74 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
     names = ", ".join(FORMATS)
     parser.add_argument(
         "--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}"
     )
-    add = parser.add_argument_group("which clips").add_argument
-    add_input_csv(parser._action_groups[-1])
-    words: dict[str, Any] = {"nargs": "+", "default": []}
+    add = parser.group("which clips").add_argument
+    add_input_csv(parser.group("which clips"))
+    add_shared(parser.group("which clips"), "--label", "--split")
     files: dict[str, Any] = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
-    add("--split", **words, metavar="SPLIT", help="only these splits (default: all)")
-    add("--label", **words, metavar="LABEL", help="only these classes (default: all)")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
-    add("--license", metavar="NAME", help="only videos of this licence, such as creativecommon")
+    add(
+        "--license", metavar="NAME", help="keep only videos of this licence, such as creativecommon"
+    )
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
     count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
-    add("--per_class", **count, help="at most N clips of each class in each split")
+    add("--per_class", **count, help="keep at most N clips of each class in each split")
     add(
         "--fraction",
         type=fraction,
         metavar="F",
-        help="this part of each class in each split, above 0 up to 1",
+        help="keep this fraction of each class in each split, above 0 up to 1",
     )
     seed: dict[str, Any] = {"type": non_negative_int, "default": 0, "metavar": "N"}
-    add("--seed", **seed, help="seed of the draw and of the shards' order")
+    add("--seed", **seed, help="seed for --per_class, --fraction and the order in shards")
     seconds: dict[str, Any] = {"type": non_negative_float, "default": 0.0, "metavar": "SECONDS"}
     add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
-    add("--only_manifest", type=Path, metavar="FILE", help="exactly the clips of this manifest.csv")
+    add(
+        "--only_manifest",
+        type=Path,
+        metavar="FILE",
+        help="use exactly the clips of this manifest.csv",
+    )
 
-    add = parser.add_argument_group("how they are written").add_argument
+    add = parser.group("how they are written").add_argument
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--classes", type=Path, metavar="FILE", help="order of the classes, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", action="store_true", help="write absolute paths")
-    add("--link_dir", **folder, help="make links to the clips there, and list these")
+    add(
+        "--link_dir",
+        **folder,
+        help="create links to the clips in this folder, and write their paths",
+    )
     add("--name", help="mmaction2: start of the lists' names (default: kinetics400 ...)")
     add("--frames", **folder, help="mmaction2, ava: folder of frame_extract.py")
     add("--pretrain", action="store_true", help="videomae: write `path 0 -1` for pretraining")
-    add("--annotations", **files, help="ava: annotations_train.csv ... of the AVA-Kinetics script")
+    add(
+        "--annotations",
+        **files,
+        help="ava: annotations_train.csv ... of make_ava_kin_download_csv.py",
+    )
     size: dict[str, Any] = {"type": shard_size, "default": SHARD_SIZE, "metavar": "BYTES"}
-    add("--shard_size", **size, help="webdataset: largest shard, with K, M or G")
-    add("--workers", **count, help="webdataset: refuse fewer shards than N (ranks x workers)")
+    add("--shard_size", **size, help="webdataset: maximum shard size, with suffix K, M or G")
+    add(
+        "--workers",
+        **count,
+        help="webdataset: fail if there would be fewer than N shards (ranks x workers)",
+    )
 
-    add = parser.add_argument_group("the same data elsewhere").add_argument
+    add = parser.group("the same data elsewhere").add_argument
     add("--hash", action="store_true", help="write the SHA-256 of every clip to manifest.csv")
     add("--measure", action="store_true", help="write the measured lengths to manifest.csv")
-    add("--compare", type=Path, metavar="FILE", help="say how this manifest.csv differs")
+    add("--compare", type=Path, metavar="FILE", help="compare with this manifest.csv")
 
-    group = parser.add_argument_group("how to run")
-    add_num_jobs(group)
-    group.add_argument("--dry_run", action="store_true", help="read and count; write nothing")
-
-    group = parser.add_argument_group("rarely needed")
+    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
+    group = parser.group("rarely needed")
     group.add_argument(
         *("--report",),
         **folder,
@@ -249,7 +264,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_trim_format(group)
     add_lists_base(group)
-    group.add_argument("--ffmpeg", metavar="PATH", help="ffmpeg to use (default: the wheel's)")
+    add_shared(group, "--ffmpeg")
 
 
 def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -262,22 +277,24 @@ def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         ("workers", ("webdataset",)),
     ):
         if getattr(args, option) and args.format not in formats:
-            parser.error(f"--{option} goes with --format {' or '.join(formats)}")
+            parser.error(f"--{option} requires --format {' or '.join(formats)}")
     if args.format == "ava" and not args.annotations:
         parser.error("--format ava needs --annotations annotations_train.csv ...")
     if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name, re.ASCII):
         parser.error(f"--name {args.name!r} is not of letters, digits, _ . -")
     if args.absolute and args.path_prefix:
-        parser.error("--absolute and --path_prefix exclude each other")
+        parser.error("--absolute cannot be combined with --path_prefix")
     if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
-        parser.error(f"--lists_base {args.lists_base}: begins with http:// or https://")
+        parser.error(f"--lists_base {args.lists_base}: must begin with http:// or https://")
     for option in ("link_dir", "path_prefix", "absolute"):
         if getattr(args, option) and not FORMATS[args.format].has_paths:
-            parser.error(f"--{option} is for lists of paths, and --format {args.format} has none")
+            parser.error(
+                f"--{option} applies to lists of paths; --format {args.format} writes none"
+            )
     if args.link_dir and (args.frames or args.format == "ava"):
-        parser.error("--link_dir links clips, and these lists name frames")
+        parser.error("--link_dir cannot be used with lists of frames")
     if args.shard_size != shard_size(SHARD_SIZE) and args.format != "webdataset":
-        parser.error("--shard_size goes with --format webdataset")
+        parser.error("--shard_size requires --format webdataset")
 
 
 def shard_size(text: str) -> int:
@@ -285,7 +302,9 @@ def shard_size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,12})([KMG]?)B?", text.upper(), re.ASCII)
     size = int(found[1]) * UNITS[found[2]] if found else 0
     if size < SMALLEST_SHARD:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1G, 500M, from 10K on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size such as 1G or 500M (at least 10K)"
+        )
     return size
 
 
@@ -296,7 +315,9 @@ def fraction(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part above 0 and up to 1, such as 0.1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a fraction above 0 and up to 1, such as 0.1"
+        )
     return value
 
 
@@ -384,7 +405,7 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
         several = ", ".join(name for name, each in FORMATS.items() if not each.one_label)
         tell(f"             {args.format} knows one label per clip; several: {several}")
     if not any(choice.chosen()):
-        raise UserError("no row is left to be listed: see the lines above, and --split, --label")
+        raise UserError("no rows left: see the lines above, and --split, --label")
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -393,15 +414,15 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         raise UserError(f"{args.out} is the folder of clips: name another one for the lists")
     # There links are made, and those of an earlier run removed.
     if any(clips.resolve().is_relative_to((out / split).resolve()) for split in SPLITS):
-        raise UserError(f"{args.clips} lies in {args.out}: name a folder for the lists elsewhere")
+        raise UserError(f"{args.clips} is inside {args.out}: use another folder for the lists")
     if args.frames:
         existing_folder(args.frames, "--frames")
     if (out / MARK).exists() or not out.is_dir():
         return
     if foreign := sorted(set(os.listdir(out)) - {".tmp", MARK}):
         raise UserError(
-            f"{args.out} holds {printable(foreign[0])} and is not of this script: name another"
-            " folder"
+            f"{args.out} contains {printable(foreign[0])}, which this script did not write:"
+            " use another folder"
         )
 
 
@@ -449,7 +470,7 @@ def say_lists(choice: Choice, tell: Tell) -> None:
     for each in classes.renamed:
         tell(f"renamed      {each.old!r} is {each.new!r} now (all {each.videos} videos of both)")
     if choice.refused:
-        tell(f"refused      {plural(len(choice.refused), 'row')}")
+        tell(f"invalid      {plural(len(choice.refused), 'row')}")
         for refused in choice.refused[:SHOWN]:
             tell(f"             {refused}")
 
@@ -523,7 +544,9 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
     if stale := sorted({os.path.relpath(path, files.out) for path in there} - set(names)):
         tell(f"note         left from an earlier run: {', '.join(stale)}")
     if files.gone:
-        tell(f"not written, or gone while read: {plural(len(files.gone), 'clip')}: run again")
+        tell(
+            f"not written, or removed during the run: {plural(len(files.gone), 'clip')}: run again"
+        )
     if args.only_manifest and choice.count(Reason.MISSING):
         lacking = str(args.out / outputs.TO_DOWNLOAD)
         words = ["python", "download.py", str(args.clips), "--input_csv", lacking]

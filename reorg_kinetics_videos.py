@@ -34,7 +34,7 @@ from utils import reorg
 from utils.cli import (
     EXIT_INCOMPLETE,
     EXIT_OK,
-    add_num_jobs,
+    add_shared,
     existing_folder,
     make_parser,
     plural,
@@ -43,10 +43,10 @@ from utils.cli import (
 )
 from utils.cluster import add_cluster_options, check_dask
 from utils.errors import DiskFull, UserError
-from utils.files import make_folder, names_in, sync_folder
+from utils.files import make_folder, sync_folder
 from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
-from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree
+from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree, file_name
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, show_progress
 from utils.video.ffmpeg import find_ffmpeg
@@ -78,12 +78,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="remove folders that are empty after their clips were moved",
     )
-    group = parser.add_argument_group("how to run")
-    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
-    add_num_jobs(group)
+    group = parser.group("how to run")
+    add_shared(group, "--num_jobs", "--dry_run")
     add_cluster_options(group)
-    group = parser.add_argument_group("rarely needed")
-    group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
+    add_shared(parser.group("rarely needed"), "--ffmpeg")
     args = parser.parse_args(argv)
     args.mode = reorg.COPY if args.copy else reorg.LINK if args.link else reorg.MOVE
     if args.remove_empty and args.mode != reorg.MOVE:
@@ -195,17 +193,17 @@ def end_reorg(
     done, is_stopped = sum(counts.values()), STOP.is_set()
     num_files = sum(len(clip.files) for clip in to_bring)
     if not args.quiet:
-        there = names_in(args.dst, ".mp4")
+        there = set(os.listdir(args.dst))
         actions = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
         text = ", ".join(f"{count:,} {action}" for action, count in actions)
         say_end(min(done, num_files), num_files, "file", text.replace("_", " "))
         if removed:
             say(f"removed: {plural(removed, 'empty folder')}")
-        here = sum(name in there for name in tree.clips)
+        here = sum(file_name(name) in there for name in tree.clips)
         say(f"on disk: {here:,} of {plural(len(tree.clips), 'clip')}")
         if counts[LEFT]:
             say(f"left: {plural(counts[LEFT], 'file')}, see `reason` in {report}")
-            say("      download.py downloads the clips that are missing in the folder")
+            say("      download.py can download the missing clips into the same folder")
         if is_stopped:
             say_next(f"processes {plural(max(0, num_files - done), 'remaining file')}")
     if signal := received_signal():

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs_tables import parser_of
 from tests.scripts import ROOT, run
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+SHARED = {"--dry_run", "--num_jobs", "--limit", "--ffmpeg", "--split", "--label", "--columns"}
 LAST = ["how to run", "general", "rarely needed"]
 
 
@@ -21,6 +23,18 @@ def test_help_fits_80_columns_and_ends_with_the_same_groups(script: str, tmp_pat
     titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     found = [title for title in titles if title in LAST]
     assert found == [title for title in LAST if title in found] and "general" in found
+
+
+def test_one_option_has_one_text() -> None:
+    """What several scripts take is said in the same words, and has the same other names."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for script in SCRIPTS:
+        for action in parser_of(script)._actions:
+            for name in action.option_strings:
+                if name in SHARED and script != "make_ava_kin_download_csv.py":
+                    words = (*action.option_strings, str(action.metavar), action.help or "")
+                    found.setdefault(name, set()).add(words)
+    assert found.keys() == SHARED and all(len(each) == 1 for each in found.values()), found
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.scripts import ROOT, Done, finish, report_rows, run, start, write_lis
 from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
-from utils.download.common import FetchOptions
+from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import section_inputs
 from utils.process import run_child
 from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg

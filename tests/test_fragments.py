@@ -15,7 +15,7 @@ from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, ffmpeg_path, frame_numbers, frame_times, make_dash
 from tests.test_cuts import TOOLS, UNEVEN
 from utils.clip import Clip
-from utils.download.common import FetchOptions
+from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import Attempt, section_inputs
 from utils.download.youtube_sections import (
     FRAGMENT_OPTIONS,

@@ -238,6 +238,27 @@ def test_nothing_outside_is_removed_through_a_link(before_end: str, tmp_path: Pa
     assert not [path for path in (out / "aside").iterdir() if path.name != "lock"]
 
 
+@pytest.mark.parametrize("more", [(), ("--short_side", "32")], ids=["linked", "encoded"])
+def test_a_run_whose_folder_becomes_a_link_writes_and_removes_nothing_outside(
+    more: tuple[str, ...], source: MakeSource, tmp_path: Path
+) -> None:
+    hold_clips(tmp_path, source(seconds=1, size=(64, 48)))
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    (mine / "folder").mkdir(parents=True)
+    for name in ("lock", "folder/notes.txt"):
+        (mine / name).write_text("mine")
+    process = on_machine("alpha", tmp_path, "--n", "1", *more)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (out / ".tmp").rename(out / "aside")
+    (out / ".tmp").symlink_to(mine)
+    done = finish(process)
+    assert done.code == 1 and f"{out / '.tmp'} was replaced during the run" in done.err
+    assert sorted(path.name for path in mine.rglob("*")) == ["folder", "lock", "notes.txt"]
+    assert {(mine / name).read_text() for name in ("lock", "folder/notes.txt")} == {"mine"}
+
+
 def begin_and_end(out: Path) -> None:
     for _ in range(100):
         with run_folder(out) as workspace:

@@ -150,6 +150,24 @@ def test_late_sound_of_youtube_keeps_its_time(standin: StandIn, tmp_path: Path) 
     check_clip(tmp_path / "out" / f"{ID}_000001_000011.wav", samples(video), 1, 10)
 
 
+def test_sound_that_breaks_off_is_no_short_clip(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    video = source(seconds=20)
+    standin.add_video(ID, video)
+    sound = make_dash(video)[1]
+    assert sound is not None
+    standin.knobs(ID, itag=140, truncate=sound.stat().st_size // 2)
+    more = ["--audio_only", "--ytdlp_args", standin.ytdlp_args]
+    assert fetch(tmp_path, [f"{ID},2,5", f"{ID},8,18"], *more).code == 1
+    found = report_rows(tmp_path / "out" / REPORT)
+    assert found[f"{ID}_000002_000005"]["reason"] == ""
+    assert found[f"{ID}_000008_000018"]["status"] == "failed"
+    standin.clear_knobs()
+    assert fetch(tmp_path, [f"{ID},8,18"], *more).code == 0
+    check_clip(tmp_path / "out" / f"{ID}_000008_000018.m4a", samples(video), 8, 10)
+
+
 def test_from_another_server_the_sound_of_whole_videos(source: MakeSource, tmp_path: Path) -> None:
     video = source(seconds=20)
     with StandIn(https=False) as standin:
@@ -197,9 +215,43 @@ def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
     check_clip(out / f"{ID}_000103_000113.m4a", whole, 0, 10)
     found = report_rows(out / REPORT)[f"{ID}_000200_000202"]
     assert (found["reason"], found["message"]) == ("unavailable", "the video has no sound")
-    # Other scripts do not take them for videos; shards take them.
-    assert run("frame_extract.py", out, tmp_path / "frames", cwd=tmp_path).code in (0, 2)
-    assert not list((tmp_path / "frames").rglob("*.jpg"))
+
+
+def test_other_scripts_know_sound_files(source: MakeSource, tmp_path: Path) -> None:
+    clips = tmp_path / "old" / "label"
+    clips.mkdir(parents=True)
+    names = [f"{ID}_000000_000003", f"{ID}_000010_000013"]
+    rows = [f"{ID},0,3,a,train", f"{ID},10,13,b,train"]
+    video = shutil.copyfile(source(seconds=3), clips / f"{names[0]}.mp4")
+    for name in names:
+        cut(video, 0.0, 3.0, Encode(sound=".wav"))[1].rename(clips / f"{name}.wav")
+    flat = tmp_path / "out"
+    done = run("reorg_kinetics_videos.py", tmp_path / "old", flat, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "on disk: 3 of 3 clips" in done.err
+    there = {path.name for path in flat.iterdir() if path.suffix != ".csv"}
+    assert there == {f"{names[0]}.mp4", f"{names[0]}.wav", f"{names[1]}.wav"}
+    head = "youtube_id,time_start,time_end,label,split\n"
+    listing = tmp_path / "list.csv"
+    listing.write_text(head + "\n".join(rows) + "\n")
+    (flat / f"{names[0]}.mp4").unlink()
+    given = ["--input_csv", listing]
+    for script in ("frame_extract.py", "downscale_videos.py"):
+        assert "Traceback" not in run(script, flat, tmp_path / script, cwd=tmp_path).err
+        assert not list((tmp_path / script).rglob("*.[jm]p*"))
+    done = run("make_report.py", flat, *given, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "folder       2 clips" in done.err
+    lists = tmp_path / "lists"
+    done = run(
+        "make_training_lists.py", flat, lists, *given, "--format", "webdataset", cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+    packed: list[str] = []
+    for shard in lists.rglob("*.tar"):
+        with tarfile.open(shard) as tar:
+            packed += [name for name in tar.getnames() if name.endswith(".wav")]
+    assert sorted(packed) == [f"{name}.wav" for name in names]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeSource
 from tests.scripts import Done, report_rows, run, write_list
+from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
+from utils.download.sources import parse_sources
 from utils.video.whole import BadClip, read_video
 
 ID = "-bcdefghijk"
@@ -227,3 +230,113 @@ def test_a_file_that_breaks_off_anywhere_is_found(source: MakeSource, tmp_path: 
         part.write_bytes(data[:size])
         with pytest.raises(BadClip):
             read_video(part)
+
+
+def no_file(folder: Path, number: int) -> None:
+    """Put what is not a regular file at the path of a clip."""
+    path = folder / f"{ID}_{number:06d}_{number + 2:06d}.mp4"
+    match number:
+        case 10:
+            os.mkfifo(path)
+        case 20:
+            os.mkfifo(folder / "fifo")
+            path.symlink_to("fifo")
+        case 30:
+            path.symlink_to("/dev/zero")
+        case 40:
+            path.symlink_to(path.name)
+        case 50:
+            path.mkdir()
+        case 60:
+            path.symlink_to("nowhere")
+
+
+NO_FILES = (10, 20, 30, 40, 50, 60)
+FOLDERS = (b"caf\xe9", b"\xd6\xd0\xb9\xfa", b"\xff\xfe")  # Latin-1, GBK, neither
+
+
+@pytest.mark.parametrize("more", [(), ("--short_side", "64")], ids=["linked", "encoded"])
+def test_clips_beside_what_is_no_file_are_taken_from_folders_of_any_name(
+    more: tuple[str, ...], source: MakeSource, tmp_path: Path
+) -> None:
+    top, clip = tmp_path / "k700", source(seconds=2, size=(160, 90))
+    for number, name in enumerate(FOLDERS):
+        put(top / os.fsdecode(name), f"{ID}_{number:06d}_{number + 2:06d}", clip)
+    for number in NO_FILES:
+        no_file(top, number)
+    os.mkfifo(top / REPORT)
+    starts = [*range(len(FOLDERS)), *NO_FILES]
+    chain = f"clips:{top}"
+    done = fetch(tmp_path, [f"{ID},{n},{n + 2}" for n in starts], "--source", chain, *more)
+    assert done.code == 1, done.err
+    found = report_rows(tmp_path / "out" / REPORT)
+    assert [row["status"] for name, row in sorted(found.items())][:3] == ["downloaded"] * 3
+    assert {row["reason"] for row in found.values()} <= {"", "undecodable", "unavailable"}
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == len(FOLDERS)
+    assert f"{top / REPORT}: is not a regular file" in done.err
+
+
+def test_an_archive_that_is_no_file_is_refused_and_passed_over_in_a_folder(
+    source: MakeSource, tmp_path: Path
+) -> None:
+    folder, member = tmp_path / os.fsdecode(FOLDERS[0]), f"{ID}_000000_000002.mp4"
+    folder.mkdir()
+    data = source(seconds=2, size=(160, 90)).read_bytes()
+    latin = os.fsdecode(b"caf\xe9.tar")
+    (folder / latin).write_bytes(make_tar([(f"caf\udce9/{member}", data)], zipped=False))
+    for number in NO_FILES:
+        no_file(folder, number)
+    for path in folder.glob("*.mp4"):
+        odd = path.with_suffix(".tar")
+        os.symlink(path.name, odd)
+        if not odd.is_dir():
+            with pytest.raises(ArgumentTypeError, match="there is no file or folder"):
+                parse_sources(f"tar:{odd}")
+    done = fetch(tmp_path, [f"{ID},0,2"], "--source", f"tar:{folder}")
+    assert done.code == 0, done.err
+
+
+def manifests(target: str) -> list[bytes]:
+    """Texts that FFmpeg would take for a media file, and that name another one."""
+    dash = (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+        ' mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="100000">'
+        f"<BaseURL>{target}</BaseURL></Representation></AdaptationSet></Period></MPD>"
+    )
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{target}\n#EXT-X-ENDLIST\n"
+    concat = f"ffconcat version 1.0\nfile '{target}'\n"
+    return [text.encode() for text in (dash, hls, concat)]
+
+
+@pytest.mark.parametrize("more", [(), ("--short_side", "64")], ids=["kept", "encoded"])
+@pytest.mark.parametrize("kind", ["clips", "tar", "cvdf"])
+def test_a_manifest_in_place_of_a_clip_is_undecodable_and_nothing_it_names_is_opened(
+    kind: str, more: tuple[str, ...], standin: StandIn, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "private.mp4")  # whoever opens it waits for ever
+    address = standin.add_file("/private.mp4", b"private")
+    named = (f"file://{tmp_path / 'private.mp4'}", address)
+    texts = [text for target in named for text in manifests(target)]
+    clips = {f"{ID}_{n:06d}_{n + 2:06d}": text for n, text in enumerate(texts)}
+    if kind == "clips":
+        (tmp_path / "k700").mkdir()
+        for name, text in clips.items():
+            (tmp_path / "k700" / f"{name}.mp4").write_bytes(text)
+        given: list[object] = ["--source", f"clips:{tmp_path / 'k700'}"]
+    elif kind == "tar":
+        members = [(f"{name}.mp4", text) for name, text in clips.items()]
+        (tmp_path / "k700.tar").write_bytes(make_tar(members))
+        given = ["--source", f"tar:{tmp_path / 'k700.tar'}"]
+    else:
+        mirror = Mirror(standin)
+        mirror.add_class("700_2020", "val", "yoga", clips)
+        mirror.publish(tmp_path / "kinetics_csv")
+        given = ["--source", "cvdf", "--mirror_base", mirror.base]
+    rows = [f"{ID},{n},{n + 2}" for n in range(len(texts))]
+    done = fetch(tmp_path, rows, *given, *more)
+    assert done.code == 1, done.err
+    found = report_rows(tmp_path / "out" / REPORT)
+    assert [row["reason"] for row in found.values()] == ["undecodable"] * len(texts)
+    assert not list((tmp_path / "out").glob("*.mp4"))
+    assert "/private.mp4" not in [request.path for request in standin.requests()]

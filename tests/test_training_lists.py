@@ -156,7 +156,7 @@ def test_a_subset_keeps_its_numbers_and_replaces_what_is_gone(
     assert len(drawn("e", "--fraction", 0.25, "--label", "hugging")) == 2
     said = lists_of(clips, tmp_path / "f", "--format", "csv", "--label", "yogi",
                     "--input_csv", lists["400_train"], code=2)  # fmt: skip
-    assert "--label 'yogi' is in no list; there are yoga" in said
+    assert "--label 'yogi' is not in any list; available: yoga" in said
 
 
 def test_another_order_of_classes(tmp_path: Path, lists: Lists, clips: Path) -> None:
@@ -277,7 +277,7 @@ def test_shards_are_whole_bounded_and_resumed(tmp_path: Path, lists: Lists, clip
     times = {path: path.stat().st_mtime_ns for path in shards}
     shards[1].unlink()
     shards[2].write_bytes(b"torn")
-    assert f"{len(shards) - 2:,} of them there" in lists_of(*words)
+    assert f"{len(shards) - 2:,} of them existing" in lists_of(*words)
     assert {path: path.read_bytes() for path in shards} == before
     same = [path for path in shards if path.stat().st_mtime_ns == times[path]]
     assert len(same) == len(shards) - 2
@@ -407,7 +407,9 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "train.csv").write_text("mine")
-    assert "holds train.csv and is not of this script" in lists_of(clips, foreign, *given, code=2)
+    assert "contains train.csv, which this script did not write" in lists_of(
+        clips, foreign, *given, code=2
+    )
     assert (foreign / "train.csv").read_text() == "mine"
     odd = write_list(tmp_path / "odd.csv", [f"yoga,{'a' * 11},0,10,dev,0"], LABELLED)
     words = [clips, tmp_path / "a", "--format", "csv", "--input_csv", odd]
@@ -511,7 +513,7 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     given = [clips, tmp_path / "data", "--input_csv", listing, "--format", "csv"]
     done = run("make_training_lists.py", *given, cwd=tmp_path)
     assert done.code == 2
-    assert "name a folder for the lists elsewhere" in done.err
+    assert "use another folder for the lists" in done.err
     assert clip.exists()
 
 
@@ -596,7 +598,7 @@ def test_every_worker_has_a_shard(tmp_path: Path, lists: Lists, clips: Path) -> 
     size = max(10_000, int(said.split("--shard_size ")[1].split()[0]))
     lists_of(*words, "--workers", 8, "--shard_size", size)
     assert len(list((tmp_path / "out").glob("*.tar"))) >= 8
-    assert "give fewer workers" in lists_of(*words, "--workers", 51, code=2)
+    assert "use fewer workers" in lists_of(*words, "--workers", 51, code=2)
 
 
 def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import MakeSource
 from tests.scripts import ROOT
 from tests.standin.server import StandIn
 from utils.download import youtube_extract
-from utils.download.common import FetchOptions
+from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import (
     child_environment,
     end_ytdlp,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from utils.cli import (
-    add_num_jobs,
+    Parser,
+    add_shared,
     existing_folder,
     non_negative_float,
     plural,
@@ -126,44 +127,50 @@ class Batch:
         return (ClipFile(clip, self.videos / file) for clip, file in self.to_do.items())
 
 
-def add_batch_options(parser: argparse.ArgumentParser) -> None:
+def add_batch_options(parser: Parser) -> None:
     """The options that do not depend on what is made of a video."""
-    group = parser.add_argument_group("which clips, and limits")
+    group = parser.group("which clips")
     group.add_argument(
+        "--input_csv",
         "--only",
+        dest="only",
         nargs="+",
         type=Path,
         default=[],
         metavar="LIST",
-        help="only the clips of these lists (.csv files, or folders of them)",
+        help="keep only the clips of these lists or folders of lists (default: all)",
     )
     add_form_options(group)
     add_trim_format(group)
-    group.add_argument("--overwrite", action="store_true", help="redo clips that are done already")
-    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="redo existing outputs, replacing each when the new one is complete",
+    )
+    group = parser.group("how to run")
+    add_shared(group, "--num_jobs", "--dry_run")
+    add_cluster_options(group)
+    add = parser.group("rarely needed").add_argument
+    add(
         "--timeout",
         type=non_negative_float,
         default=Limits.timeout,
         metavar="SECONDS",
-        help="give up a clip after this time, 0 for never",
+        help="time limit per clip; 0 means no limit",
     )
-    group.add_argument(
+    count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
+    add(
         "--max_frames",
-        type=positive_int,
+        **count,
         default=Limits.max_frames,
-        metavar="N",
-        help="refuse clips of more frames",
+        help="reject clips with more than N frames",
     )
-    group.add_argument(
+    add(
         "--max_pixels",
-        type=positive_int,
+        **count,
         default=Limits.max_pixels,
-        metavar="N",
-        help="refuse clips with more pixels per frame",
+        help="reject clips with more than N pixels per frame",
     )
-    add_num_jobs(group)
-    add_cluster_options(group)
 
 
 def limits_of(args: argparse.Namespace) -> Limits:
@@ -176,7 +183,9 @@ def check_folders(args: argparse.Namespace) -> None:
     args.videos_dir = existing_folder(args.videos_dir, "the folder of videos")
     args.output_dir = args.output_dir.absolute()
     if args.output_dir.exists() and args.output_dir.samefile(args.videos_dir):
-        raise UserError(f"{args.output_dir} holds the videos: name another folder for the output")
+        raise UserError(
+            f"{args.output_dir} is the folder of the videos: use another folder for the output"
+        )
 
 
 def plan_batch(
@@ -203,7 +212,7 @@ def plan_batch(
     if only is not None:
         clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in only}
         twice = [file for file in twice if Path(file).stem in only]
-    refused = [f"{file}: another file has the same name but for its suffix" for file in twice]
+    refused = [f"{file}: another file has the same name with another suffix" for file in twice]
     folders = {clip.rpartition("/")[0] for clip in clips}
     if makes_folders:
         above = {str(each) for folder in folders for each in (Path(folder), *Path(folder).parents)}

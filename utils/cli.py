@@ -155,7 +155,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
         if "arguments are required" in message and (last := self._greedy()):
-            message += f"; what stands behind {last} is read as its value: put the folder first"
+            message += f"; words after {last} are read as its values: put the folder first"
         dashed = [word for word in self._words if word[:1] == "-" and os.path.lexists(word)]
         if dashed and "./" not in message:
             message += f"; for the file {dashed[0]} write ./{dashed[0]}"
@@ -201,19 +201,10 @@ def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
     return parser
 
 
-def add_num_jobs(parser: argparse._ActionsContainer) -> None:
-    """`-n`, `-j`, `--n` and `--num_jobs` are one option in every script."""
-    parser.add_argument(
-        "-n",
-        "-j",
-        "--n",
-        "--num_jobs",
-        dest="num_jobs",
-        metavar="N",
-        type=positive_int,
-        default=cpu_count(),
-        help="number of parallel jobs (default: the number of cores, here %(default)s)",
-    )
+def add_shared(group: argparse._ActionsContainer, *names: str) -> None:
+    """Add options that mean the same in several scripts (`_SHARED`), by name."""
+    for name in names:
+        group.add_argument(*_ALIASES.get(name, ()), name, dest=name[2:], **_SHARED[name])
 
 
 def cpu_count() -> int:
@@ -226,14 +217,14 @@ def cpu_count() -> int:
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1 on, that ffmpeg too can hold."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def non_negative_int(text: str) -> int:
     """An argparse type: a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above")
     return int(text)
 
 
@@ -254,6 +245,32 @@ def frame_rate(text: str) -> Fraction:
     if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001")
     return Fraction(text)
+
+
+_ALIASES = {"--num_jobs": ("-n", "-j", "--n")}
+_SHARED: dict[str, dict[str, Any]] = {
+    "--label": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "LABEL",
+        "help": "keep only these labels, case-insensitive (default: all)",
+    },
+    "--split": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "SPLIT",
+        "help": "keep only these splits; val is also validate (default: all)",
+    },
+    "--limit": {"type": positive_int, "metavar": "N", "help": "keep the first N clips"},
+    "--dry_run": {"action": "store_true", "help": "print the plan and exit"},
+    "--num_jobs": {
+        "type": positive_int,
+        "metavar": "N",
+        "default": cpu_count(),
+        "help": "number of parallel jobs (default: the number of cores, here %(default)s)",
+    },
+    "--ffmpeg": {"metavar": "FILE", "help": "ffmpeg to use (default: imageio-ffmpeg's)"},
+}
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -115,8 +115,8 @@ def open_workers(
     warnings.filterwarnings("ignore", module="distributed")
     if not args.dask.startswith(("local:", "tls://")):
         say(
-            f"warning: {args.dask} asks nobody who they are: whoever reaches the port can run code"
-            " on these machines; keep it inside, or use tls:// (docs/scale.md)"
+            f"warning: {args.dask} has no access control: anyone who can reach the port can run"
+            " code on these machines; keep it inside, or use tls:// (docs/scale.md)"
         )
     question = Question(
         workspace, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees), uuid4().hex

@@ -21,13 +21,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from utils.cli import say
 from utils.errors import DiskFull, UserError, is_disk_full
-from utils.process import Stopped, sleep
+from utils.process import Stopped, sleep, stop_run
 
 TEMP_FOLDER = ".tmp"
 MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine if two have one host name
 RUN_PREFIX = "run-"
 BEAT_SECONDS = 60.0  # between two signs of life of a run
+LOOK_SECONDS = 1.0  # between two looks whether its folder is still there
 SILENT_SECONDS = 24 * 3600.0  # a run of another machine without a sign for so long is dead
 _DEAD = ".dead"  # the end of a name whose folder is being removed
 _ALONE = "lock"  # held by the one run of this machine that begins or ends
@@ -70,7 +72,7 @@ def run_folder(out: Path) -> Iterator[Path]:
             raise DiskFull(out) from error
         raise UserError(f"cannot write into {base}: {error.strerror}") from error
     try:
-        with _showing_life(opened, name):
+        with _showing_life(opened, base, name):
             yield base / name
     finally:
         _remove_run(opened, name)
@@ -131,14 +133,25 @@ def _lock(base: int, name: str, must: bool = False) -> int | None:
 
 
 @contextmanager
-def _showing_life(base: int, name: str) -> Iterator[None]:
-    """Renew the date of a run's folder every minute for machines that do not see its lock."""
+def _showing_life(opened: int, base: Path, name: str) -> Iterator[None]:
+    """Renew the date of a run's folder every minute for machines that do not see its lock.
+
+    Stop the run if another folder, or a link, takes the place of `base`.
+    """
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(BEAT_SECONDS):
+        looks = 0
+        while not over.wait(LOOK_SECONDS):
+            looks += 1
             with suppress(OSError):  # no time given: the file server's clock, for all machines
-                os.utime(name, dir_fd=base, follow_symlinks=False)
+                if looks % (BEAT_SECONDS // LOOK_SECONDS) == 0:
+                    os.utime(name, dir_fd=opened, follow_symlinks=False)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(base.lstat(), os.fstat(opened)):
+                    continue
+            say(f"{base} was replaced during the run, which ends here: run the same command again")
+            return stop_run()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

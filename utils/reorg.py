@@ -36,11 +36,11 @@ from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
 from utils.text import escape_name, printable
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
-from utils.video.ffmpeg import Ffmpeg
-from utils.video.whole import TOLERANCE, BadClip, check_length, read_video
+from utils.video.ffmpeg import SOUNDS, Ffmpeg
+from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
 
 OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
-CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
+CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", *SOUNDS)
 REPORT_NAME = "reorg_report.csv"
 REPORT_COLUMNS = ("source", "clip", "action", "reason")
 MOVE, COPY, LINK = "move", "copy", "link"
@@ -75,8 +75,13 @@ class Found:
         return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_dev, stat.st_ino)
 
     @property
-    def is_mp4(self) -> bool:
-        return self.path[-4:].lower() == ".mp4"
+    def suffix(self) -> str:
+        return os.path.splitext(self.path)[1].lower()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is brought in as it is, and not remuxed."""
+        return self.suffix == ".mp4" or self.suffix in SOUNDS
 
     def is_same_file(self, other: Found) -> bool:
         return (self.device, self.inode) == (other.device, other.inode)
@@ -133,7 +138,10 @@ class Filed:
 
 @dataclass
 class Tree:
-    """The content of a folder: the files of each clip by its name, and other files by kind."""
+    """The content of a folder: the files of each clip by its name, and other files by kind.
+
+    The name of a sound file keeps its suffix: it is another clip than the video of that name.
+    """
 
     clips: dict[str, list[Found]] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
@@ -157,7 +165,8 @@ def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
             tree.others[suffix.lower() or "no suffix"] += 1
         else:
             found = Found.at(entry.path, entry.stat(follow_symlinks=False))
-            tree.clips.setdefault(name, []).append(found)
+            key = name + found.suffix * (found.suffix in SOUNDS)
+            tree.clips.setdefault(key, []).append(found)
     for files in tree.clips.values():
         files.sort(key=lambda found: found.path)
     return tree
@@ -196,17 +205,22 @@ def canonical_name(stem: str) -> str | None:
     return clip_name(youtube_id, start, AVA_TIME_END if end is None else end, trim_format)
 
 
+def file_name(name: str) -> str:
+    """The file of a clip in the flat folder."""
+    return name if name.endswith(tuple(SOUNDS)) else f"{name}.mp4"
+
+
 def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:
     """The files of every clip, except those that are in place already."""
     in_place = {}
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(dst) as entries:
         for entry in entries:
             with suppress(OSError):  # a link that loops
-                if entry.name.endswith(".mp4") and entry.is_file():
+                if entry.name.endswith((".mp4", *SOUNDS)) and entry.is_file():
                     in_place[entry.path] = Found.at(entry.path, entry.stat())
     to_bring = []
     for name in sorted(tree.clips):
-        final = os.path.join(dst, f"{name}.mp4")
+        final = os.path.join(dst, file_name(name))
         if files := tuple(found for found in tree.clips[name] if found.path != final):
             to_bring.append(ClipFiles(name, files, in_place.get(final)))
     return to_bring
@@ -221,8 +235,11 @@ def judge(found: Found, whole: bool = True) -> Quality:
         return Quality("the file is empty")
     path = Path(found.path)
     try:
+        if found.suffix in SOUNDS:
+            sound = read_sound(path)
+            return Quality(duration=sound.samples / sound.rate)
         video = read_video(path, "all" if whole else "packets")
-        if not found.is_mp4 and (problem := rewrap_problem(video)):
+        if not found.is_kept and (problem := rewrap_problem(video)):
             return Quality(problem)
         check_length(video, _named_duration(path.stem) or math.inf)
     except BadClip as error:
@@ -252,7 +269,7 @@ def best_of(files: Sequence[Found], worth: dict[str, Quality], there: Found | No
         return there
     newest = max(found.mtime_ns for found in best)
     best = [found for found in best if found.mtime_ns == newest]
-    return next((found for found in best if found.is_mp4), best[0])
+    return next((found for found in best if found.is_kept), best[0])
 
 
 def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
@@ -381,7 +398,7 @@ def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | No
             if how.mode != MOVE:
                 return Filed(found.path, name, PRESENT, "the same bytes")
             return put_aside(found, name, "the same bytes as the file in place", how)
-        if unfinished and not found.is_mp4:
+        if unfinished and not found.is_kept:
             check_same_pictures(how.tool, Path(found.path), Path(there.path))
             return Filed(found.path, name, REWRAPPED, "was remuxed before", remove=True)
     except BadClip:
@@ -394,7 +411,7 @@ def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | No
 def weigh(clip: ClipFiles, rivals: Sequence[Found], check: bool) -> dict[str, Quality]:
     """How good these files and the one in place are."""
     everyone = [*rivals, clip.there] if clip.there else list(rivals)
-    if len(everyone) > 1 or check or not rivals[0].is_mp4:
+    if len(everyone) > 1 or check or not rivals[0].is_kept:
         return {found.path: judge(found, check) for found in everyone}
     return {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
 
@@ -472,14 +489,14 @@ def put_aside(found: Found, name: str, reason: str, how: HowToBring) -> Filed:
 def bring(found: Found, name: str, worth: Quality, how: HowToBring) -> Filed:
     """Bring one file into place."""
     try:
-        action, remove = _put_in_place(found, os.path.join(how.dst, f"{name}.mp4"), how)
+        action, remove = _put_in_place(found, os.path.join(how.dst, file_name(name)), how)
     except FileExistsError:
         return Filed(found.path, name, LEFT, "another file of that name is in place")
     except BadClip as error:
         return Filed(found.path, name, LEFT, error.message)
     except OSError as error:
         return failed(found, name, error)
-    named, remark = _named_duration(name), ""
+    named, remark = _named_duration(os.path.splitext(file_name(name))[0]), ""
     if worth.duration and named != AVA_DURATION and abs(worth.duration - named) > REMARKED:
         remark = f"lasts {worth.duration:.2f} s; a clip of this name lasts {named:g} s"
     return Filed(found.path, name, action, remark, remove)
@@ -487,10 +504,10 @@ def bring(found: Found, name: str, worth: Quality, how: HowToBring) -> Filed:
 
 def _put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
     """(action, whether to remove the source). Raises FileExistsError, BadClip, OSError."""
-    if found.is_mp4 and how.mode == LINK:
+    if found.is_kept and how.mode == LINK:
         os.link(found.path, final, follow_symlinks=False)
         return LINKED, False
-    if found.is_mp4 and how.mode == MOVE:
+    if found.is_kept and how.mode == MOVE:
         try:
             move_new(found.path, final)
             return MOVED, False
@@ -500,7 +517,7 @@ def _put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]
     if how.mode == MOVE and not os.access(os.path.dirname(found.path), os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     temporary = how.workspace / os.path.basename(final)
-    if found.is_mp4:
+    if found.is_kept:
         copy_new(Path(found.path), Path(final), temporary)
         return (MOVED, True) if how.mode == MOVE else (COPIED, False)
     try:
@@ -551,7 +568,7 @@ def announced(
         chunk = to_bring[at : at + size]
         for clip in chunk if how.mode == MOVE else ():
             found = clip.files[0]
-            is_renamed = found.is_mp4 and found.device == device
+            is_renamed = found.is_kept and found.device == device
             if len(clip.files) == 1 and not clip.there and not is_renamed:
                 report.append((escape_name(found.path), clip.name, MOVING, ""))
         yield chunk

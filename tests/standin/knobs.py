@@ -67,7 +67,7 @@ class Knob:
     endless: bool = False  # after the last byte more and more of them, until the client leaves
     gzip: bool = False  # Content-Encoding: gzip, asked for or not
     body: bytes | None = None  # this with 200, in place of all else
-    redirect: str | None = None  # 302 to this address; "loop": to itself
+    redirect: str | None = None  # 302 to this address; "loop": to itself; `endless`: its body, too
     retry_after: int | None = None  # the header, with `status`
     reset: bool = False  # no answer: the connection is reset
 

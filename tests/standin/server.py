@@ -605,7 +605,8 @@ class _Handler(BaseHTTPRequestHandler):
         if knob.redirect is None:
             return False
         target = self.path if knob.redirect == "loop" else knob.redirect
-        self._headers(302, "text/html", 0, {"Location": target})
+        self._headers(302, "text/html", None if knob.endless else 0, {"Location": target})
+        self._body(b"", 0, 0, knob)
         return True
 
     def _refuse(self, status: int, knob: Knob) -> None:

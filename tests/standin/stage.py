@@ -33,9 +33,10 @@ class Stage:
         arguments = [str(word) for word in words]
         shown = shlex.join([path, *arguments])
         # A long word, and the same each time: main printed it.
-        shown = shown.replace(shlex.quote(self.standin.ytdlp_args), '"$STANDIN"')
+        hidden = shlex.quote(self.standin.ytdlp_args), '"$STANDIN"'
+        shown = shown.replace(*hidden)
         say(f"$ python {shown}")
-        code, lines = run_to_end([sys.executable, path, *arguments], self.folder)
+        code, lines = run_to_end([sys.executable, path, *arguments], self.folder, hidden)
         example = self.folder / "examples" / f"{self.step}.txt"
         example.parent.mkdir(exist_ok=True)
         with example.open("a", encoding="utf-8") as file:
@@ -75,8 +76,11 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def run_to_end(argv: Sequence[str], folder: Path) -> tuple[int, list[str]]:
-    """The exit code of a script, and the lines that it printed. Raises Stopped on a signal."""
+def run_to_end(argv: Sequence[str], folder: Path, hidden: tuple[str, str]) -> tuple[int, list[str]]:
+    """The exit code of a script, and the lines that it printed. Raises Stopped on a signal.
+
+    hidden: a text, and what is shown in its place.
+    """
     if STOP.is_set():
         raise Stopped
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -96,7 +100,7 @@ def run_to_end(argv: Sequence[str], folder: Path) -> tuple[int, list[str]]:
 
     def show() -> None:
         for line in process.stdout or ():
-            say(line.rstrip("\n"))
+            say(line.rstrip("\n").replace(*hidden))
             lines.append(line.rstrip("\n"))
 
     showing = threading.Thread(target=show)

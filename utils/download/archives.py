@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from utils.clip import Clip, clip_window, parse_clip_name
-from utils.download.common import FetchOptions, Run
-from utils.download.taking import Taken, encode_anew, examine, result_of, take_sound
+from utils.download.disk import Taken, check_copy, reencode, result_of, take_sound
+from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
 from utils.files import open_regular, publish, read_text
 from utils.machines import own_folder
@@ -30,7 +30,7 @@ from utils.report import Result
 from utils.tar import BadTar, Member, TarStream, read_archive
 from utils.web import Web, WebError
 
-TAR = "tar"  # the source tar:..., in the report
+NAME = "tar"  # in the report
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LARGEST_CLIP = 500 * 2**20  # bytes
 MEMORY_FOLDER = ".cvdf"
@@ -193,9 +193,9 @@ def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> 
     def take() -> Taken:
         if options.encode.sound:
             return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
-        taken = examine(clip, path, options)
+        taken = check_copy(clip, path, options)
         if options.encode.changes_clips:
-            return encode_anew(clip, path, taken, options)
+            return reencode(clip, path, taken, options)
         publish(path, options.out / path.name)
         return taken
 
@@ -248,11 +248,11 @@ class Wanted:
         return cls({key: clip for clip in clips if (key := key_of(clip))}, {}, {})
 
     def read(
-        self, archives: Sequence[Archive], run: Run, web: Web
+        self, archives: Sequence[Archive], context: SourceContext, web: Web
     ) -> Generator[Result | ArchiveEnd, None, None]:
         """Read archives; each clip that is on disk, once, and the end of each archive."""
 
-        jobs = max(2, run.workers.num_jobs // max(1, len(archives)))
+        jobs = max(2, context.workers.num_jobs // max(1, len(archives)))
 
         def tasks() -> Iterator[tuple[Archive, Sequence[Clip]]]:
             for archive in archives:
@@ -263,16 +263,16 @@ class Wanted:
         def lost(task: tuple[Archive, Sequence[Clip]], how: str) -> ArchiveEnd:
             return ArchiveEnd(task[0], how)
 
-        worker = partial(take_clips, run.options, web)
-        for made in run.workers.run(worker, tasks(), lost, threads=True):
+        worker = partial(take_clips, context.options, web)
+        for made in context.workers.run(worker, tasks(), lost, threads=True):
             if isinstance(made, ArchiveEnd):
                 if made.error:
-                    run.tell(f"network: {made.archive.name}: {made.error}")
+                    context.tell(f"network: {made.archive.name}: {made.error}")
                     why = f"{made.archive.name}: {made.error}"
                     self.failures.update(dict.fromkeys(made.archive.keys, why))
                 if made.odd:
                     odd = ", ".join(f"{n:,} {w}" for w, n in Counter(made.odd).most_common())
-                    run.tell(f"skipped in {made.archive.name}: {odd}")
+                    context.tell(f"skipped in {made.archive.name}: {odd}")
                 yield made
                 continue
             key = (made.youtube_id, float(made.time_start), float(made.time_end))
@@ -300,17 +300,19 @@ class Wanted:
                 yield Result.of(clip, "unavailable", source, attempts=1, message=otherwise)
 
 
-def from_tars(clips: Sequence[Clip], run: Run, place: str) -> Generator[Result, None, None]:
+def from_tars(
+    clips: Sequence[Clip], context: SourceContext, place: str
+) -> Generator[Result, None, None]:
     """The source `tar:FILE_OR_FOLDER_OR_URL`."""
     wanted = Wanted.of(clips)
     paths = [place]
     if Path(place).is_dir():
         found = (path for suffix in TAR_SUFFIXES for path in Path(place).rglob(f"*{suffix}"))
         paths = [str(path) for path in sorted(found) if os.path.isfile(path)]
-    archives = [Archive(path, frozenset(wanted.clips), TAR) for path in paths]
+    archives = [Archive(path, frozenset(wanted.clips), NAME) for path in paths]
     with suppress(Stopped):
-        for made in wanted.read(archives, run, Web(run.options.proxies)):
+        for made in wanted.read(archives, context, Web(context.options.proxies)):
             if isinstance(made, Result):
                 yield made
     if not STOP.is_set():
-        yield from wanted.rest(clips, TAR, f"in no archive of {place}")
+        yield from wanted.rest(clips, NAME, f"in no archive of {place}")

@@ -32,9 +32,9 @@ from filelock import FileLock
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.common import FetchOptions, is_youtube
 from utils.download.options import clip_suffix, fetch_options
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
+from utils.download.sources import FetchOptions, is_youtube
 from utils.download.youtube_extract import (
     Attempt,
     extract_command,
@@ -439,7 +439,7 @@ def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool])
         video = read_video(path)
         decode_whole(path, timeout)
         if not is_short and not video.covers(wanted):
-            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
     except BadClip as error:
         return clip, error
     return clip, ""

@@ -1,24 +1,39 @@
-"""The source `clips:DIR`: clips that lie on the disk already, or inside longer ones that do.
+"""The source `clips:DIR`: clips on your disk, or inside longer clips there; taking given clips.
 
-Between the lists and the disk, with no network. The versions of Kinetics repeat each other, and
-nearly every key frame of AVA-Kinetics lies in its video's Kinetics-700 clip.
+The versions of Kinetics repeat each other, and the Kinetics-700 clip of a video holds nearly every
+annotated frame of AVA-Kinetics. A clip that somebody else cut, here or in an archive, is checked
+(`check_copy`), kept as it is or re-encoded, and renamed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from utils.clip import Clip, clip_window, parse_clip_name
-from utils.download.common import FetchOptions, Run
-from utils.download.taking import Taken, cut_from, examine, result_of, take_linked, take_sound
+from utils.download.sources import FetchOptions, SourceContext
+from utils.errors import UserError, is_disk_full
+from utils.files import disk_is_full, publish, replace_file, sync_folder
+from utils.packages import UNEXPECTED
 from utils.parallel import run_parallel
-from utils.report import REPORT_NAME, Result, format_time, read_shorts
-from utils.video.ffmpeg import SOUNDS
-from utils.video.whole import TOLERANCE, BadClip, check_length, read_apart
+from utils.process import run_child
+from utils.report import REPORT_NAME, Result, format_time, read_shorts, reason_of
+from utils.video.cut import cut_sound, cut_video
+from utils.video.ffmpeg import SOUNDS, Input, file_url
+from utils.video.whole import (
+    TOLERANCE,
+    BadClip,
+    check_clip,
+    check_length,
+    check_sound,
+    read_apart,
+)
 
 NAME = "clips"  # in the report
 
@@ -65,7 +80,10 @@ class Part:
 
 
 def index_clips(
-    folders: Iterable[Path], wanted_ids: frozenset[str], suffixes: tuple[str, ...]
+    folders: Iterable[Path],
+    wanted_ids: frozenset[str],
+    suffixes: tuple[str, ...],
+    tell: Callable[[str], None],
 ) -> DiskIndex:
     """The clips of wanted videos in `folders` and the folders in them, by their names alone.
 
@@ -79,52 +97,59 @@ def index_clips(
             for file in files:
                 if file[:11] in wanted_ids and file.endswith(suffixes):
                     videos.setdefault(file[:11], []).append((folder, file))
-        shorts |= read_shorts(Path(top) / REPORT_NAME)
+        try:
+            shorts |= read_shorts(Path(top) / REPORT_NAME)
+        except UserError as error:
+            tell(f"note: {error}: the clips of {top} that it calls short are not taken")
     return DiskIndex(videos, frozenset(shorts))
 
 
 def from_disk(
-    clips: Sequence[Clip], run: Run, folders: tuple[Path, ...], allow_partial: bool
+    clips: Sequence[Clip], context: SourceContext, folders: tuple[Path, ...], allow_partial: bool
 ) -> Generator[Result, None, None]:
     """The source `clips:DIR[:DIR...]`."""
     ids = frozenset(clip.youtube_id for clip in clips)
-    index = index_clips(folders, ids, run.options.encode.sources)
+    index = index_clips(folders, ids, context.options.encode.sources, context.tell)
 
     def get(clip: Clip) -> Result:
-        result = get_clip(clip, index, run.options, NAME, allow_partial)
+        result = get_clip(clip, index, context.options, NAME, allow_partial)
         # At once: links are faster than the main thread takes results, and a kill would cost lines.
-        if result.is_on_disk and run.record is not None:
-            run.record(result)
+        if result.is_on_disk and context.record is not None:
+            context.record(result)
         return result
 
-    yield from run_parallel(get, clips, run.workers.num_jobs)
+    yield from run_parallel(get, clips, context.workers.num_jobs)
 
 
 def get_clip(
     clip: Clip, index: DiskIndex, options: FetchOptions, source: str, allow_partial: bool
 ) -> Result:
-    """Take or cut one clip from what is on disk; `unavailable` where nothing holds it.
+    """Take or cut one clip from what is on disk; `unavailable` if nothing holds it.
 
+    If its own file is damaged, and no longer clip holds it, the result says how it is damaged.
     Raises Stopped, and nothing else. The result of a partial AVA-Kinetics clip gives the window
     that it really has.
     """
     held = index.clips_of(clip.youtube_id)
     problems: list[str] = []
+    reason = "unavailable"
     for same in sorted(
         (each for each in held if _is_same(each, clip)),
         key=lambda each: each.path.suffix != options.encode.suffix,
     ):
-        result = result_of(clip, source, partial(_link, clip, same, index, options), options)
+        result = result_of(clip, source, partial(_take, clip, same, index, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return result
+        reason = result.reason
         problems.append(f"{same.path}: {result.message}")
-    for part in find_parts(clip, held, options, allow_partial, problems):
+    others = [each for each in held if not _is_same(each, clip)]
+    for part in find_parts(clip, others, options, allow_partial, problems):
         result = result_of(clip, source, partial(_cut, clip, part, options), options)
         if result.is_on_disk or result.reason == "disk_full":
             return _with_window(result, clip, part)
         problems.append(f"{part.held.path}: {result.message}")
-    message = "; ".join(problems) or "no clip on disk holds it"
-    return Result.of(clip, "unavailable", source, attempts=1, message=message)
+    message = "; ".join(problems) or "not in any clip on disk"
+    return Result.of(clip, reason, source, attempts=1, message=message)
 
 
 def _is_same(held: DiskClip, clip: Clip) -> bool:
@@ -133,7 +158,7 @@ def _is_same(held: DiskClip, clip: Clip) -> bool:
     return held.start == clip.time_start and held.end == clip.time_end
 
 
-def _link(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -> Taken:
+def _take(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -> Taken:
     """Take a clip of the same id and times. Raises BadClip where it is shorter than its name says.
 
     Except where the folder's own report says why: then it is all that there ever was.
@@ -141,7 +166,7 @@ def _link(clip: Clip, same: DiskClip, index: DiskIndex, options: FetchOptions) -
     if same.path.suffix in SOUNDS:
         is_whole = clip.name not in index.shorts
         return take_sound(clip, same.path, 0.0, clip_window(clip)[1], options, is_whole)
-    taken = examine(clip, same.path, options)
+    taken = check_copy(clip, same.path, options)
     if taken.reason and (clip.is_ava or clip.name not in index.shorts):
         raise BadClip("truncated", f"{taken.seconds:.2f} s long")
     return take_linked(clip, same.path, taken, options)
@@ -209,3 +234,141 @@ def _with_window(result: Result, clip: Clip, part: Part) -> Result:
         time_end=format_time(begin + part.duration),
         message=f"{part.duration:.2f} of {clip_window(clip)[1]:.0f} s, from {part.held.file}",
     )
+
+
+# --- taking a given clip --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A good clip: `reason` is empty or `short`; size in bytes; its length, where it is known."""
+
+    reason: str
+    size: int
+    seconds: float = 0.0
+
+
+def check_copy(clip: Clip, path: Path, options: FetchOptions) -> Taken:
+    """Check that the file `path` can be the clip as it is. Raises BadClip."""
+    wanted = clip_window(clip)[1]
+    video = check_clip(path, wanted)
+    reason = "" if video.covers(wanted) else "short"
+    return Taken(reason, path.stat().st_size, video.end)
+
+
+def take_linked(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
+    """Make the clip from `path`, which stays: a hard link, a copy across file systems, or a
+    re-encoded file if the encoding options ask for one. Raises BadClip, OSError.
+    """
+    if options.encode.sound:
+        return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
+    if options.encode.changes_clips:
+        return reencode(clip, path, taken, options)
+    link_file(path, options.out / f"{clip.name}.mp4", options.workspace)
+    return taken
+
+
+def take_sound(
+    clip: Clip,
+    path: Path,
+    start: float,
+    wanted: float,
+    options: FetchOptions,
+    is_whole: bool = False,
+) -> Taken:
+    """Take a sound file as it is if it is as asked for, else cut `wanted` seconds of it at `start`.
+
+    is_whole: whether all of that must be there. Raises BadClip, OSError, Stopped.
+    """
+    encode = options.encode
+    run = partial(run_child, timeout=options.timeout)
+    target = options.workspace / f"{clip.name}.cut{encode.suffix}"
+    try:
+        has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
+        reason = "" if has >= wanted - TOLERANCE else "short"
+        if reason and is_whole:
+            raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
+        # What ffmpeg has just decoded, no decoder crashes over.
+        if path.suffix == encode.suffix and not start and not reason:
+            with suppress(BadClip):
+                if encode.sample_rate in (None, check_sound(path, wanted).rate):
+                    link_file(path, options.out / f"{clip.name}{encode.suffix}", options.workspace)
+                    return Taken("", path.stat().st_size, has)
+        size = target.stat().st_size
+        publish(target, options.out / f"{clip.name}{encode.suffix}")
+        return Taken(reason, size, has)
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def reencode(clip: Clip, path: Path, taken: Taken, options: FetchOptions) -> Taken:
+    """Re-encode `path` into the clip as --short_side, --keyint and --no_audio want it.
+
+    Raises BadClip, OSError, Stopped.
+    """
+    return replace(taken, size=cut_from(clip, path, 0.0, taken.seconds, taken.seconds, options))
+
+
+def link_file(source: Path, final: Path, workspace: Path) -> None:
+    temporary = workspace / f"{final.stem}.link{final.suffix}"
+    try:
+        os.link(source.resolve(), temporary)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        # Another file system, one without links, or a file of another user's.
+        shutil.copyfile(source, temporary)
+        publish(temporary, final)
+        return
+    # Not `publish`: it opens the file for writing, and the file is not ours.
+    replace_file(temporary, final)
+    sync_folder(final.parent)
+
+
+def cut_from(
+    clip: Clip,
+    source: Path,
+    start: float,
+    duration: float,
+    source_end: float,
+    options: FetchOptions,
+) -> int:
+    """Cut the clip from a file on disk, at `start` for `duration` seconds; its size in bytes.
+
+    Raises BadClip, OSError, Stopped.
+    """
+    target = options.workspace / f"{clip.name}.cut.mp4"
+    try:
+        cut_video(
+            partial(run_child, timeout=options.timeout),
+            options.ffmpeg,
+            [Input(file_url(source))],
+            start,
+            duration,
+            options.encode,
+            target,
+            known_end=source_end,
+        )
+        size = target.stat().st_size
+        publish(target, options.out / f"{clip.name}.mp4")
+        return size
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def result_of(clip: Clip, source: str, take: Callable[[], Taken], options: FetchOptions) -> Result:
+    """Call `take` and return its outcome as a line of the report. Raises only Stopped."""
+    started = time.monotonic()
+    reason, message, size = "", "", 0
+    try:
+        taken = take()
+        reason, size = taken.reason, taken.size
+    except BadClip as error:
+        reason, message = error.reason, error.message
+        if disk_is_full(options.out):
+            reason = "disk_full"
+    except (OSError, *UNEXPECTED) as error:
+        reason, message = reason_of(error, options.out)
+    seconds = time.monotonic() - started
+    more = {"attempts": 1, "seconds": seconds, "bytes": size, "message": message}
+    return Result.of(clip, reason, source, **more)

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from utils.cli import plural
 from utils.clip import Clip
 from utils.download.archives import Archive, ArchiveEnd, Key, Wanted, can_add, key_of
-from utils.download.common import Run
+from utils.download.sources import SourceContext
 from utils.errors import UserError
 from utils.lists.official import (
     CVDF,
@@ -101,7 +101,7 @@ class Split:
 
 
 def from_mirror(
-    clips: Sequence[Clip], run: Run, mirror: MirrorOptions
+    clips: Sequence[Clip], context: SourceContext, mirror: MirrorOptions
 ) -> Generator[Result, None, None]:
     """The source `cvdf`: clips as they come, then a result for each that did not."""
     wanted = Wanted.of(clips)
@@ -109,15 +109,15 @@ def from_mirror(
         for dataset in DATASETS:
             if not wanted.clips or STOP.is_set():
                 break
-            found = (find_split(dataset, split, wanted, run, mirror) for split in SPLITS)
+            found = (find_split(dataset, split, wanted, context, mirror) for split in SPLITS)
             splits = [split for split in found if split]
             believed = [archive for split in splits for archive in split.archives()]
-            is_odd = yield from read_stage(dataset, believed, splits, wanted, run, mirror)
+            is_odd = yield from read_stage(dataset, believed, splits, wanted, context, mirror)
             more = [a for split in is_odd for a in split.all_others()]
-            yield from read_stage(dataset, more, splits, wanted, run, mirror)
+            yield from read_stage(dataset, more, splits, wanted, context, mirror)
             if dataset == "400":
                 spare = replacements(believed, wanted, mirror)
-                yield from read_stage(dataset, spare, splits, wanted, run, mirror)
+                yield from read_stage(dataset, spare, splits, wanted, context, mirror)
         if not STOP.is_set():
             yield from wanted.rest(clips, NAME, "in no archive of the mirror")
 
@@ -137,16 +137,16 @@ def replacements(
 
 
 def find_split(
-    dataset: str, split: str, wanted: Wanted, run: Run, mirror: MirrorOptions
+    dataset: str, split: str, wanted: Wanted, context: SourceContext, mirror: MirrorOptions
 ) -> Split | None:
     """The archives of a split, if wanted clips are in its official list."""
     listed = OfficialList(dataset, split)
     try:
-        if not (by_label := listed_clips(listed, wanted.clips, run, mirror)):
+        if not (by_label := listed_clips(listed, wanted.clips, context, mirror)):
             return None
         urls = read_paths(listed, mirror)
     except (UserError, WebError) as error:
-        run.tell(f"cvdf         {listed.name} is left out: {error}")
+        context.tell(f"cvdf         {listed.name} is left out: {error}")
         # Clips of lists that are there get a surer answer.
         wanted.failures.update(dict.fromkeys(wanted.clips, f"{listed.name}: {error}"))
         return None
@@ -154,11 +154,11 @@ def find_split(
 
 
 def listed_clips(
-    listed: OfficialList, wanted: Collection[Key], run: Run, mirror: MirrorOptions
+    listed: OfficialList, wanted: Collection[Key], context: SourceContext, mirror: MirrorOptions
 ) -> dict[str, set[Key]]:
     """The wanted clips in an official list, by label. Fetches the list. Raises UserError."""
     if not listed.path(mirror.lists_folder).exists():
-        fetch_lists([(listed, mirror.lists_folder)], mirror.lists, run.tell)
+        fetch_lists([(listed, mirror.lists_folder)], mirror.lists, context.tell)
     ids = {key[0] for key in wanted}
     by_label: dict[str, set[Key]] = {}
     for clip in official_clips(listed, mirror.lists_folder):
@@ -213,18 +213,18 @@ def read_stage(
     archives: Sequence[Archive],
     splits: Sequence[Split],
     wanted: Wanted,
-    run: Run,
+    context: SourceContext,
     mirror: MirrorOptions,
 ) -> Generator[Result, None, list[Split]]:
     """Read the archives that can add something; returns the splits whose layout is another one."""
-    left, out = wanted.clips.keys(), run.options.out
+    left, out = wanted.clips.keys(), context.options.out
     reads = [a for a in archives if a.keys & left and (mirror.forget or can_add(a, left, out))]
     of_url = {url: split for split in splits for url in split.urls}
     odd = [split for split in splits if split.lacks_archives()]
     if not reads:
         return odd
-    run.tell(f"cvdf         {size_line(dataset, reads, mirror)}")
-    for made in wanted.read(reads, run, mirror.web):
+    context.tell(f"cvdf         {size_line(dataset, reads, mirror)}")
+    for made in wanted.read(reads, context, mirror.web):
         if isinstance(made, Result):
             yield made
             continue
@@ -234,8 +234,8 @@ def read_stage(
         split.read.add(made.archive.url)
         if split not in odd and (shown := split.shows_another(made, mirror.lists_folder)):
             odd.append(split)
-            run.tell(
-                f"cvdf         {made.archive.name} holds {shown!r}, and not the class of its name:"
+            context.tell(
+                f"cvdf         {made.archive.name} has {shown!r} instead of the class in its name:"
                 f" looking for clips in all archives of {split.listed.name}"
             )
     return odd

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from utils.cli import add_num_jobs, make_parser, non_negative_float, non_negative_int, positive_int
+from utils.cli import (
+    Parser,
+    add_shared,
+    make_parser,
+    non_negative_float,
+    non_negative_int,
+    positive_int,
+)
 from utils.clip import ID_PATTERN
 from utils.cluster import add_cluster_options
-from utils.download.chain import parse_sources
-from utils.download.common import CHECK_ID, YOUTUBE, YOUTUBE_NAMES, FetchOptions, is_youtube
+from utils.download.sources import (
+    CHECK_ID,
+    YOUTUBE,
+    YOUTUBE_NAMES,
+    FetchOptions,
+    is_youtube,
+    parse_sources,
+)
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode, find_ffmpeg
@@ -27,6 +42,58 @@ OF_THE_PICTURE = {"max_height": 480, "short_side": None, "keyint": None, "crf": 
 OF_THE_PICTURE |= {"no_audio": False}  # options with their defaults; --audio_only needs none
 
 
+# What --help says of each option. docs/download.md shows the same (tests/docs_tables.py).
+TEXTS = f"""
+--shard            process part I of N, by a hash of the video ID: for several machines that share
+                   the work (default: 1/1)
+--sample           keep N clips at random, the same for everybody with the same --seed
+                   (default: all)
+--per_class        keep at most N clips per label, at random (default: all)
+--seed             seed of --sample and --per_class
+--source           comma-separated sources, tried in this order: youtube, cvdf (the archives of the
+                   CVDF mirror), clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder
+                   or URL)
+--allow_partial    with clips:DIR: accept part of an AVA-Kinetics clip if it contains the annotated
+                   frame
+--cookies          cookies in Netscape format; never modified
+--cookies_from_browser    read cookies from a browser, as yt-dlp does
+--proxy            proxy; repeat the option to rotate between several. Its password is never
+                   printed. The variables https_proxy and http_proxy also keep it off the command
+                   line
+--videos_per_hour  start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from
+                   YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)
+--on_block         when YouTube blocks: pause and continue, or stop the run
+--timeout          time limit per clip, including retries but not rate-limit pauses; the clips of a
+                   video share their total
+--max_height       maximum video height in pixels; 0 means no limit
+--short_side       scale the shorter side down to N pixels (default: keep)
+--keyint           set a keyframe every N frames (default: at scene cuts, at most 250 apart)
+--no_audio         drop the audio
+--audio_only       download the audio alone: <clip>.m4a, or another --audio_format
+--audio_format     with --audio_only: AAC in m4a, or 16-bit wav or flac
+--sample_rate      with --audio_only: resample to N samples per second (default: keep)
+--crf              x264 quality: 0 (lossless) to 51
+--metadata         write metadata of each video (title, licence, ...) to OUT/videos.jsonl
+--retry            also retry unavailable clips; `all` also re-reads archives that were read to the
+                   end (default: retry failed clips only)
+--accept_unavailable      exit with 0 if only unavailable clips are missing
+--verify           first decode every requested clip on disk; move bad ones to OUT/.bad/ and
+                   download them again
+--check            test every step once (packages, network, cookies, download, folder), print the
+                   results and exit
+--block_pause      first pause after a block; doubles up to four times this
+--ytdlp_args       extra yt-dlp arguments, quoted. yt-dlp's own config file is ignored. Arguments
+                   such as --exec run programs: use only arguments you trust
+--url_base         address before a video ID
+--mirror_base      mirror laid out like CVDF's
+--check_id         public video: --check downloads from it, and a run that doubts YouTube's answers
+"""
+_TEXTS = {
+    name: " ".join(text.split())
+    for name, text in re.findall(r"^(--\w+) (.*(?:\n .*)*)", TEXTS, re.MULTILINE)
+}
+
+
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse download.py's command line; exits with code 2 if an option is wrong."""
     parser = make_parser(doc, text_options=["--ytdlp_args"])
@@ -34,233 +101,67 @@ def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
         "out", type=Path, nargs="?", help="folder for the clips (optional with --check)"
     )
     add_list_options(parser)
-    add_source_options(parser)
-    add_video_options(parser)
-    add_run_options(parser)
-    add_rare_options(parser)
+    add_options(parser)
     args = parser.parse_args(argv)
     check_options(parser, args)
     return args
 
 
-def add_list_options(parser: argparse.ArgumentParser, fetches: bool = True) -> None:
-    group = parser.add_argument_group("which clips")
+def add_list_options(parser: Parser, fetches: bool = True) -> None:
+    group = parser.group("which clips")
     add_input_csv(group, fetches)
-    group.add_argument(
-        "--label",
-        nargs="+",
-        default=[],
-        metavar="LABEL",
-        help="keep only these labels, case-insensitive (default: all)",
-    )
-    group.add_argument(
-        "--split",
-        nargs="+",
-        default=[],
-        metavar="SPLIT",
-        help="keep only these splits; val is also validate (default: all)",
-    )
-    group.add_argument("--limit", type=positive_int, metavar="N", help="keep the first N clips")
-    group.add_argument(
-        "--shard",
-        type=shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="process part I of N, by a hash of the video ID: for several machines that share the"
-        " work (default: 1/1)",
-    )
-    if fetches:  # make_report.py has another --sample
-        add_draw_options(group)
+    add_shared(group, "--label", "--split", "--limit")
+    _add(group, "--shard", type=shard, default=(1, 1), metavar="I/N")
     add_trim_format(group)
 
 
-def add_draw_options(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--sample",
-        dest="draw_sample",
-        type=positive_int,
-        metavar="N",
-        help="keep N clips at random, the same for everybody with the same --seed (default: all)",
-    )
-    group.add_argument(
-        "--per_class",
-        dest="draw_per_class",
-        type=positive_int,
-        metavar="N",
-        help="keep at most N clips per label, at random (default: all)",
-    )
-    group.add_argument(
-        "--seed",
-        dest="draw_seed",
-        type=non_negative_int,
-        default=0,
-        metavar="N",
-        help="seed of --sample and --per_class",
-    )
-
-
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where from")
-    group.add_argument(
-        "--source",
-        type=parse_sources,
-        default="youtube",
-        metavar="SOURCES",
-        help="comma-separated sources, tried in this order: youtube, cvdf (the archives of the CVDF"
-        " mirror), clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)",
-    )
-    group.add_argument(
-        "--allow_partial",
-        action="store_true",
-        help="with clips:DIR: accept part of an AVA-Kinetics clip if it contains the annotated"
-        " frame",
-    )
-    group.add_argument(
-        "--cookies", type=Path, metavar="FILE", help="cookies in Netscape format; never modified"
-    )
-    group.add_argument(
-        "--cookies_from_browser", metavar="NAME", help="read cookies from a browser, as yt-dlp does"
-    )
-    group.add_argument(
-        "--proxy",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="proxy; repeat the option to rotate between several. Its password is never printed."
-        " The variables https_proxy and http_proxy also keep it off the command line",
-    )
-    group.add_argument(
-        "--videos_per_hour",
-        type=non_negative_float,
-        metavar="N",
-        help=f"start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from"
-        f" YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)",
-    )
-    group.add_argument(
-        "--on_block",
-        choices=["wait", "stop"],
-        default="wait",
-        help="when YouTube blocks: pause and continue, or stop the run",
-    )
-    group.add_argument(
-        "--timeout",
-        type=non_negative_float,
-        default=600.0,
-        metavar="SECONDS",
-        help="time limit per clip, including retries but not rate-limit pauses; the clips of a"
-        " video share their total",
-    )
-
-
-def add_video_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("video and audio")
-    group.add_argument(
-        "--max_height",
-        type=non_negative_int,
-        default=480,
-        metavar="N",
-        help="maximum video height in pixels; 0 means no limit",
-    )
-    group.add_argument(
-        "--short_side",
-        type=positive_int,
-        metavar="N",
-        help="scale the shorter side down to N pixels (default: keep)",
-    )
-    group.add_argument(
-        "--keyint",
-        type=positive_int,
-        metavar="N",
-        help="set a keyframe every N frames (default: at scene cuts, at most 250 apart)",
-    )
-    group.add_argument("--no_audio", action="store_true", help="drop the audio")
-    group.add_argument(
-        "--audio_only",
-        action="store_true",
-        help="download the audio alone: <clip>.m4a, or another --audio_format",
-    )
-    group.add_argument(
-        "--audio_format",
-        choices=[suffix[1:] for suffix in SOUNDS],
-        default="m4a",
-        help="with --audio_only: AAC in m4a, or 16-bit wav or flac",
-    )
-    group.add_argument(
-        "--sample_rate",
-        type=positive_int,
-        metavar="N",
-        help="with --audio_only: resample to N samples per second (default: keep)",
-    )
-    group.add_argument(
-        "--crf", type=int, default=Encode.crf, metavar="N", help="x264 quality: 0 (lossless) to 51"
-    )
-    group.add_argument(
-        "--metadata",
-        action="store_true",
-        help="write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl",
-    )
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how to run")
-    group.add_argument("--dry_run", action="store_true", help="print the plan and exit")
-    add_num_jobs(group)
-    group.add_argument(
-        "--retry",
-        choices=["unavailable", "all"],
-        help="also retry unavailable clips; `all` also re-reads archives that were read to the end"
-        " (default: retry failed clips only)",
-    )
-    group.add_argument(
-        "--accept_unavailable",
-        action="store_true",
-        help="exit with 0 if only unavailable clips are missing",
-    )
-    group.add_argument(
-        "--verify",
-        action="store_true",
-        help="first decode every requested clip on disk; move bad ones to OUT/.bad/ and download"
-        " them again",
-    )
-    group.add_argument(
-        "--check",
-        action="store_true",
-        help="test every step once (packages, network, cookies, download, folder), print the"
-        " results and exit",
-    )
+def add_options(parser: Parser) -> None:
+    """Add the options that download.py alone has."""
+    count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
+    whole: dict[str, Any] = {"type": non_negative_int, "metavar": "N"}
+    number: dict[str, Any] = {"type": non_negative_float}
+    flag: dict[str, Any] = {"action": "store_true"}
+    add = functools.partial(_add, parser.group("which clips"))
+    add("--sample", dest="draw_sample", **count)  # make_report.py has another --sample
+    add("--per_class", dest="draw_per_class", **count)
+    add("--seed", dest="draw_seed", default=0, **whole)
+    add = functools.partial(_add, parser.group("where from"))
+    add("--source", type=parse_sources, default="youtube", metavar="SOURCES")
+    add("--allow_partial", **flag)
+    add("--cookies", type=Path, metavar="FILE")
+    add("--cookies_from_browser", metavar="NAME")
+    add("--proxy", action="append", default=[], metavar="URL")
+    add("--videos_per_hour", metavar="N", **number)
+    add("--on_block", choices=["wait", "stop"], default="wait")
+    add("--timeout", default=600.0, metavar="SECONDS", **number)
+    add = functools.partial(_add, parser.group("video and audio"))
+    add("--max_height", default=480, **whole)
+    add("--short_side", **count)
+    add("--keyint", **count)
+    add("--no_audio", **flag)
+    add("--audio_only", **flag)
+    add("--audio_format", choices=[suffix[1:] for suffix in SOUNDS], default="m4a")
+    add("--sample_rate", **count)
+    add("--crf", type=int, default=Encode.crf, metavar="N")
+    add("--metadata", **flag)
+    group = parser.group("how to run")
+    add_shared(group, "--num_jobs", "--dry_run")
+    _add(group, "--retry", choices=["unavailable", "all"])
+    for name in ("--accept_unavailable", "--verify", "--check"):
+        _add(group, name, **flag)
     add_cluster_options(group)
-
-
-def add_rare_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("rarely needed")
-    group.add_argument(
-        "--block_pause",
-        type=non_negative_float,
-        default=15.0,
-        metavar="MINUTES",
-        help="first pause after a block; doubles up to four times this",
-    )
-    group.add_argument(
-        "--ytdlp_args",
-        default="",
-        metavar="ARGS",
-        help="extra yt-dlp arguments, quoted. yt-dlp's own config file is ignored. Arguments such"
-        " as --exec run programs: use only arguments you trust",
-    )
-    group.add_argument("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
-    group.add_argument(
-        "--url_base", default=YOUTUBE, metavar="URL", help="address before a video ID"
-    )
-    group.add_argument(
-        "--mirror_base", default=CVDF, metavar="URL", help="mirror laid out like CVDF's"
-    )
+    group = parser.group("rarely needed")
+    _add(group, "--block_pause", default=15.0, metavar="MINUTES", **number)
+    _add(group, "--ytdlp_args", default="", metavar="ARGS")
+    add_shared(group, "--ffmpeg")
+    _add(group, "--url_base", default=YOUTUBE, metavar="URL")
+    _add(group, "--mirror_base", default=CVDF, metavar="URL")
     add_lists_base(group)
-    group.add_argument(
-        "--check_id",
-        default=CHECK_ID,
-        metavar="ID",
-        help="public video: --check downloads from it, and a run that doubts YouTube's answers",
-    )
+    _add(group, "--check_id", default=CHECK_ID, metavar="ID")
+
+
+def _add(group: argparse._ArgumentGroup, name: str, **settings: Any) -> None:
+    group.add_argument(name, help=_TEXTS[name], **settings)
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

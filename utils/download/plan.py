@@ -17,8 +17,8 @@ from typing import Any
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.clip import Clip
-from utils.download.common import Run, is_gone
 from utils.download.options import clip_suffix, videos_per_hour, youtube_name
+from utils.download.sources import SourceContext, is_gone
 from utils.errors import UserError
 from utils.files import free_bytes, names_in
 from utils.lists.official import form_of
@@ -250,11 +250,11 @@ class DownloadTally(Tally):
             if status == DOWNLOADED and self.low:
                 low, most = self.low.total(), self.asked_height
                 heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
-                say(f"    below {most} lines {low:,} ({low / count:.0%}): {heights}")
+                say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
 
 
 def end_download(
-    plan: Plan, tally: DownloadTally, run: Run, args: argparse.Namespace, report: Path
+    plan: Plan, tally: DownloadTally, context: SourceContext, args: argparse.Namespace, report: Path
 ) -> int:
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
     out, lists = report.parent, plan.lists
@@ -268,7 +268,7 @@ def end_download(
     there = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
     if args.quiet and not processed:
         if not is_all:
-            say(f"{there}; {report}")
+            say(f"{there}; report: {report}")
     elif not args.quiet or not is_all:
         say_end(processed, len(plan.to_fetch), "clip")
         tally.say()
@@ -277,21 +277,21 @@ def end_download(
             say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
         say(report_line(report, out / REPORT_NAME))
         if missing and not is_all:
-            say_next_steps(missing, gone, tally, run)
+            say_next_steps(missing, gone, tally, context)
     code = exit_code(tally, out, is_all)
-    if run.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
-        raise UserError(run.pace.problem)
+    if context.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
+        raise UserError(context.pace.problem)
     return code
 
 
-def say_next_steps(missing: int, gone: int, tally: DownloadTally, run: Run) -> None:
+def say_next_steps(missing: int, gone: int, tally: DownloadTally, context: SourceContext) -> None:
     """Print the next command and what it does."""
-    if run.pace.stop_on_block and run.pace.blocks and not run.pace.problem:
+    if context.pace.stop_on_block and context.pace.blocks and not context.pace.problem:
         say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
     if missing > gone:
         say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")
     else:
-        more = () if run.ask_again else ("--retry", "unavailable")
+        more = () if context.ask_again else ("--retry", "unavailable")
         say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
     if tally.hopeless:
         say(f"the last {HOPELESS_AFTER} videos failed for the same reason:"

@@ -16,8 +16,8 @@ from random import uniform
 from typing import Any
 
 from utils.clip import Clip, by_video
-from utils.download.common import NOT_ASKED, FetchOptions, Run, is_gone, is_youtube
 from utils.download.pace import Attempted
+from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
 from utils.download.youtube_extract import (
     Attempt,
     ask_ytdlp,
@@ -56,14 +56,14 @@ class VideoTask:
     wait: float = 0.0  # seconds before this attempt
 
 
-def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, None]:
+def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Result, None, None]:
     """The source `youtube`: one task a video, on threads, because child processes do the work."""
-    options, asked = run.options, []
+    options, asked = context.options, []
     for clip in clips:
-        if run.ask_again or not is_gone(clip, run.known, options.source_name):
+        if context.ask_again or not is_gone(clip, context.known, options.source_name):
             asked.append(clip)
         else:
-            reason = run.known.reasons[clip.name][1]
+            reason = context.known.reasons[clip.name][1]
             yield Result.of(clip, reason, options.source_name, message=NOT_ASKED)
     tasks = (
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
@@ -71,13 +71,13 @@ def from_youtube(clips: Sequence[Clip], run: Run) -> Generator[Result, None, Non
     )
     worker, given_up = partial(attempt_video, options=options), partial(lost, options)
     try:
-        for made in run.workers.run(worker, tasks, given_up, turns=run.pace):
+        for made in context.workers.run(worker, tasks, given_up, turns=context.pace):
             if isinstance(made, Result):
                 yield made
-            elif run.videos is not None:
-                run.videos.add(made)
+            elif context.videos is not None:
+                context.videos.add(made)
         if not STOP.is_set():
-            yield from run.pace.last()
+            yield from context.pace.last()
     finally:
         end_ytdlp()
 

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from clipreader.media import MEDIA_FORMATS
-from utils.download.common import YOUTUBE, FetchOptions
+from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Child, make_frame
 from utils.process import STOP, Finished, Stopped, run_child

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.clip import Clip, clip_window
-from utils.download.common import FetchOptions
+from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import (
     Attempt,
     chosen_formats,
@@ -292,7 +292,7 @@ def _cut_whole(
     options, folder = attempt.options, attempt.folder
     done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
     if done.timed_out:
-        raise FetchError("timeout", "fetching the whole video took longer than --timeout")
+        raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
     if done.returncode != 0 or len(files) != 1:
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))

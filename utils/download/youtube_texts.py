@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from utils.download.common import YOUTUBE, is_youtube
+from utils.download.sources import YOUTUBE, is_youtube
 from utils.process import Finished
 from utils.report import FAILED, REASONS
 

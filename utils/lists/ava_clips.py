@@ -68,11 +68,11 @@ def read_split(folder: Path, name: str, include_unlabelled: bool, tell: Tell) ->
     unlabelled = sum(not action for action in frames.values())
     excluded = name == "train" and not include_unlabelled
     tell(
-        f"{name}: {plural(len(rows), 'row')}, {plural(len(frames), 'key frame')};"
-        f" {unlabelled:,} of them without boxes{', left out' if excluded else ''}"
+        f"{name}: {plural(len(rows), 'row')}, {plural(len(frames), 'annotated frame')},"
+        f" {unlabelled:,} without boxes{' (excluded)' if excluded else ''}"
     )
     if refused:
-        say(f"{name}: {plural(len(refused), 'row')} refused")
+        say(f"{name}: {plural(len(refused), 'invalid row')}")
         for each in refused[:REFUSED_SHOWN]:
             say(f"  {each}")
         if len(refused) > REFUSED_SHOWN:
@@ -129,10 +129,10 @@ def place(split: AnnotatedSplit, fps: Fraction, clips: Clips | None, tell: Tell)
     wanted = len({(row.youtube_id, row.second) for row in split.rows})
     tell(
         f"{split.name}: {len({each.clip for each in there}):,} of {plural(wanted, 'clip')} on disk;"
-        f" {plural(len(placed) - len(there), 'row')} of clips that are not, left out"
+        f" {plural(len(placed) - len(there), 'row')} of missing clips excluded"
     )
     if outside := len(split.rows) - len(placed):
-        tell(f"{split.name}: {plural(outside, 'row')} outside of partial clips, left out")
+        tell(f"{split.name}: {plural(outside, 'row')} outside partial clips excluded")
     return there
 
 
@@ -173,7 +173,7 @@ def read_actions(folder: Path, tell: Tell) -> dict[str, str]:
     """The names of the actions by action_id; {} where there is no label map."""
     path = ava.find_label_map(folder)
     if path is None:
-        tell(f"no label map ({ava.LABEL_MAPS}) in {folder}: the column action stays empty")
+        tell(f"no label map ({ava.LABEL_MAPS}) in {folder}: the column `action` is empty")
         return {}
     return ava.read_label_map(path)
 
@@ -182,7 +182,7 @@ def tell_unnamed(tables: Iterable[Iterable[Placed]], actions: dict[str, str], te
     """Tell which action_ids the label map does not name."""
     used = {each.row.action_id for table in tables for each in table} - {""}
     if unnamed := sorted(used - actions.keys(), key=int) if actions else []:
-        tell(f"not in the label map, and without a name: action_id {', '.join(unnamed)}")
+        tell(f"without a name in the label map: action_id {', '.join(unnamed)}")
 
 
 # --- the preview ---------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def draw_preview(
             tiles.append(np.asarray(_draw_frame(clips / f"{clip}.mp4", frame, fps, boxes)))
             captions.append(f"{clip}   {ava.seconds_text(time)} s   {frame:06d}.jpg")
         except ClipError as error:
-            say(f"no preview of this key frame: {error}")
+            say(f"no preview of an annotated frame: {error}")
     if tiles:
         height = CAPTION_HEIGHT + max(len(tile) for tile in tiles)
         sheet = np.zeros((len(tiles), height, TILE[0], 3), np.uint8)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from utils.cli import plural, say
 from utils.clip import Clip, clip_window
-from utils.download.common import NOT_ASKED as NOBODY_ASKED
 from utils.download.plan import read_wanted
+from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, without_garbage_collection
@@ -33,11 +33,16 @@ from utils.report import (
     read_report,
     report_paths,
 )
+from utils.video.ffmpeg import SOUNDS
 
 NO_LABEL = "(no label in the lists)"
 NOT_IN_REPORT = "not in the report"
-NOT_ASKED = ("", "not asked for", "not asked for yet: run the command above")
-VANISHED = ("", "vanished", "came once, and is no longer in the folder: it will be fetched again")
+NOT_ASKED = ("", "not requested", "not requested yet: run the command above")
+VANISHED = (
+    "",
+    "vanished",
+    "downloaded earlier, but no longer in the folder: it is downloaded again",
+)
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
 _PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
@@ -56,13 +61,15 @@ class LastLine(NamedTuple):
 class Dataset:
     """What lists, folder and report give.
 
-    sizes: clip -> bytes of every file in the folder. minutes: minute (UTC) -> clips that came, are
-    gone, failed in it.
+    sizes: clip -> bytes of every file in the folder. sounds: the suffixes of those that are sound
+    files (--audio_only), which are counted and not looked at. minutes: minute (UTC) -> clips that
+    came, are gone, failed in it.
     """
 
     folder: Path
     lists: ClipLists
     sizes: dict[str, int] = field(default_factory=dict)
+    sounds: dict[str, str] = field(default_factory=dict)
     reported: dict[str, LastLine] = field(default_factory=dict)
     minutes: dict[str, list[int]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)  # of videos
@@ -73,7 +80,7 @@ class Dataset:
         return self.lists.clips
 
     def path(self, name: str) -> Path:
-        return self.folder / f"{name}.mp4"
+        return self.folder / f"{name}{self.sounds.get(name, '.mp4')}"
 
     def youtube_id(self, name: str) -> str:
         """The video of a clip; empty for a file of no list."""
@@ -99,7 +106,7 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     if not args.quiet:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
         if lists.refused:
-            say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
+            say(f"invalid      {plural(len(lists.refused), 'row')}: {lists.refused[0]}")
     return Dataset(folder, lists)
 
 
@@ -117,22 +124,33 @@ def look_again(data: Dataset, quiet: bool) -> None:
 
 
 def _look_at_folder(data: Dataset) -> None:
-    """Names and sizes of every .mp4, in lists or not: one scandir, one stat a file."""
-    data.sizes = {}
+    """Names and sizes of every .mp4, in lists or not, and of requested sound files.
+
+    One scandir, one stat a file.
+    """
+    data.sizes, data.sounds = {}, {}
+    sounds: dict[str, tuple[str, int]] = {}
     try:
         with os.scandir(data.folder) as entries:
             for entry in entries:
                 name, suffix = os.path.splitext(entry.name)
-                if suffix == ".mp4":
+                if suffix == ".mp4" or (suffix in SOUNDS and name in data.clips):
                     try:
                         if entry.is_file():
                             # The string of the list, and no second one: 50 MB for 650,000 clips.
                             known = data.clips.get(name)
-                            data.sizes[known.name if known else name] = entry.stat().st_size
+                            key, size = known.name if known else name, entry.stat().st_size
+                            if suffix == ".mp4":
+                                data.sizes[key] = size
+                            else:
+                                sounds[key] = suffix, size
                     except OSError:
                         continue  # gone by now, or a link in a circle
     except OSError as error:
         raise UserError(f"cannot read the folder {data.folder}: {error.strerror}") from error
+    for name, (suffix, size) in sounds.items():
+        if name not in data.sizes:
+            data.sizes[name], data.sounds[name] = size, suffix
 
 
 def _read_reports(data: Dataset) -> int:

@@ -82,7 +82,7 @@ def webdataset(files: ListSet) -> list[Path]:
         _check_workers(split, of_split, files.args.workers)
     there = _shards_there(files.out, shards)
     missing = [shard for name, shard in shards.items() if name not in there]
-    files.tell(f"shards       {len(shards):,}, {len(there):,} of them there")
+    files.tell(f"shards       {len(shards):,}, {len(there):,} of them existing")
 
     def task(shard: Shard) -> ShardTask:
         samples = tuple(_sample(files, row) for row in shard.rows)
@@ -135,7 +135,7 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
         clips = sum(len(shard.rows) for shard in shards)
         advice = f"give --shard_size {bytes_ // (2 * workers) // 1000 * 1000:,}".replace(",", "")
         if clips < workers:
-            advice = "give fewer workers"
+            advice = "use fewer workers"
         raise UserError(
             f"{split} has {plural(len(shards), 'shard')} of {plural(clips, 'clip')}, fewer than"
             f" --workers {workers}: {advice}"
@@ -219,7 +219,7 @@ def _add(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
                 return f"{sample.path} changed while it was read: run again, into a new folder"
             tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
     except FileNotFoundError:
-        return f"{sample.path} is gone since it was looked at: run again, into a new folder"
+        return f"{sample.path} was removed during the run: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise

@@ -190,7 +190,8 @@ def cut_command(
     flags = ["-copyts", *(() if is_part else ("-start_at_zero",))]
     # No -t: before -i it counts from the first frame that arrives, and keeps frames from after
     # the end. No accurate seek: it would trim by the file's own beginning, which a part lacks.
-    before = {"ss": _seconds(seek), "noaccurate_seek": None}
+    # No -ss 0: ffmpeg would seek, and may land behind the first key frame.
+    before = {"ss": _seconds(seek), "noaccurate_seek": None} if seek else {}
     sources = [ffmpeg.input(_hidden(each.url), **before, **each.reading()) for each in inputs]
     zero = start if first is None else first
     options = encode_options(encode) | keep_times(FINE_TIME_BASE) | MP4_OPTIONS
