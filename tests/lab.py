@@ -65,7 +65,6 @@ class Lab:
         locks.mkdir(exist_ok=True)
         far_machine = ROOT / "tests" / "far_machine"
         far = {
-            "TMPDIR": str(self.folder),
             MACHINE_VARIABLE: name,
             "PYTHONPATH": os.pathsep.join(map(str, filter(None, (far_machine, packages)))),
             "FAR_LOCKS": str(locks),
@@ -87,7 +86,7 @@ class Lab:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | more,
+                env=os.environ | {"TMPDIR": str(self.folder)} | more,
                 start_new_session=True,
             )
         self._children.append(process)

@@ -331,7 +331,7 @@ def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
     (tmp_path / "kinetics_csv").symlink_to(ROOT / "kinetics_csv")
     done = run("download.py", "out", "--input_csv", "kinetics-400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "19,906 rows" in done.err and "table, label, youtube_id" in done.err
+    assert "19,906 rows" in done.err and "table with columns label, youtube_id" in done.err
     done = run("download.py", "out", "--dry_run", cwd=tmp_path)
     assert done.code == 0 and done.err.count("would fetch") == 9
     done = run("download.py", "out", "--input_csv", "kinetics_csv", "--dry_run", cwd=tmp_path)

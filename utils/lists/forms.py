@@ -293,7 +293,7 @@ def _with_header(
     ]
     several = _plain(found.get("label", "")) in SEVERAL_LABELS
     named = [role if name.lower() == role else f"{role}={name}" for role, name in found.items()]
-    form = f"table, {printable(', '.join(named))}"
+    form = f"table with columns {printable(', '.join(named))}"
     columns += ["time_end"] if is_span else []
     return OpenList(form, columns, rows, None, per_second, several)
 

@@ -136,8 +136,7 @@ class Choice:
 
     def used_splits(self) -> list[str]:
         """The splits that have a clip, in the order train, val, test."""
-        found = {row.split for row in self.chosen()}
-        return [split for split in SPLITS if split in found]
+        return [split for split in SPLITS if any(self.chosen(split))]
 
     def label(self, row: Candidate) -> str:
         """The name of a row's class, or all of several as the list has them; "" if it has none."""
