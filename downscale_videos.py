@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Scale clips down to a short side of 256: same names, same times, checked before they count.
+"""Scale clips down to a short side of 256, with the same names, frames and times.
 
 examples:
   python downscale_videos.py clips clips_256
   python downscale_videos.py clips clips_256 --for_loading
   python downscale_videos.py clips clips_30fps --short_side 320 --fps 30 --no_audio
 
-Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. A clip that is small already is remuxed and
-not encoded. Every clip is checked against its source before it gets its name.
+Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. Clips that are
+already small are remuxed, not re-encoded. Every clip is checked against its source.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Downscaler:
         frames = source.frames if copied else source.resampled
         # ffmpeg's fps filter may give one picture more or less at the very end.
         if abs(made.frames - frames) > (1 if self.fps else 0):
-            raise BadClip("truncated", f"{made.frames} frames written where there are {frames}")
+            raise BadClip("truncated", f"wrote {made.frames} frames, but the source has {frames}")
         if not self.fps and differs(source, made):
             raise BadClip("truncated", "the frames written are not shown at the source's times")
         if audio and not made.audio_codec:
@@ -241,40 +241,38 @@ def add_encode_options(parser: Parser) -> None:
         metavar="N",
         help="scale the shorter side to N pixels; the other follows",
     )
-    group.add_argument("--upscale", action="store_true", help="scale smaller videos up, too")
+    group.add_argument("--upscale", action="store_true", help="also scale smaller clips up")
     group.add_argument(
         "--fps",
         type=frame_rate,
         default=Fraction(0),
         metavar="F",
-        help="frames per second; 0 keeps rate, times and frames",
+        help="frames per second; 0 keeps every frame and its time",
     )
     group.add_argument(
         "--keyint",
         type=positive_int,
         metavar="N",
-        help="a key frame every N frames; fewer load random chunks faster and cost bytes"
-        " (default: at scene cuts, and at most 250 apart)",
+        help="set a keyframe every N frames; a smaller N makes random chunks faster to load, and"
+        " files larger (default: at scene cuts, at most 250 apart)",
     )
     group.add_argument(
         "--crf",
         type=non_negative_float,
         metavar="Q",
-        help=f"the encoder's quality, 0 (lossless) to 51 (default: {DEFAULT.crf:g})",
+        help=f"quality: 0 (lossless) to 51 (default: {DEFAULT.crf:g})",
     )
     group.add_argument(
         "--preset",
         choices=PRESETS,
-        help=f"the encoder's effort (default: {DEFAULT.preset})",
+        help=f"encoder preset; slower ones make smaller files (default: {DEFAULT.preset})",
     )
-    group.add_argument(
-        "--codec", choices=list(CODECS), help=f"the encoder (default: {DEFAULT.codec})"
-    )
+    group.add_argument("--codec", choices=list(CODECS), help=f"encoder (default: {DEFAULT.codec})")
     group.add_argument(
         "--for_loading",
         action="store_true",
-        help=f"encode for load_frames.py: a key frame every {FOR_LOADING.keyint} frames, -tune"
-        f" {FOR_LOADING.tune}, no B-pyramid; larger, and faster to load",
+        help=f"encode for fast loading: a keyframe every {FOR_LOADING.keyint} frames, -tune"
+        f" {FOR_LOADING.tune}, no B-pyramid; files are larger",
     )
     group.add_argument("--no_audio", action="store_true", help="drop the audio")
 
@@ -311,10 +309,10 @@ def encode_lines(encode: Encode, fps: Fraction, remux: bool) -> Lines:
         f"shorter side {encode.short_side}",
         rate,
         f"{encode.codec} {encode.preset} CRF {encode.crf:g}",
-        f"a key frame every {encode.keyint} frames" if encode.keyint else "key frames at cuts",
+        f"a keyframe every {encode.keyint} frames" if encode.keyint else "keyframes at cuts",
         "with audio" if encode.audio else "no audio",
     ]
-    small = "remuxed, not encoded" if remux else "encoded like all others"
+    small = "remuxed, not encoded" if remux else "re-encoded like the others"
     return [("output", ", ".join(parts)), ("small clips", small)]
 
 
@@ -323,7 +321,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "videos_dir", metavar="input_dir", type=Path, help="folder of videos, flat or nested"
     )
-    parser.add_argument("output_dir", type=Path, help="folder for the small clips")
+    parser.add_argument("output_dir", type=Path, help="folder for the scaled clips")
     add_encode_options(parser)
     add_batch_options(parser)
     add_shared(parser.group("rarely needed"), "--ffmpeg")

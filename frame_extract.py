@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Extract the frames of clips as JPEGs: each picture the frame it should be, each clip whole.
+"""Extract the frames of clips as JPEGs: exact frames, complete clips.
 
 examples:
   python frame_extract.py clips frames
@@ -7,8 +7,8 @@ examples:
   python frame_extract.py clips frames_tar --archive
   python frame_extract.py clips key_frames --key_frames ava_kinetics_csv/kinetics_val_v1.0.csv
 
-Writes frames/<clip>/000001.jpg and on. Picture n at --fps f is the frame shown at (n-1)/f
-seconds, as ffmpeg's fps filter gives it. A clip's folder appears whole or not at all.
+Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame displayed at (n-1)/f
+seconds, as in ffmpeg's fps filter. A clip's folder appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = out / SETTINGS_NAME
         if not has_settings(kept, asdict(settings), "frames") and batch.done:
             raise UserError(
-                f"{out} holds frames of {plural(batch.done, 'clip')}, but no {SETTINGS_NAME}: it is"
-                " not known how they were made; use another output folder"
+                f"{out} has frames of {plural(batch.done, 'clip')}, but no {SETTINGS_NAME}: their"
+                " settings are unknown; use another output folder"
             )
         if not args.quiet:
             say_batch(batch, args, settings_lines(settings))
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcomes = run.workers.run(worker, tasks, FramesResult.lost)
             note = functools.partial(clips_at_work, run.workspace)
             tally = run_batch(batch, outcomes, run, args, note)
-    return finish(batch, tally, args, run.report.path, f"pictures: {tally.totals['frames']:,}")
+    return finish(batch, tally, args, run.report.path, f"frames: {tally.totals['frames']:,}")
 
 
 if __name__ == "__main__":

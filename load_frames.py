@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Load a clip, or a chunk of one, into a numpy array: the exact frames.
+"""Load the exact frames of a clip, or of a part of it, into a NumPy array.
 
 examples:
   python load_frames.py clip.mp4 --start 40 --stop 72
@@ -137,8 +137,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
     what = parser.add_argument_group("what to load (default: every frame)")
-    what.add_argument("--start", type=float, metavar="N", help="from this frame")
-    what.add_argument("--stop", type=float, metavar="N", help="end before this frame")
+    what.add_argument("--start", type=float, metavar="N", help="first frame (inclusive)")
+    what.add_argument("--stop", type=float, metavar="N", help="last frame (exclusive)")
     what.add_argument("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
     what.add_argument(
         "--unit",
@@ -159,7 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=_whole,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"refuse larger pictures (default: {MAX_PIXELS})",
+        help=f"reject larger frames (default: {MAX_PIXELS})",
     )
     show = parser.add_argument_group("what to show")
     show.add_argument("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid")
@@ -178,7 +178,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # Options may be spelled with dashes, as in the other scripts.
     args = parser.parse_args([re.sub(r"^--[\w-]+", _underscored, word) for word in words])
     if (args.clip is None) == (args.bench is None):
-        parser.error("give either a clip, or --bench and a folder of clips")
+        parser.error("name a clip, or use --bench DIR")
     return args
 
 

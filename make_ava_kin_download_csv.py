@@ -6,21 +6,21 @@ examples:
   python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --splits val test
   python make_ava_kin_download_csv.py --clips clips --fps 30 --preview 12
 
-Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first one:
+Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:
 
-  train: 1,008,456 rows, 142,000 key frames; 14,311 of them without boxes, left out
-  val: 94,139 rows, 31,272 key frames; 3,137 of them without boxes
-  test: 64,304 rows, 64,304 key frames; 64,304 of them without boxes
+  train: 1,008,456 rows, 142,000 annotated frames, 14,311 without boxes (excluded)
+  val: 94,139 rows, 31,272 annotated frames, 3,137 without boxes
+  test: 64,304 rows, 64,304 annotated frames, 64,304 without boxes
   wrote ava_kinetics_csv/videos_to_download.csv: 223,265 clips
   wrote ava_kinetics_csv/annotations_train.csv: 994,145 rows
   wrote ava_kinetics_csv/annotations_val.csv: 94,139 rows
   wrote ava_kinetics_csv/annotations_test.csv: 64,304 rows
   next: python download.py ava_clips --input_csv ava_kinetics_csv/videos_to_download.csv
 
-The list: youtube_id,time_start,time_end,split, with time_start the key frame's whole second and
-time_end -1. download.py makes <id>_<ts>.mp4 of it, 6 s from 3 s before that second. The
+The list: youtube_id,time_start,time_end,split, with time_start the annotated frame's whole
+second and time_end -1. download.py makes <id>_<ts>.mp4 of it, 6 s from 3 s before that second. The
 annotations: clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action, with clip_time
-in seconds from the clip's start, and frame the picture that frame_extract.py writes at the same
+in seconds from the clip's start, and frame the image that frame_extract.py writes at the same
 --fps: 91 is 000091.jpg.
 """
 
@@ -59,9 +59,9 @@ from utils.lists.ava_clips import (
     Clips,
     Placed,
     annotation_lines,
+    clips_of,
     download_list,
     draw_preview,
-    find_clips,
     place,
     probe_frames,
     read_actions,
@@ -84,20 +84,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=DEFAULT_FOLDER,
         metavar="DIR",
-        help="the folder of kinetics_{train,val,test}_v1.0.csv and of the label map, which are"
-        " fetched if it has none",
+        help="folder of kinetics_{train,val,test}_v1.0.csv and of the label map; missing files are"
+        " downloaded",
     )
     parser.add_argument(
         "--lists_base",
         metavar="URL",
-        help="a server of the annotations (default: DeepMind's, then CVDF's)",
+        help="server of the annotations (default: DeepMind's, then CVDF's)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("ava_kinetics_csv/videos_to_download.csv"),
         metavar="FILE",
-        help="the download list; annotations_{split}.csv go beside it",
+        help="list for download.py; annotations_{split}.csv are written to the same folder",
     )
     parser.add_argument(
         "--split",
@@ -111,13 +111,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--include_unlabelled",
         action="store_true",
-        help="take the key frames of train without boxes, too; they carry no label",
+        help="also keep annotated frames of train that have no boxes, and so no label",
     )
     parser.add_argument(
         "--fps",
         type=frame_rate,
         default=Fraction(30),
-        help="the --fps of frame_extract.py, which the numbers in the column frame are for",
+        help="the --fps that you use with frame_extract.py; the column `frame` depends on it",
     )
     parser.add_argument(
         "--clips",
@@ -129,25 +129,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="with --clips: look up each key frame among its clip's own frames, so that the column"
-        " frame is exact where the clip's rate is not --fps, too; takes 5 to 10 ms a clip",
+        help="with --clips: read the frame times of each clip, so that `frame` is exact at every"
+        " frame rate; takes 5 to 10 ms per clip",
     )
     parser.add_argument(
         "--preview",
         type=positive_int,
         metavar="N",
-        help=f"with --clips: draw {PREVIEW_NAME} beside the list, N key frames with their boxes"
-        " and action names",
+        help=f"with --clips: draw N annotated frames with boxes and actions to {PREVIEW_NAME},"
+        " in the folder of the list",
     )
     add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     args = parser.parse_args(argv)
     for option in ("probe", "preview"):
         if getattr(args, option) and not args.clips:
-            parser.error(f"--{option} looks into the clips: give --clips DIR, too")
+            parser.error(f"--{option} reads the clips: add --clips DIR")
     if not 0 < args.fps <= 1000:  # at 0 the numbers would depend on each clip's own rate
         parser.error(f"--fps {args.fps} is not a rate above 0 and up to 1000")
     if args.preview and args.preview > PREVIEW_MOST:
-        parser.error(f"--preview {args.preview}: at most {PREVIEW_MOST} fit on a picture")
+        parser.error(
+            f"--preview {args.preview}: at most {PREVIEW_MOST} frames fit on a contact sheet"
+        )
     return args
 
 
@@ -157,18 +159,20 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
     may_fetch = args.annotations.is_dir() or args.annotations == DEFAULT_FOLDER
     if may_fetch and missing_annotations(args.annotations):
         if args.dry_run:
-            tell(f"would fetch the AVA-Kinetics annotations into {args.annotations}")
+            tell(f"would download the AVA-Kinetics annotations to {args.annotations}")
             return EXIT_OK
         ensure_ava_annotations(args.annotations, args.lists_base, tell)
     annotations = existing_folder(args.annotations, "--annotations")
     names = [name for name in ava.SPLITS if name in args.splits]
     targets = [args.output.parent / f"annotations_{name}.csv" for name in names]
     if args.output in targets:
-        raise UserError(f"--output {args.output} is the name of another output: give another")
+        raise UserError(
+            f"--output {args.output} is the name of another output file: choose another name"
+        )
     for path in (args.output, *targets):
         columns = LIST_COLUMNS if path == args.output else CLIP_COLUMNS
-        check_ours(path, ",".join(columns) + "\n", "move it, or give another --output")
-    clips = find_clips(args.clips) if args.clips else None
+        check_ours(path, ",".join(columns) + "\n", "move it, or choose another --output")
+    clips = clips_of(args.clips) if args.clips else None
     actions = read_actions(annotations, tell)
 
     splits, tables = [], []
@@ -220,7 +224,7 @@ def write_all(
         drawn, wanted = draw_preview(
             placed, actions, clips.folder, args.fps, args.preview, target, folder
         )
-        tell(f"drew {plural(drawn, 'key frame')}: {args.output.parent / PREVIEW_NAME}")
+        tell(f"drew {plural(drawn, 'annotated frame')}: {args.output.parent / PREVIEW_NAME}")
         return drawn == wanted
 
 

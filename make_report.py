@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""See what you have: one page of the dataset, to look at and to mail.
+"""Write a one-page HTML report of the dataset.
 
 examples:
   python make_report.py clips --input_csv kinetics-400_train kinetics-400_val
   python make_report.py clips --input_csv my_list.csv --sample all
   python make_report.py clips --input_csv my_list.csv --watch 60
 
-Writes clips_report/report.html, one file that needs nothing else: what is there
-and what is missing, by class and by reason, how long it will still take, what
-looks wrong, pictures. Beside it missing.csv (a list for download.py),
-suspects.csv and classes.csv. Nothing is moved, deleted or fetched. It prints:
+Writes clips_report/report.html, one file that needs nothing else: clips on disk
+and missing clips by class and reason, estimated time left, suspicious clips,
+thumbnails. The same folder gets missing.csv (a list for download.py),
+suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It prints:
 
     lists        2 files, 266,440 rows
     folder       218,340 clips
     report       243,012 lines
     218,340 of 266,440 clips, 18.1% missing, 31 h left at this pace
-    probed       2,000 clips; looks wrong: 2 frozen, 1 black
+    probed       2,000 clips; suspicious: 2 frozen, 1 black
     page         clips_report/report.html (2.4 MB), with missing.csv, ...
 """
 
@@ -65,31 +65,35 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--out",
         type=Path,
         metavar="HTML",
-        help="the page (default: report.html in FOLDER_report, beside the folder)",
+        help="file to write (default: report.html in FOLDER_report, next to the folder)",
     )
     group.add_argument(
         "--sample",
         type=number_or_all,
         default=2000,
         metavar="N",
-        help="probe N clips, 0 to 'all', for what they are and what looks wrong",
+        help="number of clips to probe, or `all` (0 = none)",
     )
     group.add_argument(
         "--pictures",
         type=non_negative_int,
         default=120,
         metavar="N",
-        help="clips of the contact sheet; 0 for a page without pictures",
+        help="number of clips in the contact sheet; 0 for a page without images",
     )
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="draws the clips to probe and to show"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed for the choice of clips to probe and to show",
     )
     group = parser.group("how to run")
     group.add_argument(
         "--watch",
         type=positive_int,
         metavar="SECONDS",
-        help="renew the page so often, until Ctrl-C; it loads itself again",
+        help="rebuild the page every N seconds until Ctrl-C; open pages reload themselves",
     )
     group.add_argument("--json", action="store_true", help="print the numbers on stdout as JSON")
     add_shared(group, "--num_jobs", "--dry_run")
@@ -113,8 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = read_dataset(folder, args)
         if args.dry_run:
             sample = "all" if args.sample is None else f"up to {args.sample:,}"
-            say(f"clips        {len(data.clips):,} wanted; {sample} of those there are probed")
-            say(f"page         {page} would be written, and beside it {', '.join(TABLES)}")
+            say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
+            say(f"page         {page} would be written, and in the same folder {', '.join(TABLES)}")
             return EXIT_OK
         make_folder(page.parent)
         looks: Looks = {}
@@ -173,17 +177,18 @@ def next_steps(
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        what = f"fetches the {plural(total.to_try, 'clip')} that are still to be had"
+        what = f"downloads the {plural(total.to_try, 'missing clip')} that may still be available"
         steps.append((shlex.join(map(str, words)), what))
     if total.gone and not any(source == MIRROR for source in counts.sources):
         words = ["python", "download.py", args.folder, "--source", MIRROR, "--input_csv"]
         command = shlex.join(map(str, [*words, page.parent / "missing.csv"]))
-        what = f"looks in the mirror's archives for the {total.gone:,} that are gone from YouTube"
+        gone = plural(total.gone, "clip")
+        what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
         steps.append((command, what))
     if total.there and not total.to_try:
         words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
         command = shlex.join(map(str, [*words, *form_words(args)]))
-        steps.append((command, "writes training lists of what is there"))
+        steps.append((command, "writes training lists of the clips on disk"))
     return steps
 
 
@@ -197,7 +202,7 @@ def tell(content: Content) -> None:
     say(content.answer)
     found = [f"{each['count']:,} {each['kind'].title.lower()}" for each in content.kinds()
              if each["count"]]  # fmt: skip
-    what = f"looks wrong: {', '.join(found)}" if found else "nothing looks wrong"
+    what = f"suspicious: {', '.join(found)}" if found else "nothing suspicious"
     say(f"probed       {plural(len(content.looks), 'clip')}; {what}")
     say(f"page         {page} ({page.stat().st_size / 1e6:.1f} MB), with {', '.join(TABLES)}")
 

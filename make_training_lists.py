@@ -10,7 +10,7 @@ examples:
   python make_training_lists.py clips lists/same --format jepa \\
       --only_manifest theirs.csv
 
-The first one says what it read and excluded, writes, and ends like this:
+The first command prints what it read and excluded, and ends like this:
 
                wanted       there    missing      listed
   train       246,505     240,618      2.39%     240,618
@@ -201,40 +201,59 @@ def add_options(parser: Parser) -> None:
     add_shared(parser.group("which clips"), "--label", "--split")
     files: dict[str, Any] = {"nargs": "+", "default": [], "type": Path, "metavar": "FILE"}
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
-    add("--license", metavar="NAME", help="only videos of this licence, such as creativecommon")
+    add(
+        "--license", metavar="NAME", help="keep only videos of this licence, such as creativecommon"
+    )
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
     count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
-    add("--per_class", **count, help="at most N clips of each class in each split")
+    add("--per_class", **count, help="keep at most N clips of each class in each split")
     add(
         "--fraction",
         type=fraction,
         metavar="F",
-        help="this part of each class in each split, above 0 up to 1",
+        help="keep this fraction of each class in each split, above 0 up to 1",
     )
     seed: dict[str, Any] = {"type": non_negative_int, "default": 0, "metavar": "N"}
-    add("--seed", **seed, help="seed of the draw and of the shards' order")
+    add("--seed", **seed, help="seed for --per_class, --fraction and the order in shards")
     seconds: dict[str, Any] = {"type": non_negative_float, "default": 0.0, "metavar": "SECONDS"}
     add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
-    add("--only_manifest", type=Path, metavar="FILE", help="exactly the clips of this manifest.csv")
+    add(
+        "--only_manifest",
+        type=Path,
+        metavar="FILE",
+        help="use exactly the clips of this manifest.csv",
+    )
 
     add = parser.group("how they are written").add_argument
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--classes", type=Path, metavar="FILE", help="order of the classes, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", action="store_true", help="write absolute paths")
-    add("--link_dir", **folder, help="make links to the clips there, and list these")
+    add(
+        "--link_dir",
+        **folder,
+        help="create links to the clips in this folder, and write their paths",
+    )
     add("--name", help="mmaction2: start of the lists' names (default: kinetics400 ...)")
     add("--frames", **folder, help="mmaction2, ava: folder of frame_extract.py")
     add("--pretrain", action="store_true", help="videomae: write `path 0 -1` for pretraining")
-    add("--annotations", **files, help="ava: annotations_train.csv ... of the AVA-Kinetics script")
+    add(
+        "--annotations",
+        **files,
+        help="ava: annotations_train.csv ... of make_ava_kin_download_csv.py",
+    )
     size: dict[str, Any] = {"type": shard_size, "default": SHARD_SIZE, "metavar": "BYTES"}
-    add("--shard_size", **size, help="webdataset: largest shard, with K, M or G")
-    add("--workers", **count, help="webdataset: refuse fewer shards than N (ranks x workers)")
+    add("--shard_size", **size, help="webdataset: maximum shard size, with suffix K, M or G")
+    add(
+        "--workers",
+        **count,
+        help="webdataset: fail if there would be fewer than N shards (ranks x workers)",
+    )
 
     add = parser.group("the same data elsewhere").add_argument
     add("--hash", action="store_true", help="write the SHA-256 of every clip to manifest.csv")
     add("--measure", action="store_true", help="write the measured lengths to manifest.csv")
-    add("--compare", type=Path, metavar="FILE", help="say how this manifest.csv differs")
+    add("--compare", type=Path, metavar="FILE", help="compare with this manifest.csv")
 
     add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     group = parser.group("rarely needed")
@@ -258,22 +277,24 @@ def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         ("workers", ("webdataset",)),
     ):
         if getattr(args, option) and args.format not in formats:
-            parser.error(f"--{option} goes with --format {' or '.join(formats)}")
+            parser.error(f"--{option} requires --format {' or '.join(formats)}")
     if args.format == "ava" and not args.annotations:
         parser.error("--format ava needs --annotations annotations_train.csv ...")
     if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name, re.ASCII):
         parser.error(f"--name {args.name!r} is not of letters, digits, _ . -")
     if args.absolute and args.path_prefix:
-        parser.error("--absolute and --path_prefix exclude each other")
+        parser.error("--absolute cannot be combined with --path_prefix")
     if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
-        parser.error(f"--lists_base {args.lists_base}: begins with http:// or https://")
+        parser.error(f"--lists_base {args.lists_base}: must begin with http:// or https://")
     for option in ("link_dir", "path_prefix", "absolute"):
         if getattr(args, option) and not FORMATS[args.format].has_paths:
-            parser.error(f"--{option} is for lists of paths, and --format {args.format} has none")
+            parser.error(
+                f"--{option} applies to lists of paths; --format {args.format} writes none"
+            )
     if args.link_dir and (args.frames or args.format == "ava"):
-        parser.error("--link_dir links clips, and these lists name frames")
+        parser.error("--link_dir cannot be used with lists of frames")
     if args.shard_size != shard_size(SHARD_SIZE) and args.format != "webdataset":
-        parser.error("--shard_size goes with --format webdataset")
+        parser.error("--shard_size requires --format webdataset")
 
 
 def shard_size(text: str) -> int:
@@ -281,7 +302,9 @@ def shard_size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,12})([KMG]?)B?", text.upper(), re.ASCII)
     size = int(found[1]) * UNITS[found[2]] if found else 0
     if size < SMALLEST_SHARD:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1G, 500M, from 10K on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size such as 1G or 500M (at least 10K)"
+        )
     return size
 
 
@@ -292,7 +315,9 @@ def fraction(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part above 0 and up to 1, such as 0.1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a fraction above 0 and up to 1, such as 0.1"
+        )
     return value
 
 
@@ -321,7 +346,11 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    find_on_disk(choice, clips, args)
+    choosing.look(choice, clips, FORMATS[args.format].suffixes)
+    check_any(choice, args)
+    if args.frames:
+        choosing.look_at_frames(choice, args.frames)
+        check_any(choice, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -380,7 +409,7 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
         several = ", ".join(name for name, each in FORMATS.items() if not each.one_label)
         tell(f"             {args.format} knows one label per clip; several: {several}")
     if not any(choice.chosen()):
-        raise UserError("no row is left to be listed: see the lines above, and --split, --label")
+        raise UserError("no rows left: see the lines above, and --split, --label")
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -389,38 +418,27 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         raise UserError(f"{args.out} is the folder of clips: name another one for the lists")
     # There links are made, and those of an earlier run removed.
     if any(clips.resolve().is_relative_to((out / split).resolve()) for split in SPLITS):
-        raise UserError(f"{args.clips} lies in {args.out}: name a folder for the lists elsewhere")
+        raise UserError(f"{args.clips} is inside {args.out}: use another folder for the lists")
     if args.frames:
         existing_folder(args.frames, "--frames")
     if (out / MARK).exists() or not out.is_dir():
         return
     if foreign := sorted(set(os.listdir(out)) - {".tmp", MARK}):
         raise UserError(
-            f"{args.out} holds {printable(foreign[0])} and is not of this script: name another"
-            " folder"
+            f"{args.out} contains {printable(foreign[0])}, which this script did not write:"
+            " use another folder"
         )
-
-
-def find_on_disk(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
-    """What is on disk. Raises UserError where that is nothing."""
-    wanted = sum(1 for _ in choice.chosen())
-    choosing.look(choice, clips, FORMATS[args.format].suffixes)
-    if not any(choice.chosen()) and not args.only_manifest:
-        raise UserError(
-            f"none of {plural(wanted, 'clip')} is in {args.clips}: is it the folder that"
-            " download.py filled, with the same --trim_format?"
-        )
-    if args.frames:
-        choosing.look_at_frames(choice, args.frames)
-        check_any(choice, args)
 
 
 def check_any(choice: Choice, args: argparse.Namespace) -> None:
-    """Raises UserError where no clip is left to be listed."""
+    """Raise UserError if no clip is left to be listed."""
     if not any(choice.chosen()) and not args.only_manifest:
-        counts = Counter(row.reason for row in choice.rows)
-        reasons = ", ".join(f"{n:,} {reason.text}" for reason, n in counts.most_common())
-        raise UserError(f"no clip is left to be listed: {reasons}")
+        counts = Counter(row.reason.text for row in choice.rows)
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
+        raise UserError(
+            f"no clip is left to be listed ({reasons}): is {args.clips} the folder that download.py"
+            " filled, with the same --trim_format?"
+        )
 
 
 def drop_gone(files: ListSet) -> None:
@@ -445,21 +463,24 @@ def say_lists(choice: Choice, tell: Tell) -> None:
     for each in classes.renamed:
         tell(f"renamed      {each.old!r} is {each.new!r} now (all {each.videos} videos of both)")
     if choice.refused:
-        tell(f"refused      {plural(len(choice.refused), 'row')}")
+        tell(f"invalid      {plural(len(choice.refused), 'row')}")
         for refused in choice.refused[:SHOWN]:
             tell(f"             {refused}")
 
 
 def say_held_out(choice: Choice, tell: Tell) -> None:
     """How many videos of train are in a val or test list, by pair of lists, and what was done."""
+    told: dict[str, list[str]] = {"held out": [], "shared": []}
     for pair, count in choice.shared.items():
-        train, held = pair if pair[0][1] == TRAIN else reversed(pair)
-        if train[1] == TRAIN and held[1] not in (TRAIN, ""):
-            tell(f"held out     {plural(count, 'video')} of {' '.join(train)} in {' '.join(held)}")
-    for (first, second), count in choice.shared.items():
-        if TRAIN not in (first[1], second[1]):
-            tell(f"shared       {plural(count, 'video')} of {' '.join(first)} in"
-                 f" {' '.join(second)}")  # fmt: skip
+        train, held = pair if pair[1][1] != TRAIN else pair[::-1]
+        text = f"{plural(count, 'video')} of {' '.join(train)} in {' '.join(held)}"
+        if train[1] != TRAIN:
+            told["shared"].append(text)
+        elif held[1] not in (TRAIN, ""):
+            told["held out"].append(text)
+    for what, texts in told.items():
+        for text in texts:
+            tell(f"{what:13}{text}")
     if rows := choice.count(Reason.HELD_OUT):
         tell(f"             {plural(rows, 'row')} of train held out")
     if choice.relabelled:
@@ -519,7 +540,9 @@ def say_written(files: ListSet, written: Sequence[Path]) -> None:
     if stale := sorted({os.path.relpath(path, files.out) for path in there} - set(names)):
         tell(f"note         left from an earlier run: {', '.join(stale)}")
     if files.gone:
-        tell(f"not written, or gone while read: {plural(len(files.gone), 'clip')}: run again")
+        tell(
+            f"not written, or removed during the run: {plural(len(files.gone), 'clip')}: run again"
+        )
     if args.only_manifest and choice.count(Reason.MISSING):
         lacking = str(args.out / outputs.TO_DOWNLOAD)
         words = ["python", "download.py", str(args.clips), "--input_csv", lacking]

@@ -203,7 +203,7 @@ def end_reorg(
         say(f"on disk: {here:,} of {plural(len(tree.clips), 'clip')}")
         if counts[LEFT]:
             say(f"left: {plural(counts[LEFT], 'file')}, see `reason` in {report}")
-            say("      download.py downloads the clips that are missing in the folder")
+            say("      download.py can download the missing clips into the same folder")
         if is_stopped:
             say_next(f"processes {plural(max(0, num_files - done), 'remaining file')}")
     if signal := received_signal():

@@ -68,7 +68,7 @@ def _samples(
     with open_clip(media) as container:
         stream = container.streams.audio[0] if container.streams.audio else None
         if stream is None or stream.codec_context is None:
-            raise NoAudio(path, "holds no sound" if stream is None else "no decoder for its sound")
+            raise NoAudio(path, "has no audio" if stream is None else "no decoder for its sound")
         rate = sample_rate or stream.codec_context.sample_rate
         until = math.inf if stop is None else (zero or 0) + stop + _MARGIN
         parts, begins = _decoded(container, stream, rate, mono, until, path)

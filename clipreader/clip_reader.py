@@ -193,7 +193,7 @@ class ClipReader:
         if unit not in ("frame", "s"):
             raise ValueError(f"unit is {unit!r}: 'frame' or 's' is needed")
         if indices is not None and (start is not None or stop is not None):
-            raise ValueError("give either indices, or start and stop")
+            raise ValueError("use either indices, or start and stop")
         shown, times = self._shown_at(fps)
         chosen: Sequence[int]
         if indices is not None:
@@ -334,5 +334,5 @@ def finish(array: Any, layout: Layout | None, as_torch: bool) -> Any:
 
 def _whole(number: float) -> int:
     if not math.isfinite(number) or number != int(number):
-        raise TypeError(f"{number} is not the number of a frame; for seconds give unit='s'")
+        raise TypeError(f"{number} is not the number of a frame; for seconds use unit='s'")
     return int(number)

@@ -189,7 +189,7 @@ class ClipDataset:
         """
         at = operator.index(index)  # torch's and numpy's numbers, too
         if not -len(self) <= at < len(self):
-            raise IndexError(f"clip {at} asked for, and there are {len(self)}")
+            raise IndexError(f"clip {at} does not exist: there are {len(self)}")
         at %= len(self)
         rng = np.random.default_rng((self.seed, epoch := self.epoch, at, 1))
         tried: set[int] = set()

@@ -140,12 +140,10 @@ class FrameSource:
         """The stream to load, one thread decoding it; the container reads no other from then on."""
         picture = picture_stream(container)
         if picture is None:
-            raise NoVideo(self.path, "holds no video")
+            raise NoVideo(self.path, "has no video")
         codec = picture.codec_context
         if codec is None:
-            raise NoVideo(
-                self.path, "holds video that is encrypted, or of a codec that is not known here"
-            )
+            raise NoVideo(self.path, "the video is encrypted, or its codec is unknown")
         if codec.width * codec.height > self._max_pixels:
             raise TooLarge(
                 self.path,
@@ -236,7 +234,7 @@ class FrameSource:
         codec.skip_frame = "DEFAULT"
         yield from self._pick(codec, None, last, wanted)
         if wanted:
-            raise CorruptClip(self.path, min(wanted.values()), "its packet gives no picture")
+            raise CorruptClip(self.path, min(wanted.values()), "its packet contains no frame")
 
     def _pick(
         self,
@@ -281,7 +279,7 @@ class FrameSource:
                     break
             else:
                 self._rolling = None
-                raise CorruptClip(self.path, target, "fewer frames came than before")
+                raise CorruptClip(self.path, target, "decoded fewer frames than before")
 
     def _decode_all(self) -> Iterator[VideoFrame]:
         # By a new decoder: one that was flushed conceals missing references in another way.

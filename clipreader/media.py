@@ -274,9 +274,9 @@ class FrameIndexError(ClipError, IndexError):
     """A frame was asked for that the clip does not have. `frames` is how many it has."""
 
     def __init__(self, path: Path | str, index: int = -1, frames: int = -1) -> None:
-        problem = f"frame {index} asked for, and there are {frames}" if frames >= 0 else None
+        problem = f"frame {index} does not exist: the clip has {frames}" if frames >= 0 else None
         super().__init__(path, problem)
-        if found := re.fullmatch(r"frame (-?\d+) asked for, and there are (\d+)", self.problem):
+        if found := re.fullmatch(r"frame (-?\d+) does not exist: the clip has (\d+)", self.problem):
             index, frames = int(found[1]), int(found[2])
         self.index = index
         self.frames = frames

@@ -160,9 +160,11 @@ def whole_packets(
                 room -= packet.size
                 count += 1
                 if room < 0:
-                    raise CorruptClip(path, 0, "its index names more data than the file holds")
+                    raise CorruptClip(
+                        path, 0, "its index refers to more data than the file contains"
+                    )
                 if count > max_frames * len(several):
-                    raise TooLarge(path, f"holds more than max_frames={max_frames} frames")
+                    raise TooLarge(path, f"has more than max_frames={max_frames} frames")
                 yield packet
     except av.error.FFmpegError:
         return  # the file ends in the middle: `listed` and `promised` tell

@@ -123,7 +123,7 @@ def save_sheet(path: Path, frames: Array, captions: Sequence[str]) -> None:
     from PIL import Image, ImageDraw  # no need of the loader's
 
     if not len(frames):
-        raise ValueError("there are no frames to draw")
+        raise ValueError("no frames to draw")
     height, width = frames.shape[1:3]
     columns = math.ceil(math.sqrt(len(frames) * 1.2 * height / width))
     columns = min(len(frames), max(1, columns))

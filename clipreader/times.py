@@ -77,7 +77,7 @@ def resample_indices(
     per_tick = time_base * fps
     slots = [_round_near(tick - origin, per_tick) for tick in (*pts, end)]
     if (count := slots[-1] - slots[0]) > limit:
-        raise ValueError(f"{count} pictures at {fps} a second, more than max_frames={limit}")
+        raise ValueError(f"{count} frames at {fps} per second, more than max_frames={limit}")
     shown: list[int] = []
     slot = slots[0]
     for index, until in enumerate(slots[1:]):

@@ -86,7 +86,7 @@ def test_the_list_holds_every_key_frame_once_and_download_reads_it(ava_folder: P
         "ddddddddddd,12,-1,test\n"
         "eeeeeeeeeee,12,-1,test\n"
     )
-    assert "train: 4 rows, 3 key frames; 1 of them without boxes, left out" in said
+    assert "train: 4 rows, 3 annotated frames, 1 without boxes (excluded)" in said
     assert "action_id 2" in said  # not in the label map
     lists = read_lists([ava_folder / "out" / "list.csv"])
     assert not lists.refused
@@ -160,7 +160,7 @@ def test_what_cannot_go_on_is_one_line(ava_folder: Path) -> None:
     assert "--clips DIR" in make(ava_folder, "--preview", "3", code=2)
     assert "above 0" in make(ava_folder, "--fps", "0", code=2)
     (ava_folder / "kinetics_test_v1.0.csv").write_text("youtube_id,time_start,time_end\n")
-    assert "holds no annotations" in make(ava_folder, code=2)
+    assert "contains no annotations" in make(ava_folder, code=2)
     (ava_folder / "kinetics_test_v1.0.csv").unlink()
     said = make(ava_folder, code=2)
     assert "ava_kinetics_v1_0.tar.gz" in said and len(said.splitlines()) <= 4
@@ -190,7 +190,7 @@ def test_clips_on_disk_and_partial_windows(ava_folder: Path, tmp_path: Path) -> 
         ):
             report.append_result(Result(clip, clip[:11], start, end, status, finished_at=now()))
     said = make(ava_folder, "--clips", clips)
-    assert "train: 1 of 2 clips on disk; 1 row of clips that are not, left out" in said
+    assert "train: 1 of 2 clips on disk; 1 row of missing clips excluded" in said
     partial = rows_of(ava_folder, "train")
     assert {(row["clip_time"], row["frame"]) for row in partial} == {("2.433", "74")}
     assert [row["frame"] for row in rows_of(ava_folder, "val")] == ["91", "118"]
@@ -210,7 +210,7 @@ def test_the_preview_shows_the_box_on_the_marked_frame(
     text = TRAIN.replace("0.100,0.200,0.300,0.400", "0.100,0.400,0.300,0.800")
     (ava_folder / "kinetics_train_v1.0.csv").write_text(text)
     said = make(ava_folder, "--clips", clips, "--preview", "5", code=1)
-    assert "00000000012_000902.mp4" in said and "drew 1 key frame:" in said
+    assert "00000000012_000902.mp4" in said and "drew 1 annotated frame:" in said
     picture = Image.open(ava_folder / "out" / "annotations_preview.png").convert("RGB")
     pixels = np.asarray(picture).astype(int)
     red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)

@@ -229,7 +229,7 @@ def test_errors_are_built_again_of_their_text() -> None:
     """As torch does it with those of worker processes."""
     for error in (
         CorruptClip(Path("/a/b c.mp4"), 3, "damaged data"),
-        NoVideo(Path("/a/b.mp4"), "holds no video"),
+        NoVideo(Path("/a/b.mp4"), "has no video"),
         FrameIndexError(Path("/a/b.mp4"), 7, 5),
     ):
         text = f"Caught {type(error).__name__} in worker 0.\nOriginal Traceback:\n  raise x\n"
@@ -361,7 +361,7 @@ def test_sound_is_that_of_ffmpeg(plain: Path, clip: Callable[[str], Path], tmp_p
         ).stdout
     )
     assert load_audio(alone, 1, 2).shape == (1, 44100)
-    with pytest.raises(NoAudio, match="holds no sound"):
+    with pytest.raises(NoAudio, match="has no audio"):
         load_audio(clip("tuned.mp4"))
     for start, stop in ((-1, None), (2, 1), (float("nan"), None)):
         with pytest.raises(ValueError):

@@ -240,9 +240,9 @@ def test_a_person_names_the_columns(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
-    "whole videos": (f"video_id,title\n{ID},x\n", "names whole videos"),
-    "ids alone": (f"{ID}\n{ME}\n", "names whole videos"),
-    "addresses alone": (f"https://youtu.be/{ID}\n", "names whole videos"),
+    "whole videos": (f"video_id,title\n{ID},x\n", "names videos without times"),
+    "ids alone": (f"{ID}\n{ME}\n", "names videos without times"),
+    "addresses alone": (f"https://youtu.be/{ID}\n", "names videos without times"),
     "frame numbers": (f"youtube_id,start_frame,end_frame\n{ID},3,60\n", "counts frames"),
     "frames": (f"youtube_id,frame_start,frame_end\n{ID},3,60\n", "counts frames"),
     "milliseconds": (f"youtube_id,start,end\n{ID},30000,40000\n{ME},5000,15000\n", "milliseconds"),
@@ -331,7 +331,7 @@ def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
     (tmp_path / "kinetics_csv").symlink_to(ROOT / "kinetics_csv")
     done = run("download.py", "out", "--input_csv", "kinetics-400_val", "--dry_run", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "19,906 rows" in done.err and "table, label, youtube_id" in done.err
+    assert "19,906 rows" in done.err and "table with columns label, youtube_id" in done.err
     done = run("download.py", "out", "--dry_run", cwd=tmp_path)
     assert done.code == 0 and done.err.count("would fetch") == 9
     done = run("download.py", "out", "--input_csv", "kinetics_csv", "--dry_run", cwd=tmp_path)

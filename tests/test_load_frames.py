@@ -357,7 +357,7 @@ def test_no_file_no_video_no_data(tmp_path: Path) -> None:
 def test_video_of_a_codec_that_nobody_knows(plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "encrypted.mp4"
     path.write_bytes(plain.read_bytes().replace(b"avc1", b"encv"))
-    with pytest.raises(NoVideo, match=r"encrypted.mp4: holds video that"):
+    with pytest.raises(NoVideo, match=r"encrypted.mp4: the video is encrypted"):
         load_frames(path)
 
 
@@ -471,7 +471,7 @@ def test_a_damaged_clip(plain: Path, front: bytes, tmp_path: Path, damage: str) 
 def test_errors_come_whole_out_of_another_process() -> None:
     for error in (
         ClipNotFound(Path("a.mp4"), "no such file"),
-        NoVideo(Path("a.mp4"), "holds no video"),
+        NoVideo(Path("a.mp4"), "has no video"),
         FrameIndexError(Path("a.mp4"), 7, 5),
         CorruptClip(Path("a.mp4"), 3, "damaged data"),
     ):

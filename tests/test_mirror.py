@@ -200,7 +200,14 @@ def test_without_ranges_a_plain_tar_starts_again(
     assert on_disk(tmp_path) == sorted(clips)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "truncated plain", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("garbage", "truncated plain")),
+        "missing",
+    ],
+)
 def test_of_a_damaged_archive_the_whole_clips_are_kept(
     mirror: Mirror, data: bytes, tmp_path: Path, damage: str
 ) -> None:
@@ -260,6 +267,7 @@ def test_hostile_members_are_passed_over(mirror: Mirror, data: bytes, tmp_path: 
     assert "1 with a name that begins with ._" in done.err
     assert "1 not a clip" in done.err
     outside = [p.name for p in tmp_path.rglob("*") if p.is_file() and ".cvdf" not in p.parts]
+    outside = [name for name in outside if name != ".clips_settings.json"]
     lists = [f"kinetics-{d}_{s}.csv" for d in ("400", "600", "700_2020") for s in TVT]
     assert sorted(outside) == sorted(
         [f"{name(1)}.mp4", f"{name(5)}.mp4", "list.csv", REPORT, *lists]

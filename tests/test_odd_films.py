@@ -291,7 +291,7 @@ def test_a_frame_that_lasts_68_years(tmp_path: Path) -> None:
     )
     assert load_frames(path).shape == (1, 64, 96, 3)
     said = limited(f"load_frames({str(path)!r}, fps=1)", 1000, 10)
-    assert "2147483647 pictures at 1 a second, more than max_frames=2000000\n" in said
+    assert "2147483647 frames at 1 per second, more than max_frames=2000000\n" in said
     assert load_frames(path, fps="1/1000000").shape[0] == 2147
 
 
@@ -311,7 +311,7 @@ def test_a_million_samples_that_share_one_frame(tmp_path: Path) -> None:
     path.write_bytes(rebuilt(data, same))
     for call in ("load_frames({!r})", "packets_of(open_clip({!r}))"):
         said = limited(call.format(str(path)), 1000, 10)
-        assert "its index names more data than the file holds" in said
+        assert "its index refers to more data than the file contains" in said
 
 
 def test_a_picture_of_a_quarter_of_a_billion_pixels(tmp_path: Path) -> None:

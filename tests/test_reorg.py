@@ -423,7 +423,7 @@ def test_files_that_are_not_clips_are_left(tmp_path: Path, clip: Path) -> None:
     assert report["a/goodgoodgoo_1_3.mp4"] == ("moved", "")
     for name in ("concatconca", "dashdashdas", "playlistpla"):
         assert report[f"a/{name}_1_3.mp4"][0] == "left"
-    assert report["a/longlonglon_1_3.mp4"][1].endswith(" s long, and its name says 2 s")
+    assert report["a/longlonglon_1_3.mp4"][1].endswith(" s long, but its name says 2 s")
     assert report["a/goodgoodgo2_1_3.mp4"] == ("left", "another file of that name is in place")
     assert (tmp_path / "private.mp4").read_bytes() == clip.read_bytes()
 

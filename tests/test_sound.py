@@ -150,6 +150,24 @@ def test_late_sound_of_youtube_keeps_its_time(standin: StandIn, tmp_path: Path) 
     check_clip(tmp_path / "out" / f"{ID}_000001_000011.wav", samples(video), 1, 10)
 
 
+def test_sound_that_breaks_off_is_no_short_clip(
+    standin: StandIn, source: MakeSource, tmp_path: Path
+) -> None:
+    video = source(seconds=20)
+    standin.add_video(ID, video)
+    sound = make_dash(video)[1]
+    assert sound is not None
+    standin.knobs(ID, itag=140, truncate=sound.stat().st_size // 2)
+    more = ["--audio_only", "--ytdlp_args", standin.ytdlp_args]
+    assert fetch(tmp_path, [f"{ID},2,5", f"{ID},8,18"], *more).code == 1
+    found = report_rows(tmp_path / "out" / REPORT)
+    assert found[f"{ID}_000002_000005"]["reason"] == ""
+    assert found[f"{ID}_000008_000018"]["status"] == "failed"
+    standin.clear_knobs()
+    assert fetch(tmp_path, [f"{ID},8,18"], *more).code == 0
+    check_clip(tmp_path / "out" / f"{ID}_000008_000018.m4a", samples(video), 8, 10)
+
+
 def test_from_another_server_the_sound_of_whole_videos(source: MakeSource, tmp_path: Path) -> None:
     video = source(seconds=20)
     with StandIn(https=False) as standin:

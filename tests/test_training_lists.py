@@ -122,7 +122,7 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
 def test_lists_beside_and_holdout_hold_out_too(tmp_path: Path, lists: Lists, clips: Path) -> None:
     only = [clips, tmp_path / "out", "--format", "csv", "--input_csv", lists["700_train"]]
     said = lists_of(*only)
-    assert "kinetics-700_test is not beside the lists" in said
+    assert "kinetics-700_test is not in the lists' folder" in said
     assert "held_out" not in reasons(tmp_path / "out")
     hidden = f"Yoga,{video_id('v7_', 400)},0,10,train,0"
     lists["700_train"].write_text(lists["700_train"].read_text() + hidden + "\n")
@@ -156,7 +156,7 @@ def test_a_subset_keeps_its_numbers_and_replaces_what_is_gone(
     assert len(drawn("e", "--fraction", 0.25, "--label", "hugging")) == 2
     said = lists_of(clips, tmp_path / "f", "--format", "csv", "--label", "yogi",
                     "--input_csv", lists["400_train"], code=2)  # fmt: skip
-    assert "--label 'yogi' is in no list; there are yoga" in said
+    assert "--label 'yogi' is not in any list; available: yoga" in said
 
 
 def test_another_order_of_classes(tmp_path: Path, lists: Lists, clips: Path) -> None:
@@ -277,7 +277,7 @@ def test_shards_are_whole_bounded_and_resumed(tmp_path: Path, lists: Lists, clip
     times = {path: path.stat().st_mtime_ns for path in shards}
     shards[1].unlink()
     shards[2].write_bytes(b"torn")
-    assert f"{len(shards) - 2:,} of them there" in lists_of(*words)
+    assert f"{len(shards) - 2:,} of them existing" in lists_of(*words)
     assert {path: path.read_bytes() for path in shards} == before
     same = [path for path in shards if path.stat().st_mtime_ns == times[path]]
     assert len(same) == len(shards) - 2
@@ -401,13 +401,19 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     given = ["--format", "slowfast", "--input_csv", lists["400_train"]]
     (tmp_path / "empty").mkdir()
     said = lists_of(tmp_path / "empty", tmp_path / "a", *given, code=2)
-    assert "none of 50 clips is in" in said and not (tmp_path / "a").exists()
+    assert (
+        "50 missing" in said
+        and "empty the folder that download.py filled" in said
+        and not (tmp_path / "a").exists()
+    )
     assert "does not exist" in lists_of(tmp_path / "no", tmp_path / "a", *given, code=2)
     assert "is the folder of clips" in lists_of(clips, clips, *given, code=2)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "train.csv").write_text("mine")
-    assert "holds train.csv and is not of this script" in lists_of(clips, foreign, *given, code=2)
+    assert "contains train.csv, which this script did not write" in lists_of(
+        clips, foreign, *given, code=2
+    )
     assert (foreign / "train.csv").read_text() == "mine"
     odd = write_list(tmp_path / "odd.csv", [f"yoga,{'a' * 11},0,10,dev,0"], LABELLED)
     words = [clips, tmp_path / "a", "--format", "csv", "--input_csv", odd]
@@ -419,7 +425,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     words = [clips, tmp_path / "t", "--format", "torchvision", "--input_csv", listing]
     said = lists_of(*words, code=1)  # one class, however it is spelled; and a row that is none
     assert "joined       'A B' is 'a b'" in said
-    assert "refused      1 row" in said and reasons(tmp_path / "t") == {"invalid": 1}
+    assert "invalid      1 row" in said and reasons(tmp_path / "t") == {"invalid": 1}
     listing = write_list(
         tmp_path / "c_train.csv", [two[0], two[1].replace("A B", "a (b)")], LABELLED
     )
@@ -511,7 +517,7 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     given = [clips, tmp_path / "data", "--input_csv", listing, "--format", "csv"]
     done = run("make_training_lists.py", *given, cwd=tmp_path)
     assert done.code == 2
-    assert "name a folder for the lists elsewhere" in done.err
+    assert "use another folder for the lists" in done.err
     assert clip.exists()
 
 
@@ -596,7 +602,7 @@ def test_every_worker_has_a_shard(tmp_path: Path, lists: Lists, clips: Path) -> 
     size = max(10_000, int(said.split("--shard_size ")[1].split()[0]))
     lists_of(*words, "--workers", 8, "--shard_size", size)
     assert len(list((tmp_path / "out").glob("*.tar"))) >= 8
-    assert "give fewer workers" in lists_of(*words, "--workers", 51, code=2)
+    assert "use fewer workers" in lists_of(*words, "--workers", 51, code=2)
 
 
 def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:

@@ -142,7 +142,11 @@ def add_batch_options(parser: Parser) -> None:
     )
     add_form_options(group)
     add_trim_format(group)
-    group.add_argument("--overwrite", action="store_true", help="redo clips that are done already")
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="redo existing outputs, replacing each when the new one is complete",
+    )
     group = parser.group("how to run")
     add_shared(group, "--num_jobs", "--dry_run")
     add_cluster_options(group)
@@ -155,12 +159,17 @@ def add_batch_options(parser: Parser) -> None:
         help="time limit per clip; 0 means no limit",
     )
     count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
-    add("--max_frames", **count, default=Limits.max_frames, help="refuse clips of more frames")
+    add(
+        "--max_frames",
+        **count,
+        default=Limits.max_frames,
+        help="reject clips with more than N frames",
+    )
     add(
         "--max_pixels",
         **count,
         default=Limits.max_pixels,
-        help="refuse clips with more pixels per frame",
+        help="reject clips with more than N pixels per frame",
     )
 
 
@@ -174,7 +183,9 @@ def check_folders(args: argparse.Namespace) -> None:
     args.videos_dir = existing_folder(args.videos_dir, "the folder of videos")
     args.output_dir = args.output_dir.absolute()
     if args.output_dir.exists() and args.output_dir.samefile(args.videos_dir):
-        raise UserError(f"{args.output_dir} holds the videos: name another folder for the output")
+        raise UserError(
+            f"{args.output_dir} is the folder of the videos: use another folder for the output"
+        )
 
 
 def plan_batch(
@@ -201,7 +212,7 @@ def plan_batch(
     if only is not None:
         clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in only}
         twice = [file for file in twice if Path(file).stem in only]
-    refused = [f"{file}: another file has the same name but for its suffix" for file in twice]
+    refused = [f"{file}: another file has the same name with another suffix" for file in twice]
     folders = {clip.rpartition("/")[0] for clip in clips}
     if makes_folders:
         above = {str(each) for folder in folders for each in (Path(folder), *Path(folder).parents)}

@@ -155,7 +155,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
         if "arguments are required" in message and (last := self._greedy()):
-            message += f"; what stands behind {last} is read as its value: put the folder first"
+            message += f"; words after {last} are read as its values: put the folder first"
         dashed = [word for word in self._words if word[:1] == "-" and os.path.lexists(word)]
         if dashed and "./" not in message:
             message += f"; for the file {dashed[0]} write ./{dashed[0]}"
@@ -217,14 +217,14 @@ def cpu_count() -> int:
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1 on, that ffmpeg too can hold."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def non_negative_int(text: str) -> int:
     """An argparse type: a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above")
     return int(text)
 
 

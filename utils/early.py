@@ -29,7 +29,7 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 def import_problem(error: BaseException) -> str:
     """One line about a package that could not be imported, or about missing memory."""
     if isinstance(error, MemoryError):
-        return "not enough memory to go on: give this process more, or fewer jobs (--num_jobs)"
+        return "out of memory: give this process more, or use fewer jobs (--num_jobs)"
     return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
 
 

@@ -215,13 +215,13 @@ def replace_file(temporary: Path, final: Path) -> None:
     only in case would replace the first.
     """
     if final.is_dir() and not final.is_symlink():  # os.replace would name the temporary file only
-        raise IsADirectoryError(errno.EISDIR, "a folder is where the file should be", str(final))
+        raise IsADirectoryError(errno.EISDIR, "a folder has the name of the file", str(final))
     with _REPLACING:
         if os.path.lexists(final) and _is_of_another_name(final):
             raise FileExistsError(
                 errno.EEXIST,
-                "a file whose name differs only in case is there, and this file system takes both"
-                " for one",
+                "a file whose name differs only in case exists, and this file system does not"
+                " distinguish them",
                 str(final),
             )
         os.replace(temporary, final)

@@ -125,7 +125,7 @@ class Extractor:
                     progress.add()
             progress.end()
             if progress.done != len(numbers):
-                raise BadClip("undecodable", f"{progress.done} of {len(numbers)} pictures came")
+                raise BadClip("undecodable", f"decoded {progress.done} of {len(numbers)} frames")
             final = self.out / (f"{task.clip}.tar" if settings.archive else task.clip)
             store.publish(final, self.overwrite)
             rate = float(fps or ratio(source.stream.average_rate) or 0)
@@ -143,7 +143,9 @@ class Extractor:
         for key_time in task.key_times:
             number = key_picture(source.table, shown, key_time)
             if number > len(shown):
-                raise BadClip("past_end", f"annotated frame {number} of {len(shown)} pictures")
+                raise BadClip(
+                    "past_end", f"annotated frame {number}, but the clip has {len(shown)}"
+                )
             numbers |= set(range(max(1, number - window), min(len(shown), number + window) + 1))
         return sorted(numbers)
 
@@ -161,7 +163,7 @@ class _Progress:
         self.done += 1
         if time.monotonic() > self._told:
             self._told = time.monotonic() + 1
-            text = f"{self._clip}: {self.done:,} of {self._total:,} pictures"
+            text = f"{self._clip}: {self.done:,} of {self._total:,} frames"
             self._path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def end(self) -> None:
@@ -169,7 +171,7 @@ class _Progress:
 
 
 def clips_at_work(workspace: Path) -> str:
-    """How far the clips are that take long: `x: 1,234 of 21,766 pictures`."""
+    """How far the clips are that take long: `x: 1,234 of 21,766 frames`."""
     texts = []
     for path in sorted(workspace.glob(f"*/{PROGRESS_NAME}")):
         with suppress(OSError):
@@ -261,7 +263,7 @@ def _holds_pictures(folder: str) -> bool:
 
 
 def settings_lines(settings: Settings) -> Lines:
-    """`pictures     30 per second, JPEG quality 90, original size`"""
+    """`frames       30 per second, JPEG quality 90, original size`"""
     rates = "every frame" if settings.fps == "0" else f"{settings.fps} per second"
     size = "original size"
     if settings.short_side:
@@ -272,25 +274,32 @@ def settings_lines(settings: Settings) -> Lines:
         parts.append(f"annotated frames and {settings.window} on either side")
     if settings.archive:
         parts.append("in tars")
-    return [("pictures", ", ".join(parts))]
+    return [("frames", ", ".join(parts))]
 
 
 def add_frame_options(parser: argparse.ArgumentParser) -> None:
     """Which pictures, and how they are kept."""
-    group = parser.add_argument_group("pictures")
+    group = parser.add_argument_group("frames")
     group.add_argument(
         "--fps",
         type=frame_rate,
         default=Fraction(30),
         metavar="F",
-        help="pictures per second: 30, 12.5, 30000/1001; 0 writes every frame of the video",
+        help="frames per second: 30, 12.5, 30000/1001; 0 writes every frame of the video",
     )
     group.add_argument(
-        "--short_side", type=positive_int, metavar="N", help="scale the shorter side down to N"
+        "--short_side",
+        type=positive_int,
+        metavar="N",
+        help="scale the shorter side down to N pixels",
     )
     group.add_argument("--upscale", action="store_true", help="with --short_side: also scale up")
     group.add_argument(
-        "--quality", type=quality, default=Settings.quality, metavar="Q", help="of the JPEGs, 1-100"
+        "--quality",
+        type=quality,
+        default=Settings.quality,
+        metavar="Q",
+        help="JPEG quality, 1 to 100",
     )
     group.add_argument(
         "--archive", action="store_true", help="write one <clip>.tar instead of a folder of files"
@@ -300,15 +309,15 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="only the pictures around the frames that these AVA-Kinetics annotations name: the raw"
-        " files, or annotations_<split>.csv",
+        help="extract only the annotated frames of AVA-Kinetics and their neighbours. FILE: the raw"
+        " annotations, or annotations_<split>.csv",
     )
     group.add_argument(
         "--window",
         type=non_negative_int,
         default=2,
         metavar="W",
-        help="with --key_frames: this many pictures on either side",
+        help="with --key_frames: number of neighbours on either side",
     )
 
 

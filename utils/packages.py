@@ -122,7 +122,7 @@ class Streak:
         start = f"{STREAK} clips in a row failed with the same error: {self.message}"
         found = re.search(r"\(([\w.-]+) (\S+)\)$", self.message)
         if self.message.startswith("MemoryError"):
-            return UserError(f"{start}: give this run more memory, or fewer jobs (--num_jobs)")
+            return UserError(f"{start}: give this run more memory, or use fewer jobs (--num_jobs)")
         if found and found[1] in required():
             name = NAMES.get(found[1], found[1])
             return UserError(

@@ -276,7 +276,7 @@ def report_paths(path: Path) -> list[Path]:
 def report_line(path: Path, main: Path) -> str:
     """The summary's line: the report's path, and the number of others beside it."""
     others = len([each for each in report_paths(main) if each != path])
-    more = f", and {others:,} of other machines or runs beside it" if others else ""
+    more = f", and {others:,} of other machines or runs in the same folder" if others else ""
     return f"report: {path}{more}"
 
 
@@ -298,7 +298,7 @@ def _is_older(path: Path, columns: Sequence[str]) -> bool:
         except FileNotFoundError:
             return False
     if not header.startswith(first) and first != older:
-        raise UserError(f"{path} is not a report of this script: move it away")
+        raise UserError(f"{path} is not a report written by this script: move or rename it")
     return first == older != header
 
 

@@ -104,7 +104,7 @@ class Web:
             begin = start if response.status_code == 206 else 0
             told = response.headers.get("Content-Range", f"bytes {start}-")
             if begin and not told.startswith(f"bytes {start}-"):
-                raise WebError(f"asked for byte {start:,} and was given {told!r}")
+                raise WebError(f"requested byte {start:,} got {told!r}")
             length = response.headers.get("Content-Length", "")
             given = int(length) if length.isdigit() else None
             yield Download(response, begin, given, response.headers.get("ETag", ""))
@@ -125,7 +125,7 @@ class Web:
             check_status(response)
             told = response.headers.get("Content-Range", "")
             if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
-                raise WebError(f"asked for byte {first:,} and was given {told!r}", for_good=True)
+                raise WebError(f"requested byte {first:,} got {told!r}", for_good=True)
             data, download = bytearray(), Download(response, first, None, "")
             while len(data) < end - first and (piece := download.read(end - first - len(data))):
                 if STOP.is_set() or time.monotonic() > deadline:

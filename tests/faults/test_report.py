@@ -63,12 +63,12 @@ def test_a_report_that_was_touched(name: str, lab: Lab, source: MakeSource) -> N
 UNUSABLE: dict[str, tuple[Callable[[Lab], object], str]] = {
     "of another version": (
         lambda lab: (lab.out / "download_report.csv").write_text("clip,status,when\na,b,c\n"),
-        "is not a report of this script: move it away",
+        "is not a report written by this script: move or rename it",
     ),
     "a folder": (lambda lab: (lab.out / "download_report.csv").mkdir(), "Is a directory"),
     "a picture": (
         lambda lab: (lab.out / "download_report.csv").write_bytes(b"\xff\xd8\xff" + bytes(999)),
-        "is not a report of this script: move it away",
+        "is not a report written by this script: move or rename it",
     ),
 }
 

@@ -439,7 +439,7 @@ def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool])
         video = read_video(path)
         decode_whole(path, timeout)
         if not is_short and not video.covers(wanted):
-            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s are there")
+            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
     except BadClip as error:
         return clip, error
     return clip, ""

@@ -148,7 +148,7 @@ def get_clip(
         if result.is_on_disk or result.reason == "disk_full":
             return _with_window(result, clip, part)
         problems.append(f"{part.held.path}: {result.message}")
-    message = "; ".join(problems) or "no clip on disk holds it"
+    message = "; ".join(problems) or "not in any clip on disk"
     return Result.of(clip, reason, source, attempts=1, message=message)
 
 
@@ -287,7 +287,7 @@ def take_sound(
         has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
         reason = "" if has >= wanted - TOLERANCE else "short"
         if reason and is_whole:
-            raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s are there")
+            raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
         # What ffmpeg has just decoded, no decoder crashes over.
         if path.suffix == encode.suffix and not start and not reason:
             with suppress(BadClip):

@@ -73,7 +73,7 @@ TEXTS = f"""
 --audio_format     with --audio_only: AAC in m4a, or 16-bit wav or flac
 --sample_rate      with --audio_only: resample to N samples per second (default: keep)
 --crf              x264 quality: 0 (lossless) to 51
---metadata         write what YouTube says of each video (title, licence, ...) to OUT/videos.jsonl
+--metadata         write metadata of each video (title, licence, ...) to OUT/videos.jsonl
 --retry            also retry unavailable clips; `all` also re-reads archives that were read to the
                    end (default: retry failed clips only)
 --accept_unavailable      exit with 0 if only unavailable clips are missing

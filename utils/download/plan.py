@@ -250,7 +250,7 @@ class DownloadTally(Tally):
             if status == DOWNLOADED and self.low:
                 low, most = self.low.total(), self.asked_height
                 heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
-                say(f"    below {most} lines {low:,} ({low / count:.0%}): {heights}")
+                say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
 
 
 def end_download(
@@ -268,7 +268,7 @@ def end_download(
     there = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
     if args.quiet and not processed:
         if not is_all:
-            say(f"{there}; {report}")
+            say(f"{there}; report: {report}")
     elif not args.quiet or not is_all:
         say_end(processed, len(plan.to_fetch), "clip")
         tally.say()

@@ -140,7 +140,7 @@ def parse_sources(text: str) -> list[str]:
                 raise argparse.ArgumentTypeError(f"{name}: there is no file or folder {place}")
         elif name not in NAMES:
             known = ", ".join([*NAMES, "clips:DIR", "tar:FILE_OR_FOLDER_OR_URL"])
-            raise argparse.ArgumentTypeError(f"{name!r} is no source; there are {known}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not a source; choose from {known}")
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names a source twice")
     return names

@@ -292,7 +292,7 @@ def _cut_whole(
     options, folder = attempt.options, attempt.folder
     done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
     if done.timed_out:
-        raise FetchError("timeout", "fetching the whole video took longer than --timeout")
+        raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
     if done.returncode != 0 or len(files) != 1:
         raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))

@@ -150,7 +150,7 @@ _CHECKS: tuple[tuple[Callable[[str], bool], str], ...] = (
     ),
     (_is_timestamp, f"is not a number of seconds within 0 and {MAX_TIME:.0f}"),
     *(((_is_corner, "is not a part of the frame, from 0 to 1"),) * 4),
-    (_is_action, "is not a whole number from 1 on"),
+    (_is_action, "is not a whole number above 0"),
 )
 
 
@@ -199,7 +199,7 @@ def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
     if not rows:
         what = f"id,timestamp[,{','.join(COLUMNS[2:])}]"
         first = f"; {refused[0]}" if refused else ""
-        raise UserError(f"{path} holds no annotations ({what}){first}")
+        raise UserError(f"{path} contains no annotations ({what}){first}")
     return rows, refused
 
 
@@ -300,5 +300,5 @@ def read_label_map(path: Path) -> dict[str, str]:
         else:
             name, number = found[1] or name, found[2] or number
     if not names:
-        raise UserError(f"label map {path} holds no label (name: ... label_id: ...)")
+        raise UserError(f"label map {path} contains no label (name: ... label_id: ...)")
     return names

@@ -203,8 +203,8 @@ def _open_table(path: Path, lines: Iterator[tuple[int, str]], given: Mapping[str
     for delimiter, row in zip(delimiters, splits, strict=True) if is_numbered or not given else ():
         if looks_like_annotations(row) and not given:
             raise UserError(
-                f"{path}:{line}: this is an AVA-Kinetics annotation file, not a list: make the list"
-                " from it with make_ava_kin_download_csv.py, and give that one"
+                f"{path}:{line}: AVA-Kinetics annotation file, not a list: run"
+                " make_ava_kin_download_csv.py and use the list that it writes"
             )
         if opened := _without_header(row, _table_rows(rest, delimiter), given):
             return opened
@@ -293,7 +293,7 @@ def _with_header(
     ]
     several = _plain(found.get("label", "")) in SEVERAL_LABELS
     named = [role if name.lower() == role else f"{role}={name}" for role, name in found.items()]
-    form = f"table, {printable(', '.join(named))}"
+    form = f"table with columns {printable(', '.join(named))}"
     columns += ["time_end"] if is_span else []
     return OpenList(form, columns, rows, None, per_second, several)
 
@@ -394,7 +394,7 @@ def _why_no_list(row: Sequence[str], given: Mapping[str, str]) -> str:
     plain = [_plain(name) for name in row]
     has = {r for r in ROLES[:3] if any(_unit(name, r) for name in plain)}
     if find_id(row[0]) or has == {"youtube_id"}:
-        return f"it names whole videos, and no times of clips: {seen}; needed are {NEEDED}"
+        return f"it names videos without times of clips: {seen}; needed are {NEEDED}"
     missing = ", ".join(role for role in ROLES[:3] if role not in has)
     return f"the header has no {missing}: {seen}; needed are {NEEDED}"
 

@@ -241,7 +241,7 @@ def _publish_list(
         return str(error)
     known, may_differ = ROWS[wanted.dataset, wanted.split], MAY_DIFFER[wanted.split]
     if abs(count - known) > known * may_differ:
-        return f"it has {count:,} rows where {known:,} are known"
+        return f"it has {count:,} rows, expected {known:,}"
     publish(part, wanted.path(folder))
     return ""
 

@@ -127,7 +127,7 @@ class ClipLists:
         self.refused.append(refused)
         if len(self.refused) > MAX_REFUSED:
             raise UserError(
-                f"more than {MAX_REFUSED:,} rows are no clips, the first is {self.refused[0]}:"
+                f"more than {MAX_REFUSED:,} invalid rows, the first is {self.refused[0]}:"
                 " is this a list?"
             )
 
@@ -352,7 +352,9 @@ class _Reader:
         if (known.time_start, known.time_end) != (clip.time_start, clip.time_end) and (
             clip_window(known) != clip_window(clip)
         ):
-            return f"its file name {clip.name} is that of another clip: give a finer --trim_format"
+            return (
+                f"its file name {clip.name} is also that of another clip: use a finer --trim_format"
+            )
         if clip.label and known.label and clip.label != known.label:
             self.lists.relabelled += 1
         return ""
@@ -430,7 +432,7 @@ def _pad(row: list[str], columns: Sequence[str]) -> str:
     """
     width = len(columns)
     if any(row[width:]) or len(row) < width and any(columns[len(row) :]):
-        return f"{len(row)} columns where the header has {width}"
+        return f"{len(row)} columns, but the header has {width}"
     row[width:] = []
     row += [""] * (width - len(row))
     return ""

@@ -263,7 +263,7 @@ def ordered_classes(path: Path, classes: Classes) -> Classes:
     numbers: dict[str, int] = {}
     for line, name in enumerate(names):
         if numbers.setdefault(_key(name, classes.unclear), line) != line:
-            raise UserError(f"--classes {path}: {name!r} stands there twice")
+            raise UserError(f"--classes {path}: {name!r} appears twice")
     for each in classes.renamed:
         if same_name(each.old) in numbers:
             raise UserError(f"--classes {path} has {each.old!r}, which is {each.new!r} now")

@@ -97,7 +97,7 @@ class Content:
             share = number_text(round(total.missing_percent, 1))
             parts = [f"{total.there:,} of {total.wanted:,} clips", f"{share}% missing"]
         else:
-            parts = [f"All {total.wanted:,} clips are there"]
+            parts = [f"All {total.wanted:,} clips are on disk"]
         if broken := len(self.looks) - len(self.readable):
             parts.append(f"{broken:,} of {len(self.looks):,} probed cannot be read")
         if total.missing and not total.to_try:
@@ -114,11 +114,12 @@ class Content:
         if history is None or not to_try or not (hours := history.hours_left(to_try)):
             return ""
         text = (
-            f"Over the last run {number_text(history.pace)} clips per hour came or were gone,"
-            f" pauses included. At that pace the {to_try:,} still to try take {hours_text(hours)}"
+            f"Over the last run {number_text(history.pace)} clips per hour were downloaded or"
+            f" found unavailable, including pauses. At that pace the other {to_try:,} take"
+            f" {hours_text(hours)}"
         )
         if not history.is_running:
-            return f"{text}, once the run goes on."
+            return f"{text} once the run continues."
         return f"{text}: until {moment(self.made_at + timedelta(hours=hours))} UTC."
 
     def kinds(self) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ class Content:
         apart = statistics.median(look.key_frames for look in self.readable)
         seconds = statistics.median(look.key_seconds for look in self.readable)
         text = (
-            "A chunk is decoded from the key frame before it, so their interval decides how fast"
+            "A chunk is decoded from the keyframe before it, so their interval decides how fast"
             f" chunks load: here {apart:,.0f} frames, {number_text(seconds)} s, in the median."
             " With one every 250 frames a chunk of 32 was measured to take 60 ms of CPU, every 30"
             " frames 28 ms, and 21 ms in files made for loading (256 lines)."
@@ -278,7 +279,7 @@ def render(content: Content) -> str:
 
 def check_outputs(page: Path) -> None:
     """Raises UserError where the page or its tables would replace a file that is not ours."""
-    how = "move it away, or give another --out"
+    how = "move it, or use another --out"
     check_ours(page, FIRST_LINE, how)
     for name, columns in TABLES.items():
         check_ours(page.parent / name, ",".join(columns[:5]), how)  # older ones have fewer

@@ -37,8 +37,12 @@ from utils.video.ffmpeg import SOUNDS
 
 NO_LABEL = "(no label in the lists)"
 NOT_IN_REPORT = "not in the report"
-NOT_ASKED = ("", "not asked for", "not asked for yet: run the command above")
-VANISHED = ("", "vanished", "came once, and is no longer in the folder: it will be fetched again")
+NOT_ASKED = ("", "not requested", "not requested yet: run the command above")
+VANISHED = (
+    "",
+    "vanished",
+    "downloaded earlier, but no longer in the folder: it is downloaded again",
+)
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
 _PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
@@ -102,7 +106,7 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     if not args.quiet:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
         if lists.refused:
-            say(f"             {plural(len(lists.refused), 'row')} refused: {lists.refused[0]}")
+            say(f"invalid      {plural(len(lists.refused), 'row')}: {lists.refused[0]}")
     return Dataset(folder, lists)
 
 

@@ -186,7 +186,7 @@ def time_plot(history: History) -> Plot:
     bins, hours = history.bins, history.width / HOUR
     start, span = bins[0].start, history.width * len(bins)
     end, y_ticks = axis(max((b.came + b.gone + b.failed) / hours for b in bins))
-    names = {"there": "came", "gone": "gone for good", "try": "failed"}
+    names = {"there": "came", "gone": "unavailable", "try": "failed"}
     rows: dict[str, list[Bar]] = {key: [] for key in names}
     for place, each in enumerate(bins):
         bottom = 0.0
@@ -197,14 +197,14 @@ def time_plot(history: History) -> Plot:
     best = max(bins, key=lambda each: each.came)
     says = (
         f"From {moment(history.first)} to {moment(history.last)} UTC"
-        f" {sum(each.came for each in bins):,} clips came; the most at {moment(best.start)},"
-        f" {number_text(best.came / hours)} per hour."
+        f" {sum(each.came for each in bins):,} clips were downloaded; the most at"
+        f" {moment(best.start)}, {number_text(best.came / hours)} per hour."
     )
     if history.pauses:
         lasted = sum((after - before for before, after in history.pauses), timedelta())
         says += (
             f" {plural(len(history.pauses), 'pause')} (hatched), {hours_text(lasted / HOUR)} in"
-            " all, in which nothing came: as a rule YouTube blocked."
+            " all, without downloads, usually YouTube blocks."
         )
     edges = [[min(1.0, max(0.0, (t - start) / span)) for t in pause] for pause in history.pauses]
     minutes = round(history.width / MINUTE)
@@ -255,7 +255,7 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
     step = max(1, round(nice_step(count, 5)))
     return Plot(
         "Missing by class",
-        "percent of the class's clips that are not there",
+        "percentage of missing clips in the class",
         says,
         [("gone", "missing", _path(bars))],
         [(100 * n / count, f"{n:,}") for n in range(0, count + 1, step)],

@@ -86,7 +86,7 @@ def _short(look: ClipLook) -> tuple[str, float] | None:
     lacks = look.listed_seconds - look.seconds
     if look.problem or lacks <= max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
         return None
-    return f"{look.seconds:.2f} s where the list says {look.listed_seconds:g}", lacks
+    return f"{look.seconds:.2f} s, but the list says {look.listed_seconds:g}", lacks
 
 
 def _low(look: ClipLook) -> tuple[str, float] | None:
@@ -106,9 +106,7 @@ def _low(look: ClipLook) -> tuple[str, float] | None:
 
 VERIFY = "download.py --verify moves it aside, and a rerun fetches it again"
 KINDS = (
-    Kind(
-        "broken", "Cannot be read", "the file does not open, or holds no picture", VERIFY, _broken
-    ),
+    Kind("broken", "Cannot be read", "the file cannot be opened, or has no video", VERIFY, _broken),
     Kind(
         "black",
         "Black",
@@ -126,8 +124,8 @@ KINDS = (
     Kind(
         "frozen",
         "Frozen",
-        f"no part of the picture ever changes by {FROZEN_BELOW:g} of 255",
-        "A still picture with sound teaches no action: leave it out of training",
+        f"no part of the frame ever changes by {FROZEN_BELOW:g} of 255",
+        "A still image with sound shows no action: exclude it from training",
         _frozen,
     ),
     Kind(
@@ -140,28 +138,28 @@ KINDS = (
         "doubled",
         "Same bytes under two names",
         "two files of the folder, byte for byte",
-        "One of them is not what its name says: fetch both again",
+        "One of them does not match its name: download both again",
     ),
     Kind(
         "silent",
         "Silent",
         f"no sound track, or none louder than {20 * math.log10(SILENT_PEAK):.0f} dB, where"
         f" {SILENT_UNLESS:.0%} of the clips or more have sound",
-        "It matters to whoever trains on sound",
+        "This matters if you train on audio",
         _silent,
     ),
     Kind(
         "short",
         "Shorter than its times",
         f"more than {SHORTER_BY:g} s shorter than the list says",
-        "Fetch it again, unless it was kept as short: then its video ends there",
+        "Download it again, unless it was kept as short because its video ends there",
         _short,
     ),
     Kind(
         "low_bitrate",
         "Very low bitrate for its size",
         f"less than {LOW_BITS:g} bits a pixel and frame",
-        "Look at it: little but blocks may be left of the picture",
+        "Look at it: it may show little but compression blocks",
         _low,
     ),
 )

@@ -136,8 +136,7 @@ class Choice:
 
     def used_splits(self) -> list[str]:
         """The splits that have a clip, in the order train, val, test."""
-        found = {row.split for row in self.chosen()}
-        return [split for split in SPLITS if split in found]
+        return [split for split in SPLITS if any(self.chosen(split))]
 
     def label(self, row: Candidate) -> str:
         """The name of a row's class, or all of several as the list has them; "" if it has none."""
@@ -215,8 +214,8 @@ def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
                 continue
             paths = [path for folder in folders if (path := BY_NAME[name].path(folder)).exists()]
             if not paths and all(Path(each).stem != name for each in known):
-                tell(f"note         {name} is not beside the lists: its videos may be in train;"
-                     f" --holdout {name} fetches it")  # fmt: skip
+                tell(f"note         {name} is not in the lists' folder: its videos may be in train;"
+                     f" --holdout {name} downloads it")  # fmt: skip
             found += [path for path in paths if os.path.abspath(path) not in known]
     return found
 
@@ -325,7 +324,7 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
         number = choice.classes.number(label)
         if number is None:
             near = difflib.get_close_matches(label, names, n=3) or names[:3]
-            raise UserError(f"--label {label!r} is in no list; there are {', '.join(near)}")
+            raise UserError(f"--label {label!r} is not in any list; available: {', '.join(near)}")
         numbers.add(number)
     for row in choice.chosen():
         if (wanted and row.split not in wanted) or (
@@ -402,8 +401,8 @@ def look_at_frames(choice: Choice, frames: Path) -> None:
         except OSError:
             if folder.with_name(f"{row.name}.tar").is_file():
                 raise UserError(
-                    f"--frames {frames} holds tars, which MMAction2 and SlowFast cannot read: run"
-                    " frame_extract.py without --archive into another folder"
+                    f"--frames {frames} contains tars, which MMAction2 and SlowFast cannot read:"
+                    " run frame_extract.py without --archive into another folder"
                 ) from None
         # Readers count from 1 to the number of frames: none may lack (--key_frames leaves gaps).
         if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":

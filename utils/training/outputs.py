@@ -87,7 +87,7 @@ def path_before(folder: Path, prefix: Path | None) -> str:
     below = os.path.relpath(folder, prefix).replace(os.sep, "/")
     if below.startswith(".."):
         raise UserError(
-            f"{folder} is not below --path_prefix {prefix}: give a folder above it, or --absolute"
+            f"{folder} is not below --path_prefix {prefix}: use a folder above it, or --absolute"
         )
     return "" if below == "." else f"{below}/"
 
@@ -201,11 +201,11 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
         lines = ((n, each) for n, each in enumerate(bounded_lines(file), 1) if each[:1] != "#")
         header = ",".join(MANIFEST_COLUMNS)
         if next(lines, (0, ""))[1].rstrip("\r\n") != header:
-            raise UserError(f"{path} is no manifest: its header is not {header}")
+            raise UserError(f"{path} is not a manifest: its header must be {header}")
         for number, line in lines:
             row = _read_entry(listed, number, line)
             if found.setdefault(row.name, row) is not row:
-                raise UserError(f"{path}:{number}: {row.name} stands there twice")
+                raise UserError(f"{path}:{number}: {row.name} appears twice")
     if not found:
         raise UserError(f"manifest {path} names no clip")
     return found
@@ -441,7 +441,7 @@ def _read_boxes(path: Path, rows: Iterator[list[str]]) -> Iterator[AvaBox]:
     header = next(rows, [])
     if missing := [name for name in NEEDED if name not in header]:
         raise UserError(
-            f"{path}:1: the header has no {', '.join(missing)}: give annotations_{{split}}.csv of"
+            f"{path}:1: the header has no {', '.join(missing)}: use annotations_{{split}}.csv of"
             " make_ava_kin_download_csv.py"
         )
     clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
@@ -469,7 +469,9 @@ def _mmaction2_folder(clip: str) -> str:
     """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
     parsed = parse_clip_name(clip)
     if parsed is None or parsed[2] is not None:
-        raise UserError(f"{clip} is no AVA-Kinetics clip: give the AVA-Kinetics list, --input_csv")
+        raise UserError(
+            f"{clip} is not an AVA-Kinetics clip: use the AVA-Kinetics list as --input_csv"
+        )
     start, end = _clip_seconds(int(parsed[1]))
     return f"{parsed[0]}_{start:06d}_{end:06d}"
 
@@ -494,6 +496,6 @@ def _link_frames(files: ListSet) -> None:
             os.symlink(target, folder / name, target_is_directory=True)
         except FileExistsError:
             if not os.path.islink(folder / name):
-                raise UserError(f"{folder / name} is there and no link: move it away") from None
+                raise UserError(f"{folder / name} exists and is not a link: move it") from None
         except OSError as error:
             raise UserError(f"cannot make the link {folder / name}: {error.strerror}") from error

@@ -22,12 +22,13 @@ from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.training.choosing import NO_LABEL, Candidate, shuffled
-from utils.training.outputs import ListSet
+from utils.training.choosing import Candidate, shuffled
+from utils.training.outputs import ListSet, known_of
 
 BLOCK = 512
 END = 2 * BLOCK
 COPY = 2**20  # bytes read at once
+IN_SHARDS = ("clip", "youtube_id", "time_start", "time_end", "split", "label", "number", "version")
 OWNER = slice(265, 297)  # where a tar's first header holds the name of its owner
 
 
@@ -82,7 +83,7 @@ def webdataset(files: ListSet) -> list[Path]:
         _check_workers(split, of_split, files.args.workers)
     there = _shards_there(files.out, shards)
     missing = [shard for name, shard in shards.items() if name not in there]
-    files.tell(f"shards       {len(shards):,}, {len(there):,} of them there")
+    files.tell(f"shards       {len(shards):,}, {len(there):,} of them existing")
 
     def task(shard: Shard) -> ShardTask:
         samples = tuple(_sample(files, row) for row in shard.rows)
@@ -135,7 +136,7 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
         clips = sum(len(shard.rows) for shard in shards)
         advice = f"give --shard_size {bytes_ // (2 * workers) // 1000 * 1000:,}".replace(",", "")
         if clips < workers:
-            advice = "give fewer workers"
+            advice = "use fewer workers"
         raise UserError(
             f"{split} has {plural(len(shards), 'shard')} of {plural(clips, 'clip')}, fewer than"
             f" --workers {workers}: {advice}"
@@ -143,22 +144,13 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    number: int | list[int] | None = [*row.several] or row.number
-    if number == NO_LABEL:
-        number = None
-    known = {
-        "clip": row.name,
-        "youtube_id": row.youtube_id,
-        "time_start": row.start,
-        "time_end": row.end,
-        "split": row.split,
-        "label": files.choice.label(row) or None,
-        "number": number,
-        "version": row.listed.version,
-    }
+    known = known_of(files.choice, row, "")
+    number = known["number"]
     cls = str(number).encode() if isinstance(number, int) else b""
     path = str(files.clips / (row.name + row.suffix))
-    text = json.dumps(known, ensure_ascii=False).encode(errors="surrogateescape")
+    text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False).encode(
+        errors="surrogateescape"
+    )
     return ShardSample(row.name, path, row.bytes, cls, text)
 
 
@@ -219,7 +211,7 @@ def _add(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
                 return f"{sample.path} changed while it was read: run again, into a new folder"
             tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
     except FileNotFoundError:
-        return f"{sample.path} is gone since it was looked at: run again, into a new folder"
+        return f"{sample.path} was removed during the run: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise

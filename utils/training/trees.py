@@ -130,7 +130,7 @@ def _make_link(source: Path, target: Path) -> None:
     except FileExistsError:
         if os.path.samefile(source, target):
             return
-        raise UserError(f"{target} is there and is not {source}: move it away") from None
+        raise UserError(f"{target} exists and is not {source}: move it") from None
     except FileNotFoundError:
         raise
     except OSError:  # another disk, or one without hard links
@@ -169,7 +169,7 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, str]) -> None:
             with suppress(OSError):
                 os.rmdir(folder)  # refuses one that is not empty
     if kept:
-        files.tell(f"note         {kept:,} files in {base} are no links to a clip of yours: kept")
+        files.tell(f"note         {kept:,} files in {base} are not links to your clips: kept")
 
 
 def _is_link_to(path: str, clip: Path) -> bool:

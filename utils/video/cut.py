@@ -112,7 +112,7 @@ def cut_video(
             continue  # the first frames lie before what was read, in the order of decoding
         if not frames:
             if known is None or not packets.frames or packets.frames[0] > zero:
-                raise BadClip("truncated", "no frame of it is there")
+                raise BadClip("truncated", "no frame of the clip can be read")
             # One picture stands through the whole window.
             zero = max(at for at in packets.frames if at < zero)
             frames, first = [zero], zero * FINE_TIME_BASE
@@ -197,7 +197,9 @@ def cut_sound(
         raise BadClip("unavailable", "the video has no sound there")
     has = seconds if samples == round((end - begin) * rate) else samples / rate
     due = min(seconds, ends - start)
-    if not source.is_file and has < due - TOLERANCE:
+    # Beside a picture the sound may end earlier; a stream of its own is as long as it says.
+    is_alone = not source.is_file or "seek_timestamp" in source.options
+    if is_alone and has < due - TOLERANCE:
         raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s came")
     return has
 
@@ -233,7 +235,7 @@ def _difference(found: Video, wanted: Sequence[int], is_last: bool) -> str:
         if is_there and wanted[-1] - times[-1] <= ONE_TICK:
             return ""
     else:
-        return f"{len(times)} frames where the video has {len(wanted)}"
+        return f"{len(times)} frames, but the video has {len(wanted)}"
     return "its frames are not shown at the times of the video's"
 
 
@@ -245,7 +247,7 @@ def _check_reached(packets: Packets, frames: Sequence[int], end: float) -> None:
     gaps = [after - at for at, after in zip(frames, frames[1:], strict=False)]
     read = max(frames[-1] + max(gaps, default=0), packets.frames[-1]) * FINE_TIME_BASE
     if read < end - TOLERANCE:
-        raise BadClip("truncated", f"{float(read):.2f} s of {end:.2f} s came")
+        raise BadClip("truncated", f"{float(read):.2f} s of {end:.2f} s received")
 
 
 # --- remuxing ------------------------------------------------------------------------------------

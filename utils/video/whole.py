@@ -279,7 +279,7 @@ def pictures_of(
         return range(len(table.pts))
     count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
     if count > max_frames:
-        problem = f"{count:,} pictures at {fps} per second, more than --max_frames {max_frames}"
+        problem = f"{count:,} frames at {fps} per second, more than --max_frames {max_frames}"
         raise TooLarge(source.path, problem)
     shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
     return shown or [0]
@@ -337,7 +337,7 @@ def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
 def check_length(video: Video, seconds: float) -> None:
     """Raises BadClip where a clip shows frames long after the end that its name says."""
     if video.last > seconds + TOO_LONG:
-        raise BadClip("undecodable", f"{video.end:.2f} s long, and its name says {seconds:g} s")
+        raise BadClip("undecodable", f"{video.end:.2f} s long, but its name says {seconds:g} s")
 
 
 class Sound(NamedTuple):
@@ -396,14 +396,14 @@ def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = No
         with captured_logs(av.logging.ERROR) as complaints, open_media(path) as container:
             videos = [s for s in container.streams.video if s.codec_context][:1]
             if not videos:
-                raise BadClip("undecodable", "does not decode: no picture, or no decoder for it")
+                raise BadClip("undecodable", "does not decode: no video, or no decoder for it")
             streams = [*videos, *(s for s in container.streams.audio if s.codec_context)]
             for stream in streams:
                 stream.codec_context.thread_type = "NONE"
             videos[0].codec_context.options = {"skip_loop_filter": "all"}
             for packet in container.demux(streams):
                 if time.monotonic() > deadline:
-                    raise BadClip("undecodable", "decoding does not come to an end")
+                    raise BadClip("undecodable", "decoding does not end")
                 for frame in packet.decode():
                     assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
                     if frame.is_corrupt:
@@ -416,7 +416,7 @@ def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = No
     if complaints:
         picture_hashes(tool, path)
     elif not is_shown:
-        raise BadClip("undecodable", "does not decode: no picture came out")
+        raise BadClip("undecodable", "does not decode: no frames")
 
 
 def picture_hashes(tool: Ffmpeg | None, path: Path) -> list[str]:
