@@ -3,7 +3,7 @@
 
 examples:
   python make_ava_kin_download_csv.py
-  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --splits val test
+  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --split val test
   python make_ava_kin_download_csv.py --clips clips --fps 30 --preview 12
 
 Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:

@@ -268,7 +268,7 @@ def add_options(parser: Parser) -> None:
 
 
 def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What argparse cannot say by itself; ends with exit code 2."""
+    """Check combinations of options; exits with code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
         ("name", ("mmaction2",)),
@@ -385,7 +385,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
 
 
 def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
-    """Keep what was asked for. Raises UserError where that is nothing."""
+    """Keep the requested rows. Raises UserError if there are none."""
     say_lists(choice, tell)
     say_held_out(choice, tell)
     choosing.exclude(choice, args.exclude, tell)
@@ -448,7 +448,7 @@ def drop_gone(files: ListSet) -> None:
 
 
 def say_lists(choice: Choice, tell: Tell) -> None:
-    """What was read, which classes there are, and which were joined."""
+    """Print the lists, the classes, and which classes were joined."""
     classes = choice.classes
     tell(f"lists        {plural(len(choice.lists), 'file')}, {plural(choice.read, 'row')}")
     tell(f"classes      {len(classes.names):,} of {', '.join(choice.versions)}")
@@ -530,7 +530,7 @@ def lost_most(names: Sequence[str], wanted: ByClass, there: ByClass) -> Iterator
 
 
 def say_written(files: ListSet, written: Sequence[Path]) -> None:
-    """What was written, and the next step."""
+    """Print the written files and the next step."""
     args, tell, choice = files.args, files.tell, files.choice
     names = [os.path.relpath(path, files.out) for path in written]
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]

@@ -1,4 +1,4 @@
-"""The AVA-Kinetics annotations in terms of their clips, for make_ava_kin_download_csv.py.
+"""Convert the AVA-Kinetics annotations to times in clips, for make_ava_kin_download_csv.py.
 
 The download list, the rows of each split with their frame, and the preview of annotated frames.
 """

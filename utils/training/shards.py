@@ -1,4 +1,4 @@
-"""Write webdataset shards: `{split}-000000.tar` and on, each whole or not there, many at once.
+"""Write webdataset shards, `{split}-000000.tar` and on, in parallel, each complete or absent.
 
 Which clip goes into which shard depends on the clips, their sizes and the seed alone, so a rerun of
 the same command writes only the shards that are not there. A shard says what it holds: the first
