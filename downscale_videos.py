@@ -279,7 +279,7 @@ def add_encode_options(parser: Parser) -> None:
 
 
 def choose_encode(args: argparse.Namespace) -> Encode:
-    """What the options ask for; each one given goes before --for_loading."""
+    """Return the encode of the options; single options override --for_loading."""
     chosen: dict[str, Any] = {
         name: getattr(args, name)
         for name in ("keyint", "crf", "preset", "codec")

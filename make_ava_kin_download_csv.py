@@ -3,7 +3,7 @@
 
 examples:
   python make_ava_kin_download_csv.py
-  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --splits val test
+  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --split val test
   python make_ava_kin_download_csv.py --clips clips --fps 30 --preview 12
 
 Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:
@@ -59,9 +59,9 @@ from utils.lists.ava_clips import (
     Clips,
     Placed,
     annotation_lines,
+    clips_of,
     download_list,
     draw_preview,
-    find_clips,
     place,
     probe_frames,
     read_actions,
@@ -172,7 +172,7 @@ def run(args: argparse.Namespace, tell: Tell) -> int:
     for path in (args.output, *targets):
         columns = LIST_COLUMNS if path == args.output else CLIP_COLUMNS
         check_ours(path, ",".join(columns) + "\n", "move it, or choose another --output")
-    clips = find_clips(args.clips) if args.clips else None
+    clips = clips_of(args.clips) if args.clips else None
     actions = read_actions(annotations, tell)
 
     splits, tables = [], []

@@ -168,7 +168,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
 def next_steps(
     counts: Counts, page: Path, args: argparse.Namespace, sound: str
 ) -> list[tuple[str, str]]:
-    """What to type next, and what it will do."""
+    """Return the next commands, each with what it does."""
     total, steps = counts.total, []
     if total.to_try:
         words = ["python", "download.py", args.folder, *form_words(args)]
@@ -193,7 +193,7 @@ def next_steps(
 
 
 def tell(content: Content) -> None:
-    """What was made, and what it says first."""
+    """Print the path of the page and its first line."""
     args, page = content.args, content.page
     if args.json:
         print(json.dumps(json_numbers(content), indent=1), flush=True)

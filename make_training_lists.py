@@ -268,7 +268,7 @@ def add_options(parser: Parser) -> None:
 
 
 def check_formats(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What argparse cannot say by itself; ends with exit code 2."""
+    """Check combinations of options; exits with code 2."""
     for option, formats in (
         ("frames", ("mmaction2", "ava")),
         ("name", ("mmaction2",)),
@@ -346,7 +346,11 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
         before = outputs.path_before(base, prefix)
         outputs.check_paths(before, FORMATS[args.format].splits_at_blanks, tell)
     wanted = choice.by_class()
-    find_on_disk(choice, clips, args)
+    choosing.look(choice, clips, FORMATS[args.format].suffixes)
+    check_any(choice, args)
+    if args.frames:
+        choosing.look_at_frames(choice, args.frames)
+        check_any(choice, args)
     if args.dry_run:
         there = choice.by_class()
         choosing.draw(choice, args.per_class, args.fraction, args.seed)
@@ -381,7 +385,7 @@ def make_lists(args: argparse.Namespace, tell: Tell) -> int:
 
 
 def choose_rows(choice: Choice, args: argparse.Namespace, tell: Tell) -> None:
-    """Keep what was asked for. Raises UserError where that is nothing."""
+    """Keep the requested rows. Raises UserError if there are none."""
     say_lists(choice, tell)
     say_held_out(choice, tell)
     choosing.exclude(choice, args.exclude, tell)
@@ -426,26 +430,15 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         )
 
 
-def find_on_disk(choice: Choice, clips: Path, args: argparse.Namespace) -> None:
-    """What is on disk. Raises UserError where that is nothing."""
-    wanted = sum(1 for _ in choice.chosen())
-    choosing.look(choice, clips, FORMATS[args.format].suffixes)
-    if not any(choice.chosen()) and not args.only_manifest:
-        raise UserError(
-            f"none of {plural(wanted, 'clip')} is in {args.clips}: is it the folder that"
-            " download.py filled, with the same --trim_format?"
-        )
-    if args.frames:
-        choosing.look_at_frames(choice, args.frames)
-        check_any(choice, args)
-
-
 def check_any(choice: Choice, args: argparse.Namespace) -> None:
-    """Raises UserError where no clip is left to be listed."""
+    """Raise UserError if no clip is left to be listed."""
     if not any(choice.chosen()) and not args.only_manifest:
-        counts = Counter(row.reason for row in choice.rows)
-        reasons = ", ".join(f"{n:,} {reason.text}" for reason, n in counts.most_common())
-        raise UserError(f"no clip is left to be listed: {reasons}")
+        counts = Counter(row.reason.text for row in choice.rows)
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
+        raise UserError(
+            f"no clip is left to be listed ({reasons}): is {args.clips} the folder that download.py"
+            " filled, with the same --trim_format?"
+        )
 
 
 def drop_gone(files: ListSet) -> None:
@@ -455,7 +448,7 @@ def drop_gone(files: ListSet) -> None:
 
 
 def say_lists(choice: Choice, tell: Tell) -> None:
-    """What was read, which classes there are, and which were joined."""
+    """Print the lists, the classes, and which classes were joined."""
     classes = choice.classes
     tell(f"lists        {plural(len(choice.lists), 'file')}, {plural(choice.read, 'row')}")
     tell(f"classes      {len(classes.names):,} of {', '.join(choice.versions)}")
@@ -477,14 +470,17 @@ def say_lists(choice: Choice, tell: Tell) -> None:
 
 def say_held_out(choice: Choice, tell: Tell) -> None:
     """How many videos of train are in a val or test list, by pair of lists, and what was done."""
+    told: dict[str, list[str]] = {"held out": [], "shared": []}
     for pair, count in choice.shared.items():
-        train, held = pair if pair[0][1] == TRAIN else reversed(pair)
-        if train[1] == TRAIN and held[1] not in (TRAIN, ""):
-            tell(f"held out     {plural(count, 'video')} of {' '.join(train)} in {' '.join(held)}")
-    for (first, second), count in choice.shared.items():
-        if TRAIN not in (first[1], second[1]):
-            tell(f"shared       {plural(count, 'video')} of {' '.join(first)} in"
-                 f" {' '.join(second)}")  # fmt: skip
+        train, held = pair if pair[1][1] != TRAIN else pair[::-1]
+        text = f"{plural(count, 'video')} of {' '.join(train)} in {' '.join(held)}"
+        if train[1] != TRAIN:
+            told["shared"].append(text)
+        elif held[1] not in (TRAIN, ""):
+            told["held out"].append(text)
+    for what, texts in told.items():
+        for text in texts:
+            tell(f"{what:13}{text}")
     if rows := choice.count(Reason.HELD_OUT):
         tell(f"             {plural(rows, 'row')} of train held out")
     if choice.relabelled:
@@ -534,7 +530,7 @@ def lost_most(names: Sequence[str], wanted: ByClass, there: ByClass) -> Iterator
 
 
 def say_written(files: ListSet, written: Sequence[Path]) -> None:
-    """What was written, and the next step."""
+    """Print the written files and the next step."""
     args, tell, choice = files.args, files.tell, files.choice
     names = [os.path.relpath(path, files.out) for path in written]
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]

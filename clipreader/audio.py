@@ -1,4 +1,4 @@
-"""Load a clip's sound: samples by the same times as its frames, exact to the sample."""
+"""Load a clip's audio, exact to the sample, with the same times as its frames."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`ClipReader`: read a clip as a sequence of arrays.
 
-`frame_source` decodes and `pixels` paints. This module has what has nothing to do with video: which
-frames were asked for, where in the array each belongs, threads, forks, pickling, given memory.
+`frame_source` decodes and `pixels` converts to RGB. This module resolves the requested frames,
+places each in the array, and supports threads, forks, pickling and given memory.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ClipReader:
             return self._source
 
     def close(self) -> None:
-        """Close the file. Closing twice is no error."""
+        """Close the file; may be called twice."""
         if self._pid != os.getpid():
             self._renew()
         with self._lock:
@@ -322,7 +322,7 @@ class ClipReader:
 
 
 def finish(array: Any, layout: Layout | None, as_torch: bool) -> Any:
-    """`array` in the layout asked for, as a tensor if asked for; the memory stays the same."""
+    """Return `array` in the requested layout, or as a tensor, on the same memory."""
     if layout not in ("THWC", "TCHW", None):
         raise ValueError(f"layout is {layout!r}: 'THWC' or 'TCHW' is needed")
     view = array.transpose(0, 3, 1, 2) if layout == "TCHW" else array

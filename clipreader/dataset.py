@@ -58,6 +58,39 @@ class ClipDataset:
     labels: the names of the classes; a sample's label is an index into it
     missing: how many clips of the list are not on disk; they are left out
     skipped: how many clips another one stood in for, in all worker processes (on_error="next")
+
+    Made from a list and the `folder` that holds its clips, or from a folder of clips:
+
+    list_or_folder: a download list, a list or manifest.csv of make_training_lists.py, the
+        folder of such lists (with split=), or a folder of clips, where sub-folders are labels
+    split: only the clips of this split
+    classes: the names by their indices: a list, a classes.json or classes.txt. Default: the
+        classes.json beside the list, or all labels that the list names, on disk or not, sorted
+    unlabelled: keep clips without a label; theirs is -1, which a loss may not take
+
+    frames, stride: a sample is `frames` frames, every `stride`-th. Where a clip is too short
+        for that its last frame is repeated
+    chunk: "random" place; "middle" of the clip; "segments": `segment_frames` frames from a
+        random place in each of `frames` equal parts of the clip; "views": `views` chunks evenly
+        over the clip, which are one more axis, before T
+    training: False: what would lie at a random place lies in its middle
+    crops: 3: of each chunk three squares along the longer side, as further views
+
+    fps: resample first, so that the stride means the same time in every clip
+    short_side: scale the shorter side to this many pixels
+    layout, as_torch: as in load_frames
+    transform: `transform(array)` or `transform(array, rng)`, of each (T, H, W, 3) array, in
+        place of layout and as_torch; `rng` is a numpy generator that depends on (seed, epoch,
+        clip). `clipreader.transforms` has some
+    audio: items are (frames, sound, label); sound is (1, samples) float32 of the time of the
+        frames, at this rate (True: 16000), silent where the clip has none
+    with_info: a dict as the item's last: the clip's name, path and index, and the numbers of
+        its frames
+    on_error: "next": another clip, the same one every time, in the place of one that cannot
+        be loaded
+    seed: what is random depends on (seed, epoch, i) and on nothing else
+
+    Raises ValueError or OSError for a list or folder that cannot be read.
     """
 
     def __init__(
@@ -86,39 +119,6 @@ class ClipDataset:
         on_error: Literal["raise", "next"] = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """A list and the `folder` that holds its clips, or a folder of clips.
-
-        list_or_folder: a download list, a list or manifest.csv of make_training_lists.py, the
-            folder of such lists (with split=), or a folder of clips, where sub-folders are labels
-        split: only the clips of this split
-        classes: the names by their indices: a list, a classes.json or classes.txt. Default: the
-            classes.json beside the list, or all labels that the list names, on disk or not, sorted
-        unlabelled: keep clips without a label; theirs is -1, which a loss may not take
-
-        frames, stride: a sample is `frames` frames, every `stride`-th. Where a clip is too short
-            for that its last frame is repeated
-        chunk: "random" place; "middle" of the clip; "segments": `segment_frames` frames from a
-            random place in each of `frames` equal parts of the clip; "views": `views` chunks evenly
-            over the clip, which are one more axis, before T
-        training: False: what would lie at a random place lies in its middle
-        crops: 3: of each chunk three squares along the longer side, as further views
-
-        fps: resample first, so that the stride means the same time in every clip
-        short_side: scale the shorter side to this many pixels
-        layout, as_torch: as in load_frames
-        transform: `transform(array)` or `transform(array, rng)`, of each (T, H, W, 3) array, in
-            place of layout and as_torch; `rng` is a numpy generator that depends on (seed, epoch,
-            clip). `clipreader.transforms` has some
-        audio: items are (frames, sound, label); sound is (1, samples) float32 of the time of the
-            frames, at this rate (True: 16000), silent where the clip has none
-        with_info: a dict as the item's last: the clip's name, path and index, and the numbers of
-            its frames
-        on_error: "next": another clip, the same one every time, in the place of one that cannot
-            be loaded
-        seed: what is random depends on (seed, epoch, i) and on nothing else
-
-        Raises ValueError or OSError for a list or folder that cannot be read.
-        """
         _check(frames, stride, chunk, segment_frames, views, crops, on_error)
         self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
         self.layout, self.as_torch, self.transform = layout, as_torch, transform

@@ -1,4 +1,4 @@
-"""An open clip that gives any of its frames exactly as decoding from the start gives them.
+"""Decode any frames of an open clip, identical to decoding from the start.
 
 It knows no arrays: frames leave it as PyAV decodes them, cropped as the container wants it, with
 their numbers. `clip_reader.ClipReader` is its public face.

@@ -1,4 +1,4 @@
-"""Read which clips a list names, their labels and splits: for `dataset.ClipDataset`.
+"""Read the clips, labels and splits of a list, for `dataset.ClipDataset`.
 
 Download lists (CSV or TSV with a header, Kinetics' JSON; .gz of both), and what
 `make_training_lists.py` writes: `csv`, `json`, `slowfast`, `videomae`, `jepa`, `mmaction2`, and

@@ -1,11 +1,11 @@
-"""Open a media file: the one door through which every part of the suite goes to PyAV.
+"""Open media files safely with PyAV. All parts of the suite use `open_media`.
 
-What is behind the door is a stranger's. Only regular files are opened, because a FIFO hangs and a
+Files are not trusted. Only regular files are opened, because a FIFO hangs and a
 device never ends. Only demuxers of real containers look at them, because ffmpeg tries every demuxer
 on every file, and DASH, HLS and ffconcat texts make it open what they name. `MEDIA_FORMATS` says
 the same to an ffmpeg command line. Pictures have at most `MAX_PIXELS` pixels.
 
-It also is the one place that knows what changed in PyAV's releases. PyAV 19 (Python 3.12 and newer
+All differences between PyAV releases are handled here. PyAV 19 (Python 3.12 and newer
 get it) has no `metadata_errors`, reads side data as a mapping, and gives times and rates as
 `AVRational`, which rounds to 32 bits where two are multiplied and is 0 where PyAV 18 had None;
 PyAV 18 is the last for Python 3.11.
@@ -60,7 +60,7 @@ _KINDS = (
 
 
 class NotMedia(OSError):
-    """What cannot be a clip: a folder, a FIFO, a device, a text that names other files."""
+    """Not a clip: a folder, a FIFO, a device, a text that names other files."""
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
@@ -138,7 +138,7 @@ def open_clip(
 
 
 def media_name(source: Media) -> Path:
-    """What errors call a source."""
+    """The name of a source in errors."""
     if isinstance(source, (str, os.PathLike)):
         return Path(source)
     return Path(str(getattr(source, "name", "<bytes>")))
@@ -155,7 +155,7 @@ def _is_utf8(name: str) -> bool:
 def picture_stream(container: av.container.InputContainer) -> VideoStream | None:
     """The stream that a player shows, ffmpeg's `0:V:0`; None if there is none.
 
-    A cover image may stand before it. A track that nothing is known of gives way to a later one.
+    A cover image may come before it. A track that nothing is known of gives way to a later one.
     """
     from av.stream import Disposition
 
@@ -265,7 +265,7 @@ class ClipError(Exception):
 
 
 class ClipNotFound(ClipError, FileNotFoundError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class NoVideo(ClipError):
@@ -281,7 +281,7 @@ class TooLarge(ClipError):
 
 
 class FrameIndexError(ClipError, IndexError):
-    """A frame was asked for that the clip does not have. `frames` is how many it has."""
+    """A requested frame does not exist. `frames` is the number of frames."""
 
     def __init__(self, path: Path | str, index: int = -1, frames: int = -1) -> None:
         problem = f"frame {index} does not exist: the clip has {frames}" if frames >= 0 else None

@@ -1,7 +1,7 @@
-"""Read the packets of a media file, and say what they tell before anything is decoded.
+"""Read the packets of a media file, without decoding.
 
-The one place of the suite that does: `packets_of` for whoever asks how long a file is, what its
-tracks hold and whether it is whole; `read_frame_table` for `frame_source`, which decodes.
+`packets_of` returns the length, the tracks and the completeness of a file. `read_frame_table` is
+for `frame_source`, which decodes.
 
 Three kinds of order meet here. Packets come in decoding order; frames are numbered in the order of
 display; and decoding may begin at certain packets only. `FrameTable` holds all three. What packets
@@ -86,7 +86,7 @@ class StreamPackets:
 
 @dataclass
 class FilePackets:
-    """What the packets of a media file tell.
+    """A media file as described by its packets.
 
     picture: of the track that a player shows; sound: of the first audio track, None if there is
     none; both read to the end or to where the file breaks off

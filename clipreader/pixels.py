@@ -1,4 +1,4 @@
-"""A decoded frame into an array: RGB, upright, square pixels, scaled, as a player shows it.
+"""Convert a decoded frame to an RGB array: upright, square pixels, scaled, as in a player.
 
 Colours follow the matrix and the range that the frame is tagged with; untagged ones are BT.601,
 limited range, as ffmpeg has it.

@@ -1,4 +1,4 @@
-"""Which source frame a picture of another rate shows: the rule of ffmpeg's `fps` filter.
+"""Choose the frames that a clip shows at another frame rate, as ffmpeg's `fps` filter does.
 
 Pure arithmetic on time stamps, below every script that resamples: `frame_extract.py --fps` and
 `load_frames(fps=...)` both take their frames from `resample_indices`, so that picture n of the one
@@ -8,7 +8,7 @@ Time stamps are whole numbers of ticks ("pts"), a tick lasts `time_base` seconds
 the tick that counts as time 0. ffmpeg's command line counts from the start of the *file*, sound
 included (PyAV: `container.start_time`, in microseconds), so a picture track that begins 13 ms after
 the sound keeps these 13 ms; in an MPEG transport stream it counts from the first picture
-(`stream.start_time`). Picture 1 is the first frame all the same, however late it comes. Edit lists
+(`stream.start_time`). Picture 1 is always the first frame, however late it is. Edit lists
 need no care here: a demuxer has applied them to the pts that it gives.
 """
 

@@ -27,7 +27,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 class Lab:
     """A context manager. Machines are child processes with names, locks and addresses of theirs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self._children: list[subprocess.Popen[bytes]] = []
         self.log = folder / "dask.log"
@@ -35,7 +35,7 @@ class Lab:
         self.scheduler = self._start(
             *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
             *("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(where)),
-            *("--no-dashboard", "--no-show"),
+            *("--no-dashboard", "--no-show", *more),
         )
         wait_for(lambda: where.exists() and where.read_text().strip().endswith("}"))
         self.address: str = json.loads(where.read_text())["address"]
@@ -65,7 +65,6 @@ class Lab:
         locks.mkdir(exist_ok=True)
         far_machine = ROOT / "tests" / "far_machine"
         far = {
-            "TMPDIR": str(self.folder),
             MACHINE_VARIABLE: name,
             "PYTHONPATH": os.pathsep.join(map(str, filter(None, (far_machine, packages)))),
             "FAR_LOCKS": str(locks),
@@ -87,7 +86,7 @@ class Lab:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | more,
+                env=os.environ | {"TMPDIR": str(self.folder)} | more,
                 start_new_session=True,
             )
         self._children.append(process)

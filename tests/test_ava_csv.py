@@ -160,7 +160,7 @@ def test_what_cannot_go_on_is_one_line(ava_folder: Path) -> None:
     assert "--clips DIR" in make(ava_folder, "--preview", "3", code=2)
     assert "above 0" in make(ava_folder, "--fps", "0", code=2)
     (ava_folder / "kinetics_test_v1.0.csv").write_text("youtube_id,time_start,time_end\n")
-    assert "holds no annotations" in make(ava_folder, code=2)
+    assert "contains no annotations" in make(ava_folder, code=2)
     (ava_folder / "kinetics_test_v1.0.csv").unlink()
     said = make(ava_folder, code=2)
     assert "ava_kinetics_v1_0.tar.gz" in said and len(said.splitlines()) <= 4

@@ -7,11 +7,15 @@ import importlib.util
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import MakeSource
@@ -262,10 +266,49 @@ def test_dask_on_this_machine(source: MakeSource, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").write_bytes(source(seconds=2).read_bytes())
     given = ["clips", "frames", "--fps", "2", "--dask", "local:2"]
-    done = run("frame_extract.py", *given, cwd=tmp_path)
+    process = start("frame_extract.py", *given, cwd=tmp_path)
+    listening = set()
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            mine = psutil.Process(process.pid)
+            for each in (mine, *mine.children(recursive=True)):
+                found = each.net_connections("all")
+                listening |= {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
+        time.sleep(0.1)
+    done = finish(process)
     assert done.code == 0, done.err
+    assert not listening  # whoever reaches a scheduler's port can run code
     assert "2 workers with 2 threads on 1 machine" in done.err
     assert len(list((tmp_path / "frames" / "a").iterdir())) == 4
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_cluster_that_asks_for_certificates(
+    monkeypatch: pytest.MonkeyPatch, source: MakeSource, tmp_path: Path
+) -> None:
+    """With the variables of docs/scale.md; without them the run is turned away."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    tls = {"CA_FILE": cert}
+    for side in ("SCHEDULER", "WORKER", "CLIENT"):
+        tls |= {f"{side}__CERT": cert, f"{side}__KEY": key}
+    for name, path in tls.items():
+        monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}", str(path))
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(source(seconds=2).read_bytes())
+    with Lab(tmp_path, "--protocol", "tls") as lab:
+        lab.machine("alpha")
+        lab.wait_for_workers(1)
+        given = ["clips", "frames", "--fps", "2", "--dask", lab.address]
+        done = run("frame_extract.py", *given, cwd=tmp_path)
+        assert (done.code, lab.address[:6]) == (0, "tls://"), done.err
+        assert "warning" not in done.err
+        for name in tls:
+            monkeypatch.delenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}")
+        done = run("frame_extract.py", *given, cwd=tmp_path)
+        assert done.code == 2 and f"{lab.address} needs certificates" in done.err
 
 
 def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,33 +33,32 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
     return scripts.report_rows(out / "downscale_report.csv")
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"fps": 25},
-        {"fps": "30000/1001"},
-        {"fps": 60},
-        {"pts": VARIABLE},
-        {"fps": 25, "start": 0.5},
-    ],
-)
-def test_rate_times_frames_and_sound_are_kept(
-    tmp_path: Path, source: MakeSource, how: dict[str, Any]
-) -> None:
-    clip = source(seconds=2, size=(320, 180), **how)
-    done = run(link_clips(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "96")
+RATES: dict[str, dict[str, Any]] = {
+    "25": {"fps": 25},
+    "ntsc": {"fps": "30000/1001"},
+    "60": {"fps": 60},
+    "variable": {"pts": VARIABLE},
+    "late": {"fps": 25, "start": 0.5},
+}
+
+
+def test_rate_times_frames_and_sound_are_kept(tmp_path: Path, source: MakeSource) -> None:
+    clips = {name: source(seconds=2, size=(320, 180), **how) for name, how in RATES.items()}
+    done = run(link_clips(tmp_path / "in", **clips), tmp_path / "out", "--short_side", "96")
     assert done.code == 0, done.err
-    made = tmp_path / "out/a.mp4"
-    before, after = frame_times(clip), frame_times(made)
-    with av.open(str(clip)) as file:
-        origin = (file.start_time or 0) / 1e6
-    assert [number for _, number in after] == [number for _, number in before]
-    shift = [b - origin - a for (b, _), (a, _) in zip(before, after, strict=True)]
-    assert max(map(abs, shift)) < 0.002
-    beeps = [time - origin for time in beep_times(clip)]
-    assert beep_times(made) == pytest.approx(beeps, abs=0.03)
-    row = rows(tmp_path / "out")["a"]
-    assert (row["status"], row["action"], int(row["frames"])) == ("written", "encoded", len(after))
+    for name, clip in clips.items():
+        made = tmp_path / "out" / f"{name}.mp4"
+        before, after = frame_times(clip), frame_times(made)
+        with av.open(str(clip)) as file:
+            origin = (file.start_time or 0) / 1e6
+        assert [number for _, number in after] == [number for _, number in before], name
+        shift = [b - origin - a for (b, _), (a, _) in zip(before, after, strict=True)]
+        assert max(map(abs, shift)) < 0.002, name
+        beeps = [time - origin for time in beep_times(clip)]
+        assert beep_times(made) == pytest.approx(beeps, abs=0.03), name
+        row = rows(tmp_path / "out")[name]
+        found = (row["status"], row["action"], int(row["frames"]))
+        assert found == ("written", "encoded", len(after))
 
 
 def test_another_rate_shows_the_frames_of_ffmpegs_filter(
@@ -75,31 +74,30 @@ def test_another_rate_shows_the_frames_of_ffmpegs_filter(
     assert frame_times(tmp_path / "out/a.mp4") == frame_times(tmp_path / "plain.mp4")
 
 
-@pytest.mark.parametrize(
-    ("how", "size"),
-    [
-        ({"size": (640, 360)}, (228, 128)),
-        ({"size": (360, 640)}, (128, 228)),
-        ({"size": (640, 360), "rotation": 90}, (128, 228)),
-        ({"size": (341, 255)}, (172, 128)),
-        ({"size": (352, 288), "sar": "16/11"}, (228, 128)),
-    ],
-)
-def test_shorter_side_and_aspect(
-    tmp_path: Path, source: MakeSource, how: dict[str, Any], size: tuple[int, int]
-) -> None:
-    clip = source(seconds=0.4, fps=25, **how)
-    done = run(link_clips(tmp_path / "in", a=clip), tmp_path / "out", "--short_side", "128")
+SHAPES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "landscape": ({"size": (640, 360)}, (228, 128)),
+    "portrait": ({"size": (360, 640)}, (128, 228)),
+    "rotated": ({"size": (640, 360), "rotation": 90}, (128, 228)),
+    "odd": ({"size": (341, 255)}, (172, 128)),
+    "wide_pixels": ({"size": (352, 288), "sar": "16/11"}, (228, 128)),
+}
+
+
+def test_shorter_side_and_aspect(tmp_path: Path, source: MakeSource) -> None:
+    clips = {name: source(seconds=0.4, fps=25, **how) for name, (how, _) in SHAPES.items()}
+    done = run(link_clips(tmp_path / "in", **clips), tmp_path / "out", "--short_side", "128")
     assert done.code == 0, done.err
-    with av.open(str(tmp_path / "out/a.mp4")) as file:
-        video = file.streams.video[0]
-        assert (video.width, video.height) == size
-        assert video.pix_fmt == "yuv420p"
-        assert (video.sample_aspect_ratio or 1) == 1
-        assert not next(file.decode(video)).rotation
-    assert [n for _, n in frame_times(tmp_path / "out/a.mp4")] == list(range(10))
-    kinds = [kind for kind, _, _ in top_boxes(tmp_path / "out/a.mp4")]
-    assert kinds.index("moov") < kinds.index("mdat")
+    for name, (_, size) in SHAPES.items():
+        made = tmp_path / "out" / f"{name}.mp4"
+        with av.open(str(made)) as file:
+            video = file.streams.video[0]
+            assert (video.width, video.height) == size, name
+            assert video.pix_fmt == "yuv420p"
+            assert (video.sample_aspect_ratio or 1) == 1
+            assert not next(file.decode(video)).rotation
+        assert [n for _, n in frame_times(made)] == list(range(10)), name
+        kinds = [kind for kind, _, _ in top_boxes(made)]
+        assert kinds.index("moov") < kinds.index("mdat")
 
 
 def pictures(path: Path) -> list[bytes]:

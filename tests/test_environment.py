@@ -21,7 +21,8 @@ from tests.standin.server import StandIn
 from utils.packages import Streak, required
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-HANGS = "import time\nopen('here', 'w').close()\ntime.sleep(60)\n"
+# Short sleeps: a signal that comes just before a long one would be seen after it.
+HANGS = "import time\nopen('here', 'w').close()\nwhile True:\n    time.sleep(0.05)\n"
 
 
 def run_with(folder: Path, *arguments: object, cwd: Path) -> Done:

@@ -72,7 +72,10 @@ def by_ffmpeg(clip: Path, folder: Path, fps: str) -> list[int | None]:
     return numbers(folder)
 
 
-@pytest.mark.parametrize("fps", ["30", "25", "12.5", "30000/1001", "0"])
+@pytest.mark.parametrize(
+    "fps",
+    ["30", "0", *(pytest.param(n, marks=pytest.mark.slow) for n in ("25", "12.5", "30000/1001"))],
+)
 def test_every_picture_is_the_frame_that_ffmpeg_shows(
     tmp_path: Path, source: MakeSource, fps: str
 ) -> None:
@@ -252,7 +255,7 @@ def test_only_the_clips_of_a_list(tmp_path: Path, source: MakeSource) -> None:
     assert "1 clip of the list not among them" in done.err
 
 
-@pytest.mark.parametrize("form", ["raw", "per_clip"])
+@pytest.mark.parametrize("form", [pytest.param("raw", marks=pytest.mark.slow), "per_clip"])
 def test_key_frames_keep_their_true_numbers(tmp_path: Path, source: MakeSource, form: str) -> None:
     name = "aaaaaaaaaaa_000902"
     clip = source(seconds=6, fps=30, size=(64, 64))

@@ -71,7 +71,11 @@ def lines_of(out: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("shards", [("1/2", "2/2"), ("1/1", "1/1")], ids=["shards", "same list"])
+@pytest.mark.parametrize(
+    "shards",
+    [pytest.param(("1/2", "2/2"), marks=pytest.mark.slow), ("1/1", "1/1")],
+    ids=["shards", "same list"],
+)
 def test_two_machines_in_one_folder(
     shards: tuple[str, str], source: MakeSource, tmp_path: Path
 ) -> None:

@@ -200,7 +200,14 @@ def test_without_ranges_a_plain_tar_starts_again(
     assert on_disk(tmp_path) == sorted(clips)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "truncated plain", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("garbage", "truncated plain")),
+        "missing",
+    ],
+)
 def test_of_a_damaged_archive_the_whole_clips_are_kept(
     mirror: Mirror, data: bytes, tmp_path: Path, damage: str
 ) -> None:

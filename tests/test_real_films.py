@@ -142,7 +142,7 @@ def test_xvid_with_b_frames_is_brought_in(source: MakeSource, tmp_path: Path) ->
     assert frame_numbers(tmp_path / "new" / f"{ID}_000000_000002.mp4") == list(range(50))
 
 
-@pytest.mark.parametrize("layout", ["6.1", "7.1(wide)"])
+@pytest.mark.parametrize("layout", [pytest.param("6.1", marks=pytest.mark.slow), "7.1(wide)"])
 def test_pcm_of_any_layout(source: MakeSource, tmp_path: Path, layout: str) -> None:
     whole, clip = source(seconds=1, size=SIZE), tmp_path / "c.mkv"
     ffmpeg("-i", whole, "-c:v", "copy", "-c:a", "pcm_s16le", "-af", f"aformat=cl={layout}", clip)
@@ -266,7 +266,9 @@ def test_a_manifest_is_no_clip(tmp_path: Path, source: MakeSource) -> None:
         assert done.code == 1 and "undecodable" in done.err, done.err
 
 
-@pytest.mark.parametrize("rate", ["8", "24", "30000/1001"])
+@pytest.mark.parametrize(
+    "rate", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("8", "24")), "30000/1001"]
+)
 def test_the_annotated_frame_under_its_name(tmp_path: Path, rate: str) -> None:
     name, fps = "aaaaaaaaaaa_000902", Fraction(rate)
     clip = make_source(tmp_path / "in" / f"{name}.mp4", seconds=6, fps=rate, size=SIZE)

@@ -165,7 +165,7 @@ def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
 @pytest.mark.parametrize(
     ("held", "ts", "window"),
     [
-        ((98, 108), 103, (100, 106)),
+        pytest.param((98, 108), 103, (100, 106), marks=pytest.mark.slow),
         pytest.param((98, 103), 102, (99, 103), marks=pytest.mark.slow),
         pytest.param((102, 112), 103, (102, 106), marks=pytest.mark.slow),
         ((95, 103), 103, None),  # ends where the key frame begins

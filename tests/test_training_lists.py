@@ -122,7 +122,7 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
 def test_lists_beside_and_holdout_hold_out_too(tmp_path: Path, lists: Lists, clips: Path) -> None:
     only = [clips, tmp_path / "out", "--format", "csv", "--input_csv", lists["700_train"]]
     said = lists_of(*only)
-    assert "kinetics-700_test is not beside the lists" in said
+    assert "kinetics-700_test is not in the lists' folder" in said
     assert "held_out" not in reasons(tmp_path / "out")
     hidden = f"Yoga,{video_id('v7_', 400)},0,10,train,0"
     lists["700_train"].write_text(lists["700_train"].read_text() + hidden + "\n")
@@ -402,7 +402,11 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     given = ["--format", "slowfast", "--input_csv", lists["400_train"]]
     (tmp_path / "empty").mkdir()
     said = lists_of(tmp_path / "empty", tmp_path / "a", *given, code=2)
-    assert "none of 50 clips is in" in said and not (tmp_path / "a").exists()
+    assert (
+        "50 missing" in said
+        and "empty the folder that download.py filled" in said
+        and not (tmp_path / "a").exists()
+    )
     assert "does not exist" in lists_of(tmp_path / "no", tmp_path / "a", *given, code=2)
     assert "is the folder of clips" in lists_of(clips, clips, *given, code=2)
     foreign = tmp_path / "foreign"
@@ -422,7 +426,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
     words = [clips, tmp_path / "t", "--format", "torchvision", "--input_csv", listing]
     said = lists_of(*words, code=1)  # one class, however it is spelled; and a row that is none
     assert "joined       'A B' is 'a b'" in said
-    assert "refused      1 row" in said and reasons(tmp_path / "t") == {"invalid": 1}
+    assert "invalid      1 row" in said and reasons(tmp_path / "t") == {"invalid": 1}
     listing = write_list(
         tmp_path / "c_train.csv", [two[0], two[1].replace("A B", "a (b)")], LABELLED
     )
@@ -442,7 +446,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
         lists_of(clips, tmp_path / "b", *given, *bad, code=2)
     for option in ("--absolute", "--link_dir=x", "--path_prefix=x"):
         words = [clips, tmp_path / "b", "--format", "webdataset", option]
-        assert "has none" in lists_of(*words, code=2)
+        assert "writes none" in lists_of(*words, code=2)
     assert "needs --annotations" in lists_of(clips, tmp_path / "b", "--format", "ava", code=2)
     assert not (tmp_path / "b").exists()
 

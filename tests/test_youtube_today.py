@@ -68,7 +68,10 @@ def test_data_is_not_asked_for_before_an_advertisement_is_over(
 
 @pytest.mark.parametrize(
     "ban",
-    ["rate_limited/ban", "removed", pytest.param("unavailable/other_ban", marks=pytest.mark.slow)],
+    [
+        "rate_limited/ban",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("removed", "unavailable/other_ban")),
+    ],
 )
 def test_a_ban_writes_no_clip_off(ban: str, standin: StandIn, tmp_path: Path) -> None:
     """In words that are known, in other words, and in those of videos that are really gone."""
@@ -227,7 +230,11 @@ def test_a_report_without_heights_is_read_and_added_to(
 
 @pytest.mark.parametrize(
     ("options", "lines"),
-    [((), 480), (("--short_side", "256"), 480), (("--max_height", "360"), 360)],
+    [
+        ((), 480),
+        pytest.param(("--short_side", "256"), 480, marks=pytest.mark.slow),
+        (("--max_height", "360"), 360),
+    ],
 )
 def test_portrait_video_is_chosen_by_its_shorter_side(
     options: tuple[str, ...], lines: int, standin: StandIn, source: MakeSource, tmp_path: Path

@@ -1,6 +1,6 @@
-"""Make something of every video in a folder: which there are, which are done, what came of each.
+"""Process every video in a folder: find the remaining ones, run the work, report each result.
 
-For frame_extract.py and downscale_videos.py, which say what is made of one video.
+For frame_extract.py and downscale_videos.py, which define the work for one video.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ AnyMade = TypeVar("AnyMade", bound=Made)
 
 
 def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> AnyMade:
-    """Return what `make` gives, or the reason why it gave nothing; with the seconds it took.
+    """Return the result of `make`, or the reason for its failure; with the time it took.
 
     Raises Stopped, and UserError for what every clip would meet.
     """
@@ -114,7 +114,7 @@ def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> Any
 
 @dataclass(frozen=True)
 class Batch:
-    """What there is to do, decided before anything is done."""
+    """The videos to process, and those that are done or refused."""
 
     videos: Path
     requested: int
@@ -128,7 +128,7 @@ class Batch:
 
 
 def add_batch_options(parser: Parser) -> None:
-    """The options that do not depend on what is made of a video."""
+    """Add the options that both scripts share."""
     group = parser.group("which clips")
     group.add_argument(
         "--input_csv",
@@ -194,7 +194,7 @@ def plan_batch(
     only: frozenset[str] | None = None,
     makes_folders: bool = False,
 ) -> Batch:
-    """Look at both folders.
+    """Read both folders and return the remaining videos.
 
     made_in: names the clips that one folder of the output holds. only: names of clips, besides
     those of --only. makes_folders: what is made of x.mp4 is a folder x, which must not be that of
@@ -256,7 +256,7 @@ def run_batch(
     args: argparse.Namespace,
     note: Callable[[], str] = str,
 ) -> Tally:
-    """Write down what becomes of each clip, as it comes. note: a text for the progress line."""
+    """Report the result of each clip. note: a text for the progress line."""
     tally = Tally()
     with (
         show_progress(len(batch.to_do), "clip", args.quiet, run.workers, note) as progress,

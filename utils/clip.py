@@ -1,4 +1,4 @@
-"""A clip: its id, its times, the name of its file, and the window that is cut."""
+"""Define a clip: its ID, its times, its file name, and the window that is cut."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that is no clip: its file and line (0: it has none), what it says, what is wrong."""
+    """An invalid row: its file, line (0: none), text and problem."""
 
     path: Path
     line: int

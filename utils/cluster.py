@@ -1,4 +1,4 @@
-"""Runs the tasks of a script on the workers of a Dask cluster (--dask).
+"""Run the tasks of a script on the workers of a Dask cluster (--dask).
 
 Each task is pinned to a worker that has said that it can take part, no more of them at once than
 it has threads. So a lost worker is known by name, and so are its tasks. A machine that YouTube
@@ -142,19 +142,21 @@ def open_workers(
 @contextmanager
 def _connect(address: str, workspace: Path) -> Iterator[Any]:
     """A client of the cluster. Raises UserError."""
-    from distributed import Client, LocalCluster
+    from distributed import Client
+    from distributed.security import Security
 
     local: Any = None
-    if address.startswith("local:"):
-        local = LocalCluster(  # in this process, without a port; tasks are in child processes
-            n_workers=int(address.removeprefix("local:")),
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            local_directory=str(workspace / "dask"),
-        )
     client: Any = None
     try:
+        if address.startswith("local:"):
+            local = _start_local(int(address.removeprefix("local:")), workspace / "dask")
+        elif address.startswith("tls://") and not Security().get_connection_args("client").get(
+            "ssl_context"
+        ):
+            raise UserError(
+                f"{address} needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
+                " ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY (docs/scale.md)"
+            )
         client = Client(local or address, timeout=CONNECT_SECONDS, set_as_default=False)
         yield client
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -166,6 +168,27 @@ def _connect(address: str, workspace: Path) -> Iterator[Any]:
         for each in (client, local):
             if each is not None:
                 _aside(partial(each.close, timeout=CLOSE_SECONDS))
+
+
+def _start_local(count: int, folder: Path) -> Any:
+    """Start a scheduler and workers in this process. No port is opened; tasks use child processes.
+
+    LocalCluster cannot do that: its HTTP pages listen on all addresses, also without a dashboard.
+    """
+    from distributed import Scheduler, SpecCluster, Worker
+
+    class WithoutPages:
+        def start_http_server(self, *_: Any, **__: Any) -> None:
+            pass
+
+    head = type("LocalScheduler", (WithoutPages, Scheduler), {})
+    worker = type("LocalWorker", (WithoutPages, Worker), {})
+    options: dict[str, Any] = {"protocol": "inproc://", "dashboard": False}
+    own = options | {"nthreads": 1, "local_directory": str(folder)}
+    return SpecCluster(
+        scheduler={"cls": head, "options": options},
+        workers={number: {"cls": worker, "options": own} for number in range(count)},
+    )
 
 
 def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
@@ -185,7 +208,7 @@ def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """What each worker must have and see, and the name of the file that it is to write."""
+    """The requirements for a worker, and the name of the file that it writes as a test."""
 
     workspace: Path
     packages: tuple[str, ...]
@@ -201,7 +224,7 @@ class Question:
 
 @dataclass(frozen=True)
 class SelfReport:
-    """What a worker says of itself. `problem`: why it cannot take part."""
+    """A worker's versions and checks. `problem`: why it is unusable."""
 
     machine: str
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -302,7 +325,7 @@ def pack_code() -> bytes:
 
 @dataclass
 class Begun:
-    """What a worker is at: a task, or the question whether it can take part."""
+    """What a worker is running: a task, or the check of its requirements."""
 
     address: str
     machine: str = ""

@@ -1,4 +1,4 @@
-"""The first half second of a script: Ctrl-C or a missing package during imports; numpy's threads.
+"""Handle Ctrl-C and missing packages during imports, and limit numpy's threads.
 
 Every script imports this first. Until `cli.run_script` takes over, Ctrl-C ends with `stopped` and
 130, and a failed import with one line and 2 instead of a traceback. Programs that import

@@ -1,4 +1,4 @@
-"""Exceptions that end a run: errors that a user can fix, a full disk, a stop."""
+"""Define the exceptions that end a run: errors that a user can fix, a full disk, a stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files: reading those of others safely, writing them completely or not at all, finding videos.
+"""Read files safely, write them completely or not at all, and find videos.
 
 Every script writes into `<out>/.tmp/<run>/` and renames finished files into place.
 """

@@ -153,7 +153,7 @@ class Extractor:
 
 
 class _Progress:
-    """Leaves word in a file of how far a long clip is, for `clips_at_work`."""
+    """Record the progress of a long clip in a file, for `clips_at_work`."""
 
     def __init__(self, path: Path, clip: str, total: int) -> None:
         self._path, self._clip, self._total = path, clip, total
@@ -280,7 +280,7 @@ def settings_lines(settings: Settings) -> Lines:
 
 
 def add_frame_options(parser: argparse.ArgumentParser) -> None:
-    """Which pictures, and how they are kept."""
+    """Add the options for frames."""
     group = parser.add_argument_group("frames")
     group.add_argument(
         "--fps",

@@ -1,4 +1,4 @@
-"""Temporary folders of runs, and which run writes which report, where several share one output.
+"""Manage temporary folders and reports if several runs or machines share one output folder.
 
 Machines may share the output over a network, where file locks often hold on one machine only (NFS
 mounted with local_lock, Lustre with localflock). So a lock counts between the runs of one machine,

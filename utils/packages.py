@@ -1,4 +1,4 @@
-"""The packages that the suite needs: which releases it was tried with, and which are installed.
+"""Check the installed packages against the releases that the suite was tested with.
 
 requirements.txt is the only place that says which releases will do. A change in a package affects
 every clip, so it is reported once: before the first clip if the release shows it, otherwise after a

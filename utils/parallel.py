@@ -1,4 +1,4 @@
-"""Runs one function over many tasks: on threads, in worker processes, or on a cluster.
+"""Run one function over many tasks: on threads, in worker processes, or on a cluster.
 
 A worker is a function of one task. It returns an outcome, or yields several, and raises nothing.
 `Workers.run` is what a script calls; `utils/cluster.py` has the same method, so that no caller
@@ -189,7 +189,7 @@ def serve() -> None:
 
 
 def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
-    """What one task comes to, as `Child.receive` gives it."""
+    """Run one task and return its result, as `Child.receive` does."""
     problem: str | UserError = ""
     try:
         if script:

@@ -1,4 +1,4 @@
-"""Child processes, and the one way to stop a run.
+"""Run child processes, and stop a run.
 
 yt-dlp and ffmpeg run only here: argv lists, stdin closed, a session of their own. It is killed as a
 group, because yt-dlp leaves its ffmpeg running when it alone is ended.

@@ -123,7 +123,7 @@ class HowToBring:
 
 @dataclass(frozen=True)
 class Filed:
-    """What was done with one file: a line of the report. `remove` its source after writing it."""
+    """The result for one file: a line of the report. `remove` its source after writing it."""
 
     source: str
     clip: str

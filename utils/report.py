@@ -1,4 +1,4 @@
-"""The report: one line for each clip that was processed, with its status and reason.
+"""Read and write reports: one line per processed clip, with its status and reason.
 
 Holds the only table of statuses and reasons. One run writes a file: a run that finds it taken
 writes another file beside it, and readers read them all.
@@ -372,7 +372,7 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
 
 @dataclass(frozen=True)
 class Known:
-    """What the report says of clips that are not on disk, and of invalid rows."""
+    """The report's lines for clips that are not on disk, and for invalid rows."""
 
     # clip: (status, reason, source that said so)
     reasons: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)

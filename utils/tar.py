@@ -1,4 +1,4 @@
-"""Tar archives as streams, gzipped or not, that can be resumed after the last complete member.
+"""Read tar archives as streams, gzipped or not; resume after the last complete member.
 
 Python's tarfile reads it. This module adds what tarfile lacks:
 

@@ -1,4 +1,4 @@
-"""Text on its way to a terminal or a file: unsafe characters escaped, secrets hidden, CSV lines.
+"""Make text safe for terminals and files: escape characters, hide secrets, format CSV lines.
 
 File names, labels, and messages of servers and tools are not trusted. They are printed and written
 through this module, so that none moves the cursor, changes a window's title, forges a line of a

@@ -1,4 +1,4 @@
-"""Plain HTTP: streams that can be resumed, sizes, small texts, parts of a file.
+"""Send HTTP requests: resumable streams, sizes, small texts, parts of a file.
 
 requests sends the requests, and each of its errors becomes a WebError. No client (requests, httpx)
 resumes within a file that may have changed without storing it first, in a process that a stop must

@@ -1,7 +1,7 @@
-"""Clips out of tar archives, read as streams: one task an archive, of the CVDF mirror or any other.
+"""Take clips from tar archives, read as streams, of the CVDF mirror or any other.
 
 An archive is never stored. Its members are known by their names, `<id>_<start>_<end>.mp4` in any
-folder. What was read to its end is remembered in `<out>/.cvdf`, so that a rerun reads no archive
+folder. Fully read archives are recorded in `<out>/.cvdf`, so that a rerun reads no archive
 that has nothing to add.
 """
 
@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,13 +111,7 @@ def take_clips(
     odd, held, good, last = Counter[str](), set[Key](), set[Key](), None
     error, is_sure = "", True
     checks: deque[Future[Result]] = deque()
-    with (
-        tempfile.TemporaryDirectory(
-            dir=own_folder(options.workspace), ignore_cleanup_errors=True
-        ) as folder,
-        ThreadPoolExecutor(archive.jobs) as pool,
-    ):
-        own = replace(options, workspace=Path(folder))
+    with _own_workspace(options) as own, ThreadPoolExecutor(archive.jobs) as pool:
 
         def finished(most: int) -> Iterator[Result]:
             nonlocal is_sure
@@ -151,15 +145,22 @@ def take_clips(
             error = str(problem)
         except OSError as problem:
             if not is_disk_full(problem):
-                raise UserError(
-                    f"{problem.filename or archive.url}: {problem.strerror}"
-                ) from problem
+                where = problem.filename or archive.url
+                raise UserError(f"{where}: {problem.strerror}") from problem
             yield Result.of(clips[0], "disk_full", archive.source, message=str(problem))
         yield from finished(0)
     if archive.memory and not error and is_sure:
         with suppress(OSError):  # it only saves time
             _remember(archive.url, held - (set(map(key_of, clips)) & held - good), options)
     yield ArchiveEnd(archive, error, odd, frozenset(held))
+
+
+@contextmanager
+def _own_workspace(options: FetchOptions) -> Iterator[FetchOptions]:
+    """The same options with a temporary folder for one archive alone."""
+    parent = own_folder(options.workspace)
+    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+        yield replace(options, workspace=Path(folder))
 
 
 def _members(url: str, web: Web) -> Iterator[tuple[Member, TarStream]]:
@@ -237,7 +238,7 @@ def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
 
 @dataclass
 class Wanted:
-    """The clips that are still wanted, and why others did not come."""
+    """The clips that are still missing, and the reasons for failed ones."""
 
     clips: dict[Key, Clip]
     problems: dict[Key, Result]  # what was wrong with a copy

@@ -1,7 +1,7 @@
-"""The source `clips:DIR`: clips on your disk, or inside longer clips there; taking given clips.
+"""Source `clips:DIR`: take clips that are on disk, or inside longer clips on disk.
 
 The versions of Kinetics repeat each other, and the Kinetics-700 clip of a video holds nearly every
-annotated frame of AVA-Kinetics. A clip that somebody else cut, here or in an archive, is checked
+annotated frame of AVA-Kinetics. A clip that was made elsewhere is checked
 (`check_copy`), kept as it is or re-encoded, and renamed.
 """
 

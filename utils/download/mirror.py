@@ -1,4 +1,4 @@
-"""The source `cvdf`: clips from the archives of the Common Visual Data Foundation.
+"""Source `cvdf`: take clips from the archives of the Common Visual Data Foundation.
 
 The official lists say which archive holds a clip: Kinetics-700-2020 and most of Kinetics-600 have
 one for each class. That layout is believed until an archive shows another one.

@@ -1,4 +1,4 @@
-"""How fast YouTube is asked, what happens when it refuses, and when its verdicts are believed.
+"""Limit the rate of videos, pause when YouTube blocks, and confirm that videos are unavailable.
 
 A limiter for one machine. Each attempt for a video takes a turn (`wait_turn`), and `end` is told
 what the attempt came to:
@@ -175,6 +175,7 @@ class Pace:
 
     def _end(self, turn: Turn, attempt: Attempted) -> list[Result]:
         is_current = turn.period == self._period
+        is_known = attempt.youtube_id in self._failed
         if is_current and (turn.is_scout or turn.is_check):
             self._is_out = False
         results = self._release() if attempt.is_shown else []
@@ -201,16 +202,19 @@ class Pace:
             words = re.sub(r"\W|\d", "", f"{attempt.reason}{attempt.message}")[:50]
             self._failed[attempt.youtube_id] = words
         if is_current:
-            self._look_at_the_row(turn, attempt)
+            self._look_at_the_row(turn, attempt, is_known)
         return results
 
-    def _look_at_the_row(self, turn: Turn, attempt: Attempted) -> None:
-        """Open again after a scout that passed; pause, or give up, where all videos fail."""
+    def _look_at_the_row(self, turn: Turn, attempt: Attempted, is_known: bool) -> None:
+        """Open again after a scout that passed; pause, or give up, where all videos fail.
+
+        A second failure of a video of the row (`is_known`) says nothing new.
+        """
         if turn.is_scout and attempt.verdict in ("passed", "gone"):
             self._blocked_until = None
             self._was_refused = False
             self._reopened_at = self._next_start = time.monotonic()
-        elif turn.is_scout and self._is_row and attempt.reason in EVERYBODYS:
+        elif turn.is_scout and self._is_row and not is_known and attempt.reason in EVERYBODYS:
             self._give_up(attempt, ", the last one after a pause")
         elif turn.is_scout:
             # Scouts keep to the pace, too, whatever it is that they meet.

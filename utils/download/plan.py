@@ -56,7 +56,7 @@ HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do."""
+    """The clips to download, and the state of the others."""
 
     lists: ClipLists
     num_lists: int

@@ -1,4 +1,4 @@
-"""The sources of clips: what they share, their names in --source, and asking one after another.
+"""Define the sources of --source, and request each clip from one after another.
 
 A new source is a module with a generator of type `Source`, and a line in `make_source`.
 """
@@ -66,7 +66,7 @@ NOT_ASKED = "known from an earlier run"
 
 @dataclass
 class SourceContext:
-    """What the sources share while a run lasts."""
+    """Options and resources that the sources share during a run."""
 
     options: FetchOptions
     workers: Workers

@@ -1,4 +1,4 @@
-"""Fetch clips from YouTube, or from another server of whole videos (`--url_base`).
+"""Source `youtube`: clips from YouTube, or from another server of videos (`--url_base`).
 
 One attempt for a video is one extraction (`youtube_extract`) that serves all of its clips, which
 `youtube_sections` then cuts. `pace` says when an attempt may begin, and hears what came of it.
@@ -143,7 +143,7 @@ def attempt_video(
 
 
 def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
-    """What an exception means for the clips of a video."""
+    """Return the result for the clips of a video after an exception."""
     if isinstance(error, FetchError):
         return error
     return FetchError(*reason_of(error, options.out))

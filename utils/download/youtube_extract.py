@@ -1,8 +1,8 @@
-"""Ask yt-dlp what it knows of a video: its command lines, the process it runs in, its answer.
+"""Look up videos with yt-dlp: its command lines, its process, its answers.
 
 yt-dlp runs in child processes that stay and take one command line after another. A fresh one takes
 0.35 to 0.6 s of CPU time before its first request, a whole extraction in one that stays 0.06 s.
-Besides, the user's `--ytdlp_args` then stand on no command line, which `ps` shows to everybody.
+Besides, the user's `--ytdlp_args` are then on no command line, which `ps` shows to all users.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
 
 
 def copy_cookies(cookies: Path, folder: Path) -> str:
-    """A copy for one call: yt-dlp writes its cookie file anew at its end."""
+    """Copy the cookies for one call, because yt-dlp rewrites its cookie file at the end."""
     copy = folder / "cookies.txt"
     copy.unlink(missing_ok=True)
     return str(shutil.copyfile(cookies, copy))
@@ -332,7 +332,7 @@ def height_of(info: Mapping[str, Any]) -> int:
 
 
 def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of yt-dlp's answer for a video with --metadata: a line of videos.jsonl."""
+    """Return a video's line of videos.jsonl from yt-dlp's answer (--metadata)."""
     kept = {name: info.get(key) for name, key in METADATA.items()}
     return {"youtube_id": youtube_id, **kept, "height": height_of(info), "asked_at": now()}
 

@@ -1,4 +1,4 @@
-"""What YouTube, yt-dlp and ffmpeg say when something fails, and the reason that it stands for.
+"""Map error messages of YouTube, yt-dlp and ffmpeg to the reasons of the report.
 
 tests/youtube_texts.tsv lists the texts with their sources; a test holds this table against it.
 """
@@ -154,7 +154,7 @@ class FetchError(Exception):
 
 
 def classify(text: str) -> str:
-    """The reason that a text stands for; `unknown` if none that is known."""
+    """Return the reason for an error message, or `unknown`."""
     plain = " ".join(text.translate(_APOSTROPHES).split())
     return next((reason for reason, pattern in _TEXTS if pattern.search(plain)), "unknown")
 

@@ -1,4 +1,4 @@
-"""AVA-Kinetics: its annotations, and where an annotated frame is in its clip.
+"""Read the AVA-Kinetics annotations, and find annotated frames in their clips.
 
 Times are whole nanoseconds, read from the text: 7.4 - 4 in floats is more than 3.4, and one frame's
 difference is a wrong label.

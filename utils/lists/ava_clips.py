@@ -1,4 +1,4 @@
-"""The AVA-Kinetics annotations in terms of their clips, for make_ava_kin_download_csv.py.
+"""Convert the AVA-Kinetics annotations to times in clips, for make_ava_kin_download_csv.py.
 
 The download list, the rows of each split with their frame, and the preview of annotated frames.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from utils.process import sleep
 from utils.run import Progress
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
 LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 CLIP_COLUMNS = ("clip", "youtube_id", "timestamp", "clip_time", "frame", *ava.COLUMNS[2:], "action")
@@ -96,7 +97,7 @@ def download_list(splits: Iterable[AnnotatedSplit]) -> list[str]:
 def annotation_lines(placed: Iterable[Placed], actions: Mapping[str, str]) -> Iterator[str]:
     """The lines of annotations_{split}.csv, in the order of the annotations."""
     # The names of actions hold commas: "talk to (e.g., self, a person, a group)".
-    quoted = {number: csv_quoted(name) for number, name in actions.items()}
+    quoted = {number: '"' + name.replace('"', '""') + '"' for number, name in actions.items()}
     texts: dict[int, str] = {}
     yield ",".join(CLIP_COLUMNS) + "\n"
     for clip, time, frame, row in placed:
@@ -105,11 +106,7 @@ def annotation_lines(placed: Iterable[Placed], actions: Mapping[str, str]) -> It
         yield f"{clip},{row.youtube_id},{row.timestamp},{text},{frame},{rest}\n"
 
 
-def csv_quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-def find_clips(folder: Path) -> Clips:
+def clips_of(folder: Path) -> Clips:
     """What lies in the folder of --clips. Raises UserError."""
     existing_folder(folder, "--clips")
     return Clips(folder, names_in(folder, ".mp4"), ava.read_windows(folder))
@@ -214,23 +211,21 @@ def draw_preview(
     keys = list(frames)
     wanted = min(number, len(keys))
     step = (len(keys) - 1) / (wanted - 1) if wanted > 1 else 0
-    tiles, captions = [], []
+    tiles: dict[str, Image.Image] = {}
     for clip, time, frame in (keys[round(at * step)] for at in range(wanted)):
         sleep(0)
         try:
-            boxes = frames[clip, time, frame]
-            tiles.append(np.asarray(_draw_frame(clips / f"{clip}.mp4", frame, fps, boxes)))
-            captions.append(f"{clip}   {ava.seconds_text(time)} s   {frame:06d}.jpg")
+            tile = _draw_frame(clips / f"{clip}.mp4", frame, fps, frames[clip, time, frame])
+            tiles[f"{clip}   {ava.seconds_text(time)} s   {frame:06d}.jpg"] = tile
         except ClipError as error:
             say(f"no preview of an annotated frame: {error}")
     if tiles:
-        height = CAPTION_HEIGHT + max(len(tile) for tile in tiles)
-        sheet = np.zeros((len(tiles), height, TILE[0], 3), np.uint8)
-        for area, tile in zip(sheet, tiles, strict=True):
-            left = (TILE[0] - tile.shape[1]) // 2
-            area[CAPTION_HEIGHT : CAPTION_HEIGHT + len(tile), left : left + tile.shape[1]] = tile
         with telling(target, "write"):
-            save_sheet(workspace / target.name, sheet, captions)
+            save_sheet(
+                workspace / target.name,
+                np.stack([np.asarray(tile) for tile in tiles.values()]),
+                [*tiles],
+            )
             publish(workspace / target.name, target)
     return len(tiles), wanted
 
@@ -242,35 +237,27 @@ def _draw_frame(
 
     Raises ClipError if the clip cannot be read so far, or has fewer pictures.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     from clipreader.clip_reader import ClipReader
 
     with ClipReader(path) as clip:
-        picture = Image.fromarray(clip.read(indices=[number - 1], fps=fps)[0])
-    scale = min(TILE[0] / picture.width, TILE[1] / picture.height)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    picture = picture.resize(size)
-    draw = ImageDraw.Draw(picture)
-    for at, (corners, names) in enumerate(boxes.items()):
+        frame = clip.read(indices=[number - 1], fps=fps)[0]
+    picture = ImageOps.contain(Image.fromarray(frame), TILE)
+    width, height = picture.size
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_SIZE)
+    for colour, (corners, names) in zip(cycle(COLOURS), boxes.items(), strict=False):
         x1, y1, x2, y2 = map(float, corners)
-        left, right = sorted((round(x1 * (size[0] - 1)), round(x2 * (size[0] - 1))))
-        top, bottom = sorted((round(y1 * (size[1] - 1)), round(y2 * (size[1] - 1))))
-        colour = COLOURS[at % len(COLOURS)]
+        left, right = sorted((round(x1 * (width - 1)), round(x2 * (width - 1))))
+        top, bottom = sorted((round(y1 * (height - 1)), round(y2 * (height - 1))))
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        _draw_text(draw, "\n".join(names), (left + 2, top + 2), size, colour)
-    return picture
-
-
-def _draw_text(
-    draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], size: tuple[int, int], colour: str
-) -> None:
-    """Write on a ground of `colour`, moved so that it stays in the picture."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(TEXT_SIZE)
-    *_, wide, high = draw.multiline_textbbox((0, 0), text, font=font)
-    x = max(0, min(at[0], size[0] - round(wide) - 4))
-    y = max(0, min(at[1], size[1] - round(high) - 4))
-    draw.rectangle((x, y, x + wide + 4, y + high + 3), fill=colour)
-    draw.multiline_text((x + 2, y), text, fill=INK, font=font)
+        # The names, on a ground of that colour, moved so that it stays in the picture.
+        text = "\n".join(names)
+        *_, wide, high = draw.multiline_textbbox((0, 0), text, font=font)
+        x = max(0, min(left + 2, width - round(wide) - 4))
+        y = max(0, min(top + 2, height - round(high) - 4))
+        draw.rectangle((x, y, x + wide + 4, y + high + 3), fill=colour)
+        draw.multiline_text((x + 2, y), text, fill=INK, font=font)
+    tile = Image.new("RGB", (TILE[0], TILE[1] + CAPTION_HEIGHT))
+    tile.paste(picture, ((TILE[0] - width) // 2, CAPTION_HEIGHT))
+    return tile

@@ -1,4 +1,4 @@
-"""Open a list of YouTube clips, whatever its form, and give its rows as text.
+"""Open a list of YouTube clips, recognise its format, and return its rows as text.
 
 There are three families: a table with a header, a table without one that its first row gives away,
 and JSON (one document, or one a line). A file that can be no list of clips is refused with the

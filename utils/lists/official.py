@@ -1,4 +1,4 @@
-"""Which official lists and annotations are requested, and those that are not there, fetched.
+"""Find the official lists and annotations that are requested, and download missing ones.
 
 They come from DeepMind's or CVDF's servers. A list gets its name only whole, and only if it reads
 as the list that it should be.
@@ -80,7 +80,7 @@ def lists_at_hand(
 
 @dataclass(frozen=True)
 class ListServers:
-    """Where lists come from; `base` stands for both official servers."""
+    """The servers of lists; `base` replaces both official ones."""
 
     web: Web
     base: str | None = None

@@ -102,7 +102,7 @@ class Selection:
 
 @dataclass
 class ClipLists:
-    """What the lists hold.
+    """The clips of the lists, and the invalid rows.
 
     `clips`: every requested clip once, by name, in the order of the lists. `every`: each row that
     is a clip, repeats too, if asked for; row i is line `lines[i]` of `files[file_at[i]]`.

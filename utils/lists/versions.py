@@ -1,4 +1,4 @@
-"""The versions of Kinetics: their lists, what a list's name says, and classes joined by name."""
+"""Define the Kinetics versions and their lists, and join classes of several versions by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Put together what the page says, as HTML (`templates/page.html`), JSON and tables, and write it.
+"""Write the report page as HTML (`templates/page.html`), JSON and tables.
 
 Every text is escaped by jinja2, because labels are a stranger's. The page has a policy of its own
-(Content-Security-Policy): no address is asked for anything, and no script runs but page.js.
+(Content-Security-Policy): no network requests, and no script but page.js.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SLOW_FROM = 60  # frames between key frames
 
 @dataclass
 class Content:
-    """What the page says. looks: of the probed clips; pictures: (clip, form) -> its picture.
+    """The content of the page. looks: of the probed clips; pictures: (clip, form) -> its picture.
 
     next_steps: (command, what it does). sheet, strips: clips, and of each label, to be shown.
     """
@@ -164,7 +164,7 @@ class Content:
         return groups
 
     def key_frames(self) -> tuple[str, bool]:
-        """What the key frame interval means for loading, and whether it is slow."""
+        """Return a sentence on keyframes and loading, and whether loading is slow."""
         apart = statistics.median(look.key_frames for look in self.readable)
         seconds = statistics.median(look.key_seconds for look in self.readable)
         text = (
@@ -177,7 +177,7 @@ class Content:
 
 
 def json_numbers(content: Content) -> dict[str, Any]:
-    """What --json prints: plain values, no pictures."""
+    """Return the numbers that --json prints."""
     counts, history = content.counts, content.history
     found: dict[str, Any] = {
         "made_at": f"{content.made_at:%Y-%m-%dT%H:%M:%SZ}",

@@ -49,7 +49,7 @@ _PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
 
 
 class LastLine(NamedTuple):
-    """What the report says last of a clip."""
+    """A clip's newest line of the report."""
 
     status: str
     reason: str
@@ -59,7 +59,7 @@ class LastLine(NamedTuple):
 
 @dataclass
 class Dataset:
-    """What lists, folder and report give.
+    """The clips of lists, folder and report.
 
     sizes: clip -> bytes of every file in the folder. sounds: the suffixes of those that are sound
     files (--audio_only), which are counted and not looked at. minutes: minute (UTC) -> clips that

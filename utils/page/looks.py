@@ -1,4 +1,4 @@
-"""Look at clips in worker processes: packets, levels and sound of some, a small picture of others.
+"""Probe clips in worker processes: packets, levels and audio; draw thumbnails.
 
 In processes, because a decoder can crash. The packets of a file take 1 to 4 ms, its first frame 2
 more. Only a clip whose packets are small, or whose first frame is plain, is decoded further: black
@@ -74,7 +74,7 @@ class LookTask(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipLook:
-    """What was seen of a clip. Levels are 0 to 255; None: nothing called for a look.
+    """Measurements of a clip. Levels are 0 to 255; None: nothing called for a look.
 
     src: its picture, as a data: address. pixel_bits: of video, per pixel and frame; key_seconds,
     key_frames: the longest stretch from a key frame to the next, or to the end; brightest: the mean

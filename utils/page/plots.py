@@ -1,4 +1,4 @@
-"""The run in time (pace, pauses), and plots as plain geometry: bars, ticks and a sentence.
+"""Compute the pace and pauses of a run, and the geometry of plots: bars, ticks, a sentence.
 
 `templates/plots.html` draws them as inline SVG: marks in a box that stretches, and the numbers at
 its axes as text of the page, which stays readable at every width and follows light and dark. By

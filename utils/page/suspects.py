@@ -1,4 +1,4 @@
-"""Find what looks wrong, by which measure and past which threshold: one table, `KINDS`."""
+"""Find suspicious clips: one table of measures and thresholds, `KINDS`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to look wrong. `rule` holds its threshold, as it is shown.
+    """A kind of suspicious clip. `rule` holds its threshold, as it is shown.
 
     find: gives (detail, badness), or None; None itself for kinds that one look cannot tell.
     """

@@ -1,4 +1,4 @@
-"""Choose the rows that go into a training list, and measure their clips; others get a `Reason`.
+"""Choose the rows of a training list and measure their clips; excluded rows get a `Reason`.
 
 A video of a val or test list is never in train, a clip is listed once, and the class indices are
 those of all classes that the lists name.
@@ -55,7 +55,7 @@ SHORTER_BY = 0.5  # seconds by which a sound file may be shorter than its header
 
 
 class Reason(IntEnum):
-    """Why a row is in no list; the lower-case names stand in excluded.csv."""
+    """The reason for excluding a row; excluded.csv has the lower-case names."""
 
     IN_LIST = 0
     MISSING = 1  # not in the folder
@@ -136,8 +136,7 @@ class Choice:
 
     def used_splits(self) -> list[str]:
         """The splits that have a clip, in the order train, val, test."""
-        found = {row.split for row in self.chosen()}
-        return [split for split in SPLITS if split in found]
+        return [split for split in SPLITS if any(self.chosen(split))]
 
     def label(self, row: Candidate) -> str:
         """The name of a row's class, or all of several as the list has them; "" if it has none."""

@@ -1,4 +1,4 @@
-"""Write the files of a set of lists, each whole or not: what every format shares.
+"""Write the files of training lists, each completely or not at all.
 
 `manifest.csv` is exactly which clips a set is of, for a paper, a comparison, a second machine;
 `--compare` and `--only_manifest` read one that others wrote.
@@ -194,7 +194,7 @@ def _manifest_lines(choice: Choice, args: argparse.Namespace) -> Iterator[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Candidate]:
-    """Clip -> its row. Raises UserError for a file that is no manifest, with the line."""
+    """Clip -> its row. Raises UserError, with the line, for an invalid manifest."""
     found: dict[str, Candidate] = {}
     listed = ListFile(path, MANIFEST_VERSION, "")
     with telling(path), open_text(path) as file:

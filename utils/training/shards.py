@@ -1,4 +1,4 @@
-"""Write webdataset shards: `{split}-000000.tar` and on, each whole or not there, many at once.
+"""Write webdataset shards, `{split}-000000.tar` and on, in parallel, each complete or absent.
 
 Which clip goes into which shard depends on the clips, their sizes and the seed alone, so a rerun of
 the same command writes only the shards that are not there. A shard says what it holds: the first
@@ -22,12 +22,13 @@ from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep, stop_run
-from utils.training.choosing import NO_LABEL, Candidate, shuffled
-from utils.training.outputs import ListSet
+from utils.training.choosing import Candidate, shuffled
+from utils.training.outputs import ListSet, known_of
 
 BLOCK = 512
 END = 2 * BLOCK
 COPY = 2**20  # bytes read at once
+IN_SHARDS = ("clip", "youtube_id", "time_start", "time_end", "split", "label", "number", "version")
 OWNER = slice(265, 297)  # where a tar's first header holds the name of its owner
 
 
@@ -143,22 +144,13 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    number: int | list[int] | None = [*row.several] or row.number
-    if number == NO_LABEL:
-        number = None
-    known = {
-        "clip": row.name,
-        "youtube_id": row.youtube_id,
-        "time_start": row.start,
-        "time_end": row.end,
-        "split": row.split,
-        "label": files.choice.label(row) or None,
-        "number": number,
-        "version": row.listed.version,
-    }
+    known = known_of(files.choice, row, "")
+    number = known["number"]
     cls = str(number).encode() if isinstance(number, int) else b""
     path = str(files.clips / (row.name + row.suffix))
-    text = json.dumps(known, ensure_ascii=False).encode(errors="surrogateescape")
+    text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False).encode(
+        errors="surrogateescape"
+    )
     return ShardSample(row.name, path, row.bytes, cls, text)
 
 

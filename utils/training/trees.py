@@ -1,4 +1,4 @@
-"""Make folders of links to the clips: a flat one (--link_dir), or trees for torchvision, datasets.
+"""Create folders of links to the clips: --link_dir, or trees for torchvision and datasets.
 
 No byte is copied: a hard link, or a symbolic one where the disk has none. Links of an earlier run
 that no longer belong are removed, and nothing else ever is.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from utils.process import Finished, run_child
@@ -90,23 +91,17 @@ def cut_video(
     measured. A sound track without a decoder is left out. Raises BadClip: `past_end` where the
     video ends before the window, `truncated` where frames of it are missing; CutFailed.
     """
-    begin = _exact(start)
-    end = begin + _exact(seconds)
+    begin, end = _exact(start), _exact(start) + _exact(seconds)
     known = None if known_end is None else _exact(known_end)
     is_file = all(each.is_file for each in inputs)
     seeks = [begin, max(Fraction(0), begin - SEEK_BACK), *([Fraction(0)] if is_file else [])]
     problem = ""
     for seek in dict.fromkeys(seeks):
         is_last = seek in (0, seeks[-1])
-        argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
-        try:
-            done = _run(run, argv)
-        except CutFailed as error:
-            if not (encode.audio and "no decoder found for" in error.done.stderr):
-                raise
-            encode = replace(encode, audio=False)
-            argv = cut_command(tool, inputs, begin, end, encode, target, seek, known_end=known)
-            done = _run(run, argv)
+        command = partial(
+            cut_command, tool, inputs, begin, end, target=target, seek=seek, known_end=known
+        )
+        done, encode = _without_strange_sound(run, command, encode)
         packets = read_packets(done.stdout)
         video_end = read_duration(done.stderr) if known is None else float(known)
         zero = ticks(begin)
@@ -121,7 +116,7 @@ def cut_video(
             # One picture stands through the whole window.
             zero = max(at for at in packets.frames if at < zero)
             frames, first = [zero], zero * FINE_TIME_BASE
-            _run(run, cut_command(tool, inputs, begin, end, encode, target, seek, first, known))
+            _run(run, command(encode=encode, first=first))
         try:
             found = read_video(target, "ends")
         except BadClip:
@@ -129,9 +124,8 @@ def cut_video(
                 raise
             continue  # reading began behind a key frame, and nothing could be decoded
         problem = _difference(found, [at - zero for at in frames], is_last)
-        has_sound = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
-        if not problem and encode.audio and has_sound and not found.audio_codec:
-            problem = "the sound is missing"  # an edit list may hide it where reading began
+        if encode.audio and not found.audio_codec:
+            problem = problem or _lost_sound(packets, begin, end)
         if not problem:
             break
     if problem:
@@ -140,6 +134,28 @@ def cut_video(
     if not is_file:
         _check_reached(packets, frames, has)
     return has - start
+
+
+def _lost_sound(packets: Packets, begin: Fraction, end: Fraction) -> str:
+    """What is wrong with a silent clip; "" where the source is silent, too.
+
+    An edit list may hide the sound where reading began.
+    """
+    is_heard = any(ticks(begin) <= at < ticks(end) for at in packets.sounds)
+    return "the sound is missing" if is_heard else ""
+
+
+def _without_strange_sound(
+    run: Callable[[Sequence[str]], Finished], command: Callable[..., list[str]], encode: Encode
+) -> tuple[Finished, Encode]:
+    """Run a cut; leave out a sound track that ffmpeg has no decoder for."""
+    try:
+        return _run(run, command(encode=encode)), encode
+    except CutFailed as error:
+        if not (encode.audio and "no decoder found for" in error.done.stderr):
+            raise
+    encode = replace(encode, audio=False)
+    return _run(run, command(encode=encode)), encode
 
 
 def cut_sound(

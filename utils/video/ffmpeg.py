@@ -118,7 +118,7 @@ class Encode:
 
     @property
     def changes_clips(self) -> bool:
-        """Whether a clip that somebody else cut has to be encoded anew to be as asked for."""
+        """Whether a clip made elsewhere must be re-encoded to match the options."""
         return bool(self.short_side or self.keyint or not self.audio)
 
 
@@ -395,7 +395,7 @@ def read_duration(log: str) -> float | None:
 
 
 def last_line(finished: Finished) -> str:
-    """What a child that failed said last on stderr, without ffmpeg's level marks."""
+    """Return the last line of a failed child's stderr, without ffmpeg's level marks."""
     lines = [line for line in finished.stderr.splitlines() if line.strip()]
     errors = [line for line in complaints(finished.stderr) if "[warning]" not in line]
     return re.sub(r"\[(error|fatal|info|warning)\] ?", "", (errors or lines or [""])[-1]).strip()

@@ -1,4 +1,4 @@
-"""Decides whether a video file is whole, by the times at which its frames are shown.
+"""Decide whether a video file is complete, by the times of its frames.
 
 Never by durations: a container's is a claim, and in an mp4 those of packets follow the order of
 decoding. Packets are read by `clipreader`. A stranger's file can crash a decoder: `read_apart`
@@ -52,7 +52,7 @@ class BadClip(Exception):
 
 @dataclass(frozen=True)
 class Video:
-    """A video file as its packets tell it.
+    """A video file as described by its packets.
 
     width, height: of the picture; as shown (upright, square pixels) where frames were decoded.
     times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero, which
@@ -101,7 +101,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for: it is a stranger's, and a few bytes can ask for anything.
+    """Limits for a file, because a few bytes can require any amount of memory or time.
 
     max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
     """
@@ -323,7 +323,7 @@ def _read(task: Question) -> Video | BadClip:
 
 
 def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
-    """Check a clip that others cut, `seconds` long by its name. Raises BadClip, Stopped.
+    """Check a clip made elsewhere, `seconds` long by its name. Raises BadClip, Stopped.
 
     It may be shorter: the caller knows whether its source ends there.
     """
