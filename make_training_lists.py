@@ -234,6 +234,11 @@ def add_options(parser: Parser) -> None:
         **folder,
         help="create links to the clips in this folder, and write their paths",
     )
+    add(
+        "--report",
+        **folder,
+        help="folder whose download report says why clips are missing (default: clips)",
+    )
     add("--name", help="mmaction2: start of the lists' names (default: kinetics400 ...)")
     add("--frames", **folder, help="mmaction2, ava: folder of frame_extract.py")
     add("--pretrain", action="store_true", help="videomae: write `path 0 -1` for pretraining")
@@ -257,11 +262,6 @@ def add_options(parser: Parser) -> None:
 
     add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     group = parser.group("rarely needed")
-    group.add_argument(
-        *("--report",),
-        **folder,
-        help="folder whose download report says why clips are missing (default: clips)",
-    )
     add_trim_format(group)
     add_lists_base(group)
     add_shared(group, "--ffmpeg")
@@ -331,6 +331,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_lists(args: argparse.Namespace, tell: Tell) -> int:
     """Read, choose, look, write; the exit code. Raises UserError, Stopped."""
     clips, out = existing_folder(args.clips, "clips"), args.out.absolute()
+    if args.report:
+        existing_folder(args.report, "--report")
     theirs = outputs.read_manifest(args.compare) if args.compare else None
     only = outputs.read_manifest(args.only_manifest) if args.only_manifest else None
     choice = choosing.read_choice(args, only, tell)

@@ -540,7 +540,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path) -> None:
     listing = write_list(tmp_path / "my list.csv", ["abcdefghijk,0,10"])
     (tmp_path / "notes.txt").write_text("x")
-    for word in ("my list.csv", "nowhere.csv", "notes.txt"):
+    for word in ("my list.csv", "nowhere.csv", "notes.txt", "a.json", "kinetics-400_val"):
         done = run("download.py", word, cwd=tmp_path)
         assert done.code == 2
         assert f"{word} is not a folder" in done.err and "OUT --input_csv" in done.err

@@ -552,6 +552,7 @@ def test_the_report_of_another_folder_says_why(tmp_path: Path, lists: Lists) -> 
     words = [made, tmp_path / "out", "--format", "jepa", "--input_csv", lists["400_val"]]
     assert "--report DIR" in lists_of(*words, code=1)
     assert "--report DIR" not in lists_of(*words, "--report", tmp_path / "clips", code=1)
+    assert "--report" in lists_of(*words, "--report", tmp_path / "nowhere", code=2)
     (row,) = table(tmp_path / "out" / "excluded.csv")
     assert (row["reason"], row["status"], row["why"]) == ("missing", "unavailable", "removed")
 

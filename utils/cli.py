@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -165,15 +166,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, shown(text) + "\n")
 
     def _greedy(self) -> str:
-        """The last option that takes any number of values, if it was given more than one."""
-        found, count = "", 0
+        """An option that takes any number of values and was given more than one."""
+        last, counts = "", Counter[str]()
         for word in self._words:
             action = self._option_string_actions.get(word)
             if action is not None:
-                found, count = (word if action.nargs in ("+", "*") else ""), 0
-            elif found:
-                count += 1
-        return found if count > 1 else ""
+                last = word if action.nargs in ("+", "*") else ""
+            elif last:
+                counts[last] += 1
+        return next((option for option, count in counts.items() if count > 1), "")
 
 
 def _place(title: str) -> int:

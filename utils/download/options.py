@@ -30,8 +30,11 @@ from utils.download.sources import (
 )
 from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
+from utils.lists.versions import BY_NAME
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode, find_ffmpeg
 from utils.web import Web
+
+LIST_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".gz"})
 
 # YouTube counts requests before it blocks: those of a guest and of an account in an hour. One video
 # takes yt-dlp's default clients five (docs/youtube.md).
@@ -168,7 +171,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     """Check what argparse cannot check by itself; exits with code 2."""
     if args.out is None and not args.check:
         parser.error("the output folder is missing: python download.py OUT --input_csv LIST")
-    if args.out and not args.out.is_dir() and (args.out.suffix == ".csv" or args.out.exists()):
+    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or str(args.out) in BY_NAME)
+    if args.out and not args.out.is_dir() and (is_list or args.out.exists()):
         use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
         parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
     for option, is_good, rule in (
