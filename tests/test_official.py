@@ -142,7 +142,7 @@ def test_ava_annotations_and_their_label_map(standin: StandIn, tmp_path: Path) -
     script, given = "make_ava_kin_download_csv.py", ["--lists_base", standin.root]
     done = run(script, *given, "--dry_run", cwd=tmp_path)
     assert (done.code, standin.requests(), folder.exists()) == (0, [], False)
-    assert "would fetch the AVA-Kinetics annotations into ava_kinetics_csv" in done.err
+    assert "would download the AVA-Kinetics annotations to ava_kinetics_csv" in done.err
     done = run(script, *given, cwd=tmp_path)
     assert done.code == 0, done.err
     fetched = {name.rsplit("/", 1)[-1] for name, _ in [*files, label_map]}

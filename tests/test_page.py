@@ -232,7 +232,7 @@ def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
     write_list(tmp_path / "list.csv", ["leaks_____a,1,11", "bad,1,2"])
     done = run("make_report.py", "clips", "--input_csv", "list.csv", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "1 row refused: list.csv:3: youtube_id must be 11" in done.err
+    assert "invalid      1 row: list.csv:3: youtube_id must be 11" in done.err
     assert "0 of 1 clips, 100% missing" in done.err
     page = (tmp_path / "clips_report" / "report.html").read_text(encoding="utf-8")
     assert "No clip is on disk yet." in page

@@ -445,7 +445,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
         lists_of(clips, tmp_path / "b", *given, *bad, code=2)
     for option in ("--absolute", "--link_dir=x", "--path_prefix=x"):
         words = [clips, tmp_path / "b", "--format", "webdataset", option]
-        assert "has none" in lists_of(*words, code=2)
+        assert "writes none" in lists_of(*words, code=2)
     assert "needs --annotations" in lists_of(clips, tmp_path / "b", "--format", "ava", code=2)
     assert not (tmp_path / "b").exists()
 
