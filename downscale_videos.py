@@ -51,7 +51,7 @@ from utils.machines import own_folder
 from utils.packages import check_packages
 from utils.process import run_child, stop_on_signals
 from utils.report import now
-from utils.run import Lines, open_run
+from utils.run import Lines, has_settings, open_run, write_settings
 from utils.video.ffmpeg import (
     Encode,
     Ffmpeg,
@@ -63,6 +63,7 @@ from utils.video.ffmpeg import (
 from utils.video.whole import BadClip, Limits, Video, read_apart
 
 REPORT_NAME = "downscale_report.csv"
+SETTINGS_NAME = ".downscale_settings.json"
 PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
@@ -296,6 +297,12 @@ def choose_encode(args: argparse.Namespace) -> Encode:
     return replace(base, **chosen, **shape)
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    """The options that all clips of an output folder share, as they were given."""
+    names = ("short_side", "upscale", "keyint", "crf", "preset", "codec", "for_loading", "no_audio")
+    return {"fps": str(args.fps), **{name: getattr(args, name) for name in names}}
+
+
 def wants_encoding(args: argparse.Namespace) -> bool:
     """Whether an option asks for more of a small video than a fresh mp4."""
     given = (args.keyint, args.crf, args.preset, args.codec)
@@ -343,6 +350,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = args.output_dir
     with stop_on_signals():
         batch = plan_batch(args, lambda folder: names_in(folder, ".mp4"))
+        settings = settings_of(args)
+        has_settings(out / SETTINGS_NAME, settings, "scaled clips")
         if not args.quiet:
             say_batch(batch, args, encode_lines(encode, args.fps, remux))
         if args.dry_run:
@@ -350,6 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if batch.to_do:
             require_encoder(tool, encode.codec)
         with open_run(args, out / REPORT_NAME, COLUMNS, PACKAGES, [args.videos_dir]) as run:
+            write_settings(out / SETTINGS_NAME, run.workspace, settings)
             worker = Downscaler(tool, encode, args.fps, remux, limits_of(args), out, run.workspace)
             outcomes = run.workers.run(worker, batch.tasks(), DownscaleResult.lost)
             tally = run_batch(batch, outcomes, run, args)

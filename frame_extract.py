@@ -64,6 +64,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.upscale and args.short_side is None:
         parser.error("--upscale needs --short_side N")
+    if args.window is not None and not args.key_frames:
+        parser.error("--window needs --key_frames FILE")
     return args
 
 

@@ -123,8 +123,8 @@ _SLOWFAST = (
     " DATA.PATH_TO_DATA_DIR {out} DATA.PATH_PREFIX {prefix} MODEL.NUM_CLASSES {classes}"
 )
 _MMACTION2 = (
-    "train_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
-    " train_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
+    "{split}_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
+    " {split}_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
 )
 _VIDEOMAE = (
     "python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"

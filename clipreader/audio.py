@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import av
@@ -14,7 +13,16 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from clipreader.clip_reader import ClipReader
-from clipreader.media import CorruptClip, Media, NoAudio, NoVideo, media_name, open_clip, ratio
+from clipreader.media import (
+    CorruptClip,
+    Media,
+    NoAudio,
+    NoVideo,
+    media_name,
+    open_clip,
+    ratio,
+    take_media,
+)
 
 Sound = NDArray[np.float32]
 
@@ -45,7 +53,7 @@ def load_audio(
         raise ValueError(f"start is {start} and stop {stop}: 0 <= start <= stop is needed")
     if isinstance(clip, ClipReader):
         return _samples(clip.media, clip.path, clip.first_time, start, stop, sample_rate, mono)
-    media = clip if isinstance(clip, (str, os.PathLike, bytes)) else clip.read()
+    media = take_media(clip)
     zero: float | None = None
     try:
         with ClipReader(media) as reader:

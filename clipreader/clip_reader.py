@@ -26,6 +26,7 @@ from clipreader.media import (
     Media,
     TooLarge,
     media_name,
+    take_media,
 )
 from clipreader.pixels import Array, Orientation, Painter, shown_size
 from clipreader.times import parse_fps, resample_indices
@@ -67,7 +68,7 @@ class ClipReader:
         if short_side is not None and short_side not in range(1, MAX_SHORT_SIDE + 1):
             raise ValueError(f"short_side is {short_side}: 1 to {MAX_SHORT_SIDE} is needed")
         self.path = media_name(source)
-        self.media = source if isinstance(source, (str, os.PathLike, bytes)) else source.read()
+        self.media = take_media(source)
         self.short_side = short_side
         self._limits = {"max_pixels": max_pixels, "max_frames": max_frames}
         self._closed = False

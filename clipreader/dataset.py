@@ -284,6 +284,11 @@ class ClipDataset:
 def _check(
     frames: int, stride: int, chunk: str, segment_frames: int, views: int, crops: int, error: str
 ) -> None:
+    if not all(hasattr(number, "__index__") for number in (frames, stride, segment_frames, views)):
+        raise TypeError(
+            "frames, stride, segment_frames and views are whole numbers; the folder of the clips is"
+            " folder=DIR"
+        )
     if min(frames, stride, segment_frames, views) < 1:
         raise ValueError("frames, stride, segment_frames and views are 1 or more")
     for name, value, known in (

@@ -105,6 +105,16 @@ def open_media(
         raise NotMedia("is not a media file: a playlist, an image, or damaged") from None
 
 
+def take_media(source: Media) -> str | os.PathLike[str] | bytes:
+    """A path or bytes as they are, the bytes of a file object. Raises TypeError for others."""
+    if isinstance(source, (str, os.PathLike, bytes)):
+        return source
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise TypeError(f"a clip is a path, bytes or an open file, not of type {kind}")
+    return source.read()
+
+
 def open_clip(
     source: Media, options: dict[str, str] | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> av.container.InputContainer:

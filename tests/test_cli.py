@@ -49,6 +49,8 @@ def test_one_option_has_one_text() -> None:
         ("frame_extract.py", ["in", "out", "--fps", "1e999999999"], "--fps: '1e999999999'"),
         ("frame_extract.py", ["in", "out", "-j", "0"], "--num_jobs: '0' is not a whole number"),
         ("make_report.py", ["--input_csv", "a.csv", "out"], "put the folder first"),
+        ("download.py", ["--input_csv", "a.csv", "out"], "put the folder first"),
+        ("frame_extract.py", ["in", "out", "--window", "3"], "--window needs --key_frames"),
     ],
 )
 def test_errors_name_what_is_wrong(

@@ -83,6 +83,8 @@ def test_a_dataset_of_a_list_numbers_every_label_that_the_list_names(
         ClipDataset(shelf / "list.csv", folder=shelf / "clips", split="test")
     with pytest.raises(ValueError, match="1 labels are not among the 2 classes, first 'yoga'"):
         ClipDataset(shelf / "list.csv", folder=shelf / "clips", classes=["archery", "zumba"])
+    with pytest.raises(TypeError, match="folder=DIR"):
+        ClipDataset(shelf / "list.csv", shelf / "clips")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="folder is needed"):
         ClipDataset(shelf / "list.csv")
 

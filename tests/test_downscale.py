@@ -196,6 +196,17 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     assert not (out / ".tmp").exists()
 
 
+def test_clips_of_other_options_are_not_mixed(tmp_path: Path, source: MakeSource) -> None:
+    folder, out = link_clips(tmp_path / "in", a=source(seconds=0.4, fps=25)), tmp_path / "out"
+    assert run(folder, out, "--short_side", "96").code == 0
+    inode = (out / "a.mp4").stat().st_ino
+    for options in ([], ["--short_side", "64"], ["--short_side", "96", "--overwrite", "--fps", 30]):
+        done = run(folder, out, *options)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert "made with --" in done.err and (out / "a.mp4").stat().st_ino == inode
+    assert run(folder, out, "--short_side", "96").code == 0
+
+
 @pytest.mark.parametrize(
     "options", [["--crf", "60"], ["--short_side", "8"], ["--preset", "best"], ["--fps", "x"]]
 )

@@ -225,6 +225,23 @@ def test_several_labels_are_told_apart(tmp_path: Path) -> None:
     assert list(chosen.clips) == [f"{ID}_000030_000040"]
 
 
+@pytest.mark.parametrize(
+    "row, columns",
+    [
+        (f"yoga,{ID},2,12,val", "youtube_id=2,time_start=3,time_end=4"),
+        (f"yoga;2;12.5;https://youtu.be/{ID}", "youtube_id=4,time_start=2,time_end=3"),
+    ],
+)
+def test_a_list_without_a_header_is_told_its_columns(
+    tmp_path: Path, row: str, columns: str
+) -> None:
+    with pytest.raises(UserError, match="no header") as caught:
+        read(tmp_path, "a.csv", row + "\n")
+    assert f"--columns {columns}" in str(caught.value)
+    given = dict(pair.split("=") for pair in columns.split(","))
+    assert len(read(tmp_path, "a.csv", row + "\n", columns=given).clips) == 1
+
+
 def test_a_person_names_the_columns(tmp_path: Path) -> None:
     rows = f"{ID},x,1,4000\n"
     named = {"youtube_id": "Clip", "time_start": "from", "time_end": "To (s)"}

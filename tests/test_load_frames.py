@@ -336,6 +336,9 @@ def test_a_frame_that_is_not_there(plain: Path) -> None:
 
 
 def test_no_file_no_video_no_data(tmp_path: Path) -> None:
+    for odd in (None, 5, ["a.mp4"]):
+        with pytest.raises(TypeError, match="a clip is a path"):
+            load_frames(odd)  # type: ignore[arg-type]
     with pytest.raises(ClipNotFound, match="gone.mp4: no such file"):
         load_frames(tmp_path / "gone.mp4")
     with pytest.raises(NoVideo, match="folder"):

@@ -206,6 +206,7 @@ def test_frames_of_mmaction2(tmp_path: Path, lists: Lists, clips: Path) -> None:
     assert (
         "filename_tmpl='{:06}.jpg', start_index=1" in said and f"data_prefix.img={frames}" in said
     )
+    assert "val_dataloader.dataset.ann_file" in said and "train_dataloader" not in said
 
 
 def test_trees_of_links(tmp_path: Path, lists: Lists, clips: Path) -> None:

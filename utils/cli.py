@@ -154,7 +154,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
-        if "arguments are required" in message and (last := self._greedy()):
+        if re.search("arguments are required|folder is missing", message) and (
+            last := self._greedy()
+        ):
             message += f"; words after {last} are read as its values: put the folder first"
         dashed = [word for word in self._words if word[:1] == "-" and os.path.lexists(word)]
         if dashed and "./" not in message:

@@ -42,6 +42,7 @@ O_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF
 SETTINGS_NAME = ".frames_settings.json"
 PICTURE_NAME = re.compile(r"\d{6,}\.jpg")
 PROGRESS_NAME = "progress"
+WINDOW = 2  # pictures on either side of an annotated frame
 TOLD_AFTER = 10.0  # seconds after which a clip tells how far it is
 
 
@@ -62,7 +63,8 @@ class Settings:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Settings:
-        window = args.window if args.key_frames else None
+        near = WINDOW if args.window is None else args.window
+        window = near if args.key_frames else None
         fps, side = str(args.fps), args.short_side
         return cls(fps, side, args.upscale, args.quality, args.archive, window)
 
@@ -315,9 +317,8 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--window",
         type=non_negative_int,
-        default=2,
         metavar="W",
-        help="with --key_frames: number of neighbours on either side",
+        help=f"with --key_frames: number of neighbours on either side (default: {WINDOW})",
     )
 
 

@@ -391,6 +391,11 @@ def _why_no_list(row: Sequence[str], given: Mapping[str, str]) -> str:
         return f"no youtube_id and time_start with --columns {named}: {seen}"
     if find_id(row[0]) == "" and "://" in row[0]:
         return f"{wrong_id(row[0])}; {seen}"
+    times = [number for number, cell in enumerate(row, 1) if TIME_PATTERN.fullmatch(cell)]
+    ids = [number for number, cell in enumerate(row, 1) if find_id(cell)]
+    if ids and len(times) > 1:
+        columns = f"youtube_id={ids[0]},time_start={times[0]},time_end={times[1]}"
+        return f"it has no header: {seen}; give --columns {columns}"
     plain = [_plain(name) for name in row]
     has = {r for r in ROLES[:3] if any(_unit(name, r) for name in plain)}
     if find_id(row[0]) or has == {"youtube_id"}:
