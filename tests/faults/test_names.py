@@ -77,7 +77,7 @@ def test_a_folder_where_a_clip_should_be(lab: Lab, source: MakeSource) -> None:
     folder = lab.out / f"{name}.mp4"
     (folder / "mine").mkdir(parents=True)
     done = lab.run()
-    assert f"a folder is where the file should be: {folder}" in done.err
+    assert f"a folder has the name of the file: {folder}" in done.err
     assert (folder / "mine").is_dir()
     assert (done.code, lab.clips() - {name}) == (1, lab.wanted - {name})
     (folder / "mine").rmdir()
