@@ -44,6 +44,7 @@ MAX_REFUSED = 100_000
 NO_CLIP_IN = 1000  # rows: so many without a clip, and the file is no list
 TELL_AFTER, TELL_EVERY = 2.0, 10.0  # seconds of silence while lists are read
 LIST_SUFFIXES = (".csv", ".csv.gz")
+REPORTS = ("download_report.", "reorg_report.", "frames_report.", "downscale_report.")
 # Milliseconds are told by the first rows: clips of so many seconds each, past the first hour.
 FIRST_ROWS, TOO_LONG, AN_HOUR = 50, 1000.0, 3600.0
 
@@ -198,9 +199,16 @@ def find_lists(paths: Sequence[Path]) -> list[Path]:
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """The lists in a folder, sorted; one that is there packed and unpacked counts once."""
+    """The lists in a folder, sorted; one that is there packed and unpacked counts once.
+
+    Reports of the suite's own scripts are not lists, though they name clips.
+    """
     try:
-        names = {entry.name for entry in os.scandir(folder) if entry.name.endswith(LIST_SUFFIXES)}
+        names = {
+            name
+            for name in os.listdir(folder)
+            if name.endswith(LIST_SUFFIXES) and not name.startswith(REPORTS)
+        }
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
     return [
