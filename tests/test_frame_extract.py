@@ -378,7 +378,7 @@ def test_a_long_clip_tells_how_far_it_is(
     monkeypatch.setattr(frames.FolderStore, "add", add)
     workspace.mkdir()
     assert worker(task).frames == 50
-    assert told == {"", "a: 1 of 50 pictures"}
+    assert told == {"", "a: 1 of 50 frames"}
     assert frames.clips_at_work(workspace) == ""
 
 

@@ -89,7 +89,7 @@ def test_archives_in_another_order_than_believed(
     assert done.code == 1
     assert on_disk(tmp_path) == [name(1), name(2)]
     assert mirror.reads() == ["k700_val_002.tar.gz", "k700_val_001.tar.gz"]
-    assert done.err.count("k700_val_002.tar.gz holds 'yoga'") == 1
+    assert done.err.count("k700_val_002.tar.gz has 'yoga'") == 1
     assert report_rows(tmp_path / "out" / REPORT)[name(4)]["reason"] == "unavailable"
 
 

@@ -210,9 +210,9 @@ def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Pat
     ("chain", "said"),
     [
         ("clips:/nowhere", "is not a folder"),
-        ("youtub", "is no source"),
+        ("youtub", "is not a source"),
         ("youtube,youtube", "names a source twice"),
-        ("", "is no source"),
+        ("", "is not a source"),
     ],
 )
 def test_a_wrong_chain_is_refused(tmp_path: Path, chain: str, said: str) -> None:

@@ -34,6 +34,7 @@ from utils.video.ffmpeg import Ffmpeg
 def ended() -> Iterator[None]:
     yield
     end_ytdlp()
+    psutil.wait_procs(staying(), timeout=20)  # one whose run has just ended sees that in a moment
     assert staying() == []
 
 

@@ -13,6 +13,7 @@ from tests.conftest import MakeSource
 from tests.faults.promise import SMALL, Lab, fingerprint, keeps_promise, wait_for
 from tests.scripts import ROOT, finish, run
 from tests.standin.proxy import Proxy
+from tests.standin.sources import ffmpeg_path
 
 SHELLS = (
     "import subprocess\nsubprocess.run('ls', shell=True)\n",
@@ -48,9 +49,11 @@ def test_passwords_are_nowhere_to_be_seen(lab: Lab, source: MakeSource) -> None:
     lab.standin.add_dead("deadvideo__", "private")
     lab.want("deadvideo__", lost=True)
     slow = lab.standin.knobs("abcdefghijk", target="player", throttle=2000, times=1)
-    # No fragments: ffmpeg reads the address itself, slowly enough to be seen.
-    lab.standin.knobs("abcdefghijk", client="native", status=403)
-    lab.standin.knobs("abcdefghijk", client="ffmpeg", throttle=20_000, times=2)
+    # An ffmpeg may be over before it is seen: this one writes down how it was called.
+    calls = lab.folder / "ffmpeg_calls.txt"
+    ffmpeg = lab.folder / "ffmpeg"
+    ffmpeg.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec "{ffmpeg_path()}" "$@"\n')
+    ffmpeg.chmod(0o755)
     cookies = lab.folder / "mine" / "cookies.txt"
     head = "# Netscape HTTP Cookie File\n"
     cookies.write_text(f"{head}127.0.0.1\tFALSE\t/\tFALSE\t2147483647\tvisitor\tc00kie\n")
@@ -58,6 +61,7 @@ def test_passwords_are_nowhere_to_be_seen(lab: Lab, source: MakeSource) -> None:
     with Proxy() as proxy:
         address = proxy.address.replace("http://", "http://user:s3cret@")
         lab.more = ["--proxy", address, "--cookies", cookies, "-v"]
+        lab.more += ["--ffmpeg", ffmpeg]
         process = lab.start()
         while process.poll() is None:
             for child in lab.processes():
@@ -71,7 +75,10 @@ def test_passwords_are_nowhere_to_be_seen(lab: Lab, source: MakeSource) -> None:
         done = finish(process)
         assert lab.standin.times_used(slow) == 1
         assert proxy.asked
-    assert any("yt_dlp" in line for line in seen) and any("ffmpeg" in line for line in seen)
+    assert any("yt_dlp" in line for line in seen)
+    seen += calls.read_text(encoding="utf-8").splitlines()
+    calls.unlink()
+    assert any(" -i " in line for line in seen)
     report = (lab.out / "download_report.csv").read_text(encoding="utf-8")
     for secret in SECRETS:
         assert secret not in done.err + done.out + report

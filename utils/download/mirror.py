@@ -235,7 +235,7 @@ def read_stage(
         if split not in odd and (shown := split.shows_another(made, mirror.lists_folder)):
             odd.append(split)
             context.tell(
-                f"cvdf         {made.archive.name} has {shown!r} instead of the class in its name:"
+                f"cvdf         {made.archive.name} has {shown!r} instead of the expected class:"
                 f" looking for clips in all archives of {split.listed.name}"
             )
     return odd
