@@ -245,7 +245,9 @@ def asked(page: Page, script: str) -> Any:
         try:
             return page.evaluate(script)
         except Error as error:
-            assert "navigation" in error.message or "destroyed" in error.message
+            # Between two pages there is no context, or no element yet.
+            words = ("navigation", "destroyed", "of null")
+            assert any(word in error.message for word in words), error.message
             time.sleep(0.1)
     raise AssertionError("the page does not come to rest")
 

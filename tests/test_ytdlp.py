@@ -43,7 +43,7 @@ def staying(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(parent).children():
         with suppress(psutil.Error):  # it has ended
-            if any("p.serve()" in word for word in child.cmdline()):
+            if "runs=yt_dlp" in child.cmdline():
                 found.append(child)
     return found
 
