@@ -252,6 +252,7 @@ def asked(page: Page, script: str) -> Any:
     raise AssertionError("the page does not come to rest")
 
 
+@pytest.mark.slow
 def test_watch_keeps_the_readers_place(browser: Browser, tmp_path: Path) -> None:
     make_dataset(tmp_path)
     options = ["--input_csv", "list.csv", "--pictures", 10, "--watch", 1]

@@ -75,7 +75,7 @@ def test_encoding_options_apply_to_clips_from_the_disk(source: MakeSource, tmp_p
     [
         (("--short_side", "128"), "without --short_side"),
         (("--max_height", "0", "--no_audio"), "with --max_height 480, without --no_audio"),
-        (("--keyint", "12"), "without --keyint"),
+        pytest.param(("--keyint", "12"), "without --keyint", marks=pytest.mark.slow),
     ],
 )
 def test_clips_of_different_options_are_not_mixed(
