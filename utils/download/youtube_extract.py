@@ -230,8 +230,6 @@ def try_ytdlp(
         file = Path(folder) / "info.json"
         file.write_text(NOTHING, encoding="utf-8")
         argv += ["--simulate", "--load-info-json", str(file)]
-        if cookies:  # a copy, because yt-dlp writes its cookie file again at its end
-            argv += ["--cookies", str(shutil.copyfile(cookies, Path(folder) / "cookies.txt"))]
         done = run_ytdlp(argv, timeout=60, env=child_environment(None))
     message = ytdlp_message(done)
     if done.returncode == 0:

@@ -163,7 +163,6 @@ KINDS = (
         _low,
     ),
 )
-BY_KEY = {kind.key: kind for kind in KINDS}
 
 
 def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> list[Suspect]:
