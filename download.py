@@ -27,7 +27,7 @@ Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 from collections.abc import Sequence
@@ -65,7 +65,6 @@ from utils.download.sources import (
 )
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
-from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, has_settings, open_run, show_progress, write_settings

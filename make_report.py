@@ -21,7 +21,7 @@ suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It prints
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 import json
@@ -45,7 +45,6 @@ from utils.download.mirror import NAME as MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
-from utils.packages import check_packages
 from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
 from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
 from utils.page.looks import SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips

@@ -25,7 +25,7 @@ from http.cookiejar import LoadError, MozillaCookieJar
 from pathlib import Path
 from typing import Any
 
-from utils import files, packages
+from utils import errors, files
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
@@ -116,18 +116,18 @@ def check_steps(args: argparse.Namespace) -> int:
 def check_python(args: argparse.Namespace, folder: Path) -> Findings:
     """Check that every package is installed, within its bounds, and importable."""
     problems = []
-    for package in packages.required():
+    for package in errors.required():
         try:
-            packages.check_packages(package)
+            errors.check_packages(package)
             if package not in NOT_IMPORTED:
-                importlib.import_module(packages.module_of(package))
+                importlib.import_module(errors.module_of(package))
         except UserError as error:
             problems.append(str(error).partition(": pip")[0])
         except Exception as error:  # a package can fail to import in any way
-            problems.append(f"cannot import {package}: {packages.describe(error)}")
+            problems.append(f"cannot import {package}: {errors.describe(error)}")
     if problems:
         raise UserError("; ".join([*problems, INSTALL]))
-    yield OK, f"Python {platform.python_version()}, {len(packages.required())} packages"
+    yield OK, f"Python {platform.python_version()}, {len(errors.required())} packages"
 
 
 def check_ffmpeg(args: argparse.Namespace, folder: Path) -> Findings:
@@ -155,9 +155,9 @@ def check_js_runtime(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_ytdlp(args: argparse.Namespace, folder: Path) -> Findings:
     """Check the age of yt-dlp, whose releases are named after their day."""
-    version = packages.release_of("yt-dlp")
+    version = errors.release_of("yt-dlp")
     try:
-        age = (date.today() - date(*packages.numbers(version))).days
+        age = (date.today() - date(*errors.numbers(version))).days
     except (TypeError, ValueError):
         raise UserError(f"release {version!r} is not named after a day; {UPDATE}") from None
     if age > OLD_DAYS:

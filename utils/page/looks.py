@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.clip import clip_window
-from utils.packages import Streak, describe
+from utils.errors import Streak, describe
 from utils.page.dataset import Dataset
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped
