@@ -12,7 +12,7 @@ already small are remuxed, not re-encoded. Every clip is checked against its sou
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,6 @@ from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
-from utils.packages import check_packages
 from utils.process import run_child, stop_on_signals
 from utils.video import ffmpeg
 from utils.video.ffmpeg import Encode, Ffmpeg

@@ -13,7 +13,7 @@ seconds, as in ffmpeg's fps filter. A clip's folder appears only when it is comp
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import io
@@ -32,10 +32,8 @@ from clipreader.media import ratio
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.errors import UserError
 from utils.files import names_in, publish
 from utils.machines import own_folder
-from utils.packages import check_packages
 from utils.process import stop_on_signals
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 

@@ -26,8 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from utils import process as processes
 from utils.cli import say
-from utils.errors import UserError
-from utils.packages import describe
+from utils.errors import UserError, describe
 from utils.process import CHILD_MEMORY, STOP, Stopped, limit_memory, sleep
 
 Task = TypeVar("Task")
