@@ -12,7 +12,7 @@ already small are remuxed, not re-encoded. Every clip is checked against its sou
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 import hashlib
@@ -48,7 +48,6 @@ from utils.cli import (
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, publish
 from utils.machines import own_folder
-from utils.packages import check_packages
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import Lines, has_settings, open_run, write_settings

@@ -13,7 +13,7 @@ seconds, as in ffmpeg's fps filter. A clip's folder appears only when it is comp
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import functools
@@ -33,7 +33,6 @@ from utils.batch import (
 )
 from utils.cli import EXIT_OK, make_parser, plural, run_script
 from utils.cluster import check_dask
-from utils.errors import UserError
 from utils.files import names_in
 from utils.frames import (
     SETTINGS_NAME,
@@ -46,7 +45,6 @@ from utils.frames import (
     read_key_times,
     settings_lines,
 )
-from utils.packages import check_packages
 from utils.process import stop_on_signals
 from utils.run import has_settings, open_run, write_settings
 

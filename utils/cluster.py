@@ -35,9 +35,8 @@ from uuid import uuid4
 
 from utils import parallel
 from utils.cli import plural, say
-from utils.errors import UserError
+from utils.errors import NAMES, UserError, check_packages
 from utils.machines import machine_name
-from utils.packages import NAMES, check_packages
 from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped, stop_run
 from utils.video.ffmpeg import find_ffmpeg

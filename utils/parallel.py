@@ -27,8 +27,7 @@ from typing import Any, Protocol
 
 from utils import process
 from utils.cli import say
-from utils.errors import UserError
-from utils.packages import describe
+from utils.errors import UserError, describe
 from utils.process import STOP, Stopped
 
 Worker = Callable[[Any], Any]  # returns the outcome of a task, or yields several
