@@ -103,7 +103,7 @@ class Extractor:
         settings, limits = self.settings, self.limits
         with (
             bad_clips(limits),
-            closing(FrameSource(task.path, probe=False, **limits.of_source)) as source,
+            closing(FrameSource(task.path, **limits.of_source)) as source,
         ):
             table, container = source.table, source.stream.container
             if missing := missing_part(container, task.path, len(table.pts), table.promised):

@@ -225,24 +225,22 @@ def _picture(task: LookTask, look: ClipLook) -> ClipLook:
 def _probe(task: LookTask, look: ClipLook) -> ClipLook:
     """What the packets tell, and the frames and the sound where these look odd."""
     from clipreader.media import open_clip, picture_stream
-    from clipreader.packets import packets_of
+    from clipreader.packets import packets_of, shown_packets
 
     look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
     with open_clip(task.path) as container:
         found = packets_of(container)
-        count = len(found.picture.pts)
-        if missing := missing_part(container, task.path, count, found.picture.listed):
+        if missing := missing_part(container, task.path, len(found.video), found.listed):
             raise ValueError(missing)
         container.seek(0)
         stream = picture_stream(container)
-        assert stream is not None  # of a file with frames
         stream.thread_type = "NONE"
         first = next(container.decode(stream))
         is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
-    picture, sound = found.picture, found.sound
-    base, pixels = picture.time_base, found.width * found.height
+    base, pixels = found.time_base, found.width * found.height
     # (pts, bytes, is a key frame)
-    frames = [(pts, picture.sizes[at], picture.keys[at]) for pts, at in picture.shown()]
+    marks = [(pts, found.video[at]) for pts, at in shown_packets(found.video)]
+    frames = [(pts, mark.size, mark.is_key) for pts, mark in marks]
     seconds = float(found.end)
     # The longest stretch from one key frame to before the next: in seconds, and in frames.
     keys = [place for place, (_, _, is_key) in enumerate(frames) if is_key] or [0]
@@ -257,8 +255,8 @@ def _probe(task: LookTask, look: ClipLook) -> ClipLook:
         seconds=seconds,
         kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
         pixel_bits=sum(size for _, size, _ in frames) * 8 / pixels / len(frames),
-        codec=picture.codec,
-        audio_codec=sound.codec if sound else "",
+        codec=found.codec,
+        audio_codec=found.audio_codec,
         key_seconds=apart,
         key_frames=count,
     )
@@ -266,7 +264,8 @@ def _probe(task: LookTask, look: ClipLook) -> ClipLook:
     least = max(ODD_BYTES, ODD_BITS * pixels / 8)
     if is_plain or not between or between[len(between) // 2] < least:
         look = _look_closer(task.path, look, is_plain)
-    is_quiet = sound is not None and sum(sound.sizes) < ODD_SOUND * seconds
+    audio = found.audio
+    is_quiet = audio is not None and sum(mark.size for mark in audio) < ODD_SOUND * seconds
     return replace(look, peak=_sound_peak(task.path)) if is_quiet else look
 
 
