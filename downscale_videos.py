@@ -46,8 +46,7 @@ from utils.cli import (
     run_script,
 )
 from utils.cluster import check_dask
-from utils.files import disk_is_full, names_in, publish
-from utils.machines import own_folder
+from utils.files import disk_is_full, names_in, own_folder, publish
 from utils.process import run_child, stop_on_signals
 from utils.report import now
 from utils.run import Lines, has_settings, open_run, write_settings

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 from clipreader.media import ratio
 from utils.batch import ClipFile, Made, make_one
 from utils.cli import frame_rate, non_negative_int, positive_int
-from utils.files import publish
-from utils.machines import own_folder
+from utils.files import own_folder, publish
 from utils.report import WRITTEN, now
 from utils.run import Lines
 from utils.video.whole import (

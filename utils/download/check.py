@@ -46,11 +46,10 @@ from utils.download.youtube_extract import (
 from utils.download.youtube_sections import fetch_fragments, open_streams
 from utils.download.youtube_texts import BLOCKS, FetchError, classify
 from utils.errors import UserError, check_packages, describe, module_of, numbers, required
-from utils.files import free_bytes, names_in, set_aside
+from utils.files import free_bytes, names_in, run_folder, set_aside
 from utils.lists.official import DEEPMIND, needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
-from utils.machines import run_folder
 from utils.parallel import Workers
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, read_shorts

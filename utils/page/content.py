@@ -21,8 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from utils.cli import VERSION
-from utils.files import check_ours, publish, telling, write_whole
-from utils.machines import run_folder
+from utils.files import check_ours, publish, run_folder, telling, write_whole
 from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
 from utils.page.looks import SHEET, STRIP, ClipLook
 from utils.page.plots import (
