@@ -33,7 +33,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
-from utils.cli import EXIT_OK, run_script, say, teller
+from utils.cli import EXIT_OK, run_script, teller
 from utils.cluster import check_dask
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.mirror import MirrorOptions
@@ -79,7 +79,7 @@ FOUND = "found on disk: the run that downloaded it was killed before it wrote th
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(__doc__ or "", argv)
     if args.check:
-        return check_steps(args, say)
+        return check_steps(args)
     check_packages(*PACKAGES)
     check_dask(args)
     with stop_on_signals():

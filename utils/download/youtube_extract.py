@@ -196,20 +196,6 @@ def _ytdlp_process() -> tuple[Child, int]:
     return Child(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp")), 1
 
 
-def run_fresh_ytdlp(
-    argv: Sequence[str], folder: Path, timeout: float, proxy: str | None
-) -> Finished:
-    """`yt-dlp ARGV` in a process of its own; its arguments are in a file that only we can read."""
-    file = folder / "arguments.conf"
-    file.unlink(missing_ok=True)
-    file.touch(0o600)
-    end = list(argv).index("--")  # what a file says comes before the command line
-    file.write_text(shlex.join(argv[:end]), encoding="utf-8")
-    program = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--config-locations", str(file)]
-    program += argv[end:]
-    return run_child(program, timeout=timeout, env=child_environment(proxy))
-
-
 def end_ytdlp() -> None:
     """End the processes that wait for a command line."""
     with _lock:
