@@ -41,7 +41,7 @@ from utils.cli import (
     run_script,
     say,
 )
-from utils.download.mirror import NAME as MIRROR
+from utils.download.archives import MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
