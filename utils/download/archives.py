@@ -30,7 +30,6 @@ from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
 from utils.lists import official
 from utils.lists.versions import OfficialList
-from utils.machines import own_folder
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.report import Result
@@ -110,7 +109,7 @@ def take_clips(
     archive, wanted = task[0], dict(task[1])
     held, failed, skipped, error = set[Key](), dict[Key, str](), set[str](), ""
     checks: deque[tuple[Key, Future[Result]]] = deque()
-    parent = own_folder(options.workspace)
+    parent = files.own_folder(options.workspace)
     with (
         tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder,
         ThreadPoolExecutor(jobs) as pool,
@@ -193,7 +192,7 @@ def _remember(url: str, keys: Collection[Key], options: FetchOptions) -> None:
     """Record the clips of an archive: its address in the first line, then one clip per line."""
     path = _memory_path(url, options.out)
     path.parent.mkdir(exist_ok=True)
-    part = own_folder(options.workspace) / path.name
+    part = files.own_folder(options.workspace) / path.name
     names = sorted(f"{youtube_id}_{start:06g}_{end:06g}" for youtube_id, start, end in keys)
     part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
     files.publish(part, path)
