@@ -13,7 +13,7 @@ its output, and checks the files. The folder demo_output/ is kept for you.
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import UserError  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 import shlex
@@ -30,7 +30,6 @@ from tests.standin.server import StandIn
 from tests.standin.sources import make_source, read_frame_number
 from tests.standin.stage import Stage, free_name
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, make_parser, run_script, say
-from utils.errors import UserError
 from utils.files import make_folder
 from utils.process import Stopped, received_signal, stop_on_signals
 

@@ -27,13 +27,13 @@ Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
-from utils.cli import EXIT_OK, run_script, say, teller
+from utils.cli import EXIT_OK, run_script, teller
 from utils.cluster import check_dask
 from utils.download.check import check_steps, try_tools, verify
 from utils.download.mirror import MirrorOptions
@@ -65,7 +65,6 @@ from utils.download.sources import (
 )
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
-from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, has_settings, open_run, show_progress, write_settings
@@ -80,7 +79,7 @@ FOUND = "found on disk: the run that downloaded it was killed before it wrote th
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(__doc__ or "", argv)
     if args.check:
-        return check_steps(args, say)
+        return check_steps(args)
     check_packages(*PACKAGES)
     check_dask(args)
     with stop_on_signals():

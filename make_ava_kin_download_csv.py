@@ -26,7 +26,7 @@ in seconds from the clip's start, and frame the image that frame_extract.py writ
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import shlex
@@ -48,7 +48,6 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.errors import UserError
 from utils.files import check_ours, make_folder, write_whole
 from utils.lists import ava
 from utils.lists.ava_clips import (
@@ -71,7 +70,6 @@ from utils.lists.ava_clips import (
 from utils.lists.official import ensure_ava_annotations, missing_annotations
 from utils.lists.reading import without_garbage_collection
 from utils.machines import run_folder
-from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 
 DEFAULT_FOLDER = Path("ava_kinetics_csv")

@@ -21,7 +21,7 @@ suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It prints
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
 import json
@@ -45,10 +45,9 @@ from utils.download.mirror import NAME as MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
-from utils.packages import check_packages
 from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
 from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
-from utils.page.looks import SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips
+from utils.page.looks import PROBE, SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips
 from utils.page.plots import make_history
 from utils.page.suspects import find_suspects
 from utils.process import sleep, stop_on_signals
@@ -136,7 +135,7 @@ def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace)
     look_again(data, args.quiet)
     counts = count_all(data, args.split)
     there = [name for name in data.clips if name in data.sizes and name not in data.sounds]
-    sample = [(name, "") for name in draw_sample(there, args.sample, args.seed)]
+    sample = [(name, PROBE) for name in draw_sample(there, args.sample, args.seed)]
     probed = look_at_clips(data, sample, looks, args).values()
     labels = ((name, data.label(name)) for name in there)
     sheet, strips = draw_pictures(labels, args.pictures, args.seed)

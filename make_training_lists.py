@@ -28,7 +28,7 @@ list, and why.
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import os
@@ -42,11 +42,9 @@ from pathlib import Path
 from typing import Any
 
 from utils import cli
-from utils.errors import UserError
 from utils.files import make_folder
 from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.machines import run_folder
-from utils.packages import check_packages
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable

@@ -21,7 +21,7 @@ overwritten. Only files that were moved are removed from the source.
 
 from __future__ import annotations
 
-import utils.early  # noqa: F401 (first: Ctrl-C while the rest is imported)
+from utils.errors import DiskFull, UserError, check_packages  # isort: skip
 
 import argparse
 import os
@@ -42,9 +42,7 @@ from utils.cli import (
     say,
 )
 from utils.cluster import add_cluster_options, check_dask
-from utils.errors import DiskFull, UserError
 from utils.files import make_folder, sync_folder
-from utils.packages import check_packages
 from utils.process import STOP, received_signal, stop_on_signals, stop_run
 from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree, file_name
 from utils.report import report_paths

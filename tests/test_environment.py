@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, Done, environment, link_clips, run, write_list
 from tests.standin.server import StandIn
-from utils.packages import Streak, required
+from utils.errors import Streak, required
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Short sleeps: a signal that comes just before a long one would be seen after it.
@@ -193,7 +193,7 @@ def test_every_requirement_has_a_lower_bound_that_ci_runs() -> None:
     ]
     assert len(lines) == len(required())
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "from utils.packages import required" in ci
+    assert "from utils.errors import required" in ci
     table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     for package, (lowest, _) in required().items():
         row = re.search(rf"^\| {re.escape(package)} \| (\S+) \|", table, re.MULTILINE)

@@ -6,8 +6,6 @@ into one line on stderr and exit code 2.
 
 from __future__ import annotations
 
-from utils.early import hand_over, import_problem
-
 import argparse
 import difflib
 import functools
@@ -26,8 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clipreader import VERSION
-from utils.errors import Ended, UserError
-from utils.packages import version_line
+from utils.errors import Ended, UserError, hand_over, import_problem, version_line
 from utils.text import shown
 
 Tell = Callable[[str], None]  # says a line

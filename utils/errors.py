@@ -1,9 +1,37 @@
-"""Define the exceptions that end a run: errors that a user can fix, a full disk, a stop."""
+"""End a script with one line: errors that a user can fix, unfit packages, Ctrl-C during imports.
+
+Every script imports this first. Until `cli.run_script` takes over, Ctrl-C ends with `stopped` and
+130, and a failed import with one line and 2 instead of a traceback. Programs that import
+`load_frames` keep their own handlers.
+
+requirements.txt is the only place that says which releases of packages will do. A change in a
+package affects every clip, so it is reported once: before the first clip if the release shows it,
+otherwise after a few clips in a row (`Streak`).
+"""
 
 from __future__ import annotations
 
 import errno
+import functools
+import os
+import re
+import signal
+import sys
 from pathlib import Path
+from types import FrameType, TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-loader.txt")
+MODULES = {"ffmpeg-python": "ffmpeg", "pillow": "PIL"}  # the others but for their dashes
+NAMES = {"av": "PyAV"}  # as people call them
+
+# What a file's content cannot cause: our calls and the package's release do not fit.
+UNEXPECTED = (TypeError, AttributeError, ImportError, MemoryError)
+STREAK = 5
+UNEXPECTED_MESSAGE = re.compile(
+    r"(TypeError|AttributeError|ImportError|ModuleNotFoundError|MemoryError)\b"
+    r"|its worker process ended with exit code"
+)
 
 
 class UserError(Exception):
@@ -29,3 +57,191 @@ class Ended(Exception):
 
     def exit_code(self) -> int:
         raise NotImplementedError
+
+
+# --- before and during imports --------------------------------------------------------------------
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(128 + number)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, (ImportError, MemoryError)):
+        sys.__excepthook__(kind, error, trace)
+        return
+    os.write(2, f"error: {import_problem(error)}\n".encode())
+    os._exit(2)
+
+
+def import_problem(error: BaseException) -> str:
+    """One line about a package that could not be imported, or about missing memory."""
+    if isinstance(error, MemoryError):
+        return "out of memory: give this process more, or use fewer jobs (--num_jobs)"
+    return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
+
+
+def hand_over() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, as usual."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_own_script() -> bool:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return main is not None and os.path.dirname(os.path.abspath(main)) == top
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without them (`2>&-`) its three standard streams.
+
+    Otherwise the first file that is opened becomes number 2, and errors are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            os.set_inheritable(number, True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+if _is_own_script():
+    _open_closed_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+    sys.excepthook = _tell
+    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
+    # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+# --- packages -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def required() -> dict[str, tuple[str, str]]:
+    """Package -> (lowest release that will do, first one that was not tried, or nothing)."""
+    found = {}
+    text = "".join(path.read_text(encoding="utf-8") for path in REQUIREMENTS)
+    for line in text.splitlines():
+        if row := re.match(r"([a-z][\w.-]*)(?:\[\w+\])?>=([\w.]+)(?:,<([\w.]+))?\s*(?:#|$)", line):
+            found[row[1]] = (row[2], row[3] or "")
+    return found
+
+
+def release_of(package: str) -> str:
+    """The release of a package that is installed; empty if it is not."""
+    from importlib import metadata  # slow to import, and Ctrl-C is to be caught before
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def check_packages(*packages: str) -> None:
+    """Check that these are installed, in releases that will do, in 1 ms each. Raises UserError."""
+    for package in packages:
+        (lowest, untried), have = required()[package], release_of(package)
+        name = NAMES.get(package, package)
+        if not have:
+            raise UserError(f"{name} is not installed: pip install -r requirements.txt")
+        too_new = bool(untried) and numbers(have) >= numbers(untried)
+        if numbers(have) < numbers(lowest) or too_new:
+            raise UserError(
+                f"{name} {have} is installed, and the suite works with {releases(package)}:"
+                " pip install -U -r requirements.txt"
+            )
+
+
+def module_of(package: str) -> str:
+    """The name under which a package is imported."""
+    return MODULES.get(package, package.replace("-", "_"))
+
+
+def numbers(release: str) -> tuple[int, ...]:
+    """`2026.10.26` -> (2026, 10, 26), for comparing."""
+    return tuple(map(int, re.findall(r"\d+", release)[:3]))
+
+
+def releases(package: str) -> str:
+    """`18.1 or newer, below 20`."""
+    lowest, untried = required()[package]
+    return f"{lowest} or newer" + (f", below {untried}" if untried else "")
+
+
+def describe(error: BaseException) -> str:
+    """Describe an unexpected exception for the report, with the package that it likely comes from.
+
+    `TypeError: open() got an unexpected keyword argument 'mode' (av 20.0.0)`
+    """
+    owner = getattr(error, "obj", None)  # of an attribute that is missing
+    kind = owner if isinstance(owner, type) else type(owner)
+    frames, trace = [], error.__traceback__
+    while trace:
+        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    missing = error.name if isinstance(error, ImportError) else ""
+    of_module = {module_of(package): package for package in required()}
+    for module in (getattr(owner, "__name__", ""), kind.__module__, missing, *reversed(frames)):
+        package = of_module.get(str(module).partition(".")[0], "")
+        if package and (release := release_of(package)):
+            return f"{type(error).__name__}: {error} ({package} {release})"
+    return f"{type(error).__name__}: {error}"
+
+
+class Streak:
+    """Count the clips in a row that failed with the same unexpected exception."""
+
+    def __init__(self) -> None:
+        self.message = ""
+        self._count = 0
+
+    def add(self, is_good: bool, message: str) -> None:
+        """Count a finished clip. Messages that a clip may cause by itself do not count."""
+        if is_good or (message != self.message and UNEXPECTED_MESSAGE.match(message)):
+            self.message, self._count = "", 0
+        if not is_good and UNEXPECTED_MESSAGE.match(message):
+            self.message = message
+            self._count += 1
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._count >= STREAK
+
+    def problem(self) -> UserError:
+        """The error that ends the run, with what to type."""
+        start = f"{STREAK} clips in a row failed with the same error: {self.message}"
+        found = re.search(r"\(([\w.-]+) (\S+)\)$", self.message)
+        if self.message.startswith("MemoryError"):
+            return UserError(f"{start}: give this run more memory, or use fewer jobs (--num_jobs)")
+        if found and found[1] in required():
+            name = NAMES.get(found[1], found[1])
+            return UserError(
+                f"{start}: {name} {found[2]} is installed, the suite works with"
+                f" {releases(found[1])}: pip install -U -r requirements.txt"
+            )
+        return UserError(f"{start}: pip install -U -r requirements.txt; see download.py --check")
+
+
+def version_line(version: str) -> str:
+    """The suite's version, and what it runs on, in one line for a bug report."""
+    found = [f"Python {sys.version.split()[0]} on {sys.platform}"]
+    for package in ("yt-dlp", "av", "numpy"):
+        name, release = NAMES.get(package, package), release_of(package)
+        found.append(f"{name} {release}" if release else f"no {name}")
+    found.insert(2, _ffmpeg_version())
+    return f"{version} ({', '.join(found)})"
+
+
+def _ffmpeg_version() -> str:
+    try:
+        import imageio_ffmpeg
+
+        return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+    except (ImportError, RuntimeError):
+        return "no ffmpeg in the environment"

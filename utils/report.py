@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from utils.clip import Clip, Refused
-from utils.errors import DiskFull, UserError, is_disk_full
+from utils.errors import DiskFull, UserError, describe, is_disk_full
 from utils.files import bounded_lines, disk_is_full, open_regular, open_text, parse_json, telling
 from utils.machines import claim, machine_name
-from utils.packages import describe
 from utils.text import csv_text, escaped_row, hide_secrets, printable
 
 REPORT_NAME = "download_report.csv"

@@ -22,10 +22,9 @@ from tqdm import tqdm
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
 from utils.cluster import open_workers
-from utils.errors import DiskFull, UserError
+from utils.errors import DiskFull, Streak, UserError
 from utils.files import make_folder, read_json, write_whole
 from utils.machines import run_folder
-from utils.packages import Streak
 from utils.parallel import Workers
 from utils.process import STOP, received_signal, stop_run
 from utils.report import ReportFile, own_report

@@ -1,76 +1,67 @@
-"""Test every step of a download (--check), and every clip on disk (--verify).
+"""Test each step of a download once (--check), and decode the clips on disk (--verify).
 
---check downloads less than 2 MB and leaves nothing behind. Each step is a function of the options
-and a temporary folder that yields (name, state, text, what to do).
+A step is a function of the options and a temporary folder. It yields (state, text). If it does not
+work, it raises UserError.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import functools
 import importlib
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from http.cookiejar import LoadError, MozillaCookieJar
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from utils import errors, files
 from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.options import clip_suffix, fetch_options
+from utils.download.options import clip_suffix, fetch_options, list_servers
 from utils.download.plan import make_plan, read_wanted, size_of, size_text
-from utils.download.sources import FetchOptions, is_youtube
+from utils.download.sources import is_youtube
 from utils.download.youtube_extract import (
     Attempt,
     extract_command,
     read_info,
-    run_fresh_ytdlp,
     section_inputs,
     try_ytdlp,
 )
-from utils.download.youtube_sections import fetch_fragments, open_streams
-from utils.download.youtube_texts import BLOCKS, FetchError, classify
+from utils.download.youtube_sections import can_read_through, cut_sections
+from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
-from utils.files import free_bytes, names_in, set_aside
-from utils.lists.official import DEEPMIND, needed_lists, with_slash
+from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
 from utils.machines import run_folder
-from utils.packages import check_packages, describe, module_of, numbers, required
-from utils.parallel import Workers
 from utils.process import run_child, sleep, stop_on_signals
-from utils.report import REASONS, REPORT_NAME, read_shorts
+from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
 from utils.text import hide_secrets
-from utils.video.cut import cut_video
-from utils.video.ffmpeg import SOUNDS, Encode, find_ffmpeg, last_line, require_encoder
-from utils.video.whole import BadClip, check_sound, decode_whole, read_sound, read_video
+from utils.video import whole
+from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
 from utils.web import Web, WebError
 
-OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note stops nothing, but should be known
-Findings = Iterator[tuple[str, str, str, str]]  # (name, state, text, what to do)
+OK, NOTE, NOT_OK = "ok", "note", "not ok"  # a note does not make --check fail
+Findings = Iterator[tuple[str, str]]  # (state, text)
 
 INSTALL = "pip install -U -r requirements.txt"
 UPDATE = 'pip install -U --pre "yt-dlp[deno]" yt-dlp-ejs'
-PAGE = "see docs/youtube.md"
 OLD_DAYS = 60  # YouTube changes faster than that
 NOT_IMPORTED = ("deno", "yt-dlp-ejs")  # a program, and scripts
-SECONDS, LINES = 2.0, 144  # of the test section: at 480 lines, a dense video came to 3.6 MB
+SECONDS, LINES = 2.0, 144  # of the test section: at 480 lines, a dense video takes 3.6 MB
 LOGIN_COOKIES = ("LOGIN_INFO", "SAPISID", "__Secure-3PSID", "__Secure-1PSID")
 BAD_FOLDER = ".bad"
 
@@ -81,7 +72,7 @@ BAD_FOLDER = ".bad"
 def try_tools(args: argparse.Namespace) -> None:
     """Test that ffmpeg encodes and that yt-dlp starts with the user's arguments.
 
-    A problem that every clip would meet is reported once, before the first. Raises UserError.
+    A problem that affects every clip is reported once, before the first. Raises UserError.
     """
     encoder = str(SOUNDS[clip_suffix(args)]["c:a"]) if args.audio_only else "libx264"
     require_encoder(find_ffmpeg(args.ffmpeg), encoder)
@@ -89,23 +80,22 @@ def try_tools(args: argparse.Namespace) -> None:
         return
     if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
         raise UserError(problem)
-    if is_youtube(args.url_base) and not _has_js_runtime(args):
+    has_own = any(word.startswith("--js-runtimes") for word in args.ytdlp_args)
+    if is_youtube(args.url_base) and not has_own and find_deno() is None:
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
 
 
-def _has_js_runtime(args: argparse.Namespace) -> bool:
-    if any(word.startswith("--js-runtimes") for word in args.ytdlp_args):
-        return True
-    with suppress(metadata.PackageNotFoundError):
-        return bool(metadata.version("deno"))
-    return shutil.which("deno") is not None
+def find_deno() -> str | None:
+    """Find deno as yt-dlp does: next to this Python, then on PATH."""
+    places = [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
+    return shutil.which("deno", path=os.pathsep.join(places))
 
 
 # --- --check: this machine -----------------------------------------------------------------------
 
 
-def check_steps(args: argparse.Namespace, tell: Callable[[str], None]) -> int:
-    """Test the steps that --source needs; the exit code is 0 if all work. Raises Stopped."""
+def check_steps(args: argparse.Namespace) -> int:
+    """Test the steps that --source needs; return exit code 0 if all work. Raises Stopped."""
     bad = 0
     with stop_on_signals(), tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
         for source, name, step in STEPS:
@@ -113,83 +103,70 @@ def check_steps(args: argparse.Namespace, tell: Callable[[str], None]) -> int:
             if source and source not in args.source:
                 continue
             try:
-                for shown, state, text, todo in step(args, Path(folder)):
-                    tell(f"{shown:12} {state:6} {text}" + (f"; {todo}" if todo else ""))
+                for state, text in step(args, Path(folder)):
+                    say(f"{name:12} {state:6} {text}")
                     bad += state == NOT_OK
             except UserError as error:
-                tell(f"{name:12} {NOT_OK:6} {error}")
+                say(f"{name:12} {NOT_OK:6} {error}")
                 bad += 1
-    tell(f"{plural(bad, 'step')} not ok: {PAGE}" if bad else "all steps are ok")
+    say(f"{plural(bad, 'step')} not ok: see docs/youtube.md" if bad else "all steps are ok")
     return EXIT_USAGE if bad else EXIT_OK
 
 
 def check_python(args: argparse.Namespace, folder: Path) -> Findings:
-    """Python, and every package: installed, within the bounds of requirements.txt, importable."""
+    """Check that every package is installed, within its bounds, and importable."""
     problems = []
-    for package in required():
+    for package in errors.required():
         try:
-            check_packages(package)
+            errors.check_packages(package)
             if package not in NOT_IMPORTED:
-                importlib.import_module(module_of(package))
+                importlib.import_module(errors.module_of(package))
         except UserError as error:
             problems.append(str(error).partition(": pip")[0])
         except Exception as error:  # a package can fail to import in any way
-            problems.append(f"cannot import {package}: {describe(error)}")
-    python = f"Python {platform.python_version()}"
+            problems.append(f"cannot import {package}: {errors.describe(error)}")
     if problems:
-        yield "packages", NOT_OK, f"{python}; {'; '.join(problems)}", INSTALL
-    else:
-        yield "packages", OK, f"{python}, {len(required())} packages", ""
+        raise UserError("; ".join([*problems, INSTALL]))
+    yield OK, f"Python {platform.python_version()}, {len(errors.required())} packages"
 
 
 def check_ffmpeg(args: argparse.Namespace, folder: Path) -> Findings:
-    """ffmpeg runs, and has the encoders and the protocol that clips need."""
+    """Check that ffmpeg runs, and has the encoders and the protocol that clips need."""
     tool = find_ffmpeg(args.ffmpeg)
-    lacks = []
-    for option, names in (("-encoders", ("libx264", "aac")), ("-protocols", ("https",))):
-        has = run_child([tool.path, "-hide_banner", option], timeout=60).stdout.split()
-        lacks += [name for name in names if name not in has]
-    text = f"ffmpeg {tool.version}, {tool.path}"
-    if lacks:
-        todo = f"{INSTALL}, or use --ffmpeg with another ffmpeg"
-        yield "ffmpeg", NOT_OK, f"{text}, lacks {', '.join(lacks)}", todo
-    else:
-        yield "ffmpeg", OK, f"{text}: libx264, aac, https", ""
+    for encoder in ("libx264", "aac"):
+        require_encoder(tool, encoder)
+    protocols = run_child([tool.path, "-hide_banner", "-protocols"], timeout=60).stdout.split()
+    if "https" not in protocols:
+        raise UserError(f"{tool.path} has no https; {INSTALL}, or use another --ffmpeg")
+    yield OK, f"ffmpeg {tool.version}, {tool.path}: libx264, aac, https"
 
 
 def check_js_runtime(args: argparse.Namespace, folder: Path) -> Findings:
-    """YouTube's player is JavaScript: deno runs a line of it."""
-    places = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    path = shutil.which("deno", path=places)
+    """Check that deno runs, because YouTube's player is JavaScript."""
+    path = find_deno()
     if path is None:
-        yield "JavaScript", NOT_OK, "no deno, which YouTube requires", INSTALL
-        return
+        raise UserError(f"no deno, which YouTube requires; {INSTALL}")
     cache = {**os.environ, "DENO_DIR": str(folder / "deno"), "NO_COLOR": "1"}
     done = run_child([path, "eval", "console.log(6 * 7)"], timeout=60, env=cache)
     if done.returncode != 0 or done.stdout.strip() != "42":
-        text = f"{path} does not run: {last_line(done) or 'no answer'}"
-        yield "JavaScript", NOT_OK, text, INSTALL
-    else:
-        yield "JavaScript", OK, f"{path} runs", ""
+        raise UserError(f"{path} does not run: {last_line(done) or 'no answer'}; {INSTALL}")
+    yield OK, f"{path} runs"
 
 
 def check_ytdlp(args: argparse.Namespace, folder: Path) -> Findings:
-    """The age of yt-dlp: its releases are named after their day."""
-    version = metadata.version("yt-dlp")
+    """Check the age of yt-dlp, whose releases are named after their day."""
+    version = errors.release_of("yt-dlp")
     try:
-        age = (date.today() - date(*numbers(version))).days
+        age = (date.today() - date(*errors.numbers(version))).days
     except (TypeError, ValueError):
-        yield "yt-dlp", NOTE, f"{version}, of an unknown day", ""
-        return
+        raise UserError(f"release {version!r} is not named after a day; {UPDATE}") from None
     if age > OLD_DAYS:
-        text = f"{version} is {age} days old, and YouTube changes faster"
-        yield "yt-dlp", NOT_OK, text, 'pip install -U "yt-dlp[deno]" yt-dlp-ejs'
-    else:
-        yield "yt-dlp", OK, f"{version}, {plural(max(0, age), 'day')} old", ""
+        raise UserError(f"{version} is {age} days old, and YouTube changes faster; {UPDATE}")
+    yield OK, f"{version}, {plural(max(0, age), 'day')} old"
 
 
 def check_folder(args: argparse.Namespace, folder: Path) -> Findings:
-    """The output folder: files can be written, renamed, linked and locked in it."""
+    """Check that files in the output folder can be written, renamed, linked and locked."""
     if args.out is None:
         return
     out = existing = args.out.absolute()
@@ -197,18 +174,17 @@ def check_folder(args: argparse.Namespace, folder: Path) -> Findings:
         existing = existing.parent
     try:
         with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as inner:
-            notes = _try_folder(Path(inner))
+            notes = _limits_of(Path(inner))
     except OSError as error:
-        text = f"{existing} cannot be written: {error.strerror}"
-        yield "folder", NOT_OK, text, "use another folder, or change its permissions"
-        return
+        problem = f"{existing} cannot be written: {error.strerror}"
+        raise UserError(f"{problem}; use another folder, or change its permissions") from error
     text = f"{out}: files can be written and renamed"
     text += "" if out.exists() else "; the folder will be created"
-    yield "folder", NOTE if notes else OK, "; ".join([text, *notes]), ""
+    yield NOTE if notes else OK, "; ".join([text, *notes])
 
 
-def _try_folder(inner: Path) -> list[str]:
-    """What the file system of `inner` cannot do. Raises OSError if it cannot be used."""
+def _limits_of(inner: Path) -> list[str]:
+    """Return the limits of the file system of `inner`. Raises OSError if it cannot be used."""
     notes = []
     (inner / "a").write_bytes(b"a")
     os.replace(inner / "a", inner / "b")
@@ -216,69 +192,69 @@ def _try_folder(inner: Path) -> list[str]:
         os.link(inner / "b", inner / "c")
     except OSError:
         notes.append("no hard links: clips from other folders are copied")
-    if not _locks_hold(inner / "lock"):
-        notes.append("no locks between processes: start one run at a time in this folder")
+    with (inner / "b").open("rb+") as first, (inner / "b").open("rb+") as second:
+        try:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = False
+        except OSError as error:
+            is_locked = isinstance(error, BlockingIOError)
+    if not is_locked:
+        notes.append("no file locks: start one run at a time in this folder")
     return notes
 
 
-def _locks_hold(path: Path) -> bool:
-    """Whether another process sees a lock of this one."""
-    other = (
-        "import sys; from filelock import FileLock, Timeout\n"
-        "try: FileLock(sys.argv[1], timeout=0).acquire()\n"
-        "except Timeout: sys.exit(7)\n"
-    )
-    with suppress(OSError, NotImplementedError), FileLock(path, timeout=0):
-        argv = [sys.executable, "-c", other, str(path)]
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=60).returncode == 7
-    return False
-
-
 def check_space(args: argparse.Namespace, folder: Path) -> Findings:
-    """Free space, compared with what the missing clips need. Downloads no list."""
+    """Compare the free space with what the missing clips need. Downloads no list."""
     if args.out is None:
         return
-    free = free_bytes(args.out.absolute())
+    free = files.free_bytes(args.out.absolute())
     text = f"{free / 1e9:,.1f} GB free"
     try:
         paths, _ = needed_lists(args.input_csv)
         plan = make_plan(read_wanted(paths, args), args.out.absolute(), args)
     except UserError as error:
-        yield "disk space", NOTE, f"{text}; needed: unknown ({error})", ""
+        yield NOTE, f"{text}; needed: unknown ({error})"
         return
     text += f", {plural(len(plan.to_fetch), 'clip')} need about {size_text(plan, args)}"
     if size_of(plan, args) > free:
-        todo = "free some space; --short_side 256 halves it, --shard divides it"
-        yield "disk space", NOT_OK, text, todo
-    else:
-        yield "disk space", OK, text, ""
+        raise UserError(f"{text}; free some space; --short_side 256 halves it, --shard divides it")
+    yield OK, text
 
 
 # --- --check: the network ------------------------------------------------------------------------
 
 
-def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
-    """The servers of the official lists and of the mirror: a HEAD request through each proxy."""
-    lists = with_slash(args.lists_base or DEEPMIND) + ALL_LISTS[0].archive
-    mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
-    for name, url, option in (
-        ("lists", lists, "--lists_base"),
-        ("mirror", mirror, "--mirror_base"),
-    ):
-        for proxy in args.proxy or [None]:
-            text = hide_secrets(url) + (f" through {hide_secrets(proxy)}" if proxy else "")
-            started = time.monotonic()
-            try:
-                Web((proxy,) if proxy else ()).size(url)
-            except WebError as error:
-                text += f": {hide_secrets(error.message)}"
-                yield name, NOT_OK, text, f"try again, or use {option}"
-            else:
-                yield name, OK, f"{text} answers in {time.monotonic() - started:.1f} s", ""
+def check_lists(args: argparse.Namespace, folder: Path) -> Findings:
+    """Check that the server of the official lists answers."""
+    url = list_servers(args).deepmind + ALL_LISTS[0].archive
+    yield from _answers(url, "--lists_base", args)
+
+
+def check_mirror(args: argparse.Namespace, folder: Path) -> Findings:
+    """Check that the CVDF mirror answers."""
+    url = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
+    yield from _answers(url, "--mirror_base", args)
+
+
+def _answers(url: str, option: str, args: argparse.Namespace) -> Findings:
+    """Send a HEAD request, directly or through each proxy."""
+    for proxy in args.proxy or [None]:
+        text, started = hide_secrets(url) + _through(proxy), time.monotonic()
+        try:
+            Web((proxy,) if proxy else ()).size(url)
+        except WebError as error:
+            yield NOT_OK, f"{text}: {hide_secrets(error.message)}; try again, or use {option}"
+        else:
+            yield OK, f"{text} answers in {time.monotonic() - started:.1f} s"
+
+
+def _through(proxy: str | None) -> str:
+    return f" through {hide_secrets(proxy)}" if proxy else ""
 
 
 def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
-    """The cookie file holds the cookies of an account, and they have not expired."""
+    """Check that the cookie file has the cookies of an account, and that none has expired."""
     if args.cookies is None:
         return
     todo = "export the cookies again from a browser that is logged in"
@@ -286,91 +262,68 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
     try:
         jar.load(ignore_discard=True, ignore_expires=True)
     except (LoadError, OSError, UnicodeDecodeError) as error:
-        text = f"{args.cookies} is not a cookie file in Netscape format ({error})"
-        yield "cookies", NOT_OK, text, todo
-        return
+        problem = f"is not a cookie file in Netscape format ({error})"
+        raise UserError(f"{args.cookies} {problem}; {todo}") from error
     login = [c for c in jar if c.name in LOGIN_COOKIES and c.domain.endswith("youtube.com")]
-    expired = [cookie.name for cookie in login if cookie.is_expired()]
-    if expired:
-        yield "cookies", NOT_OK, f"{args.cookies}: {expired[0]} has expired", todo
-    elif not login:
-        yield "cookies", NOTE, f"{args.cookies} has no YouTube login", todo
+    for cookie in login:
+        if cookie.is_expired():
+            raise UserError(f"{args.cookies}: {cookie.name} has expired; {todo}")
+    if login:
+        yield OK, f"{args.cookies}: {plural(len(login), 'login cookie')}, none expired"
     else:
-        text = f"{args.cookies}: {plural(len(login), 'login cookie')}, none expired"
-        yield "cookies", OK, text, ""
+        yield NOTE, f"{args.cookies} has no YouTube login; {todo}"
 
 
 def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
-    """One extraction, directly or through each proxy, and a section cut from the first."""
-    options = replace(
-        fetch_options(args, folder, folder),
-        encode=Encode(max_height=LINES, audio=False),
-        ytdlp_args=(*args.ytdlp_args, "--verbose"),  # names the player client
-        timeout=min(args.timeout, 120.0),
-    )
+    """Look a video up, directly or through each proxy, and cut a section of it once."""
     is_cut = False
     for proxy in args.proxy or [None]:
-        name = f"proxy {hide_secrets(proxy)}:" if proxy else "YouTube"
-        argv = extract_command(args.check_id, options, folder)
-        done = run_fresh_ytdlp(argv, folder, options.timeout, proxy)
+        attempt = _attempt(args, folder, proxy)
+        done = attempt.run_ytdlp(extract_command(args.check_id, attempt.options, folder))
+        text = f"{args.check_id}{_through(proxy)}: "
         said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
-            info = read_info(done, options.url_base)
+            info = read_info(done, args.url_base)
+            if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
+                raise FetchError("cookies", "the account's cookies have expired")
         except FetchError as error:
-            yield _failed(name, error, args)
+            status, todo = REASONS[error.reason]
+            todo += "; or use another --check_id" if status == UNAVAILABLE else ""
+            yield NOT_OK, f"{text}{error.reason}: {hide_secrets(error.message)}; {todo}"
             continue
-        yield _extracted(name, info, said, args)
+        clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(said))
+        number = plural(len(info.get("formats") or [info]), "format")
+        yield OK, ", ".join([text + number, *(f"client {name}" for name in clients[:1])])
         if not is_cut:
             is_cut = True
-            yield _cut_section(info, options, folder, proxy)
+            yield _cut_section(attempt, info)
 
 
-def _extracted(
-    name: str, info: dict[str, Any], log: Sequence[str], args: argparse.Namespace
-) -> tuple[str, str, str, str]:
-    if any(classify(line) == "cookies" for line in log):  # yt-dlp went on as a guest
-        return name, NOT_OK, "the account's cookies have expired", REASONS["cookies"][1]
-    formats = info.get("formats") or [info]
-    usable = [each for each in formats if str(each.get("url", "")).startswith("http")]
-    clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(log))
-    client = f"client {', '.join(dict.fromkeys(clients))}; " if clients else ""
-    text = f"{args.check_id}: {client}{len(usable)} of {len(formats)} formats with an address"
-    return (name, OK, text, "") if usable else (name, NOT_OK, text, UPDATE)
+def _attempt(args: argparse.Namespace, folder: Path, proxy: str | None) -> Attempt:
+    """Return an attempt for the smallest format of a video, with the options of the run."""
+    options = fetch_options(args, folder, folder)
+    limit = min(args.timeout, 120.0)
+    options = replace(
+        options,
+        encode=replace(options.encode, max_height=LINES, audio=False),
+        ytdlp_args=(*args.ytdlp_args, "--verbose"),  # prints the player client
+        timeout=limit,
+    )
+    return Attempt(options, folder, proxy, time.monotonic() + limit)
 
 
-def _failed(name: str, error: FetchError, args: argparse.Namespace) -> tuple[str, str, str, str]:
-    """What a failed extraction says about the address, the cookies or the video."""
-    message = hide_secrets(error.message)
-    if error.reason in BLOCKS:
-        return name, NOT_OK, f"this address is blocked ({error.reason}): {message}", PAGE
-    todo = REASONS[error.reason][1]
-    todo += "; or use --check_id with another video" if is_youtube(args.url_base) else ""
-    return name, NOT_OK, f"{error.reason}: {message}", todo
-
-
-def _cut_section(
-    info: dict[str, Any], options: FetchOptions, folder: Path, proxy: str | None
-) -> tuple[str, str, str, str]:
-    """Cut a video's first seconds as a clip is cut, and check them."""
-    inputs = section_inputs(info, options)
-    if not inputs or (proxy and not proxy.startswith("http://")):
-        return "section", NOTE, "sections cannot be read here: whole videos are downloaded", ""
-    started, target = time.monotonic(), folder / "section.mp4"
-    deadline = started + options.timeout
-    attempt = Attempt(options, folder, proxy, deadline)
-    try:
-        with open_streams(attempt, inputs, options.timeout) as streams:
-            parts, _ = fetch_fragments(
-                attempt, streams, Clip("section", "", 0.0, SECONDS), deadline
-            )
-        run = functools.partial(attempt.run, limit=options.timeout)
-        cut_video(run, options.ffmpeg, parts or inputs, 0.0, SECONDS, options.encode, target)
-    except (BadClip, OSError) as error:
-        return "section", NOT_OK, hide_secrets(str(error)), f"{UPDATE}; {PAGE}"
-    seconds = time.monotonic() - started
-    text = f"{SECONDS:.0f} s, found by {'the video index' if parts else 'ffmpeg'}, cut and encoded"
-    speed = target.stat().st_size / seconds / 1000
-    return "section", OK, f"{text} in {seconds:.1f} s: {speed:,.0f} kB of clip per second", ""
+def _cut_section(attempt: Attempt, info: dict[str, Any]) -> tuple[str, str]:
+    """Cut a video's first seconds as a clip is cut."""
+    inputs = section_inputs(info, attempt.options)
+    if not inputs or not can_read_through(attempt.proxy):
+        return NOTE, "section: cannot be read here, so whole videos are downloaded"
+    started, clip = time.monotonic(), Clip("section", "", 0.0, SECONDS)
+    ((_, made),) = cut_sections(attempt, [clip], inputs, info.get("duration"))
+    if isinstance(made, FetchError):
+        return NOT_OK, f"section: {hide_secrets(made.message)}; {UPDATE}"
+    took = time.monotonic() - started
+    speed = f"{made.bytes / took / 1000:,.0f} kB of clip per second"
+    return OK, f"section: {SECONDS:.0f} s cut and encoded in {took:.1f} s, {speed}"
 
 
 # The source that a step is for ("": every source), its name, and the function.
@@ -379,7 +332,8 @@ STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ..
     ("", "ffmpeg", check_ffmpeg),
     ("youtube", "JavaScript", check_js_runtime),
     ("youtube", "yt-dlp", check_ytdlp),
-    ("cvdf", "servers", check_servers),
+    ("cvdf", "lists", check_lists),
+    ("cvdf", "mirror", check_mirror),
     ("youtube", "cookies", check_cookies),
     ("youtube", "YouTube", check_youtube),
     ("", "folder", check_folder),
@@ -390,73 +344,68 @@ STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ..
 # --- --verify ------------------------------------------------------------------------------------
 
 
-Verified = tuple[Clip, BadClip | str]  # why it is bad, or why it could not be checked; "": good
+NOT_CHECKED = "not checked"
+Verified = tuple[Clip, str, str]  # the clip, the reason (empty: it is good), the message
 
 
 def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     """Decode the requested clips on disk, and move bad ones to OUT/.bad (not with --dry_run)."""
     suffix = clip_suffix(args)
-    there = names_in(out, suffix)
-    clips = [clip for name, clip in lists.clips.items() if name in there]
+    on_disk = files.names_in(out, suffix)
+    clips = [clip for name, clip in lists.clips.items() if name in on_disk]
     shorts = read_shorts(out / REPORT_NAME)
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
-    with ExitStack() as stack:
-        workers = Workers(args.num_jobs)
-        if args.dask and clips:
-            workspace = stack.enter_context(run_folder(out))
-            packages = ("av", "ffmpeg-python", "joblib")
-            workers = stack.enter_context(open_workers(args, workspace, packages))
-        progress = stack.enter_context(show_progress(len(clips), "clip", args.quiet, workers))
-        for clip, found in workers.run(worker, tasks, not_verified):
-            is_bad = isinstance(found, BadClip)
-            progress.add("bad" if is_bad else "not checked" if found else "good")
-            if isinstance(found, BadClip):
-                done = (
-                    "would be moved to .bad/"
-                    if args.dry_run
-                    else _move_bad(out, clip.name + suffix)
-                )
-                progress.say(f"{found.reason}: {clip.name}: {found.message}; {done}")
-            elif found:
-                progress.say(f"not checked: {clip.name}: {found}; the file is kept")
+    with (
+        run_folder(out) if args.dask else nullcontext(out) as workspace,
+        open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
+        show_progress(len(clips), "clip", args.quiet, workers) as progress,
+    ):
+        for clip, reason, message in workers.run(worker, tasks, not_verified):
+            progress.add("bad" if reason not in ("", NOT_CHECKED) else reason or "good")
+            if reason == NOT_CHECKED:
+                progress.say(f"{reason}: {clip.name}: {message}; the file is kept")
+            elif reason:
+                done = "would be moved to .bad/" if args.dry_run else ""
+                done = done or _move_bad(out, clip.name + suffix)
+                progress.say(f"{reason}: {clip.name}: {message}; {done}")
     if not args.quiet:
         counts = progress.counts
-        more = f", {counts['not checked']:,} not checked" if counts["not checked"] else ""
-        say(f"verified     {sum(counts.values()):,} of {plural(len(clips), 'clip')}"
-            f", {counts['bad']:,} bad{more}")  # fmt: skip
+        more = f", {counts[NOT_CHECKED]:,} not checked" if counts[NOT_CHECKED] else ""
+        number = f"{sum(counts.values()):,} of {plural(len(clips), 'clip')}"
+        say(f"verified     {number}, {counts['bad']:,} bad{more}")
 
 
 def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool]) -> Verified:
-    """The worker: decode one clip. `task`: a clip, and whether the report knows it as short."""
+    """Decode one clip, in a worker. task: the clip, and whether the report marks it as short."""
     clip, is_short = task
+    path, wanted = out / f"{clip.name}{suffix}", clip_window(clip)[1]
     try:
-        path, wanted = out / f"{clip.name}{suffix}", clip_window(clip)[1]
         if suffix in SOUNDS:
-            if not is_short or not read_sound(path).samples:
-                check_sound(path, wanted)
-            return clip, ""
-        video = read_video(path)
-        decode_whole(path, timeout)
+            if not is_short or not whole.read_sound(path).samples:
+                whole.check_sound(path, wanted)
+            return clip, "", ""
+        video = whole.read_video(path)
+        whole.decode_whole(path, timeout)
         if not is_short and not video.covers(wanted):
-            raise BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
-    except BadClip as error:
-        return clip, error
-    return clip, ""
+            raise whole.BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
+    except whole.BadClip as error:
+        return clip, error.reason, error.message
+    return clip, "", ""
 
 
 def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
-    """The result for a clip that crashed its worker process, or whose worker was lost."""
+    """Return the result for a clip that crashed its worker process, or whose worker was lost."""
     if "process" in how:
-        return task[0], BadClip("undecodable", f"the decoder crashed: {how}")
-    return task[0], how
+        return task[0], "undecodable", f"the decoder crashed: {how}"
+    return task[0], NOT_CHECKED, how
 
 
 def _move_bad(out: Path, name: str) -> str:
-    """Move a bad clip aside; returns what was done. Raises UserError."""
+    """Move a bad clip to OUT/.bad; return what was done. Raises UserError."""
     try:
-        return f"moved to {set_aside(out / name, out / BAD_FOLDER)}"
+        return f"moved to {files.set_aside(out / name, out / BAD_FOLDER)}"
     except FileNotFoundError:
-        return "already gone"  # another run, or the user, was quicker
+        return "already removed"  # by another run, or by the user
     except OSError as error:
         raise UserError(f"cannot move {name} to {out / BAD_FOLDER}: {error.strerror}") from error

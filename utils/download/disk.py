@@ -18,9 +18,8 @@ from pathlib import Path
 
 from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.sources import FetchOptions, SourceContext
-from utils.errors import UserError, is_disk_full
+from utils.errors import UNEXPECTED, UserError, is_disk_full
 from utils.files import disk_is_full, publish, replace_file, sync_folder
-from utils.packages import UNEXPECTED
 from utils.parallel import run_parallel
 from utils.process import run_child
 from utils.report import REPORT_NAME, Result, format_time, read_shorts, reason_of

@@ -31,7 +31,7 @@ import certifi
 from clipreader.media import MEDIA_FORMATS
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
-from utils.parallel import ROOT, Child, make_frame
+from utils.parallel import ROOT, Child
 from utils.process import STOP, Finished, Stopped, run_child
 from utils.report import now
 from utils.video.ffmpeg import Input
@@ -159,7 +159,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     child, calls = _ytdlp_process()
     keep = False
     try:
-        child.send(make_frame(answer_as_ytdlp, (list(argv), dict(env))))
+        child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
         while True:
             if STOP.is_set():
                 raise Stopped
@@ -171,7 +171,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
         done = pickle.loads(answer)
         if not is_outcome:
             return Finished(1, "", f"ERROR: {done}")
-        child.receive()  # the end of the task
+        child.receive(timeout)  # the end of the task
         keep = calls < RENEW_AFTER
         return Finished(*done)
     except (EOFError, OSError):
@@ -194,20 +194,6 @@ def _ytdlp_process() -> tuple[Child, int]:
                 return child, calls + 1
             child.end(0)
     return Child(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp")), 1
-
-
-def run_fresh_ytdlp(
-    argv: Sequence[str], folder: Path, timeout: float, proxy: str | None
-) -> Finished:
-    """`yt-dlp ARGV` in a process of its own; its arguments are in a file that only we can read."""
-    file = folder / "arguments.conf"
-    file.unlink(missing_ok=True)
-    file.touch(0o600)
-    end = list(argv).index("--")  # what a file says comes before the command line
-    file.write_text(shlex.join(argv[:end]), encoding="utf-8")
-    program = [sys.executable, "-m", "yt_dlp", "--ignore-config", "--config-locations", str(file)]
-    program += argv[end:]
-    return run_child(program, timeout=timeout, env=child_environment(proxy))
 
 
 def end_ytdlp() -> None:

@@ -74,9 +74,8 @@ def cut_clips(
         raise FetchError("unavailable", "the video has no sound")
     inputs = section_inputs(info, options)
     errors: dict[str, FetchError] = {}
-    # ffmpeg goes past a proxy that is no http:// one, without a word.
-    if inputs and (attempt.proxy is None or attempt.proxy.startswith("http://")):
-        for clip, made in _cut_sections(attempt, clips, inputs, info.get("duration")):
+    if inputs and can_read_through(attempt.proxy):
+        for clip, made in cut_sections(attempt, clips, inputs, info.get("duration")):
             if isinstance(made, FetchError) and _may_come_whole(made):
                 errors[clip.name] = made
             else:
@@ -88,6 +87,11 @@ def cut_clips(
         except FetchError as error:
             for clip in clips:
                 yield clip, error
+
+
+def can_read_through(proxy: str | None) -> bool:
+    """Return whether ffmpeg uses this proxy: it ignores others than http:// without a message."""
+    return proxy is None or proxy.startswith("http://")
 
 
 def _may_come_whole(error: FetchError) -> bool:
@@ -191,7 +195,7 @@ class Stream(NamedTuple):
     fragments: FragmentIndex
 
 
-def _cut_sections(
+def cut_sections(
     attempt: Attempt, clips: Sequence[Clip], inputs: Sequence[Input], claimed: float | None
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
     """`claimed`: how long the site says that the video is, in seconds."""

@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
@@ -25,7 +25,7 @@ from utils.files import bounded_lines, open_text, telling
 from utils.lists import versions
 from utils.lists.official import ListServers, form_of, lists_at_hand
 from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
-from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_licences, read_report, report_paths
 from utils.web import Web
@@ -415,16 +415,15 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
 
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
+
+    def work(row: Candidate) -> tuple[Candidate, list[str]]:
+        path = clips / (row.name + row.suffix)
+        return row, _measure(row, path, known.get(row.name, []), args)
+
     with (
-        WorkerPool(length_of) as pool,
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(rows), "clip", quiet=args.quiet) as progress,
     ):
-
-        def work(row: Candidate) -> tuple[Candidate, list[str]]:
-            path = clips / (row.name + row.suffix)
-            return row, _measure(row, path, known.get(row.name, []), pool, args)
-
         for row, line in run_parallel(work, rows, args.num_jobs):
             if line and line != known.get(row.name):
                 report.append([row.name, *line])
@@ -433,11 +432,7 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
 
 
 def _measure(
-    row: Candidate,
-    path: Path,
-    known: Sequence[str],
-    length: Callable[[Path], float],
-    args: argparse.Namespace,
+    row: Candidate, path: Path, known: Sequence[str], args: argparse.Namespace
 ) -> list[str]:
     """Measure one clip; return what to store of it, or nothing if its file was removed."""
     try:
@@ -446,7 +441,7 @@ def _measure(
         seconds, sha256 = known[2:] if known[:2] == stamp else ("", "")
         if seconds in ("", UNREAD):  # a slow disk may have been the reason
             try:
-                seconds = f"{length(path):.3f}"
+                seconds = f"{run_apart(length_of, path):.3f}"
             except (Crashed, Failed):
                 seconds = UNREAD
         if args.hash and not sha256 and seconds != UNREAD:
