@@ -32,8 +32,7 @@ from clipreader.media import ratio
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import names_in, publish
-from utils.machines import own_folder
+from utils.files import names_in, own_folder, publish
 from utils.process import stop_on_signals
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 

@@ -42,9 +42,8 @@ from pathlib import Path
 from typing import Any
 
 from utils import cli
-from utils.files import make_folder
+from utils.files import make_folder, run_folder
 from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
-from utils.machines import run_folder
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable
