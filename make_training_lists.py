@@ -56,10 +56,9 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.files import make_folder
+from utils.files import make_folder, run_folder
 from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.lists.versions import CLASSES
-from utils.machines import run_folder
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.text import printable

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from utils.cluster import open_workers
 from utils.download.pace import Attempted, Pace
-from utils.machines import run_folder
+from utils.files import run_folder
 from utils.parallel import run_parallel
 
 if TYPE_CHECKING:

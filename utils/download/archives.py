@@ -23,8 +23,7 @@ from utils.clip import Clip, clip_window, parse_clip_name
 from utils.download.disk import Taken, check_copy, reencode, result_of, take_sound
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
-from utils.files import open_regular, publish, read_text
-from utils.machines import own_folder
+from utils.files import open_regular, own_folder, publish, read_text
 from utils.process import STOP, Stopped
 from utils.report import Result
 from utils.tar import BadTar, Member, TarStream, read_archive

@@ -7,10 +7,8 @@ those of all classes that the lists name.
 from __future__ import annotations
 
 import argparse
-import atexit
 import csv
 import difflib
-import functools
 import hashlib
 import os
 from collections import Counter
@@ -38,7 +36,7 @@ from utils.lists.versions import (
     same_split,
     shared_videos,
 )
-from utils.parallel import Crashed, Failed, WorkerPool, run_parallel
+from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_licences, read_report, report_paths
 from utils.web import Web
@@ -452,7 +450,7 @@ def _measure(
     from utils.video.whole import BadClip, read_apart
 
     def length() -> float:
-        return _sound_pool()(path) if row.suffix in AUDIO else read_apart(path).end
+        return run_apart(sound_seconds, path) if row.suffix in AUDIO else read_apart(path).end
 
     try:
         status = path.stat()
@@ -476,13 +474,6 @@ def _measure(
         if row.seconds < args.min_seconds:
             row.reason = Reason.SHORT
     return [row.name, *stamp, seconds, sha256]
-
-
-@functools.cache
-def _sound_pool() -> WorkerPool[Path, float]:
-    pool = WorkerPool(sound_seconds)
-    atexit.register(pool.__exit__)
-    return pool
 
 
 def sound_seconds(path: Path) -> float:

@@ -7,8 +7,6 @@ reads it in a worker process.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import math
 import signal
 import threading
@@ -23,7 +21,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from clipreader.media import captured_logs, codec_name, open_media, ratio
 from clipreader.times import resample_indices
 from utils import parallel
-from utils.parallel import Crashed, Failed, WorkerPool
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
 
@@ -297,21 +294,15 @@ def read_apart(
 ) -> Video:
     """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
     try:
-        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps, limits, partial))
-    except Crashed as crash:
+        task = (path, depth, fps, limits, partial)
+        found = _read(task) if parallel.IS_CHILD else parallel.run_apart(_read, task)
+    except parallel.Crashed as crash:
         raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
-    except Failed as failure:
+    except parallel.Failed as failure:
         raise BadClip("unknown", str(failure)) from failure
     if isinstance(found, BadClip):
         raise found
     return found
-
-
-@functools.cache
-def _pool() -> WorkerPool[Question, Video | BadClip]:
-    pool = WorkerPool(_read)
-    atexit.register(pool.__exit__)
-    return pool
 
 
 def _read(task: Question) -> Video | BadClip:
