@@ -24,8 +24,7 @@ from typing import Any
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import disk_is_full, names_in, publish
-from utils.machines import own_folder
+from utils.files import disk_is_full, names_in, own_folder, publish
 from utils.process import run_child, stop_on_signals
 from utils.video import ffmpeg
 from utils.video.ffmpeg import Encode, Ffmpeg

@@ -32,8 +32,7 @@ from clipreader.media import ratio
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import names_in, publish
-from utils.machines import own_folder
+from utils.files import names_in, own_folder, publish
 from utils.process import stop_on_signals
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 
@@ -88,7 +87,7 @@ class Extractor:
         settings, limits = self.settings, self.limits
         with (
             bad_clips(limits),
-            closing(FrameSource(task.path, probe=False, **limits.of_source)) as source,
+            closing(FrameSource(task.path, **limits.of_source)) as source,
         ):
             table, stream = source.table, source.stream
             count = len(table.pts)

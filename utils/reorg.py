@@ -22,7 +22,6 @@ from utils import clip as clips
 from utils import files
 from utils.cli import say
 from utils.errors import is_disk_full
-from utils.machines import TEMP_FOLDER
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
@@ -31,7 +30,7 @@ from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
 
-OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
+OWN_FOLDERS = (files.TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", *SOUNDS)
 REPORT_NAME = "reorg_report.csv"
 REPORT_COLUMNS = ("source", "clip", "action", "reason")
