@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Write training lists, trees or shards of the clips that are on disk.
+r"""Write training lists, trees or shards of the clips that are on disk.
 
 examples:
-  python make_training_lists.py clips lists/k400 --format slowfast \\
+  python make_training_lists.py clips lists/k400 --format slowfast \
       --input_csv kinetics-400_train kinetics-400_val
-  python make_training_lists.py clips shards --format webdataset \\
+  python make_training_lists.py clips shards --format webdataset \
       --shard_size 500M --workers 16
   python make_training_lists.py clips lists/few --format csv --per_class 10
-  python make_training_lists.py clips lists/same --format jepa \\
+  python make_training_lists.py clips lists/same --format jepa \
       --only_manifest theirs.csv
 
 The first command prints what it read and excluded, and ends like this:
@@ -21,9 +21,9 @@ The first command prints what it read and excluded, and ends like this:
     excluded.csv, manifest.csv
   next: python tools/run_net.py --cfg ... DATA.PATH_TO_DATA_DIR ...
 
-Class indices count all classes of the lists, sorted by name, from 0. A video of
-any val or test list is never in train. excluded.csv has every row that is in no
-list, and why.
+Class indices count all classes of the lists, sorted by name, from 0. A video
+of any val or test list is never in train. excluded.csv has every row that is
+in no list, and why.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from utils.cli import (
     non_negative_int,
     plural,
     positive_int,
+    printable,
     run_script,
     teller,
 )
@@ -61,7 +62,6 @@ from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.lists.versions import CLASSES
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
-from utils.text import printable
 from utils.training import choosing, outputs
 from utils.training.choosing import AUDIO, LACKING, NO_LABEL, SPLITS, TRAIN, VIDEO, Choice, Reason
 from utils.training.outputs import (

@@ -27,7 +27,7 @@ from datetime import timedelta
 from typing import Any
 
 from utils.parallel import TurnEnd
-from utils.process import sleep, stop_run
+from utils.process import STOP, sleep
 from utils.report import FAILED, Result
 
 MANY = 10  # final verdicts in a row, after which the check video is asked for
@@ -236,7 +236,7 @@ class Pace:
             f"{len(self._failed)} videos in a row failed{more} ({attempt.reason}:"
             f" {attempt.message}); check the connection, update yt-dlp, then run the same command"
         )
-        stop_run()
+        STOP.set()
 
     def _begin_pause(self, turn: Turn, reason: str) -> None:
         """Pause. What was under way then belongs to an older period, and does not count."""
@@ -250,7 +250,7 @@ class Pace:
         self._reason = reason
         self._blocks += 1
         if self.stop_on_block:
-            stop_run()
+            STOP.set()
 
     def _release(self) -> list[Result]:
         held, self._held, self._check_after = self._held, [], MANY

@@ -21,7 +21,7 @@ from utils.cli import plural
 from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
-from utils.process import sleep, stop_run
+from utils.process import STOP, sleep
 from utils.training.choosing import Candidate, shuffled
 from utils.training.outputs import ListSet, known_of
 
@@ -97,7 +97,7 @@ def webdataset(files: ListSet) -> list[Path]:
             write_shard, tasks, files.args.num_jobs, _shard_crashed
         ):
             if disk_full:
-                stop_run()
+                STOP.set()
                 raise DiskFull(files.out)
             progress.add("not written" if problem else "written")
             if problem:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from utils.cli import printable
 from utils.errors import UserError
 from utils.files import make_folder, open_text
 from utils.process import sleep
-from utils.text import printable
 from utils.training.choosing import NO_LABEL, SPLITS
 from utils.training.outputs import ListSet, csv_lines
 
