@@ -89,7 +89,7 @@ class Extractor:
         settings, limits = self.settings, self.limits
         with (
             bad_clips(limits),
-            closing(FrameSource(task.path, probe=False, **limits.of_source)) as source,
+            closing(FrameSource(task.path, **limits.of_source)) as source,
         ):
             table, stream = source.table, source.stream
             count = len(table.pts)

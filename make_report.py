@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from utils import cli
-from utils.download.mirror import NAME as MIRROR
+from utils.download.archives import MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
