@@ -20,12 +20,11 @@ from pathlib import Path
 
 from utils import clip as clips
 from utils import files
-from utils.cli import say
+from utils.cli import escape_name, printable, say
 from utils.errors import is_disk_full
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
-from utils.text import escape_name, printable
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
