@@ -42,10 +42,9 @@ from utils import report, run
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, run_script, say, teller
 from utils.cluster import check_dask
 from utils.download import sources
-from utils.download.archives import from_tars
+from utils.download.archives import MirrorOptions, from_mirror, from_tars
 from utils.download.check import check_steps, tool_versions, try_tools, verify
 from utils.download.disk import from_disk
-from utils.download.mirror import MirrorOptions, from_mirror
 from utils.download.pace import Pace
 from utils.download.plan import (
     Plan,
@@ -61,7 +60,6 @@ from utils.errors import UserError
 from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
 from utils.process import sleep, stop_on_signals, stop_run
-from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
@@ -132,8 +130,8 @@ def make_source(name: str, args: argparse.Namespace) -> sources.Source:
     if name.startswith(sources.TAR):
         return partial(from_tars, place=name.removeprefix(sources.TAR))
     if name == "cvdf":
-        web, forget = Web(tuple(args.proxy)), args.retry == "all"
-        mirror = MirrorOptions(web, args.mirror_base, lists=list_servers(args), forget=forget)
+        reread = args.retry == "all"
+        mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=reread)
         return partial(from_mirror, mirror=mirror)
     return from_youtube
 

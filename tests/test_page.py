@@ -66,7 +66,8 @@ def test_bad_clips_are_found_and_good_ones_are_not(
     # Nothing of the user's was touched, and each shown one has its picture.
     assert {path.name: path.read_bytes() for path in (folder / "clips").glob("*.mp4")} == before
     page = (folder / "clips_report" / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg;base64,") == 9 + len(wrong) - 1  # the broken one has none
+    shown = page.count('src="data:image/webp;base64,')
+    assert shown == 9 + len(wrong) - 1  # the broken one has none
     assert "http" not in page.replace("http-equiv", "").replace("<code>", "")
 
 

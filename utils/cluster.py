@@ -1,9 +1,9 @@
 """Run the tasks of a script on the workers of a Dask cluster (--dask).
 
-Each task is pinned to a worker that has said that it can take part, no more of them at once than
-it has threads. So a lost worker is known by name, and so are its tasks. A machine that YouTube
-blocks is given none until its pace allows it. A worker that joins late is asked, then given tasks.
-Only distributed's public interface is used. A worker needs no checkout: the run sends its code.
+Each worker is asked whether it can take part, also one that joins late. A task is pinned to one
+worker, and a worker has no more tasks at once than threads. So the tasks of a lost worker are
+known, and a machine that YouTube blocks gets no tasks until its rate limit allows them. Only
+distributed's public interface is used. A worker needs no checkout, because the run sends its code.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import threading
 import time
 import warnings
 import zipfile
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -36,29 +36,20 @@ from uuid import uuid4
 from utils import parallel
 from utils.cli import plural, say
 from utils.errors import NAMES, UserError, check_packages
-from utils.machines import machine_name
-from utils.parallel import (
-    ROOT,
-    STOPPED,
-    Child,
-    TurnEnd,
-    Turns,
-    Workers,
-    make_frame,
-    outcomes_of,
-    seconds_to_wait,
-)
-from utils.process import STOP, stop_run
+from utils.files import machine_name
+from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
+from utils.process import STOP, Stopped, stop_run
 from utils.video.ffmpeg import find_ffmpeg
 
-TRIES = 3  # times that a task is begun, where its worker or its process dies
+TRIES = 3  # times that a task is begun if its worker or its process dies
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # for a worker to say whether it can take part
-ALONE_SECONDS = 600.0  # without any worker for so long, the run ends
-STOP_SECONDS = 7.0  # for the tasks of a stopped run to end in
+ALONE_SECONDS = 600.0  # after so long without any worker the run ends
+STOP_SECONDS = 7.0  # for the tasks of a stopped run to end
 CLOSE_SECONDS = 3.0
 BEAT_SECONDS = 60.0
-SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # what makes a clip's bytes, or finds them
+SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # packages that find clips, or decide their bytes
+CODE = ("utils/**/*.py", "clipreader/**/*.py", "requirements*.txt")  # what a worker needs
 _POLL_SECONDS = 0.1
 _END = object()
 
@@ -102,7 +93,7 @@ def check_dask(args: argparse.Namespace) -> None:
 def open_workers(
     args: argparse.Namespace, workspace: Path, packages: Sequence[str], sees: Sequence[Path] = ()
 ) -> Iterator[Workers]:
-    """The workers of a run: those of --dask that can take part, or this machine.
+    """Open the workers of a run: those of --dask that can take part, or this machine's.
 
     workspace: the run's temporary folder. packages, sees: what each of a cluster's workers must
     have and see. Raises UserError.
@@ -110,16 +101,15 @@ def open_workers(
     if not getattr(args, "dask", None):
         yield Workers(args.num_jobs)
         return
-    logging.disable(logging.CRITICAL)  # dask's tracebacks: what matters is said in our own words
+    logging.disable(logging.CRITICAL)  # dask's tracebacks: our own messages say what matters
     warnings.filterwarnings("ignore", module="distributed")
     if not args.dask.startswith(("local:", "tls://")):
         say(
             f"warning: {args.dask} has no access control: anyone who can reach the port can run"
             " code on these machines; keep it inside, or use tls:// (docs/scale.md)"
         )
-    question = Question(
-        workspace, tuple(packages), getattr(args, "ffmpeg", None), tuple(sees), uuid4().hex
-    )
+    ffmpeg = getattr(args, "ffmpeg", None)
+    question = Question(workspace, packages, ffmpeg, sees, versions_of(packages, ffmpeg))
     with _connect(args.dask, workspace) as client:
         cluster = Cluster(client, question, args.num_jobs)
         try:
@@ -207,114 +197,93 @@ def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """The requirements for a worker, and the name of the file that it writes as a test."""
+    """The requirements for a worker.
+
+    sees: paths that it must see. versions: those of the head (`versions_of`), which it must have.
+    """
 
     workspace: Path
-    packages: tuple[str, ...]
+    packages: Sequence[str]
     ffmpeg: str | None
-    sees: tuple[Path, ...]
-    token: str
+    sees: Sequence[Path]
+    versions: Mapping[str, str]
+    token: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def lifeline(self) -> Path:
-        """The file that is there as long as the run lasts."""
+        """The file that exists as long as the run lasts."""
         return self.workspace / f"alive-{self.token}"
 
 
-@dataclass(frozen=True)
-class SelfReport:
-    """A worker's versions and checks. `problem`: why it is unusable."""
+def versions_of(packages: Sequence[str], ffmpeg: str | None) -> dict[str, str]:
+    """Return this machine's versions of what finds clips, or decides their bytes.
 
-    machine: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
-    written: str = ""  # the name of a file that it wrote into the run's folder
+    Raises UserError if one of the packages is missing.
+    """
+    check_packages(*packages)
+    versions = {"Python": "{}.{}".format(*sys.version_info), "ffmpeg": find_ffmpeg(ffmpeg).version}
+    for package in set(SAME_RELEASES) & set(packages):
+        versions[NAMES.get(package, package)] = metadata.version(package)
+    return versions
 
 
-def look_around(question: Question) -> SelfReport:
-    """Say what this machine has, and whether its folder is the run's. Run by each worker."""
-    machine, written = machine_name(), f"seen-{uuid4().hex}"
+def answer_question(question: Question) -> tuple[str, str]:
+    """Return this machine's name, and why it cannot take part; "" if it can."""
+    return machine_name(), _problem_here(question)
+
+
+def _problem_here(question: Question) -> str:
     try:
-        check_packages(*question.packages)
-        versions = {"Python": "{}.{}".format(*sys.version_info)}
-        versions["ffmpeg"] = find_ffmpeg(question.ffmpeg).version
-        for package in set(SAME_RELEASES) & set(question.packages):
-            versions[NAMES.get(package, package)] = metadata.version(package)
+        for name, version in versions_of(question.packages, question.ffmpeg).items():
+            if version != question.versions[name]:
+                return f"it has {name} {version}, and this run {question.versions[name]}"
         for path in (question.lifeline, *question.sees):
             if not path.exists():
-                return SelfReport(machine, problem=f"it cannot see {path}: share the folder")
-        (question.workspace / written).write_text(question.token, encoding="ascii")
+                return f"it cannot see {path}: share the folder"
+        test = question.workspace / f"seen-{uuid4().hex}"
+        test.touch()
+        test.unlink()
     except UserError as error:
-        return SelfReport(machine, problem=str(error))
+        return str(error)
     except OSError as error:
-        problem = f"it cannot use the folder {question.workspace}: {error.strerror}"
-        return SelfReport(machine, problem=problem)
-    return SelfReport(machine, versions, written=written)
+        return f"it cannot use the folder {question.workspace}: {error.strerror}"
+    return ""
 
 
 # --- on each worker ------------------------------------------------------------------------------
 
 
 class Outpost:
-    """The run on one worker, also on one that joins late: its code, and a process for each thread.
+    """A plugin of dask's: the run's code on one worker, and a child process for each thread.
 
-    A plugin of dask's. It travels by value, since workers have no `utils` of this run.
+    It is sent by value, because workers have no `utils` of this run.
     """
 
     def __init__(self, code: bytes, script: str, lifeline: str) -> None:
         self.code, self.script, self.lifeline = code, script, lifeline
-        self.folder = ""  # until it is set up
+        self.children: Children | None = None
 
     def setup(self, worker: Any) -> None:
-        """Called by dask, on the worker's event loop."""
-        self.idle: list[Child] = []
-        self.children: list[Child] = []
-        self.lock = threading.Lock()
-        self.over = False
-        folder = tempfile.mkdtemp(prefix="kinetics-code-")
-        zipfile.ZipFile(io.BytesIO(self.code)).extractall(folder)
-        self.folder = folder
+        """Unpack the code. Called by dask."""
+        self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
+        zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
+        self.children = Children(self.folder, self.script, self.lifeline)
 
     def teardown(self, worker: Any) -> None:
-        """Called by dask when the run or the worker ends."""
-        with self.lock:
-            self.over = True
-        for child in self.children:
-            child.hang_up()
+        """End the children. Called by dask when the run or the worker ends."""
+        if self.children is not None:
+            self.children.hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def call(self, frame: bytes) -> tuple[list[bytes], bytes, str]:
-        """(outcomes, problem) as `Child.receive` has them, or how the process ended."""
-        with self.lock:
-            if self.over:
-                return [], b"", "the run is over"
-            if self.idle:
-                child = self.idle.pop()
-            else:
-                child = Child(self.folder, self.script, self.lifeline)
-                self.children.append(child)
-        outcomes: list[bytes] = []
-        try:
-            child.send(frame)
-            while (answer := child.receive())[0]:
-                outcomes.append(answer[1])
-        except (EOFError, OSError):
-            self.children.remove(child)
-            return [], b"", child.how_it_ended()
-        self.idle.append(child)
-        return outcomes, answer[1], ""
 
 
 def pack_code() -> bytes:
-    """A zip of what the workers need of this checkout."""
+    """Return a zip of the code that the workers need."""
     packed = io.BytesIO()
-    folders = (ROOT / "utils", ROOT / "clipreader")
-    files = [f for folder in folders for f in folder.rglob("*.py")] + [
-        *ROOT.glob("requirements*.txt")
-    ]
-    script = parallel.own_script()
+    paths = [path for pattern in CODE for path in ROOT.glob(pattern)]
+    if script := parallel.own_script():
+        paths.append(ROOT / script)
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in [*files, *([ROOT / script] if script else [])]:
+        for path in paths:
             archive.write(path, path.relative_to(ROOT))
     return packed.getvalue()
 
@@ -324,19 +293,22 @@ def pack_code() -> bytes:
 
 @dataclass
 class Begun:
-    """What a worker is running: a task, or the check of its requirements."""
+    """A task, or the question, and the worker that runs it; then what came of it.
 
-    address: str
-    machine: str = ""
-    task: Any = None
-    losses: int = 0  # of workers and processes that were at it before
-    turn: Any = None  # of its machine's
+    task: None is a check of the machine's `turns`. losses: of workers and processes that ran the
+    task before. outcomes, problem: what it returned, and what it raised. loss: how its process or
+    its worker was lost.
+    """
+
+    task: Any
+    losses: int = 0
     not_before: float = 0.0
-    is_question: bool = False
-
-
-# What a task came to: outcomes, what the worker raised, how its process or worker was lost.
-Answer = tuple[Begun, list[Any], str, str]
+    address: str = ""
+    machine: str = ""
+    turn: Any = None
+    outcomes: Sequence[Any] = ()
+    problem: str = ""
+    loss: str = ""
 
 
 class Cluster(Workers):
@@ -349,19 +321,17 @@ class Cluster(Workers):
         super().__init__(num_jobs)
         self.client, self.question = client, question
         self.name = f"kinetics-{question.token[:12]}"
+        self.asked: set[str] = set()  # addresses, also of workers that are left out
         self.fit: dict[str, str] = {}  # address -> machine
         self.threads: dict[str, int] = {}
-        self.known: set[str] = set()  # asked, fit or left out
-        self.left_out: set[str] = set()
+        self.left_out = 0
         self.done: Counter[str] = Counter()  # tasks by machine
         self.turns: Turns | None = None
         self.under_way: dict[Any, Begun] = {}  # by dask's future
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures; workers come and gone
         self.last_beat = time.monotonic()
         question.lifeline.touch()
-        self.ours = look_around(question)
-        (question.workspace / self.ours.written).unlink()
-        for module in (sys.modules[__name__], parallel):  # dask would send names alone
+        for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
             cloudpickle.register_pickle_by_value(module)
         kind = type("RunOutpost", (Outpost, WorkerPlugin), {})
         plugin = kind(pack_code(), parallel.own_script(), str(question.lifeline))
@@ -369,12 +339,12 @@ class Cluster(Workers):
         _aside(lambda: client.register_plugin(plugin, name=self.name))
 
     def wait_for_answers(self) -> None:
-        """Ask the workers that are there whether they can take part."""
+        """Ask the workers of the cluster whether they can take part."""
         deadline = time.monotonic() + ANSWER_SECONDS
         self.client.subscribe_topic("all", self._hear)
         for address in self.client.nthreads():
             self._ask(address)
-        while (self.under_way or not self.known) and not STOP.is_set():
+        while (self.under_way or not self.asked) and not STOP.is_set():
             self._next_answers()
             if time.monotonic() > deadline:
                 break
@@ -383,18 +353,18 @@ class Cluster(Workers):
 
     def run(
         self,
-        worker: Callable[[Any], Any],
+        worker: Worker,
         tasks: Iterable[Any],
-        lost: Callable[[Any, str], Any],
+        lost: Lost,
         threads: bool = False,
         turns: Turns | None = None,
-    ) -> Generator[Any, None, None]:
-        """As `Workers.run`; a task whose worker or process dies is begun three times.
+    ) -> Outcomes:
+        """Run tasks as `Workers.run` does; a task whose worker or process dies is begun 3 times.
 
-        Stops the run where the scheduler is lost, or no worker is left.
+        Stops the run if the scheduler is lost, or no worker is left.
         """
         fresh, self.turns = iter(tasks), turns
-        waiting: deque[Begun] = deque()
+        waiting: list[Begun] = []
         all_drawn, deadline, last_seen = False, 0.0, time.monotonic()
         try:
             while self.under_way or waiting or not all_drawn or self._due():
@@ -402,25 +372,25 @@ class Cluster(Workers):
                     if not all_drawn and not waiting:
                         task = next(fresh, _END)
                         all_drawn = task is _END
-                        waiting += [] if all_drawn else [Begun("", task=task)]
+                        waiting += [] if all_drawn else [Begun(task)]
                     if not self._begin_next(waiting, worker):
                         break
-                for answer in self._next_answers():
-                    yield from self._settle(answer, waiting, lost)
+                for begun in self._next_answers():
+                    yield from self._settle(begun, waiting, lost)
                 last_seen = time.monotonic() if self.fit else last_seen
                 self._look_after(time.monotonic() - last_seen)
                 if STOP.is_set():
                     deadline = deadline or time.monotonic() + STOP_SECONDS
                     if time.monotonic() > deadline or not self.under_way:
                         break
-            while not self.events.empty():  # a worker that was lost at the very end is told of
+            while not self.events.empty():  # names a worker that was lost at the very end
                 self._next_answers()
         except BaseException:
-            STOP.set()  # closed early (the report could not be written, say)
+            STOP.set()  # closed early, because the report cannot be written, for example
             raise
 
     def note(self) -> str:
-        """Each machine, how many tasks it has done, and what holds it up."""
+        """Return each machine, how many tasks it has done, and what holds it up."""
         parts, here = [], set(self.fit.values())
         for machine in sorted(self.done.keys() | here):
             text = f"{machine} {self.done[machine]:,}" + ("" if machine in here else " lost")
@@ -429,7 +399,7 @@ class Cluster(Workers):
         return "; ".join(parts)
 
     def line(self) -> str:
-        """`3 workers with 6 threads on 2 machines: node-1 2, node-2 1`"""
+        """Return `3 workers with 6 threads on 2 machines: node-1 2, node-2 1`."""
         machines = Counter(self.fit.values())
         threads = sum(self.threads[address] for address in self.fit)
         return (
@@ -447,44 +417,45 @@ class Cluster(Workers):
             _aside(lambda: self.client.unregister_worker_plugin(self.name))
 
     def _hear(self, event: tuple[float, Any]) -> None:
-        """Take what the scheduler says of its workers, in dask's thread."""
+        """Take a message of the scheduler about its workers, in dask's thread."""
         message = event[1]
         if isinstance(message, dict) and message.get("action") in ("add-worker", "remove-worker"):
             self.events.put((message["action"], message["worker"]))
 
     def _ask(self, address: str) -> None:
-        """Ask a worker whether it can take part; its coming may be heard of twice."""
-        if address not in self.known:
-            self.known.add(address)
-            self._begin(Begun(address, task=self.question, is_question=True), look_around)
+        """Ask a worker whether it can take part, once; dask may announce it twice."""
+        if address not in self.asked:
+            self.asked.add(address)
+            self._begin(Begun(self.question, address=address), answer_question, priority=100)
 
     def _due(self) -> list[str]:
-        """The machines for which a turn that is no task's is due."""
+        """Return the machines for which a turn that is a check is due."""
         turns = self.turns
         return [m for m in set(self.fit.values()) if turns is not None and turns.of(m).check_is_due]
 
-    def _begin_next(self, waiting: deque[Begun], worker: Callable[[Any], Any]) -> bool:
-        """Give the next task to a worker that is free, and whose machine has a turn."""
+    def _begin_next(self, waiting: list[Begun], worker: Worker) -> bool:
+        """Give the next task to a free worker whose machine has a turn."""
         now, due = time.monotonic(), self._due()
-        begun = next((each for each in waiting if each.not_before <= now), None)
+        ready = next((each for each in waiting if each.not_before <= now), None)
         busy = Counter(each.address for each in self.under_way.values())
         for address in sorted(self.fit, key=lambda each: busy[each]):
             machine = self.fit[address]
-            if busy[address] >= self.threads[address] or (begun is None and machine not in due):
+            if busy[address] >= self.threads[address] or (ready is None and machine not in due):
                 continue
             turn = self.turns.of(machine).take_turn() if self.turns else None
             if isinstance(turn, float):
                 continue
+            begun = ready
             if begun is None or (turn is not None and turn.is_check):
-                self._begin(Begun(address, machine, turn=turn), worker)
+                begun = Begun(None)
             else:
                 waiting.remove(begun)
-                begun.address, begun.machine, begun.turn = address, machine, turn
-                self._begin(begun, worker)
+            begun.address, begun.machine, begun.turn = address, machine, turn
+            self._begin(begun, worker)
             return True
         return False
 
-    def _begin(self, begun: Begun, worker: Callable[[Any], Any]) -> None:
+    def _begin(self, begun: Begun, worker: Worker, priority: int = 0) -> None:
         name = self.name
 
         def call(frame: bytes) -> Any:  # a closure, which dask sends by value
@@ -492,22 +463,25 @@ class Cluster(Workers):
 
             deadline = time.monotonic() + ANSWER_SECONDS / 2
             plugins: Any = get_worker().plugins
-            while not getattr(plugins.get(name), "folder", ""):
+            while not getattr(plugins.get(name), "children", None):
                 if time.monotonic() > deadline:
                     return ([], b"", "it did not take the code of the run"), 1
                 time.sleep(0.05)
-            return plugins[name].call(frame), get_worker().state.nthreads
+            answer = plugins[name].children.call(frame, lambda: False)
+            return answer, get_worker().state.nthreads
 
-        frame = make_frame(worker, begun.task)
-        priority = 100 if begun.is_question else 0
         future = self.client.submit(
-            call, frame, workers=[begun.address], pure=False, priority=priority
+            call,
+            pickle.dumps((worker, begun.task)),
+            workers=[begun.address],
+            pure=False,
+            priority=priority,
         )
         self.under_way[future] = begun
         future.add_done_callback(self.events.put)
 
-    def _next_answers(self) -> list[Answer]:
-        """What comes next, if it comes soon: of a task, or of all that a lost worker was at."""
+    def _next_answers(self) -> list[Begun]:
+        """Return the next tasks that ended, if one ends soon: several if a worker is lost."""
         try:
             event = self.events.get(timeout=_POLL_SECONDS)
         except queue.Empty:
@@ -518,89 +492,74 @@ class Cluster(Workers):
             self._ask(event[1])
             return []
         begun = self.under_way.pop(event, None)
-        if begun is None:  # of a worker that was lost meanwhile
+        if begun is None:  # its worker was lost before
             return []
-        outcomes, problem, how = [], "", f"its worker was lost ({event.status})"
         try:
-            (packed, said, how), threads = event.result(timeout=CLOSE_SECONDS)
-            self.threads[begun.address] = threads
-            problem = str(pickle.loads(said)) if said else ""
-            outcomes = [pickle.loads(outcome) for outcome in packed]
-        except Exception as error:  # dask's own, or its worker is lost just now
-            how = f"its worker was lost ({type(error).__name__}: {error})"
-        if begun.is_question:
-            self._admit(begun, outcomes, problem or how)
-            return []
-        return [(begun, outcomes, problem, how)]
+            answer, self.threads[begun.address] = event.result(timeout=CLOSE_SECONDS)
+            begun.outcomes = [pickle.loads(outcome) for outcome in answer[0]]
+            error, begun.loss = pickle.loads(answer[1]) if answer[1] else None, answer[2]
+            if isinstance(error, Stopped):
+                begun.loss = "its worker has ended"
+            elif error is not None:
+                begun.problem = str(error)
+        except Exception as error:  # dask's own, or its worker is being lost
+            begun.loss = f"its worker was lost ({type(error).__name__}: {error})"
+        if begun.task is not self.question:
+            return [begun]
+        self._admit(begun)
+        return []
 
-    def _lose(self, address: str) -> list[Answer]:
-        """Forget a worker that is gone; what it was at."""
-        self.known.discard(address)
+    def _lose(self, address: str) -> list[Begun]:
+        """Forget a lost worker, and return its tasks."""
+        self.asked.discard(address)
         if machine := self.fit.pop(address, ""):
             self.say(f"lost         worker {address} on {machine}: its tasks go to other workers")
         gone = {f: begun for f, begun in self.under_way.items() if begun.address == address}
-        for future in gone:
+        for future, begun in gone.items():
             del self.under_way[future]
             future.release()
-        return [(b, [], "", "its worker was lost") for b in gone.values() if not b.is_question]
+            begun.loss = "its worker was lost"
+        return [begun for begun in gone.values() if begun.task is not self.question]
 
-    def _admit(self, begun: Begun, reports: list[SelfReport], problem: str) -> None:
-        """Take a worker in, or leave it out, by what it says of itself."""
-        if STOP.is_set():
-            return
-        machine = reports[0].machine if reports else ""
-        if reports:
-            problem = self._problem(reports[0])
-        if problem:
-            self._leave_out(replace(begun, machine=machine), problem)
-        else:
-            self.fit[begun.address] = machine
-
-    def _problem(self, report: SelfReport) -> str:
-        """Why a worker cannot take part; empty if it can."""
-        if report.problem:
-            return report.problem
-        for name, ours in self.ours.versions.items():
-            if (its := report.versions.get(name, "")) != ours:
-                return f"it has {name} {its or 'not at all'}, and this run {ours}"
-        written = self.question.workspace / report.written
-        if not written.exists():
-            return f"it writes into another {written.parent} than this run: share the folder"
-        written.unlink()
-        return ""
+    def _admit(self, begun: Begun) -> None:
+        """Take a worker in, or leave it out, by its answer."""
+        problem = begun.problem or begun.loss
+        if begun.outcomes:
+            begun.machine, problem = begun.outcomes[0]
+        if not problem:
+            self.fit[begun.address] = begun.machine
+        elif not STOP.is_set():
+            self._leave_out(begun, problem)
 
     def _leave_out(self, begun: Begun, problem: str) -> None:
-        self.left_out.add(begun.address)
+        self.left_out += 1
         self.say(f"left out     worker {begun.address} on {begun.machine or '?'}: {problem}")
 
-    def _settle(
-        self, answer: Answer, waiting: deque[Begun], lost: Callable[[Any, str], Any]
-    ) -> Iterator[Any]:
-        """The outcomes of a task; what is left of it, or was lost, goes to `waiting`."""
-        begun, outcomes, problem, how = answer
-        turns = self.turns.of(begun.machine) if self.turns else None
-        yield from (each for each in outcomes if not isinstance(each, TurnEnd))
-        if turns is not None:
-            said = [each for each in outcomes if isinstance(each, TurnEnd)]
-            results, rest = turns.end(begun.turn, said[-1] if said else None)
+    def _settle(self, begun: Begun, waiting: list[Begun], lost: Lost) -> Iterator[Any]:
+        """Yield the outcomes of a task; add what remains of it, or was lost, to `waiting`."""
+        last = None
+        for outcome in begun.outcomes:
+            if isinstance(outcome, TurnEnd):
+                last = outcome
+            else:
+                yield outcome
+        if self.turns is not None:
+            results, rest = self.turns.of(begun.machine).end(begun.turn, last)
             yield from results
             if rest is not None:
-                later = time.monotonic() + seconds_to_wait(rest)
-                waiting.append(Begun("", task=rest, not_before=later))
-        if problem == STOPPED:
-            how, problem = "its worker has ended", ""
+                waiting.append(Begun(rest, not_before=time.monotonic() + rest.wait))
         if begun.task is None:
             return
-        if not problem and not how:
+        if not begun.problem and not begun.loss:
             self.done[begun.machine] += 1
-        elif problem or begun.losses + 1 == TRIES:
+        elif begun.problem or begun.losses + 1 == TRIES:
             if not STOP.is_set():
-                yield from outcomes_of(lambda task: lost(task, problem or how), begun.task)
+                yield from parallel.outcomes_of(lost, begun.task, begun.problem or begun.loss)
         else:
-            waiting.append(Begun("", task=begun.task, losses=begun.losses + 1))
+            waiting.append(Begun(begun.task, begun.losses + 1))
 
     def _look_after(self, seconds_alone: float) -> None:
-        """Show the workers that the run lives; stop it where the cluster is gone."""
+        """Renew the run's lifeline; stop the run if the cluster is gone."""
         if time.monotonic() - self.last_beat > BEAT_SECONDS:
             self.last_beat = time.monotonic()
             with suppress(OSError):

@@ -30,11 +30,10 @@ from utils.download.sources import (
     youtube_name,
 )
 from utils.errors import UserError
-from utils.files import free_bytes, names_in
+from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
 from utils.lists.versions import BY_NAME, same_split
-from utils.machines import TEMP_FOLDER
 from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
 from utils.run import say_statement
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode

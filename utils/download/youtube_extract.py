@@ -30,7 +30,7 @@ import certifi
 from clipreader.media import MEDIA_FORMATS
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
-from utils.parallel import ROOT, Child, make_frame
+from utils.parallel import ROOT, Child
 from utils.process import STOP, Finished, Stopped, run_child
 from utils.report import now
 from utils.video.ffmpeg import Input
@@ -153,7 +153,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     child, calls = _ytdlp_process()
     keep = False
     try:
-        child.send(make_frame(answer_as_ytdlp, (list(argv), dict(env))))
+        child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
         while True:
             if STOP.is_set():
                 raise Stopped
@@ -165,7 +165,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
         done = pickle.loads(answer)
         if not is_outcome:
             return Finished(1, "", f"ERROR: {done}")
-        child.receive()  # the end of the task
+        child.receive(timeout)  # the end of the task
         keep = calls < RENEW_AFTER
         return Finished(*done)
     except (EOFError, OSError):

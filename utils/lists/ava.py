@@ -100,7 +100,7 @@ def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[i
     from clipreader.frame_source import FrameSource
     from utils.video.whole import pictures_of
 
-    source = FrameSource(path, probe=False)
+    source = FrameSource(path)
     source.close()
     shown = pictures_of(source, fps)
     return [key_picture(source.table, shown, time) for time in key_times]

@@ -1,7 +1,7 @@
 """Write the report page as HTML (`templates/page.html`), JSON and tables.
 
-Every text is escaped by jinja2, because labels are a stranger's. The page has a policy of its own
-(Content-Security-Policy): no network requests, and no script but page.js.
+jinja2 escapes every text, because labels may come from a stranger. The page's own
+Content-Security-Policy allows no network requests, and no script but page.js.
 """
 
 from __future__ import annotations
@@ -14,35 +14,23 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from utils.cli import VERSION
-from utils.files import check_ours, publish, telling, write_whole
-from utils.machines import run_folder
+from utils.files import check_ours, publish, run_folder, telling, write_whole
+from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
 from utils.page.looks import SHEET, STRIP, ClipLook
-from utils.page.plots import (
-    HEIGHT,
-    WIDTH,
-    History,
-    Plot,
-    histogram,
-    hours_text,
-    moment,
-    number_text,
-    ranked_plot,
-    time_plot,
-)
-from utils.page.suspects import KINDS, Suspect
+from utils.page.suspects import KINDS, NOT_SAMPLED, RULES, Suspect
 from utils.report import format_time
 from utils.text import csv_text, printable, without_formula
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The first line of a page: by it, a page of ours is known.
+# The first line marks a page of ours, which may be replaced.
 FIRST_LINE = "<!doctype html><!-- made by make_report.py -->"
 MISSING = (
     *("label", "youtube_id", "time_start", "time_end", "split"),
@@ -59,9 +47,10 @@ SLOW_FROM = 60  # frames between key frames
 
 @dataclass
 class Content:
-    """The content of the page. looks: of the probed clips; pictures: (clip, form) -> its picture.
+    """The content of the page.
 
-    next_steps: (command, what it does). sheet, strips: clips, and of each label, to be shown.
+    looks: the probed clips. next_steps: (command, what it does). sheet: clips of the contact sheet;
+    strips: label -> clips. pictures: (clip, form) -> its thumbnail.
     """
 
     data: Dataset
@@ -69,13 +58,13 @@ class Content:
     page: Path
     made_at: datetime
     counts: Counts
-    history: History | None
+    history: plots.History | None
     next_steps: Sequence[tuple[str, str]]
     looks: Sequence[ClipLook]
     suspects: Sequence[Suspect]
     sheet: Sequence[str]
     strips: Mapping[str, Sequence[str]]
-    pictures: Mapping[tuple[str, str], ClipLook]
+    pictures: Mapping[tuple[str, int], ClipLook] = field(default_factory=dict)
 
     @property
     def total(self) -> Count:
@@ -91,10 +80,10 @@ class Content:
 
     @property
     def answer(self) -> str:
-        """The whole page in one line."""
+        """Sum up the page in one line."""
         total, history = self.total, self.history
         if total.missing:
-            share = number_text(round(total.missing_percent, 1))
+            share = plots.number_text(round(total.missing_percent, 1))
             parts = [f"{total.there:,} of {total.wanted:,} clips", f"{share}% missing"]
         else:
             parts = [f"All {total.wanted:,} clips are on disk"]
@@ -104,74 +93,72 @@ class Content:
             parts.append("nothing left to try")
         elif history and total.to_try and (hours := history.hours_left(total.to_try)):
             pace = "at this pace" if history.is_running else "at the pace of the last run"
-            parts.append(f"{hours_text(hours)} left {pace}")
+            parts.append(f"{plots.hours_text(hours)} left {pace}")
         return ", ".join(parts)
 
     @property
     def estimate(self) -> str:
-        """When all will be there, in a sentence."""
+        """Say in a sentence when the download will end, or return ""."""
         history, to_try = self.history, self.total.to_try
         if history is None or not to_try or not (hours := history.hours_left(to_try)):
             return ""
         text = (
-            f"Over the last run {number_text(history.pace)} clips per hour were downloaded or"
+            f"Over the last run {plots.number_text(history.pace)} clips per hour were downloaded or"
             f" found unavailable, including pauses. At that pace the other {to_try:,} take"
-            f" {hours_text(hours)}"
+            f" {plots.hours_text(hours)}"
         )
         if not history.is_running:
             return f"{text} once the run continues."
-        return f"{text}: until {moment(self.made_at + timedelta(hours=hours))} UTC."
+        return f"{text}: until {plots.moment(self.made_at + timedelta(hours=hours))} UTC."
 
     def kinds(self) -> list[dict[str, Any]]:
-        """The ways to look wrong, each with how many do, the worst of them, and an estimate."""
+        """Return each kind of suspect: how many were found, the worst, an estimate of all."""
         probed, there, kinds = len(self.looks), self.total.there, []
         for kind in KINDS:
             found = [each for each in self.suspects if each.kind == kind.key]
             estimate = ""
-            if found and kind.find is not None and probed < there:
+            if found and kind.key not in NOT_SAMPLED and probed < there:
                 many = round(len(found) / probed * there)
                 estimate = f"{len(found):,} of {probed:,} probed: about {many:,} of all {there:,}"
             shown = found[:SHOWN_OF_A_KIND]
             kinds.append({"kind": kind, "count": len(found), "shown": shown, "estimate": estimate})
         return kinds
 
-    def plots(self) -> list[Plot]:
+    def histograms(self) -> list[plots.Plot]:
         good = self.readable
         return [
-            histogram("Length", "seconds", [look.seconds for look in good], 0.5),
-            histogram("Bitrate", "kbit per second", [look.kbits for look in good], 10),
-            histogram("File size", "MB", [look.bytes / 1e6 for look in good], 0.05),
-            histogram("Key frame interval", "frames", [look.key_frames for look in good], 1),
+            plots.histogram("Length", "seconds", [look.seconds for look in good], 0.5),
+            plots.histogram("Bitrate", "kbit per second", [look.kbits for look in good], 10),
+            plots.histogram("File size", "MB", [look.bytes / 1e6 for look in good], 0.05),
+            plots.histogram("Key frame interval", "frames", [look.key_frames for look in good], 1),
         ]
 
     def groups(self) -> list[tuple[str, list[tuple[str, float]]]]:
-        """(what, (value, percent of the readable clips)) of what has few values."""
+        """Return (title, (value, percent of the readable clips)) of what has few values."""
         good = self.readable
         values = {
             "Size": [f"{look.width}x{look.height}" for look in good],
-            "Frames per second": [number_text(round(look.fps, 2)) for look in good],
+            "Frames per second": [plots.number_text(round(look.fps, 2)) for look in good],
             "Video": [look.codec for look in good],
             "Audio": [look.audio_codec or "none" for look in good],
         }
         groups = []
         for title, texts in values.items():
-            shown = Counter(texts).most_common()
-            if len(shown) > GROUP_ROWS:
-                rest = shown[GROUP_ROWS - 1 :]
-                others = (f"{len(rest):,} others", sum(number for _, number in rest))
-                shown = [*shown[: GROUP_ROWS - 1], others]
+            counted = Counter(texts)
+            shown = counted.most_common(GROUP_ROWS)
+            if rest := len(counted) - len(shown):
+                shown.append((f"{rest:,} others", len(good) - sum(n for _, n in shown)))
             groups.append((title, [(text, 100 * n / len(good)) for text, n in shown]))
         return groups
 
     def key_frames(self) -> tuple[str, bool]:
-        """Return a sentence on keyframes and loading, and whether loading is slow."""
+        """Return a sentence on keyframes and loading, and True if loading is slow."""
         apart = statistics.median(look.key_frames for look in self.readable)
-        seconds = statistics.median(look.key_seconds for look in self.readable)
         text = (
             "A chunk is decoded from the keyframe before it, so their interval decides how fast"
-            f" chunks load: here {apart:,.0f} frames, {number_text(seconds)} s, in the median."
-            " With one every 250 frames a chunk of 32 was measured to take 60 ms of CPU, every 30"
-            " frames 28 ms, and 21 ms in files made for loading (256 lines)."
+            f" chunks load: here the median is {apart:,.0f} frames. A chunk of 32 takes 60 ms of"
+            " CPU time with a keyframe every 250 frames, 28 ms with one every 30, and 21 ms in"
+            " files made for loading (measured at 256 lines)."
         )
         return text, apart > SLOW_FROM
 
@@ -226,7 +213,7 @@ def _count_numbers(count: Count) -> dict[str, Any]:
 
 
 def render(content: Content) -> str:
-    """The whole page, one file."""
+    """Return the whole page as one HTML file."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -239,46 +226,43 @@ def render(content: Content) -> str:
     environment.filters |= {
         "thousands": lambda number: f"{number:,}",
         "percent": lambda number: f"{number:.1f}",
-        "short_number": number_text,
-        "moment": moment,
+        "short_number": plots.number_text,
+        "moment": plots.moment,
         "tied": lambda text: re.sub(r"(?<=\d) (?=h\b|min\b|days\b)", "\N{NO-BREAK SPACE}", text),
         "address": lambda text: quote(os.fsencode(text)),
         "shown": lambda text: printable(str(text), 4096),
         "size": lambda size: f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB",
     }
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    way = os.path.relpath(content.data.folder, content.page.parent)
-    strips = {
-        label: [
-            [name, p.src, p.width, p.height]
-            for name in names
-            if (p := content.pictures[name, STRIP]).src
+    strips: dict[str, list[tuple[str, str, int, int]]] = {}
+    for label, names in content.strips.items():
+        looks = [content.pictures[name, STRIP] for name in names]
+        strips[label] = [
+            (each.name, each.src, each.width, each.height) for each in looks if each.src
         ]
-        for label, names in content.strips.items()
-    }
+    shares = [count.missing_percent for count in content.counts.classes.values()]
+    folder = os.path.relpath(content.data.folder, content.page.parent)
     return environment.get_template("page.html").render(
         page=content,
         probed=len(content.looks),
         readable=len(content.readable),
         kinds=content.kinds(),
-        class_plot=ranked_plot(
-            [count.missing_percent for count in content.counts.classes.values()]
-        ),
-        time_plot=time_plot,
+        class_plot=plots.ranked_plot(shares),
+        time_plot=plots.time_plot,
         sheet=SHEET,
         strips=strips,
-        link="./" if way == "." else f"{quote(os.fsencode(way))}/",
+        link=f"{quote(os.fsencode(folder))}/",
         first_line=FIRST_LINE,
         version=VERSION,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        box=f"0 0 {WIDTH} {HEIGHT}",
+        box=f"0 0 {plots.WIDTH} {plots.HEIGHT}",
     )
 
 
 def check_outputs(page: Path) -> None:
-    """Raises UserError where the page or its tables would replace a file that is not ours."""
+    """Raise UserError if the page or its tables would replace a file of somebody else."""
     how = "move it, or use another --out"
     check_ours(page, FIRST_LINE, how)
     for name, columns in TABLES.items():
@@ -286,21 +270,16 @@ def check_outputs(page: Path) -> None:
 
 
 def write_page(content: Content) -> None:
-    """Write the page, and beside it its tables. Raises UserError, DiskFull.
+    """Write the page and, next to it, its tables. Raises UserError, DiskFull.
 
-    All are written first and then get their names, the page last: what was there stays until then.
+    All are written before the first gets its name, and the page gets it last: until then the old
+    files stay.
     """
-    page, data, counts = content.page, content.data, content.counts
-    classes = sorted(counts.classes.items(), key=lambda item: (-item[1].missing_percent, item[0]))
-    rows = [_class_row(label, count) for label, count in classes]
-    suspects = []
-    for each in content.suspects:
-        about = map(without_formula, (data.label(each.clip), each.detail))
-        suspects.append((each.kind, each.clip, each.youtube_id, *about, RULES[each.kind]))
+    page, data = content.page, content.data
     texts = {
         "missing.csv": csv_text([MISSING, *_missing_rows(data)]),  # a list for download.py
-        "suspects.csv": csv_text([SUSPECTS, *suspects]),
-        "classes.csv": csv_text([CLASSES, *rows]),
+        "suspects.csv": csv_text([SUSPECTS, *_suspect_rows(content)]),
+        "classes.csv": csv_text([CLASSES, *_class_rows(content.counts)]),
         page.name: render(content),
     }
     with run_folder(page.parent) as workspace:
@@ -311,14 +290,21 @@ def write_page(content: Content) -> None:
                 publish(workspace / name, page.parent / name)
 
 
-RULES = {kind.key: kind.rule for kind in KINDS}
+def _suspect_rows(content: Content) -> Iterator[Sequence[object]]:
+    for each in content.suspects:
+        about = map(without_formula, (content.data.label(each.clip), each.detail))
+        yield each.kind, each.clip, each.youtube_id, *about, RULES[each.kind]
 
 
-def _class_row(label: str, count: Count) -> Sequence[object]:
-    median = count.median_seconds
-    values = {name: getattr(count, name) for name in NUMBERS}
-    values["missing_percent"] = f"{count.missing_percent:.1f}"
-    return without_formula(label), *values.values(), "" if median is None else f"{median:.2f}"
+def _class_rows(counts: Counts) -> Iterator[Sequence[object]]:
+    worst_first = sorted(
+        counts.classes.items(), key=lambda each: (-each[1].missing_percent, each[0])
+    )
+    for label, count in worst_first:
+        values = {name: getattr(count, name) for name in NUMBERS}
+        values["missing_percent"] = f"{count.missing_percent:.1f}"
+        median = "" if count.median_seconds is None else f"{count.median_seconds:.2f}"
+        yield without_formula(label), *values.values(), median
 
 
 def _missing_rows(data: Dataset) -> Iterator[Sequence[str]]:

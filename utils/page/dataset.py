@@ -1,38 +1,29 @@
 """Read the lists, the folder and its reports, and count the clips by class, split and reason.
 
-650,000 clips are read and counted in a few seconds; nothing here opens a clip.
+No clip is opened: 650,000 are read and counted in a few seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from utils import report
 from utils.cli import plural, say
 from utils.clip import Clip, clip_window
 from utils.download.plan import read_wanted
 from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
+from utils.files import telling
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, without_garbage_collection
 from utils.lists.versions import Part, join_classes, parts_of_videos, same_split, shared_videos
-from utils.report import (
-    DOWNLOADED,
-    FAILED,
-    REASONS,
-    REPORT_NAME,
-    RESULT_COLUMNS,
-    UNAVAILABLE,
-    VIDEOS_NAME,
-    read_licences,
-    read_report,
-    report_paths,
-)
 from utils.video.ffmpeg import SOUNDS
 
 NO_LABEL = "(no label in the lists)"
@@ -45,11 +36,11 @@ VANISHED = (
 )
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
-_PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
+_PLACE = {report.DOWNLOADED: 0, report.UNAVAILABLE: 1, report.FAILED: 2}
 
 
 class LastLine(NamedTuple):
-    """A clip's newest line of the report."""
+    """The newest line of a clip in the report."""
 
     status: str
     reason: str
@@ -61,9 +52,9 @@ class LastLine(NamedTuple):
 class Dataset:
     """The clips of lists, folder and report.
 
-    sizes: clip -> bytes of every file in the folder. sounds: the suffixes of those that are sound
-    files (--audio_only), which are counted and not looked at. minutes: minute (UTC) -> clips that
-    came, are gone, failed in it.
+    sizes: clip -> bytes of its file in the folder. sounds: the suffixes of audio files
+    (--audio_only), which are counted but not probed. minutes: minute (UTC) -> clips downloaded,
+    unavailable and failed in it.
     """
 
     folder: Path
@@ -83,7 +74,7 @@ class Dataset:
         return self.folder / f"{name}{self.sounds.get(name, '.mp4')}"
 
     def youtube_id(self, name: str) -> str:
-        """The video of a clip; empty for a file of no list."""
+        """Return the video of a clip, or "" for a file that is not in the lists."""
         return self.clips[name].youtube_id if name in self.clips else ""
 
     def label(self, name: str) -> str:
@@ -91,17 +82,17 @@ class Dataset:
 
 
 def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
-    """Read the lists; `look_again` reads the folder. Raises UserError."""
+    """Read the lists. `look_again` reads the folder. Raises UserError."""
     paths, missing = needed_lists(args.input_csv)
     if missing:
         official, where = missing[0]
         raise UserError(
-            f"the list {official.name} is not in {where}: download.py fetches it; name the lists of"
-            " your clips with --input_csv"
+            f"the list {official.name} is not in {where}: download it with download.py, or name the"
+            " lists of your clips with --input_csv"
         )
     lists = read_wanted(paths, args, every_row=True)
     if not lists.clips:
-        raise UserError("no clip is left to report on: see --shard, --label, --split")
+        raise UserError("no clip is left to report on: change --shard, --label or --split")
     name_classes(lists)
     if not args.quiet:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
@@ -111,7 +102,7 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
 
 
 def look_again(data: Dataset, quiet: bool) -> None:
-    """One look at the folder, one at the reports. Raises UserError."""
+    """Read the folder and the reports. Raises UserError."""
     with without_garbage_collection():
         _look_at_folder(data)
         if not quiet:
@@ -119,97 +110,83 @@ def look_again(data: Dataset, quiet: bool) -> None:
         lines = _read_reports(data)
         if not quiet:
             say(f"report       {plural(lines, 'line')}")
-        videos = data.folder / VIDEOS_NAME
-        data.licences = read_licences(videos) if videos.exists() else {}
+        videos = data.folder / report.VIDEOS_NAME
+        data.licences = report.read_licences(videos) if videos.exists() else {}
 
 
 def _look_at_folder(data: Dataset) -> None:
-    """Names and sizes of every .mp4, in lists or not, and of requested sound files.
-
-    One scandir, one stat a file.
-    """
+    """Note the size of every .mp4, in lists or not, and of requested audio files."""
     data.sizes, data.sounds = {}, {}
-    sounds: dict[str, tuple[str, int]] = {}
-    try:
-        with os.scandir(data.folder) as entries:
-            for entry in entries:
-                name, suffix = os.path.splitext(entry.name)
-                if suffix == ".mp4" or (suffix in SOUNDS and name in data.clips):
-                    try:
-                        if entry.is_file():
-                            # The string of the list, and no second one: 50 MB for 650,000 clips.
-                            known = data.clips.get(name)
-                            key, size = known.name if known else name, entry.stat().st_size
-                            if suffix == ".mp4":
-                                data.sizes[key] = size
-                            else:
-                                sounds[key] = suffix, size
-                    except OSError:
-                        continue  # gone by now, or a link in a circle
-    except OSError as error:
-        raise UserError(f"cannot read the folder {data.folder}: {error.strerror}") from error
-    for name, (suffix, size) in sounds.items():
-        if name not in data.sizes:
-            data.sizes[name], data.sounds[name] = size, suffix
+    with telling(data.folder), os.scandir(data.folder) as entries:
+        for entry in entries:
+            name, suffix = os.path.splitext(entry.name)
+            if suffix != ".mp4" and (suffix not in SOUNDS or name not in data.clips):
+                continue
+            try:
+                size = entry.stat().st_size if entry.is_file() else None
+            except OSError:  # deleted in the meantime, or a link in a circle
+                continue
+            if size is not None and suffix == ".mp4":
+                data.sizes[name] = size
+                data.sounds.pop(name, None)
+            elif size is not None and name not in data.sizes:
+                data.sizes[name], data.sounds[name] = size, suffix
 
 
 def _read_reports(data: Dataset) -> int:
-    """Read the reports of all machines; how many lines. 650,000 take 2 s. Raises UserError."""
+    """Read the reports of all machines and return the number of lines. Raises UserError."""
     data.reported, data.minutes, lines = {}, {}, 0
-    paths = report_paths(data.folder / REPORT_NAME)
-    kept: dict[LastLine, LastLine] = {}  # the same few, 650,000 times
+    paths = report.report_paths(data.folder / report.REPORT_NAME)
+    kept: dict[LastLine, LastLine] = {}  # one object for equal lines: there are 650,000
     latest: dict[str, str] = {}
     for path in paths:
-        for row in read_report(path, RESULT_COLUMNS):
+        for row in report.read_report(path, report.RESULT_COLUMNS):
             lines += 1
             name, status, finished_at = row[0], row[4], row[-1]
             if status not in _PLACE:
                 continue
-            if row[10] != NOBODY_ASKED:  # else it is no sign of the pace
+            if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
                 minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
                 minute[_PLACE[status]] += 1
-            clip = data.clips.get(name)
-            if clip is None:
-                continue  # of another list: it tells the pace only
+            if name not in data.clips:
+                continue  # of another list: it counts for the pace only
             if len(paths) > 1:  # of one file the last line counts, of several the latest
                 if finished_at < latest.get(name, ""):
                     continue
-                latest[clip.name] = finished_at
+                latest[name] = finished_at
             line = LastLine(status, row[5], row[6], row[11])
-            data.reported[clip.name] = kept.setdefault(line, line)
+            data.reported[name] = kept.setdefault(line, line)
     return lines
 
 
 def name_classes(lists: ClipLists) -> None:
-    """Give every clip the name of its class: the newest version's label, in its spelling."""
-    versions = lists.versions()
+    """Give every clip the label that the newest version has for it, in the newest spelling."""
     classes = join_classes(lists.labels_of_versions())
     spelled = {}
     for label in {clip.label for clip in lists.every}:
         number = classes.number(label) if label else None
         spelled[label] = label if number is None else classes.names[number]
-    newest: dict[str, str] = {}
-    if len(versions) > 1:
-        age = [versions.index(each.version) for each in lists.files]
-        ages: dict[str, int] = {}
-        for clip, at in zip(lists.every, lists.file_at, strict=True):
-            if clip.label and age[at] >= ages.get(clip.name, 0):
-                ages[clip.name], newest[clip.name] = age[at], clip.label
+    versions = lists.versions()
+    ages = [versions.index(each.version) for each in lists.files]
+    newest: dict[str, tuple[int, str]] = {}
+    for clip, at in zip(lists.every, lists.file_at, strict=True):
+        if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
+            newest[clip.name] = ages[at], clip.label
     for name, clip in lists.clips.items():
-        label = spelled.get(newest.get(name, clip.label), clip.label)
-        if label != clip.label:
-            lists.clips[name] = clip._replace(label=label)
+        label = newest.get(name, (0, clip.label))[1]
+        if spelled.get(label, label) != clip.label:
+            lists.clips[name] = clip._replace(label=spelled[label])
 
 
 @dataclass
 class Count:
-    """Clips of one class, of one split, or all. `lengths`: seconds by the list -> clips there."""
+    """Clips of one class, of one split, or all. `lengths`: the listed seconds of clips on disk."""
 
     wanted: int = 0
     there: int = 0
     gone: int = 0
     short: int = 0
-    lengths: Counter[float] = field(default_factory=Counter)
+    lengths: list[float] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
@@ -225,82 +202,72 @@ class Count:
 
     @property
     def median_seconds(self) -> float | None:
-        """By the list, of the clips that are there."""
-        left = sum(self.lengths.values()) / 2
-        for value in sorted(self.lengths):
-            left -= self.lengths[value]
-            if left <= 0:
-                return value
-        return None
+        """Return the median length of the clips on disk, by the list."""
+        return statistics.median_low(self.lengths) if self.lengths else None
 
-    def add(self, clips: int, is_there: bool, line: LastLine | None, seconds: float) -> None:
-        """Count so many more wanted clips, of which the same is known."""
-        self.wanted += clips
+    def add(self, is_there: bool, line: LastLine | None) -> None:
+        """Count one more requested clip."""
+        self.wanted += 1
         if is_there:
-            self.there += clips
-            self.short += clips * (line is not None and line.reason == "short")
-            self.lengths[seconds] += clips
-        elif line is not None and line.status == UNAVAILABLE:
-            self.gone += clips
+            self.there += 1
+            self.short += line is not None and line.reason == "short"
+        elif line is not None and line.status == report.UNAVAILABLE:
+            self.gone += 1
 
 
 @dataclass
 class Counts:
-    """All the numbers that lists, folder and report give.
+    """The numbers that lists, folder and report give.
 
-    whys: (status, reason, what to do) -> clips that are missing for it.
+    sources, licences, heights: of the clips on disk. whys: (status, reason, what to do) -> missing
+    clips.
     """
 
     total: Count = field(default_factory=Count)
     classes: dict[str, Count] = field(default_factory=dict)
     splits: dict[Part, Count] = field(default_factory=dict)  # (version, split)
-    sources: Counter[str] = field(default_factory=Counter)  # of clips that are there
-    licences: Counter[str] = field(default_factory=Counter)  # of clips that are there
-    heights: Counter[str] = field(default_factory=Counter)  # of clips that are there, if known
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    heights: Counter[str] = field(default_factory=Counter)  # where the report has them
     whys: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     failed: int = 0
     bytes: int = 0
-    not_listed: int = 0  # files of no list
+    not_listed: int = 0  # .mp4 files that are not in the lists
 
 
 def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
-    """Count the clips, and of chosen splits, if any, the rows of the lists by version and split."""
-    counts, sizes, reported = Counts(), data.sizes, data.reported
-    # Clips of which the same is known are counted first: a tenth of the steps at full size.
-    alike = Counter(
-        (clip.label, name in sizes, reported.get(name), round(clip_window(clip)[1], 2))
-        for name, clip in data.clips.items()
+    """Count the clips, and by version and split the rows of the lists (of `splits`, if given)."""
+    counts = Counts()
+    for name, clip in data.clips.items():
+        line, is_there = data.reported.get(name), name in data.sizes
+        of_class = counts.classes.setdefault(clip.label or NO_LABEL, Count())
+        counts.total.add(is_there, line)
+        of_class.add(is_there, line)
+        if not is_there:
+            counts.whys[why_missing(line)] += 1
+            continue
+        of_class.lengths.append(round(clip_window(clip)[1], 2))
+        counts.bytes += data.sizes[name]
+        if data.licences:
+            counts.licences[data.licences.get(clip.youtube_id, "not known")] += 1
+        if line is None or line.status != report.DOWNLOADED:
+            counts.sources[NOT_IN_REPORT] += 1
+            continue
+        counts.sources[line.source] += 1
+        if line.height not in ("", "0"):
+            counts.heights[f"{line.height} lines"] += 1
+    counts.failed = sum(
+        n for why, n in counts.whys.items() if why[0] not in ("", report.UNAVAILABLE)
     )
-    for (label, is_there, line, seconds), number in alike.items():
-        for count in (counts.total, counts.classes.setdefault(label or NO_LABEL, Count())):
-            count.add(number, is_there, line, seconds)
-        if is_there:
-            came = line is not None and line.status == DOWNLOADED
-            counts.sources[line.source if came and line else NOT_IN_REPORT] += number
-            if came and line and line.height not in ("", "0"):
-                counts.heights[f"{line.height} lines"] += number
-        else:
-            why = why_missing(line)
-            counts.whys[why] += number
-            counts.failed += number * (why[0] not in ("", UNAVAILABLE))
-    same = Counter(
-        (part, name in sizes, reported.get(name))
-        for name, part in _rows_once(data, frozenset(map(same_split, splits)))
-    )
-    for (part, is_there, line), number in same.items():
-        counts.splits.setdefault(part, Count()).add(number, is_there, line, 0.0)
-    there = [name for name in sizes if name in data.clips]
-    if data.licences:
-        licences = data.licences
-        ids = (data.clips[name].youtube_id for name in there)
-        counts.licences.update(licences.get(youtube_id, "not known") for youtube_id in ids)
-    counts.bytes = sum(sizes[name] for name in there)
-    counts.not_listed = len(sizes) - len(there)
+    counts.not_listed = len(data.sizes) - counts.total.there
+    for name, part in _rows_once(data, frozenset(map(same_split, splits))):
+        of_part = counts.splits.setdefault(part, Count())
+        of_part.add(name in data.sizes, data.reported.get(name))
     return counts
 
 
 def _rows_once(data: Dataset, splits: frozenset[str]) -> Iterator[tuple[str, Part]]:
-    """(clip, (version, split)) of the wanted clips, each once; of these splits, if any."""
+    """Yield (clip, (version, split)) of the requested clips, each once; of `splits`, if given."""
     seen: dict[Part, set[str]] = {}
     for clip, part in zip(data.lists.every, data.lists.parts(), strict=True):
         if (not splits or part[1] in splits) and clip.name in data.clips:
@@ -311,22 +278,26 @@ def _rows_once(data: Dataset, splits: frozenset[str]) -> Iterator[tuple[str, Par
 
 
 def why_missing(line: LastLine | None) -> tuple[str, str, str]:
-    """(status, reason, what to do) of a clip that is not there."""
+    """Return (status, reason, what to do) of a clip that is not on disk."""
     if line is None:
         return NOT_ASKED
-    if line.status == DOWNLOADED:
+    if line.status == report.DOWNLOADED:
         return VANISHED
-    todo = REASONS[line.reason][1] if line.reason in REASONS else "see its line"
+    todo = (
+        report.REASONS[line.reason][1]
+        if line.reason in report.REASONS
+        else "see its line in the report"
+    )
     return line.status, line.reason, todo
 
 
 def part_name(part: Part) -> str:
-    """`400 val`; a version alone where no split is known."""
+    """Return `400 val`, or the version alone if the split is not known."""
     return " ".join(filter(None, part))
 
 
 def find_leaks(lists: ClipLists) -> list[tuple[str, str, int]]:
-    """(one, other, videos in both) of parts of other splits; those with train, then the most."""
+    """Return (one, other, videos in both) of different splits: those with train first."""
     pairs = [
         (one, other, videos)
         for (one, other), videos in shared_videos(lists).items()
@@ -337,7 +308,7 @@ def find_leaks(lists: ClipLists) -> list[tuple[str, str, int]]:
 
 
 def leaking_videos(data: Dataset) -> Iterator[tuple[str, str, str, float]]:
-    """(clip that is there or "", video, its parts, 1 if in train) of videos under two splits."""
+    """Yield (clip on disk or "", video, its parts, 1 if in train) of videos under two splits."""
     videos, parts = parts_of_videos(data.lists)
     bad: dict[int, tuple[str, float]] = {}
     for bits in set(videos.values()):

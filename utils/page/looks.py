@@ -1,25 +1,25 @@
-"""Probe clips in worker processes: packets, levels and audio; draw thumbnails.
+"""Probe clips in worker processes, because a decoder can crash, and draw thumbnails.
 
-In processes, because a decoder can crash. The packets of a file take 1 to 4 ms, its first frame 2
-more. Only a clip whose packets are small, or whose first frame is plain, is decoded further: black
-and frozen clips are among these. The same goes for sound.
+Only a clip with small packets or a plain first frame is decoded further: black and frozen clips are
+among these. Its audio is decoded if its packets are nearly empty.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import heapq
 import io
 import os
+import statistics
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.clip import clip_window
 from utils.errors import Streak, describe
@@ -32,60 +32,43 @@ from utils.video.whole import missing_part
 if TYPE_CHECKING:
     from clipreader.pixels import Array
 
-EDGE_BYTES = 1 << 16  # of each end of a file: what is the same there is compared whole
 FRAMES_LOOKED_AT = 9
-# Bits per pixel of the median frame that is no key frame: 0.001 to 0.023 in frozen clips, 0.05 to
-# 0.5 in others; clips with less that do move cost one more frame or two.
+# Bits per pixel of the median frame that is not a keyframe: 0.001 to 0.023 in frozen clips, 0.05 to
+# 0.5 in others; clips with less that do move cost one or two more frames.
 ODD_BITS = 0.05
-ODD_BYTES = 100  # of such a frame: the heads of a small one alone take 40
+ODD_BYTES = 100  # of such a frame: the headers of a small one alone take 40
 ODD_SPREAD = 10.0  # levels, of the first frame
-ODD_SOUND = 4000.0  # bytes of sound per second; silence takes 300 of AAC
+ODD_SOUND = 4000.0  # bytes of audio per second; silence takes 300 in AAC
 BLOCK = 8  # pixels of a frame whose short side is 96
-FROZEN_BELOW = 4.0  # levels by which a block's mean ever changes; noise alone makes 1
-WIDEST = 3  # times its height: a panorama is cut
-STRIP_CLIPS, STRIP_LONGEST = 1_400, 8  # pictures of all strips, and of one: 0.9 KB each
-
-
-class PictureForm(NamedTuple):
-    """How a picture is written. `short_side` in pixels."""
-
-    short_side: int
-    format: str
-    options: dict[str, Any]
-
-
-# Measured on bikes.mp4 and bigbuckbunny.mp4: 3.9 to 4.1 KB, and 0.85 to 0.95 KB. As a JPEG the
-# small one takes 1.6 KB, and strips would be half as long.
-SHEET, STRIP = "sheet", "strip"
-FORMS = {
-    SHEET: PictureForm(96, "JPEG", {"quality": 70, "optimize": True}),
-    STRIP: PictureForm(54, "WEBP", {"quality": 45, "method": 6}),
-}
+FROZEN_BELOW = 4.0  # levels by which the mean of a block changes; noise alone makes 1
+WIDEST = 3  # times its height: of a wider frame the middle is shown
+STRIP_CLIPS, STRIP_LONGEST = 1_400, 8  # thumbnails in all strips, and in one: 0.9 KB each
+SHEET, STRIP = 96, 54  # short side of the thumbnails, in pixels
+PROBE = 0  # in place of a short side
 
 
 class LookTask(NamedTuple):
-    """A clip to probe, whose list says how many seconds it has; or to make a picture of."""
+    """A clip to probe, or to make a thumbnail of with this short side."""
 
     name: str
     path: Path
     listed_seconds: float
-    form: str = ""  # of the picture; empty: probe it
+    short_side: int
 
 
 @dataclass(frozen=True)
 class ClipLook:
-    """Measurements of a clip. Levels are 0 to 255; None: nothing called for a look.
+    """Measurements of a clip, or its thumbnail. Levels are 0 to 255, and None if not measured.
 
-    src: its picture, as a data: address. pixel_bits: of video, per pixel and frame; key_seconds,
-    key_frames: the longest stretch from a key frame to the next, or to the end; brightest: the mean
-    of the brightest frame looked at; spread: the largest standard deviation within one; motion: the
-    most by which a part of the picture differs from the first; peak: of the sound, 1 being full
-    scale; edges: a hash of both ends.
+    src: the thumbnail as a data: URL. pixel_bits: of video, per pixel and frame; key_frames: the
+    largest number from a keyframe to the next, or to the end; brightest: the mean of the brightest
+    decoded frame; spread: the largest standard deviation within one; motion: the largest difference
+    of a block from the first frame; peak: of the audio, 1 being full scale.
     """
 
     name: str
     listed_seconds: float = 0.0
-    form: str = ""
+    short_side: int = PROBE
     problem: str = ""
     src: str = ""
     width: int = 0
@@ -97,58 +80,58 @@ class ClipLook:
     pixel_bits: float = 0.0
     codec: str = ""
     audio_codec: str = ""
-    key_seconds: float = 0.0
     key_frames: int = 0
     brightest: float | None = None
     spread: float | None = None
     motion: float | None = None
     peak: float | None = None
-    edges: str = ""
 
 
-Looks = dict[tuple[str, int, str], ClipLook]  # by clip, bytes of its file, and form of the picture
+Looks = dict[tuple[str, int, int], ClipLook]  # by clip, bytes of its file, and short side
 
 
 def look_at_clips(
-    data: Dataset, wanted: Iterable[tuple[str, str]], memory: Looks, args: argparse.Namespace
-) -> dict[tuple[str, str], ClipLook]:
-    """A look at each (clip, form). Clips that `memory` holds unchanged are not looked at again.
+    data: Dataset, wanted: Iterable[tuple[str, int]], memory: Looks, args: argparse.Namespace
+) -> dict[tuple[str, int], ClipLook]:
+    """Return a look at each (clip, short side); `memory` keeps those of unchanged files.
 
     Raises Stopped, UserError.
     """
-    wanted = list(dict.fromkeys(wanted))
-    keys = {(name, form): (name, data.sizes[name], form) for name, form in wanted}
+    keys = {each: (each[0], data.sizes[each[0]], each[1]) for each in wanted}
     tasks = []
-    for (name, form), key in keys.items():
+    for (name, short_side), key in keys.items():
         if key not in memory:
             seconds = clip_window(data.clips[name])[1] if name in data.clips else 0.0
-            tasks.append(LookTask(name, data.path(name), seconds, form))
+            tasks.append(LookTask(name, data.path(name), seconds, short_side))
     if tasks:
-        unit = "picture" if tasks[0].form else "clip"
+        unit = "clip" if tasks[0].short_side == PROBE else "thumbnail"
+        streak = Streak()
         with (
             Progress(len(tasks), unit, quiet=args.quiet) as progress,
             closing(run_in_processes(look_at_clip, tasks, args.num_jobs, _look_crashed)) as seen,
         ):
-            streak = Streak()
             for look in seen:
                 progress.add("unreadable" if look.problem else "seen")
                 streak.add(not look.problem, look.problem)
-                if streak.is_hopeless:  # a package that lacks what we call, no fault of the clips
+                if streak.is_hopeless:  # a package lacks what we call: the clips are not at fault
                     raise streak.problem()
-                memory[look.name, data.sizes[look.name], look.form] = look
+                memory[look.name, data.sizes[look.name], look.short_side] = look
         if STOP.is_set():
             raise Stopped
     return {each: memory[key] for each, key in keys.items()}
 
 
 def _look_crashed(task: LookTask, how: str) -> ClipLook:
-    problem = f"the decoder crashed: {how}"
-    return ClipLook(task.name, task.listed_seconds, task.form, problem=problem)
+    return replace(_no_look(task), problem=f"the decoder crashed: {how}")
+
+
+def _no_look(task: LookTask) -> ClipLook:
+    return ClipLook(task.name, task.listed_seconds, task.short_side)
 
 
 # --- which clips ----------------------------------------------------------------------------------
-# Each clip has a rank that its name and the seed give, and the lowest are drawn. So a folder that
-# grows changes a few of them, and a page that is renewed during a download looks at few clips.
+# Name and seed give each clip a rank, and the lowest are drawn: while a folder grows, most of the
+# drawn clips stay the same, so a page that is rebuilt during a download probes few clips.
 
 
 def rank(seed: int, name: str) -> tuple[int, str]:
@@ -156,7 +139,7 @@ def rank(seed: int, name: str) -> tuple[int, str]:
 
 
 def draw_sample(names: Iterable[str], most: int | None, seed: int) -> list[str]:
-    """At most so many clips, of all alike; None: all of them."""
+    """Return at most `most` clips, drawn at random; None for all of them."""
     if most is None:
         return sorted(names)
     return heapq.nsmallest(most, names, key=lambda name: rank(seed, name))
@@ -165,9 +148,9 @@ def draw_sample(names: Iterable[str], most: int | None, seed: int) -> list[str]:
 def draw_pictures(
     labels: Iterable[tuple[str, str]], pictures: int, seed: int
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """The contact sheet, one clip of every class in turn, and a strip of clips for every class.
+    """Return the clips of the contact sheet, class by class in turn, and a strip for every class.
 
-    labels: (clip, label) of the clips that are there.
+    labels: (clip, label) of the clips on disk.
     """
     classes: dict[str, list[str]] = defaultdict(list)
     for name, label in labels if pictures else ():
@@ -184,103 +167,83 @@ def draw_pictures(
 
 
 def look_at_clip(task: LookTask) -> ClipLook:
-    """Probe a clip, or make its picture; never raises."""
+    """Probe a clip, or make its thumbnail; never raises."""
     import av
 
     from clipreader.media import ClipError
 
-    look = ClipLook(task.name, task.listed_seconds, task.form)
+    look = _no_look(task)
     try:
-        return _picture(task, look) if task.form else _probe(task, look)
+        return _probe(task.path, look) if task.short_side == PROBE else _thumbnail(task.path, look)
     except ClipError as error:
         problem = error.problem
     except (av.FFmpegError, OSError, ValueError) as error:
         problem = str(getattr(error, "strerror", None) or error)
-    except Exception as error:  # PyAV and our call do not fit: it stands with the clip
+    except Exception as error:  # as when PyAV has another interface: reported with the clip
         problem = describe(error)
-    return replace(look, problem=problem, edges="")
+    return replace(look, problem=problem)
 
 
-def _picture(task: LookTask, look: ClipLook) -> ClipLook:
-    """The frame in the middle, as `load_frames` gives it; of a very wide or tall one the middle."""
+def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
+    """Draw the frame in the middle, as `load_frames` gives it."""
     import numpy as np
     from PIL import Image
 
     from clipreader.clip_reader import ClipReader
 
-    form = FORMS[task.form]
-    with ClipReader(task.path, short_side=form.short_side) as reader:
+    with ClipReader(path, short_side=look.short_side) as reader:
         frame = reader[len(reader) // 2]
     height, width = frame.shape[:2]
     most = WIDEST * min(height, width)
     top, left = max(0, height - most) // 2, max(0, width - most) // 2
     frame = np.ascontiguousarray(frame[top : top + most, left : left + most])
     file = io.BytesIO()
-    Image.fromarray(frame).save(file, form.format, **form.options)
-    text = base64.b64encode(file.getvalue()).decode()
-    src = f"data:image/{form.format.lower()};base64,{text}"
+    Image.fromarray(frame).save(file, "WEBP", quality=45, method=6)
+    src = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     return replace(look, src=src, width=frame.shape[1], height=frame.shape[0])
 
 
-def _probe(task: LookTask, look: ClipLook) -> ClipLook:
-    """What the packets tell, and the frames and the sound where these look odd."""
+def _probe(path: Path, look: ClipLook) -> ClipLook:
+    """Measure a clip by its packets and first frame, and decode more if these look odd."""
     from clipreader.media import open_clip, picture_stream
-    from clipreader.packets import packets_of
+    from clipreader.packets import packets_of, shown_packets
 
-    look = replace(look, bytes=os.path.getsize(task.path), edges=hash_edges(task.path))
-    with open_clip(task.path) as container:
+    with open_clip(path) as container:
         found = packets_of(container)
-        count = len(found.picture.pts)
-        if missing := missing_part(container, task.path, count, found.picture.listed):
+        if missing := missing_part(container, path, len(found.video), found.listed):
             raise ValueError(missing)
         container.seek(0)
         stream = picture_stream(container)
-        assert stream is not None  # of a file with frames
         stream.thread_type = "NONE"
         first = next(container.decode(stream))
         is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
-    picture, sound = found.picture, found.sound
-    base, pixels = picture.time_base, found.width * found.height
-    # (pts, bytes, is a key frame)
-    frames = [(pts, picture.sizes[at], picture.keys[at]) for pts, at in picture.shown()]
-    seconds = float(found.end)
-    # The longest stretch from one key frame to before the next: in seconds, and in frames.
-    keys = [place for place, (_, _, is_key) in enumerate(frames) if is_key] or [0]
-    times = [*(float(pts * base - found.zero) for pts, _, _ in frames), seconds]
-    stretches = zip(keys, [*keys[1:], len(frames)], strict=True)
-    apart, count = max((times[after] - times[key], after - key) for key, after in stretches)
+    frames = [found.video[at] for _, at in shown_packets(found.video)]
+    seconds, pixels = float(found.end), found.width * found.height
+    keys = [number for number, frame in enumerate(frames) if frame.is_key] or [0]
+    file_bytes = os.path.getsize(path)
     look = replace(
         look,
         width=found.width,
         height=found.height,
+        bytes=file_bytes,
         fps=float(found.rate),
         seconds=seconds,
-        kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
-        pixel_bits=sum(size for _, size, _ in frames) * 8 / pixels / len(frames),
-        codec=picture.codec,
-        audio_codec=sound.codec if sound else "",
-        key_seconds=apart,
-        key_frames=count,
+        kbits=file_bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
+        pixel_bits=sum(frame.size for frame in frames) * 8 / pixels / len(frames),
+        codec=found.codec,
+        audio_codec=found.audio_codec,
+        key_frames=max(after - key for key, after in pairwise([*keys, len(frames)])),
     )
-    between = sorted(size for _, size, is_key in frames if not is_key)
-    least = max(ODD_BYTES, ODD_BITS * pixels / 8)
-    if is_plain or not between or between[len(between) // 2] < least:
-        look = _look_closer(task.path, look, is_plain)
-    is_quiet = sound is not None and sum(sound.sizes) < ODD_SOUND * seconds
-    return replace(look, peak=_sound_peak(task.path)) if is_quiet else look
-
-
-def hash_edges(path: Path) -> str:
-    """A hash of the first and the last 64 KB: two clips that differ, differ there."""
-    with path.open("rb") as file:
-        digest = hashlib.blake2b(file.read(EDGE_BYTES), digest_size=16)
-        file.seek(max(0, file.seek(0, os.SEEK_END) - EDGE_BYTES))
-        digest.update(file.read())
-    return digest.hexdigest()
+    between = [frame.size for frame in frames if not frame.is_key]
+    if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
+        look = _look_closer(path, look, is_plain)
+    if found.audio is not None and sum(mark.size for mark in found.audio) < ODD_SOUND * seconds:
+        look = replace(look, peak=_sound_peak(path))
+    return look
 
 
 def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
-    """Decode some frames, spread over the clip, and compare them; two are enough if it moves."""
+    """Decode frames spread over the clip and compare them; two are enough if they differ."""
     import numpy as np
 
     from clipreader.clip_reader import ClipReader
@@ -301,10 +264,10 @@ def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
 
 
 def _motion(frames: Array) -> float:
-    """The largest difference, in levels, of a block's mean from that in the first of `frames`.
+    """Return the largest change, in levels, of a block's mean since the first of `frames`.
 
-    By blocks, because an encoder goes on refining a still picture: single pixels at its edges were
-    seen to change by 15 levels within a second, and no block by more than 1.
+    Blocks, because an encoder goes on refining a still image: single pixels change by up to 15
+    levels, blocks by 1.
     """
     import numpy as np
 
@@ -316,7 +279,7 @@ def _motion(frames: Array) -> float:
 
 
 def _sound_peak(path: Path) -> float:
-    """The loudest sample, as a part of full scale."""
+    """Return the loudest sample, as a part of full scale."""
     import numpy as np
 
     from clipreader.media import open_clip

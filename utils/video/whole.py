@@ -7,8 +7,6 @@ reads it in a worker process.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import math
 import signal
 import threading
@@ -20,10 +18,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from clipreader.media import captured_logs, codec_name, open_media, ratio
-from clipreader.times import resample_indices
+from clipreader.media import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    captured_logs,
+    codec_name,
+    open_media,
+    ratio,
+)
 from utils import parallel
-from utils.parallel import Crashed, Failed, WorkerPool
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
 
@@ -106,8 +109,8 @@ class Limits:
     max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
     """
 
-    max_frames: int = 500_000  # four and a half hours at 30 a second
-    max_pixels: int = 8192 * 4320
+    max_frames: int = MAX_FRAMES
+    max_pixels: int = MAX_PIXELS
     timeout: float = 3600.0
 
     @property
@@ -137,7 +140,7 @@ def read_video(
     try:
         with (
             bad_clips(limits),
-            closing(FrameSource(path, probe=probe, **limits.of_source)) as source,
+            closing(FrameSource(path, **limits.of_source)) as source,
         ):
             video = _video(source, probe, fps, limits)
             if video.missing and not partial:
@@ -273,6 +276,7 @@ def pictures_of(
     A clip that is shorter than half a picture has one, too. Raises TooLarge.
     """
     from clipreader.media import TooLarge
+    from clipreader.packets import resample_indices
 
     table = source.table
     if not fps:
@@ -297,21 +301,15 @@ def read_apart(
 ) -> Video:
     """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
     try:
-        found = (_read if parallel.IS_CHILD else _pool())((path, depth, fps, limits, partial))
-    except Crashed as crash:
+        task = (path, depth, fps, limits, partial)
+        found = _read(task) if parallel.IS_CHILD else parallel.run_apart(_read, task)
+    except parallel.Crashed as crash:
         raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
-    except Failed as failure:
+    except parallel.Failed as failure:
         raise BadClip("unknown", str(failure)) from failure
     if isinstance(found, BadClip):
         raise found
     return found
-
-
-@functools.cache
-def _pool() -> WorkerPool[Question, Video | BadClip]:
-    pool = WorkerPool(_read)
-    atexit.register(pool.__exit__)
-    return pool
 
 
 def _read(task: Question) -> Video | BadClip:
