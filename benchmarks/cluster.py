@@ -50,7 +50,9 @@ def pace_of(workspace: Path) -> Pace:
 
 def take_turn(workspace: Path, task: int) -> int:
     pace = pace_of(workspace)
-    pace.end(pace.wait_turn(), Attempted("passed"))
+    while isinstance(turn := pace.take_turn(), float):
+        time.sleep(turn)
+    pace.end(turn, Attempted("passed"))
     return task
 
 
