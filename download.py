@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Download the clips of Kinetics lists into one flat folder: once each, checked.
+r"""Download the clips of Kinetics lists into one flat folder: once each, checked.
 
 examples:
   python download.py clips --input_csv examples/kinetics_sample.csv
   python download.py clips --input_csv kinetics-700_2020_val --n 8
-  python download.py clips --source cvdf,youtube --input_csv kinetics-400_train
+  python download.py clips --source cvdf,youtube --input_csv \
+      kinetics-400_train
   python download.py clips --shard 1/4 --cookies cookies.txt
   python download.py clips --dry_run
 
@@ -21,8 +22,8 @@ The first command prints a plan, downloads, and ends with a summary:
         --retry unavailable
         retries 3 unavailable clips; nothing else is missing
 
-Lists: youtube_id,time_start,time_end[,label,split,...].
-Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
+Lists: youtube_id,time_start,time_end[,label,split,...]. Clips:
+<youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, teller
 from utils.cluster import check_dask
+from utils.download.archives import MirrorOptions
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.mirror import MirrorOptions
 from utils.download.options import (
     clip_settings,
     clip_suffix,
@@ -69,7 +70,6 @@ from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, has_settings, open_run, show_progress, write_settings
 from utils.video.ffmpeg import find_ffmpeg
-from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
@@ -120,12 +120,7 @@ def open_sources(
 ) -> tuple[SourceContext, tuple[Source, ...]]:
     """The settings that all sources share, and the sources in the order of --source."""
     options = fetch_options(args, opened.report.path.parent, opened.workspace)
-    mirror = MirrorOptions(
-        web=Web(tuple(args.proxy)),
-        base=args.mirror_base,
-        lists=list_servers(args),
-        forget=args.retry == "all",
-    )
+    mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=args.retry == "all")
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
     context = SourceContext(options, opened.workers, pace, known, bool(args.retry))

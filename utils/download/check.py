@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import errors, files
-from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
 from utils.download.options import clip_suffix, fetch_options, list_servers
@@ -45,11 +45,9 @@ from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
-from utils.machines import run_folder
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
-from utils.text import hide_secrets
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
 from utils.web import Web, WebError
@@ -357,7 +355,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
-        run_folder(out) if args.dask else nullcontext(out) as workspace,
+        files.run_folder(out) if args.dask else nullcontext(out) as workspace,
         open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):

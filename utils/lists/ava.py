@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import files
-from utils.cli import Tell, plural, say
+from utils.cli import Tell, plural, printable, say
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
@@ -33,7 +33,6 @@ from utils.parallel import run_parallel
 from utils.process import sleep
 from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
 from utils.run import Progress
-from utils.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +132,7 @@ def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[i
     from clipreader.frame_source import FrameSource
     from utils.video.whole import pictures_of
 
-    source = FrameSource(path, probe=False)
+    source = FrameSource(path)
     source.close()
     shown = pictures_of(source, fps)
     return [key_picture(source.table, shown, time) for time in key_times]
