@@ -129,7 +129,7 @@ class Downscaler:
 
     def _downscale(self, task: ClipFile) -> DownscaleResult:
         """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
-        source = read_apart(task.path, "first", self.fps, self.limits)
+        source = read_apart(task.path, "first", fps=self.fps, limits=self.limits)
         # The clip's path may be longer than a name can be.
         digest = hashlib.blake2b(os.fsencode(task.clip), digest_size=16).hexdigest()
         temporary = own_folder(self.workspace) / f"{digest}.mp4"

@@ -98,7 +98,7 @@ class Extractor:
     def _extract(self, task: ClipFile) -> FramesResult:
         """Decode, write and publish one clip. Raises BadClip, OSError."""
         from clipreader.frame_source import FrameSource
-        from utils.video.jpeg import PictureMaker
+        from utils.video.jpeg import JpegEncoder
 
         settings, limits = self.settings, self.limits
         with (
@@ -115,13 +115,13 @@ class Extractor:
             for number in numbers:
                 of_frame.setdefault(shown[number - 1], []).append(number)
             shape = settings.quality, settings.short_side, settings.upscale
-            maker = PictureMaker(source.picture_of, *shape)
+            encoder = JpegEncoder(source.picture_of, *shape)
             folder = own_folder(self.workspace)
             pictures = folder / "pictures"
             store = TarStore(pictures) if settings.archive else FolderStore(pictures)
             progress = _Progress(folder / PROGRESS_NAME, task.clip, len(numbers))
             for index, frame in source.decode(list(of_frame)):
-                jpeg = maker.jpeg(frame)
+                jpeg = encoder.encode(frame)
                 for number in of_frame[index]:
                     store.add(number, jpeg)
                     progress.add()
@@ -131,7 +131,7 @@ class Extractor:
             final = self.out / (f"{task.clip}.tar" if settings.archive else task.clip)
             store.publish(final, self.overwrite)
             rate = float(fps or ratio(source.stream.average_rate) or 0)
-            size = maker.shown_size
+            size = encoder.shown_size
             return FramesResult(task.clip, WRITTEN, "", len(numbers), round(rate, 5), *size)
 
     def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipFile) -> list[int]:

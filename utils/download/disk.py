@@ -24,7 +24,7 @@ from utils.parallel import run_parallel
 from utils.process import run_child
 from utils.report import REPORT_NAME, Result, format_time, read_shorts, reason_of
 from utils.video.cut import cut_sound, cut_video
-from utils.video.ffmpeg import SOUNDS, Input, file_url
+from utils.video.ffmpeg import SOUNDS, CutTask, Input, file_url
 from utils.video.whole import (
     TOLERANCE,
     BadClip,
@@ -283,7 +283,8 @@ def take_sound(
     run = partial(run_child, timeout=options.timeout)
     target = options.workspace / f"{clip.name}.cut{encode.suffix}"
     try:
-        has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
+        inputs = [Input(file_url(path))]
+        has = cut_sound(CutTask(run, options.ffmpeg, inputs, start, wanted, encode, target))
         reason = "" if has >= wanted - TOLERANCE else "short"
         if reason and is_whole:
             raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
@@ -338,16 +339,9 @@ def cut_from(
     """
     target = options.workspace / f"{clip.name}.cut.mp4"
     try:
-        cut_video(
-            partial(run_child, timeout=options.timeout),
-            options.ffmpeg,
-            [Input(file_url(source))],
-            start,
-            duration,
-            options.encode,
-            target,
-            known_end=source_end,
-        )
+        run, inputs = partial(run_child, timeout=options.timeout), [Input(file_url(source))]
+        window = start, duration
+        cut_video(CutTask(run, options.ffmpeg, inputs, *window, options.encode, target, source_end))
         size = target.stat().st_size
         publish(target, options.out / f"{clip.name}.mp4")
         return size

@@ -38,7 +38,7 @@ from utils.download.youtube_texts import (
 from utils.files import disk_is_full, publish
 from utils.process import Finished
 from utils.video.cut import CutFailed, cut_sound, cut_video
-from utils.video.ffmpeg import Input, complaints, file_url
+from utils.video.ffmpeg import CutTask, Input, complaints, file_url
 from utils.video.whole import TOLERANCE, BadClip, read_apart
 from utils.web import Web, WebError
 
@@ -344,12 +344,9 @@ def cut_clip(
     def run(argv: Sequence[str]) -> Finished:
         return attempt.run(argv, limit)
 
-    window = start, wanted, options.encode, target
+    task = CutTask(run, options.ffmpeg, inputs, start, wanted, options.encode, target, known_end)
     try:
-        if options.encode.sound:
-            has = cut_sound(run, options.ffmpeg, inputs[0], *window, known_end=known_end)
-        else:
-            has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
+        has = cut_sound(task) if options.encode.sound else cut_video(task)
     except CutFailed as error:
         if error.done.timed_out:
             raise FetchError("timeout", f"cutting took longer than {limit:.0f} s") from error
