@@ -367,4 +367,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    import downscale_videos  # by its name, because worker processes cannot import `__main__`
+
+    run_script(downscale_videos.main)

@@ -49,7 +49,7 @@ STOP_SECONDS = 7.0  # for the tasks of a stopped run to end
 CLOSE_SECONDS = 3.0
 BEAT_SECONDS = 60.0
 SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # packages that find clips, or decide their bytes
-CODE = ("utils/**/*.py", "clipreader/**/*.py", "requirements*.txt")  # what a worker needs
+CODE = ("*.py", "utils/**/*.py", "clipreader/**/*.py", "benchmarks/*.py", "requirements*.txt")
 _POLL_SECONDS = 0.1
 _END = object()
 
@@ -160,23 +160,18 @@ def _connect(address: str, workspace: Path) -> Iterator[Any]:
 
 
 def _start_local(count: int, folder: Path) -> Any:
-    """Start a scheduler and workers in this process. No port is opened; tasks use child processes.
+    """Start a scheduler and workers in this process, which open no port."""
+    from distributed import LocalCluster, Scheduler, Worker
 
-    LocalCluster cannot do that: its HTTP pages listen on all addresses, also without a dashboard.
-    """
-    from distributed import Scheduler, SpecCluster, Worker
-
-    class WithoutPages:
-        def start_http_server(self, *_: Any, **__: Any) -> None:
-            pass
-
-    head = type("LocalScheduler", (WithoutPages, Scheduler), {})
-    worker = type("LocalWorker", (WithoutPages, Worker), {})
-    options: dict[str, Any] = {"protocol": "inproc://", "dashboard": False}
-    own = options | {"nthreads": 1, "local_directory": str(folder)}
-    return SpecCluster(
-        scheduler={"cls": head, "options": options},
-        workers={number: {"cls": worker, "options": own} for number in range(count)},
+    kind: Any
+    for kind in (Scheduler, Worker):  # their HTTP pages would listen on all addresses
+        kind.start_http_server = lambda *_, **__: None
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        local_directory=str(folder),
     )
 
 
@@ -259,15 +254,15 @@ class Outpost:
     It is sent by value, because workers have no `utils` of this run.
     """
 
-    def __init__(self, code: bytes, script: str, lifeline: str) -> None:
-        self.code, self.script, self.lifeline = code, script, lifeline
+    def __init__(self, code: bytes, lifeline: str) -> None:
+        self.code, self.lifeline = code, lifeline
         self.children: Children | None = None
 
     def setup(self, worker: Any) -> None:
         """Unpack the code. Called by dask."""
         self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
-        self.children = Children(self.folder, self.script, self.lifeline)
+        self.children = Children(self.folder, self.lifeline)
 
     def teardown(self, worker: Any) -> None:
         """End the children. Called by dask when the run or the worker ends."""
@@ -279,11 +274,8 @@ class Outpost:
 def pack_code() -> bytes:
     """Return a zip of the code that the workers need."""
     packed = io.BytesIO()
-    paths = [path for pattern in CODE for path in ROOT.glob(pattern)]
-    if script := parallel.own_script():
-        paths.append(ROOT / script)
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in paths:
+        for path in (path for pattern in CODE for path in ROOT.glob(pattern)):
             archive.write(path, path.relative_to(ROOT))
     return packed.getvalue()
 
@@ -334,7 +326,7 @@ class Cluster(Workers):
         for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
             cloudpickle.register_pickle_by_value(module)
         kind = type("RunOutpost", (Outpost, WorkerPlugin), {})
-        plugin = kind(pack_code(), parallel.own_script(), str(question.lifeline))
+        plugin = kind(pack_code(), str(question.lifeline))
         # It waits for every worker, and one may never answer.
         _aside(lambda: client.register_plugin(plugin, name=self.name))
 

@@ -1,6 +1,7 @@
 """Run one function over many tasks: on threads, in worker processes, or on a cluster.
 
-A worker is a function of one task. It returns an outcome, or yields several, and raises nothing.
+A worker is a function of one task, in an importable module. It returns an outcome, or yields
+several, and raises nothing.
 `Workers.run` is what a script calls; `utils/cluster.py` has the same method, so that no caller
 knows which machines do the work. Only the main thread prints and writes the report.
 """
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,15 +64,13 @@ class Child:
     called, or when this process ends for any reason, together with its process group. The class
     uses nothing of `utils`, because it is sent to machines of a cluster, which have no `utils`.
 
-    root: the folder of the code. script: its script that becomes `__main__`, for functions that
-    are defined there. lifeline: a file; the child ends when it is removed or no longer renewed.
-    quiet: drop what the child prints. flags: options of the interpreter.
+    root: the folder of the code. lifeline: a file; the child ends when it is removed or no longer
+    renewed. quiet: drop what the child prints. flags: options of the interpreter.
     """
 
     def __init__(
         self,
         root: str,
-        script: str = "",
         lifeline: str = "",
         quiet: bool = False,
         flags: Sequence[str] = (),
@@ -83,7 +81,7 @@ class Child:
         self._answers, answers = Pipe(duplex=False)
         with tasks, answers:
             self.process = subprocess.Popen(
-                [sys.executable, *flags, "-c", program, root, script, lifeline],
+                [sys.executable, *flags, "-c", program, root, lifeline],
                 stdin=tasks.fileno(),
                 stdout=answers.fileno(),
                 stderr=subprocess.DEVNULL if quiet else None,
@@ -121,8 +119,8 @@ class Child:
 class Children:
     """The `Child` processes of a run on one machine: as many as threads call at once."""
 
-    def __init__(self, root: str, script: str, lifeline: str = "") -> None:
-        self.given = root, script, lifeline
+    def __init__(self, root: str, lifeline: str = "") -> None:
+        self.given = root, lifeline
         self.is_over = False
         self._idle: list[Child] = []
         self._all: list[Child] = []
@@ -175,13 +173,6 @@ class Children:
             child.end()
 
 
-def own_script() -> str:
-    """Return the running script's path in the code; empty for a script of another project."""
-    path = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
-    is_ours = path.suffix == ".py" and path.parent in (ROOT, ROOT / "benchmarks")
-    return path.relative_to(ROOT).as_posix() if is_ours else ""
-
-
 # --- the child's side ----------------------------------------------------------------------------
 
 
@@ -190,8 +181,7 @@ def serve() -> None:
     global IS_CHILD
     IS_CHILD = True
     process.limit_memory(os.getpid(), process.CHILD_MEMORY)
-    root, script, lifeline = sys.argv[1:]
-    sys.argv[:] = [os.path.join(root, script)]
+    root, lifeline = sys.argv[1:]
     tasks_in, answers = Connection(os.dup(0)), Connection(os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # keeps printed text out of the answers
@@ -212,18 +202,16 @@ def serve() -> None:
     while True:
         frame = frames.get()
         at_work.set()
-        for answer in work(os.path.join(root, script) if script else "", frame):
+        for answer in work(frame):
             with suppress(OSError):  # the run has ended, which `read_tasks` notices, too
                 answers.send(answer)
         at_work.clear()
 
 
-def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
+def work(frame: bytes) -> Iterator[tuple[bool, bytes]]:
     """Run one task and yield its answers as `Child.receive` returns them."""
     problem: Exception | None = None
     try:
-        if script:
-            spawn.import_main_path(script)
         for outcome in outcomes_of(*pickle.loads(frame)):
             yield True, pickle.dumps(outcome)
     except (Stopped, UserError) as error:
@@ -352,7 +340,7 @@ class WorkerPool(Children):
     """
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__(str(ROOT), own_script())
+        super().__init__(str(ROOT))
         self.worker = worker
 
     def outcomes(self, task: Any) -> list[Any]:
