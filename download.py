@@ -35,8 +35,8 @@ from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, teller
 from utils.cluster import check_dask
+from utils.download.archives import MirrorOptions
 from utils.download.check import check_steps, try_tools, verify
-from utils.download.mirror import MirrorOptions
 from utils.download.options import (
     clip_settings,
     clip_suffix,
@@ -69,7 +69,6 @@ from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
 from utils.run import Opened, has_settings, open_run, show_progress, write_settings
 from utils.video.ffmpeg import find_ffmpeg
-from utils.web import Web
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
@@ -120,12 +119,7 @@ def open_sources(
 ) -> tuple[SourceContext, tuple[Source, ...]]:
     """The settings that all sources share, and the sources in the order of --source."""
     options = fetch_options(args, opened.report.path.parent, opened.workspace)
-    mirror = MirrorOptions(
-        web=Web(tuple(args.proxy)),
-        base=args.mirror_base,
-        lists=list_servers(args),
-        forget=args.retry == "all",
-    )
+    mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=args.retry == "all")
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
     context = SourceContext(options, opened.workers, pace, known, bool(args.retry))

@@ -48,7 +48,7 @@ from utils.cli import (
     run_script,
     teller,
 )
-from utils.files import check_ours, make_folder, write_whole
+from utils.files import check_ours, make_folder, run_folder, write_whole
 from utils.lists import ava
 from utils.lists.ava_clips import (
     CLIP_COLUMNS,
@@ -69,7 +69,6 @@ from utils.lists.ava_clips import (
 )
 from utils.lists.official import ensure_ava_annotations, missing_annotations
 from utils.lists.reading import without_garbage_collection
-from utils.machines import run_folder
 from utils.process import sleep, stop_on_signals
 
 DEFAULT_FOLDER = Path("ava_kinetics_csv")

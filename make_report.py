@@ -30,18 +30,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from utils.cli import (
-    EXIT_OK,
-    add_shared,
-    existing_folder,
-    make_parser,
-    non_negative_int,
-    plural,
-    positive_int,
-    run_script,
-    say,
-)
-from utils.download.mirror import NAME as MIRROR
+from utils import cli
+from utils.download.archives import MIRROR
 from utils.download.options import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
@@ -56,7 +46,7 @@ PAGE_NAME = "report.html"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__ or "")
+    parser = cli.make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
     add_list_options(parser, fetches=False)
     group = parser.group("what the page shows")
@@ -75,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument(
         "--pictures",
-        type=non_negative_int,
+        type=cli.non_negative_int,
         default=120,
         metavar="N",
         help="number of clips in the contact sheet; 0 for a page without images",
@@ -90,24 +80,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.group("how to run")
     group.add_argument(
         "--watch",
-        type=positive_int,
+        type=cli.positive_int,
         metavar="SECONDS",
         help="rebuild the page every N seconds until Ctrl-C; open pages reload themselves",
     )
     group.add_argument("--json", action="store_true", help="print the numbers on stdout as JSON")
-    add_shared(group, "--num_jobs", "--dry_run")
+    cli.add_shared(group, "--num_jobs", "--dry_run")
     return parser.parse_args(argv)
 
 
 def number_or_all(text: str) -> int | None:
     """An argparse type: a whole number from 0 on, or `all`, which is None."""
-    return None if text == "all" else non_negative_int(text)
+    return None if text == "all" else cli.non_negative_int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("jinja2", "av", "numpy", "pillow", "joblib")
-    folder = existing_folder(args.folder, "the folder of clips")
+    folder = cli.existing_folder(args.folder, "the folder of clips")
     # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
     beside = folder.resolve()
     page = (args.out or beside.with_name(f"{beside.name}_report") / PAGE_NAME).absolute()
@@ -116,16 +106,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = read_dataset(folder, args)
         if args.dry_run:
             sample = "all" if args.sample is None else f"up to {args.sample:,}"
-            say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
-            say(f"page         {page} would be written, and in the same folder {', '.join(TABLES)}")
-            return EXIT_OK
+            cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
+            cli.say(
+                f"page         {page} would be written, and in the same folder {', '.join(TABLES)}"
+            )
+            return cli.EXIT_OK
         make_folder(page.parent)
         looks: Looks = {}
         while True:
             content = make_page(data, page, looks, args)
             tell(content)
             if not args.watch:
-                return EXIT_OK
+                return cli.EXIT_OK
             sleep(args.watch)
 
 
@@ -176,12 +168,14 @@ def next_steps(
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        what = f"downloads the {plural(total.to_try, 'missing clip')} that may still be available"
+        what = (
+            f"downloads the {cli.plural(total.to_try, 'missing clip')} that may still be available"
+        )
         steps.append((shlex.join(map(str, words)), what))
     if total.gone and not any(source == MIRROR for source in counts.sources):
         words = ["python", "download.py", args.folder, "--source", MIRROR, "--input_csv"]
         command = shlex.join(map(str, [*words, page.parent / "missing.csv"]))
-        gone = plural(total.gone, "clip")
+        gone = cli.plural(total.gone, "clip")
         what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
         steps.append((command, what))
     if total.there and not total.to_try:
@@ -198,13 +192,13 @@ def tell(content: Content) -> None:
         print(json.dumps(json_numbers(content), indent=1), flush=True)
     if args.quiet:
         return
-    say(content.answer)
+    cli.say(content.answer)
     found = [f"{each['count']:,} {each['kind'].title.lower()}" for each in content.kinds()
              if each["count"]]  # fmt: skip
     what = f"suspicious: {', '.join(found)}" if found else "nothing suspicious"
-    say(f"probed       {plural(len(content.looks), 'clip')}; {what}")
-    say(f"page         {page} ({page.stat().st_size / 1e6:.1f} MB), with {', '.join(TABLES)}")
+    cli.say(f"probed       {cli.plural(len(content.looks), 'clip')}; {what}")
+    cli.say(f"page         {page} ({page.stat().st_size / 1e6:.1f} MB), with {', '.join(TABLES)}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run_script(main)

@@ -26,9 +26,9 @@ from statistics import median
 import av
 
 from benchmarks.clips import add_videos_option, clips_to_measure
+from frame_extract import Extractor, Settings
 from utils.batch import ClipFile
 from utils.cli import make_parser, positive_int, run_script
-from utils.frames import Extractor, Settings
 from utils.video.ffmpeg import find_ffmpeg
 from utils.video.whole import Limits
 

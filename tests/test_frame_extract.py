@@ -25,10 +25,7 @@ from tests import scripts
 from tests.conftest import MakeSource
 from tests.scripts import link_clips
 from tests.standin.sources import ffmpeg_path, read_frame_number
-from utils import frames
-from utils.batch import ClipFile
 from utils.video.jpeg import with_margin
-from utils.video.whole import Limits
 
 SCRIPT = Path(__file__).parent.parent / "frame_extract.py"
 VARIABLE = [0, 0.04, 0.1, 0.3, 0.32, 0.36, 0.5, 0.9, 1.0, 1.2, 1.5]
@@ -360,26 +357,6 @@ def test_a_clip_that_kills_its_worker_fails_alone(tmp_path: Path, source: MakeSo
     assert report["b"]["reason"] == "undecodable"
     assert "SIGKILL" in report["b"]["message"]
     assert not (out / "b").exists()
-
-
-def test_a_long_clip_tells_how_far_it_is(
-    tmp_path: Path, source: MakeSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(frames, "TOLD_AFTER", -1.0)
-    workspace, told = tmp_path / ".tmp", set()
-    task = ClipFile("a", source(seconds=2, fps=25, size=(64, 64)))
-    worker = frames.Extractor(frames.Settings(fps="0"), Limits(), tmp_path, workspace, False)
-    write = frames.FolderStore.add
-
-    def add(store: frames.FolderStore, number: int, jpeg: bytes) -> None:
-        write(store, number, jpeg)
-        told.add(frames.clips_at_work(workspace))
-
-    monkeypatch.setattr(frames.FolderStore, "add", add)
-    workspace.mkdir()
-    assert worker(task).frames == 50
-    assert told == {"", "a: 1 of 50 frames"}
-    assert frames.clips_at_work(workspace) == ""
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, source: MakeSource) -> None:

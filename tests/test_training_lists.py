@@ -33,8 +33,8 @@ from tests.training_sets import (
     table,
     video_id,
 )
+from utils.training.outputs import class_folder
 from utils.training.shards import ShardSample, ShardTask, write_shard
-from utils.training.trees import class_folder
 
 Lists = dict[str, Path]
 
@@ -87,7 +87,7 @@ def test_what_is_there_is_listed_and_the_rest_is_told(tmp_path: Path, lists: Lis
     assert "lost most     21.43%  3 of 14: yoga" in done.err
     assert "published    gluon-cv: 240,618 train, 19,404 val" in done.err
     assert "kinetics-400_test is not beside" not in done.err
-    assert "400 has 400 classes, and its lists name 5" in done.err
+    assert "400 has 400 classes, its lists 5" in done.err
     assert f"DATA.PATH_PREFIX {clips}" in done.err
 
 
@@ -295,7 +295,7 @@ def test_a_shard_whose_clip_is_gone_or_changed_is_not_written(tmp_path: Path) ->
             ShardSample("a", str(clip), 5, b"1", b"{}"),
             ShardSample("b", str(path), size, b"", b"{}"),
         )
-        _, problem, _ = write_shard(ShardTask(str(final), str(temporary), "", samples))
+        _, problem = write_shard(ShardTask(final, temporary, "", samples))
         assert problem.startswith(str(path)) and "run again" in problem
         assert not final.exists() and not temporary.exists()
 
@@ -446,7 +446,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, lists: Lists, clips: 
         lists_of(clips, tmp_path / "b", *given, *bad, code=2)
     for option in ("--absolute", "--link_dir=x", "--path_prefix=x"):
         words = [clips, tmp_path / "b", "--format", "webdataset", option]
-        assert "writes none" in lists_of(*words, code=2)
+        assert "requires --format slowfast or mmaction2" in lists_of(*words, code=2)
     assert "needs --annotations" in lists_of(clips, tmp_path / "b", "--format", "ava", code=2)
     assert not (tmp_path / "b").exists()
 
@@ -599,7 +599,7 @@ def test_frames_in_tars_are_refused(tmp_path: Path, lists: Lists, clips: Path) -
 def test_every_worker_has_a_shard(tmp_path: Path, lists: Lists, clips: Path) -> None:
     words = [clips, tmp_path / "out", "--format", "webdataset", "--input_csv", lists["400_train"]]
     said = lists_of(*words, "--workers", 8, code=2)
-    assert "train has 1 shard of 50 clips, fewer than --workers 8: give --shard_size" in said
+    assert "train has 1 shard of 50 clips, fewer than --workers 8: use --shard_size" in said
     assert not list((tmp_path / "out").glob("*.tar"))
     size = max(10_000, int(said.split("--shard_size ")[1].split()[0]))
     lists_of(*words, "--workers", 8, "--shard_size", size)

@@ -1,6 +1,6 @@
 """Process every video in a folder: find the remaining ones, run the work, report each result.
 
-For frame_extract.py and downscale_videos.py, which define the work for one video.
+frame_extract.py and downscale_videos.py define the work for one video.
 """
 
 from __future__ import annotations
@@ -8,38 +8,21 @@ from __future__ import annotations
 import argparse
 import posixpath
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-from utils.cli import (
-    Parser,
-    add_shared,
-    existing_folder,
-    non_negative_float,
-    plural,
-    positive_int,
-    say,
-)
+from utils import cli, run
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
 from utils.process import Stopped
-from utils.report import FAILED, MADE_REASONS, WRITTEN, reason_of
-from utils.run import (
-    Lines,
-    Opened,
-    Tally,
-    exit_code,
-    say_end,
-    say_next,
-    say_statement,
-    show_progress,
-)
+from utils.report import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.text import printable
 from utils.video.whole import BadClip, Limits
 
@@ -58,77 +41,74 @@ class ClipFile:
 
 @dataclass(frozen=True)
 class Made:
-    """How a line of either report begins; the scripts add columns, `seconds` and `message` too."""
+    """The result of one video: a line of either report. Rate, size and bytes are the output's."""
 
     clip: str
     status: str = WRITTEN
     reason: str = ""
-
-    @classmethod
-    def failed(cls, clip: str, reason: str, message: str) -> Self:
-        more: dict[str, Any] = {"message": printable(message, 500)}
-        return cls(clip, MADE_REASONS[reason][0], reason, **more)
-
-    @classmethod
-    def lost(cls, task: ClipFile, how: str) -> Self:
-        """Of a task that ends its worker process again and again, or raises in it."""
-        if "process" in how:
-            return cls.failed(task.clip, "undecodable", f"the decoder crashed: {how}")
-        return cls.failed(task.clip, "unknown", how)
+    action: str = ""  # encoded, rewrapped
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0  # processing time
+    bytes: int = 0
+    source_bytes: int = 0
+    message: str = ""
+    finished_at: str = field(default_factory=now)
 
     @property
     def is_on_disk(self) -> bool:
         return self.status == WRITTEN
 
-    def in_words(self) -> str:
-        """`clip: status written, frames 250, ...`"""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        clip = values.pop("clip")
-        values.pop("finished_at", None)
-        return f"{clip}: " + ", ".join(f"{name} {value}" for name, value in values.items() if value)
+
+COLUMNS = tuple(each.name for each in fields(Made))
 
 
-AnyMade = TypeVar("AnyMade", bound=Made)
+def failure(clip: str, reason: str, message: str) -> Made:
+    """Return the result of a clip that could not be made."""
+    return Made(clip, FAILED, reason, message=printable(message, 500))
 
 
-def make_one(kind: type[AnyMade], clip: str, make: Callable[[], AnyMade]) -> AnyMade:
+def lost(task: ClipFile, how: str) -> Made:
+    """Return the result of a task that killed its worker process twice, or raised in it."""
+    if "process" in how:
+        return failure(task.clip, "undecodable", f"the decoder crashed: {how}")
+    return failure(task.clip, "unknown", how)
+
+
+def make_one(clip: str, make: Callable[[], Made]) -> Made:
     """Return the result of `make`, or the reason for its failure; with the time it took.
 
-    Raises Stopped, and UserError for what every clip would meet.
+    Raises Stopped, and UserError for a problem that every clip has.
     """
     started = time.monotonic()
     try:
-        result = make()
+        made = make()
     except (Stopped, UserError):
         raise
     except BadClip as error:
-        result = kind.failed(clip, error.reason, error.message)
-    except Exception as error:  # a decoder meets every kind of nonsense: one clip, not the run
-        result = kind.failed(clip, *reason_of(error))
-    seconds: dict[str, Any] = {"seconds": round(time.monotonic() - started, 2)}
-    return replace(result, **seconds)
+        made = failure(clip, error.reason, error.message)
+    except Exception as error:  # damaged files raise errors of any kind, and cost one clip only
+        made = failure(clip, *reason_of(error))
+    return replace(made, seconds=round(time.monotonic() - started, 2))
 
 
-# --- the folder ----------------------------------------------------------------------------------
+# --- options -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The videos to process, and those that are done or refused."""
-
-    videos: Path
-    requested: int
-    done: int
-    to_do: dict[str, str]  # clip -> file, below `videos`
-    refused: list[str]  # files that are not worked on, and why
-    without_video: int  # clips of --only that have none
-
-    def tasks(self) -> Iterator[ClipFile]:
-        return (ClipFile(clip, self.videos / file) for clip, file in self.to_do.items())
+def add_size_options(group: argparse._ActionsContainer, fps: int, short_side: int | None) -> None:
+    """Add the options for rate and size, with the defaults of the script."""
+    add = group.add_argument
+    rates = "frames per second: 30, 12.5, 30000/1001; 0 keeps every frame"
+    add("--fps", type=cli.frame_rate, default=Fraction(fps), metavar="F", help=rates)
+    side = "scale the shorter side down to N pixels"
+    add("--short_side", type=cli.positive_int, default=short_side, metavar="N", help=side)
+    add("--upscale", action="store_true", help="also scale smaller videos up to --short_side")
 
 
-def add_batch_options(parser: Parser) -> None:
-    """Add the options that both scripts share."""
+def add_batch_options(parser: cli.Parser) -> None:
+    """Add the other options that both scripts share."""
     group = parser.group("which clips")
     group.add_argument(
         "--input_csv",
@@ -142,78 +122,80 @@ def add_batch_options(parser: Parser) -> None:
     )
     add_form_options(group)
     add_trim_format(group)
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="redo existing outputs, replacing each when the new one is complete",
-    )
+    redo = "redo existing outputs, replacing each when the new one is complete"
+    group.add_argument("--overwrite", action="store_true", help=redo)
     group = parser.group("how to run")
-    add_shared(group, "--num_jobs", "--dry_run")
+    cli.add_shared(group, "--num_jobs", "--dry_run")
     add_cluster_options(group)
     add = parser.group("rarely needed").add_argument
+    seconds: dict[str, Any] = {"type": cli.non_negative_float, "metavar": "SECONDS"}
     add(
-        "--timeout",
-        type=non_negative_float,
-        default=Limits.timeout,
-        metavar="SECONDS",
-        help="time limit per clip; 0 means no limit",
+        "--timeout", **seconds, default=Limits.timeout, help="time limit per clip; 0 means no limit"
     )
-    count: dict[str, Any] = {"type": positive_int, "metavar": "N"}
-    add(
-        "--max_frames",
-        **count,
-        default=Limits.max_frames,
-        help="reject clips with more than N frames",
-    )
-    add(
-        "--max_pixels",
-        **count,
-        default=Limits.max_pixels,
-        help="reject clips with more than N pixels per frame",
-    )
+    count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
+    frames = "reject clips with more than N frames"
+    pixels = "reject clips with frames of more than N pixels"
+    add("--max_frames", **count, default=Limits.max_frames, help=frames)
+    add("--max_pixels", **count, default=Limits.max_pixels, help=pixels)
 
 
 def limits_of(args: argparse.Namespace) -> Limits:
-    """The limits that the options set."""
+    """Return the limits that the options set."""
     return Limits(args.max_frames, args.max_pixels, args.timeout)
 
 
-def check_folders(args: argparse.Namespace) -> None:
-    """Make both folders absolute. Raises UserError when there are no videos, or both are one."""
-    args.videos_dir = existing_folder(args.videos_dir, "the folder of videos")
-    args.output_dir = args.output_dir.absolute()
-    if args.output_dir.exists() and args.output_dir.samefile(args.videos_dir):
-        raise UserError(
-            f"{args.output_dir} is the folder of the videos: use another folder for the output"
-        )
+# --- the folder ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The videos to process, and the counts of the others."""
+
+    videos: Path
+    out: Path
+    requested: int
+    done: int
+    to_do: dict[str, str]  # clip -> file, below `videos`
+    refused: list[str]  # files that are not processed, with the reason
+    without_video: int  # clips of --only that have no video
+    key_times: Mapping[str, tuple[int, ...]] | None
+
+    def tasks(self) -> Iterator[ClipFile]:
+        """Yield the videos to process."""
+        for clip, file in self.to_do.items():
+            times = self.key_times[posixpath.basename(clip)] if self.key_times else None
+            yield ClipFile(clip, self.videos / file, times)
 
 
 def plan_batch(
     args: argparse.Namespace,
     made_in: Callable[[Path], set[str]],
-    only: frozenset[str] | None = None,
+    key_times: Mapping[str, tuple[int, ...]] | None = None,
     makes_folders: bool = False,
 ) -> Batch:
-    """Read both folders and return the remaining videos.
+    """Read both folders and return the remaining videos. Raises UserError.
 
-    made_in: names the clips that one folder of the output holds. only: names of clips, besides
-    those of --only. makes_folders: what is made of x.mp4 is a folder x, which must not be that of
-    other clips. Folders are listed, and no single file is asked for: at 650,000 clips this takes
-    seconds.
+    made_in: returns the clips that one folder of the output contains. key_times: only these clips,
+    by name. makes_folders: the output of x.mp4 is a folder x, which must not be a folder of other
+    clips. Folders are listed, because asking for single files takes minutes for 650,000 clips.
     """
-    clips, twice = find_videos(args.videos_dir, args.output_dir)
+    videos = cli.existing_folder(args.videos_dir, "the folder of videos")
+    out: Path = args.output_dir.absolute()
+    if out.exists() and out.samefile(videos):
+        raise UserError(f"{out} is the folder of the videos: use another folder for the output")
+    clips, twice = find_videos(videos, out)
     if not clips:
-        raise UserError(f"{args.videos_dir} contains no videos")
-    without = 0
+        raise UserError(f"{videos} contains no videos")
+    only, without_video = None if key_times is None else frozenset(key_times), 0
     if args.only:
-        names = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)
-        without = len(names - {posixpath.basename(clip) for clip in clips})
-        only = names if only is None else names & only
+        listed = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)
+        without_video = len(listed - {posixpath.basename(clip) for clip in clips})
+        only = listed if only is None else listed & only
     if only is not None:
         clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in only}
         twice = [file for file in twice if Path(file).stem in only]
     refused = [f"{file}: another file has the same name with another suffix" for file in twice]
-    folders = {clip.rpartition("/")[0] for clip in clips}
+    folders = {posixpath.dirname(clip) for clip in clips}
     if makes_folders:
         above = {str(each) for folder in folders for each in (Path(folder), *Path(folder).parents)}
         for clip in sorted(above & clips.keys()):
@@ -221,29 +203,29 @@ def plan_batch(
             refused.append(f"{file}: {clip}/ is the folder of other clips; rename one of them")
     done: set[str] = set()
     for folder in folders:
-        made = made_in(args.output_dir / folder)
-        done |= {f"{folder}/{name}" for name in made} if folder else made
+        done |= {posixpath.join(folder, name) for name in made_in(out / folder)}
     done &= clips.keys()
-    to_do = clips
-    if done and not args.overwrite:
-        to_do = {clip: file for clip, file in clips.items() if clip not in done}
-    return Batch(args.videos_dir, len(clips), len(done), to_do, refused, without)
+    skipped = set() if args.overwrite else done
+    to_do = {clip: file for clip, file in clips.items() if clip not in skipped}
+    return Batch(videos, out, len(clips), len(done), to_do, refused, without_video, key_times)
 
 
-def say_batch(batch: Batch, args: argparse.Namespace, what: Lines) -> None:
+def say_batch(batch: Batch, args: argparse.Namespace, what: run.Lines) -> None:
     """Print the plan; `what` is the script's own lines."""
-    again = ", to be redone" if args.overwrite and batch.done else ""
-    if not batch.to_do and not batch.without_video and not batch.refused:
-        say(f"done         all {plural(batch.requested, 'clip')}, in {args.output_dir}")
+    if args.quiet:
         return
-    without = f"{plural(batch.without_video, 'clip')} of the list not among them"
-    say_statement(
+    if not batch.to_do and not batch.without_video and not batch.refused:
+        cli.say(f"done         all {cli.plural(batch.requested, 'clip')}, in {batch.out}")
+        return
+    redone = ", to be redone" if args.overwrite else ""
+    without = f"{cli.plural(batch.without_video, 'clip')} of the list not among them"
+    run.say_statement(
         [
-            ("clips", f"{batch.requested:,} in {args.videos_dir}"),
+            ("clips", f"{batch.requested:,} in {batch.videos}"),
             ("", without if batch.without_video else ""),
             *(("refused", text) for text in batch.refused[:10]),
-            ("done", f"{batch.done:,} in {args.output_dir}{again}" if batch.done else ""),
-            ("to do", f"{len(batch.to_do):,}, {plural(args.num_jobs, 'job')}"),
+            ("done", f"{batch.done:,} in {batch.out}{redone}" if batch.done else ""),
+            ("to do", f"{len(batch.to_do):,}, {cli.plural(args.num_jobs, 'job')}"),
             *what,
         ]
     )
@@ -251,40 +233,46 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: Lines) -> None:
 
 def run_batch(
     batch: Batch,
-    outcomes: Generator[Any, None, None],
-    run: Opened,
+    worker: Callable[[ClipFile], Made],
+    columns: Sequence[str],
+    opened: run.Opened,
     args: argparse.Namespace,
-    note: Callable[[], str] = str,
-) -> Tally:
-    """Report the result of each clip. note: a text for the progress line."""
-    tally = Tally()
+) -> run.Tally:
+    """Run `worker` on every video to process, and report each result. columns: of the report."""
+    tally = run.Tally()
     with (
-        show_progress(len(batch.to_do), "clip", args.quiet, run.workers, note) as progress,
-        closing(outcomes),
+        run.show_progress(len(batch.to_do), "clip", args.quiet, opened.workers) as progress,
+        closing(opened.workers.run(worker, batch.tasks(), lost)) as results,
     ):
-        for outcome in outcomes:
-            tally.add(outcome)
-            progress.add(outcome.status)
-            run.report.append_result(outcome)
-            if not outcome.is_on_disk:
-                progress.failure(outcome.reason, outcome.clip, outcome.message)
+        for made in results:
+            tally.add(made)
+            progress.add(made.status)
+            opened.report.append([getattr(made, name) for name in columns])
+            if not made.is_on_disk:
+                progress.failure(made.reason, made.clip, made.message)
             elif args.verbose:
-                progress.say(outcome.in_words())
+                size = f"{cli.plural(made.frames, 'frame')} of {made.width}x{made.height}"
+                progress.say(f"{made.status}: {made.clip}: {size} in {made.seconds:.2f} s")
     return tally
 
 
-def finish(batch: Batch, tally: Tally, args: argparse.Namespace, report: Path, more: str) -> int:
-    """Print the summary and what to type next; the exit code. Raises DiskFull, UserError."""
+def end_batch(
+    batch: Batch, tally: run.Tally, args: argparse.Namespace, report: Path, size: str
+) -> int:
+    """Print the summary and the next command; return the exit code. Raises DiskFull, UserError.
+
+    size: the line about all outputs.
+    """
     written, failed = tally.statuses[WRITTEN], tally.statuses[FAILED]
     left = len(batch.to_do) - written
     missing = left + len(batch.refused) + batch.without_video
     if missing or (batch.to_do and not args.quiet):
         counts = f"{written:,} written, {failed:,} failed"
-        say_end(written + failed, len(batch.to_do), "clip", counts)
+        run.say_end(written + failed, len(batch.to_do), "clip", counts)
         for line in tally.reason_lines(MADE_REASONS, FAILED):
-            say(line)
-        say(more)
-        say(f"report: {report}")
+            cli.say(line)
+        cli.say(size)
+        cli.say(f"report: {report}")
         if left:
-            say_next(f"processes the {plural(left, 'remaining clip')}")
-    return exit_code(tally, args.output_dir, not missing)
+            run.say_next(f"processes the {cli.plural(left, 'remaining clip')}")
+    return run.exit_code(tally, batch.out, not missing)

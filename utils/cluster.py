@@ -36,7 +36,7 @@ from uuid import uuid4
 from utils import parallel
 from utils.cli import plural, say
 from utils.errors import NAMES, UserError, check_packages
-from utils.machines import machine_name
+from utils.files import machine_name
 from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped, stop_run
 from utils.video.ffmpeg import find_ffmpeg

@@ -29,8 +29,7 @@ from utils.clip import (
     parse_clip_name,
 )
 from utils.errors import is_disk_full
-from utils.files import copy_new, move_across, move_new, publish_new, set_aside
-from utils.machines import TEMP_FOLDER
+from utils.files import TEMP_FOLDER, copy_new, move_across, move_new, publish_new, set_aside
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths

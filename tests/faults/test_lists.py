@@ -81,7 +81,7 @@ NO_LISTS: dict[str, tuple[bytes, str]] = {
     "Latin-1": (b"youtube_id,time_start,time_end,label\nabcdefghijk,1,2,caf\xe9\n", "not UTF-8"),
     "UTF-16 without BOM": ("youtube_id,time_start,time_end\n".encode("utf-16-le"), "not UTF-8"),
     "binary": (bytes(range(256)) * 64, "not UTF-8"),
-    "one endless line": (b"youtube_id" * 300_000, "a line without end"),
+    "one endless line": (b"youtube_id" * 300_000, "a line is longer than"),
     "AVA boxes": (b"abcdefghijk,0902,0.1,0.2,0.3,0.4,12\n", "make_ava_kin_download_csv.py"),
     "AVA key frames": (b"abcdefghijk,0902\n", "make_ava_kin_download_csv.py"),
     "no clip at all": (

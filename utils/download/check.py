@@ -45,7 +45,6 @@ from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
-from utils.machines import run_folder
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
@@ -357,7 +356,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
-        run_folder(out) if args.dask else nullcontext(out) as workspace,
+        files.run_folder(out) if args.dask else nullcontext(out) as workspace,
         open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):

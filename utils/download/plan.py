@@ -20,11 +20,10 @@ from utils.clip import Clip
 from utils.download.options import clip_suffix, videos_per_hour, youtube_name
 from utils.download.sources import SourceContext, is_gone
 from utils.errors import UserError
-from utils.files import free_bytes, names_in
+from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists.official import form_of
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
 from utils.lists.versions import same_split
-from utils.machines import TEMP_FOLDER
 from utils.process import stop_run
 from utils.report import (
     DOWNLOADED,

@@ -24,7 +24,7 @@ from utils.report import UNAVAILABLE, Known, Result, VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg
 
 if TYPE_CHECKING:
-    from utils.download.mirror import MirrorOptions
+    from utils.download.archives import MirrorOptions
 
 NAMES = ("youtube", "cvdf")
 CLIPS, TAR = "clips:", "tar:"  # and a place: sources that are made anew for each
@@ -162,7 +162,7 @@ def make_source(name: str, mirror: MirrorOptions, allow_partial: bool) -> Source
 
         return partial(from_tars, place=name.removeprefix(TAR))
     if name == "cvdf":
-        from utils.download.mirror import from_mirror
+        from utils.download.archives import from_mirror
 
         return partial(from_mirror, mirror=mirror)
     from utils.download.youtube import from_youtube

@@ -29,7 +29,7 @@ from utils.download.youtube_extract import (
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
-from utils.machines import own_folder
+from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
 from utils.report import Result, reason_of

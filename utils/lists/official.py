@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 from utils.cli import Tell, non_negative_float
 from utils.clip import Clip, parse_clip_name, trim_format
 from utils.errors import UserError
-from utils.files import make_folder, publish
+from utils.files import make_folder, publish, run_folder
 from utils.lists.forms import ROLES, looks_like_annotations, open_list
 from utils.lists.reading import clips_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
-from utils.machines import run_folder
 from utils.report import format_time
 from utils.tar import BadTar, read_archive
 from utils.web import LIST_TRIES, Web, WebError, stoppable

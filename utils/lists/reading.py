@@ -1,7 +1,7 @@
 """Read lists into checked clips, each once or every row, and select the requested ones.
 
-Everything that a list says is text from a stranger: it is checked here once, whole, and nothing
-after this module sees an unchecked id or time.
+The text of a list is not trusted. It is checked here, so that no other module sees an unchecked id
+or time.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ import gc
 import hashlib
 import math
 import os
-import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import chain, islice
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from utils.clip import (
     AVA_TIME_END,
     FINE_FORMAT,
-    ID_PATTERN,
     MAX_TIME,
     TRIM_FORMAT,
     Clip,
@@ -34,19 +33,17 @@ from utils.clip import (
     parse_clip_name,
 )
 from utils.errors import UserError
-from utils.lists.forms import ROLES, OpenList, Row, find_id, open_list, read_time, wrong_id
+from utils.lists.forms import ROLES, OpenList, find_id, open_list, read_time, wrong_id
 from utils.lists.versions import BY_NAME, ListFile, age_of, list_file, same_split
 from utils.text import printable
 
-# What bounds the memory that a list can take, whatever is given as one.
+# Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
 MAX_REFUSED = 100_000
-NO_CLIP_IN = 1000  # rows: so many without a clip, and the file is no list
-TELL_AFTER, TELL_EVERY = 2.0, 10.0  # seconds of silence while lists are read
+NO_CLIP_IN = 1000  # a file whose first rows, as many as this, are all invalid is not a list
+TELL_EVERY = 500_000  # rows
 LIST_SUFFIXES = (".csv", ".csv.gz")
 REPORTS = ("download_report.", "reorg_report.", "frames_report.", "downscale_report.")
-# Milliseconds are told by the first rows: clips of so many seconds each, past the first hour.
-FIRST_ROWS, TOO_LONG, AN_HOUR = 50, 1000.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -123,8 +120,19 @@ class ClipLists:
     is_cut_short: bool = False  # --limit was reached, and nothing behind it was read
     trim_format: str = TRIM_FORMAT
 
+    def count_row(self, tell: Callable[[str], None] | None) -> None:
+        """Count a row, and report now and then. Raises UserError if there are too many clips."""
+        self.rows += 1
+        if self.rows % TELL_EVERY == 0 and tell:
+            tell(f"reading the lists: {self.rows:,} rows, {len(self.clips):,} clips so far")
+        if len(self.clips) > MAX_CLIPS:
+            raise UserError(
+                f"the lists hold more than {MAX_CLIPS:,} clips, and all of Kinetics has 650,000:"
+                " narrow them with --limit, --shard, --split or --label"
+            )
+
     def refuse(self, refused: Refused) -> None:
-        """One more row is no clip. Raises UserError where they are too many for a list."""
+        """Add an invalid row. Raises UserError if there are too many for a list."""
         self.refused.append(refused)
         if len(self.refused) > MAX_REFUSED:
             raise UserError(
@@ -228,26 +236,28 @@ def read_lists(
     clip_seconds: float | None = None,
     every_row: bool = False,
 ) -> ClipLists:
-    """Every requested clip of the lists, once. Raises UserError for a file that is no list.
+    """Read every requested clip of the lists, once. Raises UserError for a file that is not a list.
 
-    trim_format: how names write times; None: as `%06d`, but `%010.3f` where two clips of the lists
-    would have one name. tell: is given a line when it takes longer than people wait in silence.
-    columns, clip_seconds: see `open_list`. every_row: keep each row in `every`, too; else reading
-    ends where the limit is reached.
+    trim_format: how names write times; None: as `%06d`, but as `%010.3f` if two clips of the lists
+    would have the same name. tell: is called with a line now and then. columns, clip_seconds: see
+    `open_list`. every_row: also keep each row in `every`; otherwise reading ends at the limit.
     """
 
-    def opened(path: Path) -> OpenList:
-        return open_list(path, columns, clip_seconds)
+    def read_all(trim_format: str, may_be_fine: bool) -> ClipLists:
+        lists = ClipLists(trim_format=trim_format)
+        for path in paths:
+            opened = open_list(path, columns, clip_seconds)
+            _add_rows(lists, path, opened, selection, every_row, may_be_fine, tell)
+            if lists.is_cut_short:
+                break
+        return lists
 
     with without_garbage_collection():
-        reader = _Reader(selection, trim_format, tell, every_row)
         try:
-            reader.read(paths, opened)
+            lists = read_all(trim_format or TRIM_FORMAT, trim_format is None)
         except _Fractions:
-            fine = _names_collide(paths, opened)
-            reader = _Reader(selection, FINE_FORMAT if fine else TRIM_FORMAT, tell, every_row)
-            reader.read(paths, opened)
-        lists = reader.lists
+            opened = ((path, open_list(path, columns, clip_seconds)) for path in paths)
+            lists = read_all(FINE_FORMAT if _names_collide(opened) else TRIM_FORMAT, False)
         if selection.draws:
             drawn = selection.draw(lists.clips)
             lists.not_wanted += len(lists.clips) - len(drawn)
@@ -256,116 +266,76 @@ def read_lists(
 
 
 class _Fractions(Exception):
-    """A time is no whole second: names of whole seconds may not do."""
+    """A time is not a whole second: names of whole seconds may be too coarse."""
 
 
-def _names_collide(paths: Sequence[Path], opened: Callable[[Path], OpenList]) -> bool:
-    """Whether two clips of the lists would have one name of whole seconds.
+def _names_collide(lists: Iterable[tuple[Path, OpenList]]) -> bool:
+    """Return whether two clips would have the same name of whole seconds.
 
-    Of all rows and not of the selected ones, or two shards of a list would name clips differently.
-    A list that gives the names of its clips, such as missing.csv, says so itself.
+    Compares all rows and not the selected ones, because otherwise two shards of a list would name
+    clips differently. A list that gives the names of its clips, such as missing.csv, decides it.
     """
-    names, windows = set[int](), set[int]()  # hashes: 1.5 million rows are 200 MB so
-    for path in paths:
-        listed = opened(path)
-        for _, _, clip in clips_in(path, listed):
+    windows: dict[int, int] = {}  # hashes, because 1.5 million rows are 200 MB so
+    for path, opened in lists:
+        for _, _, clip in clips_in(path, opened):
             if isinstance(clip, Refused) or clip.is_ava:
                 continue
-            if "clip" in listed.columns and "." in (given := dict(clip.extra)["clip"]):
+            if "." in (given := dict(clip.extra).get("clip", "")):
                 return parse_clip_name(given) is not None
-            name, window = hash(clip.name), hash((clip.name, clip.time_start, clip.time_end))
-            if window not in windows and name in names:
+            window = hash((clip.time_start, clip.time_end))
+            if windows.setdefault(hash(clip.name), window) != window:
                 return True
-            names.add(name)
-            windows.add(window)
     return False
 
 
-class _Reader:
-    """Reads one list after the other into `lists`."""
-
-    def __init__(
-        self,
-        selection: Selection,
-        trim_format: str | None,
-        tell: Callable[[str], None] | None,
-        every_row: bool,
-    ) -> None:
-        self.lists = ClipLists(trim_format=trim_format or TRIM_FORMAT)
-        self._selection, self._tell, self._every_row = selection, tell, every_row
-        self._may_be_fine = trim_format is None
-        self._due = time.monotonic() + TELL_AFTER
-
-    def read(self, paths: Sequence[Path], opened: Callable[[Path], OpenList]) -> None:
-        for path in paths:
-            self._add_rows(path, opened(path))
-            if self.lists.is_cut_short:
+def _add_rows(
+    lists: ClipLists,
+    path: Path,
+    opened: OpenList,
+    selection: Selection,
+    every_row: bool,
+    may_be_fine: bool,
+    tell: Callable[[str], None] | None,
+) -> None:
+    """Add the rows of one list. Raises UserError if none is a clip, or there are too many."""
+    clips, narrows = lists.clips, selection.narrows
+    limit = None if selection.draws else selection.limit
+    lists.files.append(listed := list_file(path, opened.form, opened.several_labels))
+    refused, rows = len(lists.refused), lists.rows
+    found = clips_in(path, opened, lists.trim_format, listed.split, may_be_fine)
+    for line, row, clip in found:
+        if len(clips) == limit and not every_row:
+            lists.is_cut_short = True
+            break
+        lists.count_row(tell)
+        if isinstance(clip, Refused):
+            lists.refuse(clip)
+            if len(lists.refused) - refused == lists.rows - rows == NO_CLIP_IN:
                 break
-
-    def _look_up(self) -> None:
-        """Look at the clock, and at what must stay within bounds. Raises UserError."""
-        lists = self.lists
-        if self._tell is not None and time.monotonic() > self._due:
-            self._due = time.monotonic() + TELL_EVERY
-            self._tell(f"reading the lists: {lists.rows:,} rows, {len(lists.clips):,} clips so far")
-        if len(lists.clips) > MAX_CLIPS:
-            raise UserError(
-                f"the lists hold more than {MAX_CLIPS:,} clips, and all of Kinetics has 650,000:"
-                " narrow them with --limit, --shard, --split or --label"
-            )
-
-    def _add_rows(self, path: Path, opened: OpenList) -> None:
-        lists, selection, every_row = self.lists, self._selection, self._every_row
-        clips, narrows = lists.clips, selection.narrows
-        limit = None if selection.draws else selection.limit
-        lists.files.append(listed := list_file(path, opened.form, opened.several_labels))
-        number, refused, rows = len(lists.files) - 1, len(lists.refused), lists.rows
-        found = clips_in(path, opened, lists.trim_format, listed.split, self._may_be_fine)
-        for line, row, clip in found:
-            if not lists.rows & 0xFFFF:
-                self._look_up()
-            if len(clips) == limit and not every_row:
-                lists.is_cut_short = True
-                break
-            lists.rows += 1
-            if isinstance(clip, Refused):
-                lists.refuse(clip)
-                if len(lists.refused) - refused == lists.rows - rows == NO_CLIP_IN:
-                    break
-                continue
-            if every_row:
-                lists.every.append(clip)
-                lists.file_at.append(number)
-                lists.lines.append(line)
-            if narrows:
-                labels = listed.labels_in(clip.label)
-                lists.labels_seen.update(labels)
-                lists.splits_seen.add(clip.split)
-                if not selection.wants(clip, labels):
-                    lists.not_wanted += 1
-                    continue
-            if len(clips) == limit and clip.name not in clips:
+            continue
+        if every_row:
+            lists.every.append(clip)
+            lists.file_at.append(len(lists.files) - 1)
+            lists.lines.append(line)
+        if narrows:
+            labels = listed.labels_in(clip.label)
+            lists.labels_seen.update(labels)
+            lists.splits_seen.update([clip.split] if clip.split else [])
+            if not selection.wants(clip, labels):
                 lists.not_wanted += 1
                 continue
-            known = clips.setdefault(clip.name, clip)
-            if known is not clip and (problem := self._compare(known, clip)):
-                lists.refuse(_refused(path, line, row, problem))
-        lists.splits_seen.discard("")
-        if 1 < len(lists.refused) - refused == lists.rows - rows:
-            first = lists.refused[refused]
-            raise UserError(f"no row of {path} is a clip, is this a list? {opened.form}; {first}")
-
-    def _compare(self, known: Clip, clip: Clip) -> str:
-        """A second row for a name: why it is refused, or nothing where it is the same clip."""
-        if (known.time_start, known.time_end) != (clip.time_start, clip.time_end) and (
-            clip_window(known) != clip_window(clip)
-        ):
-            return (
-                f"its file name {clip.name} is also that of another clip: use a finer --trim_format"
-            )
-        if clip.label and known.label and clip.label != known.label:
-            self.lists.relabelled += 1
-        return ""
+        if len(clips) == limit and clip.name not in clips:
+            lists.not_wanted += 1
+            continue
+        known = clips.setdefault(clip.name, clip)
+        if known is not clip and clip_window(known) != clip_window(clip):
+            problem = f"its file name {clip.name} is also that of another clip: use a finer"
+            lists.refuse(_refused(path, line, row, f"{problem} --trim_format"))
+        elif clip.label and known.label and clip.label != known.label:
+            lists.relabelled += 1
+    if 0 < len(lists.refused) - refused == lists.rows - rows:
+        first = lists.refused[refused]
+        raise UserError(f"no row of {path} is a clip, is this a list? {opened.form}; {first}")
 
 
 @contextmanager
@@ -389,111 +359,52 @@ def clips_in(
     trim_format: str = TRIM_FORMAT,
     split: str = "",
     may_be_fine: bool = False,
-) -> Iterator[tuple[int, list[str], Clip | Refused]]:
-    """(line, fields, clip) of every row, also repeats; `Refused` where it is none.
+) -> Iterator[tuple[int, dict[str, str], Clip | Refused]]:
+    """Yield (line, fields, clip) of every row, also of duplicates; `Refused` if it is invalid.
 
-    Each of the times, labels and splits, which repeat, is checked and kept once. split: that of
-    rows which name none. Raises UserError; `_Fractions` at the first fraction if `may_be_fine`.
+    split: that of rows without one. Raises UserError; `_Fractions` at the first fraction of a
+    second if `may_be_fine`.
     """
-    columns, width = opened.columns, len(opened.columns)
-    at = {name: i for i, name in enumerate(columns)}
-    id_at, start_at, end_at = at["youtube_id"], at["time_start"], at.get("time_end", -1)
-    label_at, split_at, extra_at = at.get("label", -1), at.get("split", -1), at.get("*", -1)
-    other = [(i, name) for name, i in at.items() if name and name not in (*ROLES, "*")]
-    times = _Times(trim_format, opened.per_second, may_be_fine)
-    texts, splits, extras = {"": ""}, {"": split}, dict[Extra, Extra]()
-    make = tuple.__new__
-    for line, row, problem in _with_sane_times(path, opened, times):
-        if len(row) != width and not problem:
-            problem = _pad(row, columns)
+
+    @cache
+    def time_of(text: str) -> tuple[float, str]:
+        """Return a time in seconds, and as it is in a name."""
+        seconds = read_time(text)
+        if seconds is None:
+            return math.nan, ""
+        seconds /= opened.per_second
+        if may_be_fine and not seconds.is_integer():
+            raise _Fractions
+        return seconds, trim_format % seconds
+
+    texts, splits, extras = {"": ""}, {"": split}, dict[Extra, Extra]()  # each text is kept once
+    for line, row, problem in opened.rows:
         if not problem:
-            youtube_id = row[id_at]
-            if ID_PATTERN.fullmatch(youtube_id) is None:
-                youtube_id = find_id(youtube_id)
-            start, start_name = times[row[start_at]]
-            if end_at >= 0:
-                end, end_name = times[row[end_at]]
-            else:
-                end, end_name = times.later(start, opened.seconds or 0)
-            problem = _why_no_clip(row[id_at], youtube_id, start, end)
+            youtube_id = find_id(row["youtube_id"])
+            start, start_name = time_of(row.get("time_start", ""))
+            end, end_name = time_of(row.get("time_end", ""))
+            problem = _why_no_clip(row["youtube_id"], youtube_id, start, end)
         if problem:
             yield line, row, _refused(path, line, row, problem)
             continue
-        label = texts.setdefault(row[label_at], row[label_at]) if label_at >= 0 else ""
-        if (text := row[split_at] if split_at >= 0 else "") not in splits:
-            splits[text] = same_split(text)
-        extra: Extra = row[extra_at] if extra_at >= 0 else ()
-        if other:
-            extra = tuple([(name, row[i]) for i, name in other])
-            extra = extras.setdefault(extra, extra)
+        name = f"{youtube_id}_{start_name}_{end_name}"
         if end == AVA_TIME_END:
             name = clip_name(youtube_id, start, end, trim_format)
-        else:
-            name = f"{youtube_id}_{start_name}_{end_name}"
-        yield line, row, make(Clip, (name, youtube_id, start, end, label, splits[text], extra))
+        label = row.get("label", "")
+        label = texts.setdefault(label, label)
+        if (text := row.get("split", "")) not in splits:
+            splits[text] = same_split(text)
+        extra = tuple([(key, row[key]) for key in row if key and key not in ROLES])
+        extra = extras.setdefault(extra, extra)
+        yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)
 
 
-def _pad(row: list[str], columns: Sequence[str]) -> str:
-    """Give a row its width, because spreadsheets leave empty fields out or add some.
-
-    Returns what is wrong with it where that does not do.
-    """
-    width = len(columns)
-    if any(row[width:]) or len(row) < width and any(columns[len(row) :]):
-        return f"{len(row)} columns, but the header has {width}"
-    row[width:] = []
-    row += [""] * (width - len(row))
-    return ""
-
-
-def _with_sane_times(path: Path, opened: OpenList, times: _Times) -> Iterator[Row]:
-    """The rows, if the first of them can be seconds. Raises UserError for milliseconds."""
-    first = list(islice(opened.rows, FIRST_ROWS))
-    if not opened.stated and "time_end" in opened.columns:
-        at = [opened.columns.index(name) for name in ("time_start", "time_end")]
-        rows = [row for _, row, problem in first if not problem and len(row) > max(at)]
-        is_whole = all(row[i].isdecimal() for row in rows for i in at)
-        spans = [[times[row[i]][0] for i in at] for row in rows] if is_whole else []
-        lengths = [end - start for start, end in spans if end > start]
-        if lengths and min(lengths) >= TOO_LONG and max(max(spans)) > AN_HOUR:
-            raise UserError(
-                f"{path}: its clips last {min(lengths):,.0f} s and more: are its times"
-                " milliseconds? Name such columns start_ms and end_ms, or give --columns"
-                " time_start=NAME,time_end=NAME if they are seconds"
-            )
-    return chain(first, opened.rows)
-
-
-def _refused(path: Path, line: int, row: Sequence[object], problem: str) -> Refused:
-    text = ",".join(field for field in row if isinstance(field, str))
-    return Refused(path, line, printable(text), problem)
-
-
-class _Times(dict[str, tuple[float, str]]):
-    """text of a time -> (seconds, its part of a file's name); (nan, "") for what is no time."""
-
-    def __init__(self, trim_format: str, per_second: float, may_be_fine: bool) -> None:
-        super().__init__()
-        self._trim_format, self._per_second = trim_format, per_second
-        self._may_be_fine = may_be_fine
-
-    def __missing__(self, text: str) -> tuple[float, str]:
-        seconds = read_time(text)
-        self[text] = (math.nan, "") if seconds is None else self._named(seconds / self._per_second)
-        return self[text]
-
-    def _named(self, seconds: float) -> tuple[float, str]:
-        if self._may_be_fine and not seconds.is_integer():
-            raise _Fractions
-        return seconds, self._trim_format % seconds
-
-    def later(self, start: float, seconds: float) -> tuple[float, str]:
-        """The end of a clip that has a start only."""
-        return (start, "") if math.isnan(start) else self._named(start + seconds)
+def _refused(path: Path, line: int, row: Mapping[str, str], problem: str) -> Refused:
+    return Refused(path, line, printable(",".join(row.values())), problem)
 
 
 def _why_no_clip(text: str, youtube_id: str, start: float, end: float) -> str:
-    """Why a row is no clip; empty if it is one."""
+    """Return why a row is not a clip; "" if it is one."""
     if not youtube_id:
         return wrong_id(text)
     if 0 <= start <= MAX_TIME and (start < end <= MAX_TIME or end == AVA_TIME_END):

@@ -21,8 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from utils.cli import VERSION
-from utils.files import check_ours, publish, telling, write_whole
-from utils.machines import run_folder
+from utils.files import check_ours, publish, run_folder, telling, write_whole
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
 from utils.page.looks import SHEET, STRIP, ClipLook
@@ -155,12 +154,11 @@ class Content:
     def key_frames(self) -> tuple[str, bool]:
         """Return a sentence on keyframes and loading, and True if loading is slow."""
         apart = statistics.median(look.key_frames for look in self.readable)
-        seconds = statistics.median(look.key_seconds for look in self.readable)
         text = (
             "A chunk is decoded from the keyframe before it, so their interval decides how fast"
-            f" chunks load: here the median is {apart:,.0f} frames, {plots.number_text(seconds)} s."
-            " With one every 250 frames a chunk of 32 was measured to take 60 ms of CPU, every 30"
-            " frames 28 ms, and 21 ms in files made for loading (256 lines)."
+            f" chunks load: here the median is {apart:,.0f} frames. A chunk of 32 takes 60 ms of"
+            " CPU time with a keyframe every 250 frames, 28 ms with one every 30, and 21 ms in"
+            " files made for loading (measured at 256 lines)."
         )
         return text, apart > SLOW_FROM
 

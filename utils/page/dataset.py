@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from utils import report
 from utils.cli import plural, say
 from utils.clip import Clip, clip_window
 from utils.download.plan import read_wanted
@@ -23,18 +24,6 @@ from utils.files import telling
 from utils.lists.official import needed_lists
 from utils.lists.reading import ClipLists, without_garbage_collection
 from utils.lists.versions import Part, join_classes, parts_of_videos, same_split, shared_videos
-from utils.report import (
-    DOWNLOADED,
-    FAILED,
-    REASONS,
-    REPORT_NAME,
-    RESULT_COLUMNS,
-    UNAVAILABLE,
-    VIDEOS_NAME,
-    read_licences,
-    read_report,
-    report_paths,
-)
 from utils.video.ffmpeg import SOUNDS
 
 NO_LABEL = "(no label in the lists)"
@@ -47,7 +36,7 @@ VANISHED = (
 )
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
-_PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
+_PLACE = {report.DOWNLOADED: 0, report.UNAVAILABLE: 1, report.FAILED: 2}
 
 
 class LastLine(NamedTuple):
@@ -121,8 +110,8 @@ def look_again(data: Dataset, quiet: bool) -> None:
         lines = _read_reports(data)
         if not quiet:
             say(f"report       {plural(lines, 'line')}")
-        videos = data.folder / VIDEOS_NAME
-        data.licences = read_licences(videos) if videos.exists() else {}
+        videos = data.folder / report.VIDEOS_NAME
+        data.licences = report.read_licences(videos) if videos.exists() else {}
 
 
 def _look_at_folder(data: Dataset) -> None:
@@ -147,11 +136,11 @@ def _look_at_folder(data: Dataset) -> None:
 def _read_reports(data: Dataset) -> int:
     """Read the reports of all machines and return the number of lines. Raises UserError."""
     data.reported, data.minutes, lines = {}, {}, 0
-    paths = report_paths(data.folder / REPORT_NAME)
+    paths = report.report_paths(data.folder / report.REPORT_NAME)
     kept: dict[LastLine, LastLine] = {}  # one object for equal lines: there are 650,000
     latest: dict[str, str] = {}
     for path in paths:
-        for row in read_report(path, RESULT_COLUMNS):
+        for row in report.read_report(path, report.RESULT_COLUMNS):
             lines += 1
             name, status, finished_at = row[0], row[4], row[-1]
             if status not in _PLACE:
@@ -171,24 +160,22 @@ def _read_reports(data: Dataset) -> int:
 
 
 def name_classes(lists: ClipLists) -> None:
-    """Give every clip the name of its class: the newest version's label, in its spelling."""
-    versions = lists.versions()
+    """Give every clip the label that the newest version has for it, in the newest spelling."""
     classes = join_classes(lists.labels_of_versions())
     spelled = {}
     for label in {clip.label for clip in lists.every}:
         number = classes.number(label) if label else None
         spelled[label] = label if number is None else classes.names[number]
-    newest: dict[str, str] = {}
-    if len(versions) > 1:
-        age = [versions.index(each.version) for each in lists.files]
-        ages: dict[str, int] = {}
-        for clip, at in zip(lists.every, lists.file_at, strict=True):
-            if clip.label and age[at] >= ages.get(clip.name, 0):
-                ages[clip.name], newest[clip.name] = age[at], clip.label
+    versions = lists.versions()
+    ages = [versions.index(each.version) for each in lists.files]
+    newest: dict[str, tuple[int, str]] = {}
+    for clip, at in zip(lists.every, lists.file_at, strict=True):
+        if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
+            newest[clip.name] = ages[at], clip.label
     for name, clip in lists.clips.items():
-        label = spelled.get(newest.get(name, clip.label), clip.label)
-        if label != clip.label:
-            lists.clips[name] = clip._replace(label=label)
+        label = newest.get(name, (0, clip.label))[1]
+        if spelled.get(label, label) != clip.label:
+            lists.clips[name] = clip._replace(label=spelled[label])
 
 
 @dataclass
@@ -224,7 +211,7 @@ class Count:
         if is_there:
             self.there += 1
             self.short += line is not None and line.reason == "short"
-        elif line is not None and line.status == UNAVAILABLE:
+        elif line is not None and line.status == report.UNAVAILABLE:
             self.gone += 1
 
 
@@ -263,13 +250,15 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
         counts.bytes += data.sizes[name]
         if data.licences:
             counts.licences[data.licences.get(clip.youtube_id, "not known")] += 1
-        if line is None or line.status != DOWNLOADED:
+        if line is None or line.status != report.DOWNLOADED:
             counts.sources[NOT_IN_REPORT] += 1
             continue
         counts.sources[line.source] += 1
         if line.height not in ("", "0"):
             counts.heights[f"{line.height} lines"] += 1
-    counts.failed = sum(n for why, n in counts.whys.items() if why[0] not in ("", UNAVAILABLE))
+    counts.failed = sum(
+        n for why, n in counts.whys.items() if why[0] not in ("", report.UNAVAILABLE)
+    )
     counts.not_listed = len(data.sizes) - counts.total.there
     for name, part in _rows_once(data, frozenset(map(same_split, splits))):
         of_part = counts.splits.setdefault(part, Count())
@@ -292,9 +281,13 @@ def why_missing(line: LastLine | None) -> tuple[str, str, str]:
     """Return (status, reason, what to do) of a clip that is not on disk."""
     if line is None:
         return NOT_ASKED
-    if line.status == DOWNLOADED:
+    if line.status == report.DOWNLOADED:
         return VANISHED
-    todo = REASONS[line.reason][1] if line.reason in REASONS else "see its line in the report"
+    todo = (
+        report.REASONS[line.reason][1]
+        if line.reason in report.REASONS
+        else "see its line in the report"
+    )
     return line.status, line.reason, todo
 
 

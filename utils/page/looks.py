@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,10 +60,10 @@ class LookTask(NamedTuple):
 class ClipLook:
     """Measurements of a clip, or its thumbnail. Levels are 0 to 255, and None if not measured.
 
-    src: the thumbnail as a data: URL. pixel_bits: of video, per pixel and frame; key_seconds,
-    key_frames: the longest stretch from a keyframe to the next, or to the end; brightest: the mean
-    of the brightest decoded frame; spread: the largest standard deviation within one; motion: the
-    largest difference of a block from the first frame; peak: of the audio, 1 being full scale.
+    src: the thumbnail as a data: URL. pixel_bits: of video, per pixel and frame; key_frames: the
+    largest number from a keyframe to the next, or to the end; brightest: the mean of the brightest
+    decoded frame; spread: the largest standard deviation within one; motion: the largest difference
+    of a block from the first frame; peak: of the audio, 1 being full scale.
     """
 
     name: str
@@ -79,7 +80,6 @@ class ClipLook:
     pixel_bits: float = 0.0
     codec: str = ""
     audio_codec: str = ""
-    key_seconds: float = 0.0
     key_frames: int = 0
     brightest: float | None = None
     spread: float | None = None
@@ -223,13 +223,7 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
     shown = picture.shown()
     sizes = [picture.sizes[at] for _, at in shown]
     seconds, pixels = float(found.end), found.width * found.height
-    times = [float(pts * picture.time_base - found.zero) for pts, _ in shown] + [seconds]
     keys = [number for number, (_, at) in enumerate(shown) if picture.keys[at]] or [0]
-    stretches = [
-        (times[after] - times[key], after - key)
-        for key, after in zip(keys, [*keys[1:], len(shown)], strict=True)
-    ]
-    key_seconds, key_frames = max(stretches)
     file_bytes = os.path.getsize(path)
     look = replace(
         look,
@@ -242,8 +236,7 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
         pixel_bits=sum(sizes) * 8 / pixels / len(sizes),
         codec=picture.codec,
         audio_codec=sound.codec if sound else "",
-        key_seconds=key_seconds,
-        key_frames=key_frames,
+        key_frames=max(after - key for key, after in pairwise([*keys, len(shown)])),
     )
     between = [size for size, (_, at) in zip(sizes, shown, strict=True) if not picture.keys[at]]
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
