@@ -135,7 +135,6 @@ def _connect(address: str, workspace: Path) -> Iterator[Any]:
     from distributed.security import Security
 
     local: Any = None
-    client: Any = None
     try:
         if address.startswith("local:"):
             local = _start_local(int(address.removeprefix("local:")), workspace / "dask")
@@ -147,12 +146,11 @@ def _connect(address: str, workspace: Path) -> Iterator[Any]:
                 " ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY (docs/scale.md)"
             )
         client = Client(local or address, timeout=CONNECT_SECONDS, set_as_default=False)
-        yield client
+    # An OSError, or an address that Dask does not understand, or needs more for (tls://).
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        if client is not None:
-            raise
-        # All but the first: an address that Dask does not understand, or needs more for (tls://).
         raise UserError(f"no Dask scheduler answers at {address}: {error}") from None
+    try:
+        yield client
     finally:
         for each in (client, local):
             if each is not None:
@@ -357,16 +355,13 @@ class Cluster(Workers):
         """
         fresh, self.turns = iter(tasks), turns
         waiting: list[Begun] = []
-        all_drawn, deadline, last_seen = False, 0.0, time.monotonic()
+        deadline, last_seen = 0.0, time.monotonic()
         try:
-            while self.under_way or waiting or not all_drawn or self._due():
-                while not STOP.is_set():
-                    if not all_drawn and not waiting:
-                        task = next(fresh, _END)
-                        all_drawn = task is _END
-                        waiting += [] if all_drawn else [Begun(task)]
-                    if not self._begin_next(waiting, worker):
-                        break
+            while True:
+                while not STOP.is_set() and self._begin_next(waiting, fresh, worker):
+                    pass
+                if not self.under_way and not waiting and not self._due():
+                    break
                 for begun in self._next_answers():
                     yield from self._settle(begun, waiting, lost)
                 last_seen = time.monotonic() if self.fit else last_seen
@@ -425,10 +420,13 @@ class Cluster(Workers):
         turns = self.turns
         return [m for m in set(self.fit.values()) if turns is not None and turns.of(m).check_is_due]
 
-    def _begin_next(self, waiting: list[Begun], worker: Worker) -> bool:
+    def _begin_next(self, waiting: list[Begun], fresh: Iterator[Any], worker: Worker) -> bool:
         """Give the next task to a free worker whose machine has a turn."""
         now, due = time.monotonic(), self._due()
         ready = next((each for each in waiting if each.not_before <= now), None)
+        if ready is None and (task := next(fresh, _END)) is not _END:
+            ready = Begun(task)
+            waiting.append(ready)
         busy = Counter(each.address for each in self.under_way.values())
         for address in sorted(self.fit, key=lambda each: busy[each]):
             machine = self.fit[address]
@@ -462,13 +460,8 @@ class Cluster(Workers):
             answer = plugins[name].children.call(frame, lambda: False)
             return answer, get_worker().state.nthreads
 
-        future = self.client.submit(
-            call,
-            pickle.dumps((worker, begun.task)),
-            workers=[begun.address],
-            pure=False,
-            priority=priority,
-        )
+        frame, where = pickle.dumps((worker, begun.task)), [begun.address]
+        future = self.client.submit(call, frame, workers=where, pure=False, priority=priority)
         self.under_way[future] = begun
         future.add_done_callback(self.events.put)
 
