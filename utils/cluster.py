@@ -12,7 +12,6 @@ import argparse
 import importlib.util
 import io
 import logging
-import os
 import pickle
 import queue
 import re
@@ -26,7 +25,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +46,6 @@ ANSWER_SECONDS = 60.0  # for a worker to say whether it can take part
 ALONE_SECONDS = 600.0  # after so long without any worker the run ends
 STOP_SECONDS = 7.0  # for the tasks of a stopped run to end
 CLOSE_SECONDS = 3.0
-BEAT_SECONDS = 60.0
 SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # packages that find clips, or decide their bytes
 CODE = ("*.py", "utils/**/*.py", "clipreader/**/*.py", "benchmarks/*.py", "requirements*.txt")
 _POLL_SECONDS = 0.1
@@ -73,10 +71,9 @@ def add_cluster_options(parser: argparse._ActionsContainer) -> None:
 
 
 def dask_address(text: str) -> str:
-    """An argparse type: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
-    if not re.fullmatch(
-        r"(local:[1-9][0-9]{0,3}|(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+)", text
-    ):
+    """Check an argument: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
+    address = r"(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+"
+    if not re.fullmatch(f"local:[1-9][0-9]{{0,3}}|{address}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not tls://HOST:PORT, tcp://..., or local:N")
     return text
 
@@ -130,17 +127,16 @@ def open_workers(
 
 @contextmanager
 def _connect(address: str, workspace: Path) -> Iterator[Any]:
-    """A client of the cluster. Raises UserError."""
+    """Connect to the scheduler, or start one. Raises UserError."""
     from distributed import Client
     from distributed.security import Security
 
     local: Any = None
     try:
+        certificates = Security().get_connection_args("client").get("ssl_context")
         if address.startswith("local:"):
             local = _start_local(int(address.removeprefix("local:")), workspace / "dask")
-        elif address.startswith("tls://") and not Security().get_connection_args("client").get(
-            "ssl_context"
-        ):
+        elif address.startswith("tls://") and not certificates:
             raise UserError(
                 f"{address} needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
                 " ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY (docs/scale.md)"
@@ -174,7 +170,7 @@ def _start_local(count: int, folder: Path) -> Any:
 
 
 def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
-    """Call what may never come back from a cluster in trouble, and wait for some time."""
+    """Make a call that may never return if the cluster is in trouble, and wait some time."""
 
     def act() -> None:
         with suppress(Exception):
@@ -200,12 +196,6 @@ class Question:
     ffmpeg: str | None
     sees: Sequence[Path]
     versions: Mapping[str, str]
-    token: str = field(default_factory=lambda: uuid4().hex)
-
-    @property
-    def lifeline(self) -> Path:
-        """The file that exists as long as the run lasts."""
-        return self.workspace / f"alive-{self.token}"
 
 
 def versions_of(packages: Sequence[str], ffmpeg: str | None) -> dict[str, str]:
@@ -230,7 +220,7 @@ def _problem_here(question: Question) -> str:
         for name, version in versions_of(question.packages, question.ffmpeg).items():
             if version != question.versions[name]:
                 return f"it has {name} {version}, and this run {question.versions[name]}"
-        for path in (question.lifeline, *question.sees):
+        for path in (question.workspace, *question.sees):
             if not path.exists():
                 return f"it cannot see {path}: share the folder"
         test = question.workspace / f"seen-{uuid4().hex}"
@@ -252,20 +242,18 @@ class Outpost:
     It is sent by value, because workers have no `utils` of this run.
     """
 
-    def __init__(self, code: bytes, lifeline: str) -> None:
-        self.code, self.lifeline = code, lifeline
-        self.children: Children | None = None
+    def __init__(self, code: bytes) -> None:
+        self.code = code
 
     def setup(self, worker: Any) -> None:
         """Unpack the code. Called by dask."""
         self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
-        self.children = Children(self.folder, self.lifeline)
+        self.children = Children(self.folder, on_cluster=True)
 
     def teardown(self, worker: Any) -> None:
         """End the children. Called by dask when the run or the worker ends."""
-        if self.children is not None:
-            self.children.hang_up()
+        self.children.hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -310,23 +298,21 @@ class Cluster(Workers):
 
         super().__init__(num_jobs)
         self.client, self.question = client, question
-        self.name = f"kinetics-{question.token[:12]}"
+        self.name = f"kinetics-{uuid4().hex[:12]}"
         self.asked: set[str] = set()  # addresses, also of workers that are left out
         self.fit: dict[str, str] = {}  # address -> machine
         self.threads: dict[str, int] = {}
         self.left_out = 0
         self.done: Counter[str] = Counter()  # tasks by machine
         self.turns: Turns | None = None
+        self.has_hung_up = False
         self.under_way: dict[Any, Begun] = {}  # by dask's future
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures; workers come and gone
-        self.last_beat = time.monotonic()
-        question.lifeline.touch()
         for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
             cloudpickle.register_pickle_by_value(module)
         kind = type("RunOutpost", (Outpost, WorkerPlugin), {})
-        plugin = kind(pack_code(), str(question.lifeline))
         # It waits for every worker, and one may never answer.
-        _aside(lambda: client.register_plugin(plugin, name=self.name))
+        _aside(lambda: client.register_plugin(kind(pack_code()), name=self.name))
 
     def wait_for_answers(self) -> None:
         """Ask the workers of the cluster whether they can take part."""
@@ -397,10 +383,15 @@ class Cluster(Workers):
 
     def close(self) -> None:
         """End what the run has on the workers."""
-        self.question.lifeline.unlink(missing_ok=True)
+        self._hang_up()
         if self.client.status == "running":
             for future in self.under_way:
                 future.release()
+
+    def _hang_up(self) -> None:
+        """Let the workers drop their tasks."""
+        if not self.has_hung_up and self.client.status == "running":
+            self.has_hung_up = True
             _aside(lambda: self.client.unregister_worker_plugin(self.name))
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -451,14 +442,17 @@ class Cluster(Workers):
         def call(frame: bytes) -> Any:  # a closure, which dask sends by value
             from distributed import get_worker
 
-            deadline = time.monotonic() + ANSWER_SECONDS / 2
-            plugins: Any = get_worker().plugins
-            while not getattr(plugins.get(name), "children", None):
-                if time.monotonic() > deadline:
+            here: Any = get_worker()
+            key, deadline = here.get_current_task(), time.monotonic() + ANSWER_SECONDS / 2
+
+            def is_stopped() -> bool:  # dask's own word that the head has ended
+                return key not in here.state.tasks or here.state.tasks[key].state == "cancelled"
+
+            while not getattr(here.plugins.get(name), "children", None):
+                if time.monotonic() > deadline or is_stopped():
                     return ([], b"", "it did not take the code of the run"), 1
                 time.sleep(0.05)
-            answer = plugins[name].children.call(frame, lambda: False)
-            return answer, get_worker().state.nthreads
+            return here.plugins[name].children.call(frame, is_stopped), here.state.nthreads
 
         frame, where = pickle.dumps((worker, begun.task)), [begun.address]
         future = self.client.submit(call, frame, workers=where, pure=False, priority=priority)
@@ -544,11 +538,7 @@ class Cluster(Workers):
             waiting.append(Begun(begun.task, begun.losses + 1))
 
     def _look_after(self, seconds_alone: float) -> None:
-        """Renew the run's lifeline; stop the run if the cluster is gone."""
-        if time.monotonic() - self.last_beat > BEAT_SECONDS:
-            self.last_beat = time.monotonic()
-            with suppress(OSError):
-                os.utime(self.question.lifeline)
+        """Stop the run if the cluster is gone; tell the workers if the run is stopped."""
         if not STOP.is_set():
             if seconds_alone > ALONE_SECONDS:
                 self.say("the Dask cluster has no worker left: start some, run the same command")
@@ -557,4 +547,4 @@ class Cluster(Workers):
                 self.say("the Dask scheduler is lost: start it again, run the same command")
                 stop_run()
         if STOP.is_set():
-            self.question.lifeline.unlink(missing_ok=True)
+            self._hang_up()

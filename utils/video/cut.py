@@ -206,19 +206,10 @@ def rewrap(tool: Ffmpeg, source: Path, target: Path) -> None:
     """
     argv = [tool.path, *ffmpeg.STRICT, "-fflags", "+genpts", "-i", ffmpeg.file_url(source)]
     argv += ["-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-map_chapters", "-1"]
+    argv += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4"]
     if read_video(source).codec == "mpeg4":
         argv += ["-bsf:v", "mpeg4_unpack_bframes"]
-    argv += [
-        "-map_metadata",
-        "-1",
-        "-movflags",
-        "+faststart",
-        "-f",
-        "mp4",
-        "-y",
-        ffmpeg.file_url(target),
-    ]
-    done = run_child(argv)
+    done = run_child([*argv, "-y", ffmpeg.file_url(target)])
     if done.returncode != 0:
         raise BadClip("undecodable", f"cannot be remuxed: {ffmpeg.last_line(done)}")
     check_same_pictures(tool, source, target)

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -183,7 +184,13 @@ def find_ffmpeg(chosen: str | None = None) -> Ffmpeg:
 
     Raises UserError if there is none, or if it does not run.
     """
-    path = chosen or _ffmpeg_of_wheel() or shutil.which("ffmpeg")
+    path = chosen
+    if path is None:
+        with suppress(ImportError, RuntimeError):
+            import imageio_ffmpeg
+
+            path = str(imageio_ffmpeg.get_ffmpeg_exe())
+    path = path or shutil.which("ffmpeg")
     if path is None:
         raise UserError("ffmpeg not found: pip install -r requirements.txt, or give --ffmpeg PATH")
     path = shutil.which(path) or path
@@ -200,15 +207,6 @@ def find_ffmpeg(chosen: str | None = None) -> Ffmpeg:
     http = run_child([path, "-hide_banner", "-h", "protocol=http"], timeout=60)
     options = frozenset(re.findall(r"^\s+-(\w+)", http.stdout, re.MULTILINE))
     return Ffmpeg(path, found[1], options, chosen)
-
-
-def _ffmpeg_of_wheel() -> str | None:
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return None
 
 
 def require_encoder(tool: Ffmpeg, name: str) -> None:

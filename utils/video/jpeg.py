@@ -47,7 +47,7 @@ class JpegEncoder:
         np.empty(24 << 20, np.uint8)
         self._picture_of, self._quality = picture_of, quality
         self._short_side, self._upscale = short_side, upscale
-        self.size: tuple[int, int] | None = None
+        self.size = (0, 0)
         self.shown_size = (0, 0)
         self._orientation = Orientation()
         self._scaler = VideoReformatter()
@@ -55,7 +55,7 @@ class JpegEncoder:
 
     def encode(self, frame: VideoFrame) -> bytes:
         """Return the JPEG of `frame`. Raises ValueError if it has no size or format."""
-        if self.size is None:
+        if not all(self.size):
             width, height, aspect = self._picture_of(frame)  # as stored, not rotated
             self.size = shown_size(width, height, aspect)
             if self._short_side and (self._short_side < min(self.size) or self._upscale):
@@ -78,7 +78,7 @@ class JpegEncoder:
             frame = self._to_jpeg_colours(frame, space, is_full)
         # After the colours, because a scaled width is often odd (640x360 -> 455x256).
         if (frame.width, frame.height) != self.size:
-            frame = self._reformat(frame, frame.format.name, True, self.size)
+            frame = self._scale(frame, True, width=self.size[0], height=self.size[1])
         return [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
                 : plane.height, : plane.width
@@ -91,28 +91,20 @@ class JpegEncoder:
 
         RGB becomes full-range BT.601.
         """
-        name = frame.format.name
-        is_rgb = bool(frame.format.is_rgb)
+        name, is_rgb = frame.format.name, bool(frame.format.is_rgb)
         chroma = next((c for c in ("444", "422") if c in name), "444" if is_rgb else "420")
         target = f"yuv{'j' if is_full or is_rgb else ''}{chroma}p"
-        return self._reformat(frame, target, is_full), is_full or is_rgb
+        return self._scale(frame, is_full, format=target), is_full or is_rgb
 
-    def _reformat(
-        self, frame: VideoFrame, target: str, is_full: bool, size: tuple[int, int] | None = None
-    ) -> VideoFrame:
-        """Scale a frame, or change its pixel format; range and matrix stay, except for RGB."""
+    def _scale(self, frame: VideoFrame, is_full: bool, **shape: Any) -> VideoFrame:
+        """Change a frame's size or pixel format; range and matrix stay, except for RGB."""
         span = ColorRange.JPEG if is_full else ColorRange.MPEG
-        more: dict[str, Any] = {"src_color_range": span, "dst_color_range": span}
+        colours: dict[str, Any] = {"src_color_range": span, "dst_color_range": span}
         if frame.format.is_rgb:
-            more = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG}
-        return self._scaler.reformat(
-            frame,
-            *(size or (frame.width, frame.height)),
-            format=target,
-            interpolation=Interpolation.BICUBIC,
-            threads=1,  # the workers are the threads
-            **more,
-        )
+            colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG}
+        bicubic = Interpolation.BICUBIC
+        # The workers are the threads.
+        return self._scaler.reformat(frame, interpolation=bicubic, threads=1, **colours, **shape)
 
     def _to_jpeg_colours(self, frame: VideoFrame, space: int, is_full: bool) -> VideoFrame:
         """Return a planar 8-bit frame in full-range BT.601."""

@@ -212,7 +212,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
 
 
 def _end(source: FrameSource) -> float:
-    """Where the last frame goes: it stands as long as the one before, or as its track lasts."""
+    """Return where the last frame ends: it is shown as long as the one before, or as its track."""
     table, stream = source.table, source.stream
     stands = table.end - table.pts[-1]
     if len(table.pts) > 1:
@@ -224,10 +224,10 @@ def _end(source: FrameSource) -> float:
 
 
 def missing_part(container: Container, path: Path, frames: int, promised: int | None) -> str:
-    """What a file promises and does not hold, in words; "" for a file that is whole.
+    """Return what a file promises and does not contain, in words; "" if it is complete.
 
-    promised: how many frames it says it has. In an mp4 every packet of the index has to be there,
-    because ffmpeg says nothing of a file that ends between two packets.
+    promised: the number of frames in its header. In an mp4 every packet of the index must exist,
+    because ffmpeg accepts a file that ends between two packets.
     """
     if promised and frames < promised:
         return f"cut off: {frames} of {promised} frames"
@@ -239,14 +239,14 @@ def missing_part(container: Container, path: Path, frames: int, promised: int | 
 
 
 def _promised_size(path: Path) -> int:
-    """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
+    """Return the bytes that a Matroska or AVI file has by its own header; 0 if it does not say."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] == b"RIFF":
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] != b"\x1a\x45\xdf\xa3" or (at := head.find(b"\x18\x53\x80\x67")) < 0:
         return 0
-    at += 4  # at the segment's size: as many bytes as zeros lead it, and its own (RFC 8794, 4)
+    at += 4  # the segment's size: its leading zeros tell how many bytes it has (RFC 8794, 4)
     length = 9 - head[at].bit_length() if at < len(head) and head[at] else 9
     size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
     is_unknown = length > 8 or size == (1 << 7 * length) - 1
@@ -256,9 +256,9 @@ def _promised_size(path: Path) -> int:
 def pictures_of(
     source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
 ) -> Sequence[int]:
-    """For each picture at `fps`, from the first, the number of the frame that it shows.
+    """Return for each frame at the rate `fps` the number of the source's frame that it shows.
 
-    A clip that is shorter than half a picture has one, too. Raises TooLarge.
+    A clip that is shorter than half of one has one, too. Raises TooLarge.
     """
     table = source.table
     if not fps:
@@ -314,33 +314,33 @@ def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
 
 
 def check_length(video: Video, seconds: float) -> None:
-    """Raises BadClip where a clip shows frames long after the end that its name says."""
+    """Check that a clip shows no frames long after the end in its name. Raises BadClip."""
     if video.last > seconds + TOO_LONG:
         raise BadClip("undecodable", f"{video.end:.2f} s long, but its name says {seconds:g} s")
 
 
 class Sound(NamedTuple):
-    """A sound file as it is played: samples per second, and how many there are."""
+    """An audio file as it is played: samples per second, and their number."""
 
     rate: int
     samples: int
 
 
 def read_sound(path: Path) -> Sound:
-    """Decode a file of sound alone and count its samples. Raises BadClip (undecodable)."""
+    """Decode a file with only audio and count its samples. Raises BadClip (undecodable)."""
     import av
 
     try:
         with media.open_media(path) as container:
             if not container.streams:
-                return Sound(1, 0)  # as ffmpeg writes an mp4 that nothing came for
+                return Sound(1, 0)  # an mp4 that ffmpeg wrote without input
             if container.streams.video or not container.streams.audio:
-                raise BadClip("undecodable", "is no sound file")
+                raise BadClip("undecodable", "is not an audio file")
             stream = container.streams.audio[0]
             samples = sum(frame.samples for frame in container.decode(stream))
             rate = stream.codec_context.sample_rate
             if stream.duration is not None and stream.time_base:
-                # AAC fills its last packet up, which not every decoder takes off again.
+                # AAC fills up its last packet, and not every decoder removes that.
                 samples = min(samples, round(stream.duration * Fraction(stream.time_base) * rate))
             return Sound(rate, samples)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -348,12 +348,11 @@ def read_sound(path: Path) -> Sound:
 
 
 def check_sound(path: Path, seconds: float) -> Sound:
-    """Whether a sound file has all samples of so many seconds. Raises BadClip."""
+    """Check that an audio file has all samples of so many seconds. Raises BadClip."""
     sound = read_sound(path)
     if sound.samples != round(seconds * sound.rate):
-        raise BadClip(
-            "truncated", f"{sound.samples / sound.rate:.2f} s of {seconds:.2f} s are there"
-        )
+        found = sound.samples / sound.rate
+        raise BadClip("truncated", f"{found:.2f} s of {seconds:.2f} s are there")
     return sound
 
 
@@ -398,9 +397,9 @@ def decode_whole(path: Path, timeout: float = 0) -> None:
 
 
 def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
-    """The MD5 of every decoded frame, in the order shown; the sound is decoded, too.
+    """Return the MD5 of every decoded frame, in the order shown; decode the audio, too.
 
-    In a child process. Raises BadClip (undecodable) for what `ffmpeg -xerror` stops at.
+    In a child process. Raises BadClip (undecodable) if `ffmpeg -xerror` stops.
     """
     argv = [tool.path, *STRICT, "-threads", "1", "-i", file_url(path)]
     argv += ["-map", "0:V:0", "-map", "0:a?", "-fps_mode", "passthrough"]
