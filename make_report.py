@@ -6,10 +6,11 @@ examples:
   python make_report.py clips --input_csv my_list.csv --sample all
   python make_report.py clips --input_csv my_list.csv --watch 60
 
-Writes clips_report/report.html, one file that needs nothing else: clips on disk
-and missing clips by class and reason, estimated time left, suspicious clips,
-thumbnails. The same folder gets missing.csv (a list for download.py),
-suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It prints:
+Writes clips_report/report.html, one file that needs nothing else: clips on
+disk and missing clips by class and reason, estimated time left, suspicious
+clips, thumbnails. The same folder gets missing.csv (a list for download.py),
+suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It
+prints:
 
     lists        2 files, 266,440 rows
     folder       218,340 clips
@@ -32,7 +33,7 @@ from pathlib import Path
 
 from utils import cli
 from utils.download.archives import MIRROR
-from utils.download.options import add_list_options
+from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
 from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page

@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import queue
-import shlex
 import shutil
 import sys
 import tempfile
@@ -140,11 +139,6 @@ def child_environment(proxy: str | None) -> dict[str, str]:
             environment |= {name: proxy, name.upper(): proxy}
         environment |= {"no_proxy": "", "NO_PROXY": ""}
     return environment
-
-
-def split_words(text: str) -> tuple[str, ...]:
-    """`--ytdlp_args` as a shell splits words. Raises ValueError for an open quote."""
-    return tuple(shlex.split(text))
 
 
 # --- the process that yt-dlp runs in -------------------------------------------------------------

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from clipreader import media
-from clipreader.times import resample_indices
 from utils import parallel
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
@@ -102,8 +101,8 @@ class Limits:
     max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
     """
 
-    max_frames: int = 500_000  # 4.5 hours at 30 per second
-    max_pixels: int = 8192 * 4320
+    max_frames: int = media.MAX_FRAMES
+    max_pixels: int = media.MAX_PIXELS
     timeout: float = 3600.0
 
     @property
@@ -130,7 +129,7 @@ def read_video(
     try:
         with (
             bad_clips(limits),
-            closing(FrameSource(path, probe=probe, **limits.of_source)) as source,
+            closing(FrameSource(path, **limits.of_source)) as source,
         ):
             video = _video(source, probe, fps, limits)
             if video.missing and not partial:
@@ -260,6 +259,8 @@ def pictures_of(
 
     A clip that is shorter than half of one has one, too. Raises TooLarge.
     """
+    from clipreader.packets import resample_indices
+
     table = source.table
     if not fps:
         return range(len(table.pts))
