@@ -125,13 +125,9 @@ def read_video(
     """
     from clipreader.frame_source import FrameSource
 
-    probe = depth != "packets"
     try:
-        with (
-            bad_clips(limits),
-            closing(FrameSource(path, **limits.of_source)) as source,
-        ):
-            video = _video(source, probe, fps, limits)
+        with bad_clips(limits), closing(FrameSource(path, **limits.of_source)) as source:
+            video = _video(source, depth != "packets", fps, limits)
             if video.missing and not partial:
                 raise BadClip("truncated", video.missing)
             if depth == "ends":
