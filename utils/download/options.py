@@ -28,7 +28,6 @@ from utils.download.sources import (
     is_youtube,
     parse_sources,
 )
-from utils.download.youtube_extract import split_words
 from utils.lists.official import CVDF, ListServers, add_input_csv, add_lists_base, add_trim_format
 from utils.lists.versions import BY_NAME
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode, find_ffmpeg
@@ -208,7 +207,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
             host = proxy.rpartition("@")[2]  # a password may stand before it
             parser.error(f"--proxy must be http://HOST:PORT or socks5://HOST:PORT (got {host})")
     try:
-        args.ytdlp_args = split_words(args.ytdlp_args)
+        args.ytdlp_args = tuple(shlex.split(args.ytdlp_args))
     except ValueError as error:
         parser.error(f"--ytdlp_args: {error}".lower())
 

@@ -24,7 +24,7 @@ from utils.download.youtube_extract import (
     end_ytdlp,
     height_of,
     metadata_of,
-    seconds_to_wait,
+    seconds_until_available,
 )
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
@@ -124,7 +124,7 @@ def attempt_video(
             if task.clips:
                 if options.metadata:
                     yield metadata_of(task.youtube_id, info)
-                waited = seconds_to_wait(info)
+                waited = seconds_until_available(info)
                 pause(waited)
                 attempt.deadline += waited
             for clip, made in cut_clips(attempt, task.clips, info):

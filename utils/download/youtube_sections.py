@@ -22,7 +22,6 @@ from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import (
     Attempt,
     chosen_formats,
-    info_file,
     section_inputs,
     whole_command,
     zero_options,
@@ -294,7 +293,7 @@ def _cut_whole(
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
     """Have yt-dlp fetch the video, and cut the clips. Raises FetchError where it did not come."""
     options, folder = attempt.options, attempt.folder
-    done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
+    done = attempt.run_ytdlp(whole_command(options, folder))
     if done.timed_out:
         raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
