@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Download the clips of Kinetics lists into one flat folder: once each, checked.
+r"""Download the clips of Kinetics lists into one flat folder: once each, checked.
 
 examples:
   python download.py clips --input_csv examples/kinetics_sample.csv
   python download.py clips --input_csv kinetics-700_2020_val --n 8
-  python download.py clips --source cvdf,youtube --input_csv kinetics-400_train
+  python download.py clips --source cvdf,youtube --input_csv \
+      kinetics-400_train
   python download.py clips --shard 1/4 --cookies cookies.txt
   python download.py clips --dry_run
 
@@ -21,8 +22,8 @@ The first command prints a plan, downloads, and ends with a summary:
         --retry unavailable
         retries 3 unavailable clips; nothing else is missing
 
-Lists: youtube_id,time_start,time_end[,label,split,...].
-Clips: <youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
+Lists: youtube_id,time_start,time_end[,label,split,...]. Clips:
+<youtube_id>_<start>_<end>.mp4; with --audio_only .m4a, .wav or .flac.
 """
 
 from __future__ import annotations

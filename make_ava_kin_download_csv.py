@@ -1,27 +1,32 @@
 #!/usr/bin/env python3
-"""AVA-Kinetics annotations become a download list, and annotations in terms of the clips.
+r"""AVA-Kinetics annotations become a download list, and annotations in terms of
+the clips.
 
 examples:
   python make_ava_kin_download_csv.py
-  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --split val test
+  python make_ava_kin_download_csv.py --annotations ava_kinetics_v1_0 --split \
+      val test
   python make_ava_kin_download_csv.py --clips clips --fps 30 --preview 12
 
 Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:
 
-  train: 1,008,456 rows, 142,000 annotated frames, 14,311 without boxes (excluded)
+  train: 1,008,456 rows, 142,000 annotated frames, 14,311 without boxes
+      (excluded)
   val: 94,139 rows, 31,272 annotated frames, 3,137 without boxes
   test: 64,304 rows, 64,304 annotated frames, 64,304 without boxes
   wrote ava_kinetics_csv/videos_to_download.csv: 223,265 clips
   wrote ava_kinetics_csv/annotations_train.csv: 994,145 rows
   wrote ava_kinetics_csv/annotations_val.csv: 94,139 rows
   wrote ava_kinetics_csv/annotations_test.csv: 64,304 rows
-  next: python download.py ava_clips --input_csv ava_kinetics_csv/videos_to_download.csv
+  next: python download.py ava_clips --input_csv
+      ava_kinetics_csv/videos_to_download.csv
 
-The list: youtube_id,time_start,time_end,split, with time_start the annotated frame's whole
-second and time_end -1. download.py makes <id>_<ts>.mp4 of it, 6 s from 3 s before that second. The
-annotations: clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action, with clip_time
-in seconds from the clip's start, and frame the image that frame_extract.py writes at the same
---fps: 91 is 000091.jpg.
+The list: youtube_id,time_start,time_end,split, with time_start the annotated
+frame's whole second and time_end -1. download.py makes <id>_<ts>.mp4 of it, 6
+s from 3 s before that second. The annotations:
+clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action, with
+clip_time in seconds from the clip's start, and frame the image that
+frame_extract.py writes at the same --fps: 91 is 000091.jpg.
 """
 
 from __future__ import annotations
@@ -103,7 +108,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=ava.SPLITS,
         default=ava.SPLITS,
-        help="keep only these splits",
+        metavar="SPLIT",
+        help="keep only these splits (default: train val test)",
     )
     parser.add_argument(
         "--include_unlabelled",

@@ -6,10 +6,11 @@ examples:
   python make_report.py clips --input_csv my_list.csv --sample all
   python make_report.py clips --input_csv my_list.csv --watch 60
 
-Writes clips_report/report.html, one file that needs nothing else: clips on disk
-and missing clips by class and reason, estimated time left, suspicious clips,
-thumbnails. The same folder gets missing.csv (a list for download.py),
-suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It prints:
+Writes clips_report/report.html, one file that needs nothing else: clips on
+disk and missing clips by class and reason, estimated time left, suspicious
+clips, thumbnails. The same folder gets missing.csv (a list for download.py),
+suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It
+prints:
 
     lists        2 files, 266,440 rows
     folder       218,340 clips

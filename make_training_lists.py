@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Write training lists, trees or shards of the clips that are on disk.
+r"""Write training lists, trees or shards of the clips that are on disk.
 
 examples:
-  python make_training_lists.py clips lists/k400 --format slowfast \\
+  python make_training_lists.py clips lists/k400 --format slowfast \
       --input_csv kinetics-400_train kinetics-400_val
-  python make_training_lists.py clips shards --format webdataset \\
+  python make_training_lists.py clips shards --format webdataset \
       --shard_size 500M --workers 16
   python make_training_lists.py clips lists/few --format csv --per_class 10
-  python make_training_lists.py clips lists/same --format jepa \\
+  python make_training_lists.py clips lists/same --format jepa \
       --only_manifest theirs.csv
 
 The first command prints what it read and excluded, and ends like this:
@@ -21,9 +21,9 @@ The first command prints what it read and excluded, and ends like this:
     excluded.csv, manifest.csv
   next: python tools/run_net.py --cfg ... DATA.PATH_TO_DATA_DIR ...
 
-Class indices count all classes of the lists, sorted by name, from 0. A video of
-any val or test list is never in train. excluded.csv has every row that is in no
-list, and why.
+Class indices count all classes of the lists, sorted by name, from 0. A video
+of any val or test list is never in train. excluded.csv has every row that is
+in no list, and why.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from utils.files import make_folder, run_folder
 from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
-from utils.text import printable
 from utils.training import choosing, outputs, shards
 from utils.training.choosing import AUDIO, NO_LABEL, SPLITS, VIDEO, Choice, Reason
 from utils.training.outputs import ListSet
@@ -332,7 +331,7 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
     if out.is_dir() and not (out / MARK).exists():
         for name in sorted(set(os.listdir(out)) - {".tmp"}):
             raise UserError(
-                f"{args.out} contains {printable(name)}, which this script did not write:"
+                f"{args.out} contains {cli.printable(name)}, which this script did not write:"
                 " use another folder"
             )
 
@@ -369,7 +368,7 @@ def say_table(choice: Choice, wanted: ByClass, there: ByClass, tell: cli.Tell) -
     worst = sorted((n for n in lost if lost[n]), key=lambda n: (-lost[n] / total[n], -lost[n], n))
     for number in worst[:SHOWN]:
         share = f"{100 * lost[number] / total[number]:.2f}%"
-        name = printable(choice.classes.names[number])
+        name = cli.printable(choice.classes.names[number])
         tell(f"lost most    {share:>7}  {lost[number]:,} of {total[number]:,}: {name}")
     # Both releases of 700 count as one.
     versions = dict.fromkeys(each.removesuffix("_2020") for each in choice.version_names)

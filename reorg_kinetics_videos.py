@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Import old Kinetics folders: clips in label folders move into one flat folder.
+r"""Import old Kinetics folders: clips in label folders move into one flat folder.
 
 examples:
   python reorg_kinetics_videos.py old_kinetics clips --dry_run
-  python reorg_kinetics_videos.py old_kinetics clips --duplicates old_duplicates
+  python reorg_kinetics_videos.py old_kinetics clips --duplicates \
+      old_duplicates
   python reorg_kinetics_videos.py /mnt/k400 clips --copy
   python reorg_kinetics_videos.py old_kinetics clips --link --no_check
 
@@ -15,8 +16,8 @@ The second command prints a plan, moves the clips, and ends with a summary:
 
 Clips are .mp4, .mkv, .webm and .avi files named <id>_<start>_<end> or, for
 AVA-Kinetics, <id>_<ts>, with any padding. They become
-<id>_<start:06d>_<end:06d>.mp4, which download.py recognises as done. Nothing is
-overwritten. Only files that were moved are removed from the source.
+<id>_<start:06d>_<end:06d>.mp4, which download.py recognises as done. Nothing
+is overwritten. Only files that were moved are removed from the source.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from utils.cli import (
 )
 from utils.cluster import add_cluster_options, check_dask
 from utils.files import make_folder, sync_folder
-from utils.process import STOP, received_signal, stop_on_signals, stop_run
+from utils.process import STOP, received_signal, stop_on_signals
 from utils.reorg import LEFT, REPORT_COLUMNS, REPORT_NAME, ClipFiles, HowToBring, Tree, file_name
 from utils.report import report_paths
 from utils.run import Opened, open_run, say_end, say_next, say_statement, show_progress
@@ -172,7 +173,7 @@ def bring_all(
                     progress.say(f"{each.action}: {each.source}: {each.clip}")
                 if each.disk_full:
                     is_full = True
-                    stop_run()
+                    STOP.set()
     sync_folder(how.dst)  # all renames at once
     if is_full:
         raise DiskFull(how.dst)

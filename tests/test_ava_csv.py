@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipreader.times import resample_indices
+from clipreader.packets import resample_indices
 from tests.scripts import run
 from utils.clip import Clip, clip_window
 from utils.lists import ava

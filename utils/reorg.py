@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from utils.cli import say
+from utils.cli import escape_name, printable, say
 from utils.clip import (
     AVA_DURATION,
     AVA_TIME_END,
@@ -33,7 +33,6 @@ from utils.files import TEMP_FOLDER, copy_new, move_across, move_new, publish_ne
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
-from utils.text import escape_name, printable
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import errors, files
-from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
 from utils.download.options import clip_suffix, fetch_options, list_servers
@@ -48,7 +48,6 @@ from utils.lists.versions import ALL_LISTS
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
-from utils.text import hide_secrets
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
 from utils.web import Web, WebError

@@ -24,7 +24,7 @@ from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists.official import form_of
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
 from utils.lists.versions import same_split
-from utils.process import stop_run
+from utils.process import STOP
 from utils.report import (
     DOWNLOADED,
     FAILED,
@@ -237,7 +237,7 @@ class DownloadTally(Tally):
             self._videos.add(outcome.youtube_id)
             if len(self._videos) >= HOPELESS_AFTER:
                 self.hopeless = outcome.reason
-                stop_run()
+                STOP.set()
 
     def say(self) -> None:
         """Print the counts by status and reason, and what each reason means."""

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from utils.cli import printable
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
@@ -26,7 +27,6 @@ from utils.clip import (
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, read_text, telling
 from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
-from utils.text import printable
 
 if TYPE_CHECKING:
     from clipreader.packets import FrameTable
@@ -100,7 +100,7 @@ def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[i
     from clipreader.frame_source import FrameSource
     from utils.video.whole import pictures_of
 
-    source = FrameSource(path, probe=False)
+    source = FrameSource(path)
     source.close()
     shown = pictures_of(source, fps)
     return [key_picture(source.table, shown, time) for time in key_times]

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from utils import files
+from utils.cli import printable
 from utils.clip import ID_PATTERN, TIME_PATTERN
 from utils.errors import UserError
-from utils.text import printable
 
 MAX_LINE = 1 << 21  # characters of a table's row; Panda-70M has cells of 128 KiB and more
 MAX_JSON = 1 << 29  # characters of one document; the largest official one has 100 million

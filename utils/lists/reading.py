@@ -20,6 +20,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+from utils.cli import printable
 from utils.clip import (
     AVA_TIME_END,
     FINE_FORMAT,
@@ -35,7 +36,6 @@ from utils.clip import (
 from utils.errors import UserError
 from utils.lists.forms import ROLES, OpenList, find_id, open_list, read_time, wrong_id
 from utils.lists.versions import BY_NAME, ListFile, age_of, list_file, same_split
-from utils.text import printable
 
 # Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
