@@ -142,7 +142,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
     child, calls = _ytdlp_process()
-    keep = False
+    keep, done = False, (1, "", "ERROR: yt-dlp gave no answer")
     try:
         child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
         while True:
@@ -152,11 +152,9 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
                 return Finished(-9, "", "", timed_out=True)
             with suppress(queue.Empty):
                 is_outcome, answer = child.receive(_POLL_SECONDS)
-                break
-        done = pickle.loads(answer)
-        if not is_outcome:
-            return Finished(1, "", f"ERROR: {done}")
-        child.receive(timeout)  # the end of the task
+                if not is_outcome:
+                    break
+                done = pickle.loads(answer)
         keep = calls < RENEW_AFTER
         return Finished(*done)
     except (EOFError, OSError):
