@@ -33,7 +33,7 @@ from pathlib import Path
 
 from utils import cli
 from utils.download.archives import MIRROR
-from utils.download.options import add_list_options
+from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.lists.official import form_words
 from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
