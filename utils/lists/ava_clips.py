@@ -201,7 +201,7 @@ def draw_preview(
     import numpy as np
 
     from clipreader.media import ClipError
-    from clipreader.pixels import save_sheet
+    from clipreader.transforms import save_sheet
 
     frames: dict[tuple[str, int, int], dict[tuple[str, ...], list[str]]] = {}
     for each in placed:
