@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Extract the frames of clips as JPEGs: exact frames, complete clips.
+r"""Extract the frames of clips as JPEGs: exact frames, complete clips.
 
 examples:
   python frame_extract.py clips frames
   python frame_extract.py clips frames_12fps --fps 12.5 --short_side 256
   python frame_extract.py clips frames_tar --archive
-  python frame_extract.py clips key_frames --key_frames ava_kinetics_csv/kinetics_val_v1.0.csv
+  python frame_extract.py clips key_frames --key_frames \
+      ava_kinetics_csv/kinetics_val_v1.0.csv
 
-Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame displayed at (n-1)/f
-seconds, as in ffmpeg's fps filter. A clip's folder appears only when it is complete.
+Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame
+displayed at (n-1)/f seconds, as in ffmpeg's fps filter. A clip's folder
+appears only when it is complete.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from utils.cli import csv_text, escaped_row, hide_secrets, printable
 from utils.clip import Clip, Refused
 from utils.errors import DiskFull, UserError, describe, is_disk_full
 from utils.files import (
@@ -29,7 +30,6 @@ from utils.files import (
     parse_json,
     telling,
 )
-from utils.text import csv_text, escaped_row, hide_secrets, printable
 
 REPORT_NAME = "download_report.csv"
 

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from utils.parallel import TurnEnd
-from utils.process import stop_run
+from utils.process import STOP
 from utils.report import FAILED, Result
 
 MANY = 10  # final verdicts in a row before the check video is requested
@@ -202,7 +202,7 @@ class Pace:
             f"{len(self._failed)} videos in a row failed ({attempt.reason}: {attempt.message});"
             " check the connection, update yt-dlp, then run the same command"
         )
-        stop_run()
+        STOP.set()
 
     def _begin_pause(self, turn: Turn, reason: str) -> None:
         """Pause. Attempts under way belong to the period before, and cause no second pause."""
@@ -216,7 +216,7 @@ class Pace:
         self._reason = reason
         self._blocks += 1
         if self.stop_on_block:
-            stop_run()
+            STOP.set()
 
     def _release(self) -> list[Result]:
         held, self._held, self._check_after = self._held, [], MANY
