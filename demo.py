@@ -7,8 +7,8 @@ examples:
 Starts a stand-in for YouTube on this machine, makes a few source videos, and
 runs the scripts one after the other as a user would: download clips, combine
 sources, import an old folder, extract frames, downscale, prepare AVA-Kinetics,
-load a clip, write training lists, build a report page. Prints every command with
-its output, and checks the files. The folder demo_output/ is kept for you.
+load a clip, write training lists, build a report page. Prints every command
+with its output, and checks the files. The folder demo_output/ is kept for you.
 """
 
 from __future__ import annotations

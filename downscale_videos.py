@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Scale clips down to a short side of 256, with the same names, frames and times.
+r"""Scale clips down to a short side of 256, with the same names, frames and times.
 
 examples:
   python downscale_videos.py clips clips_256
   python downscale_videos.py clips clips_256 --for_loading
-  python downscale_videos.py clips clips_30fps --short_side 320 --fps 30 --no_audio
+  python downscale_videos.py clips clips_30fps --short_side 320 --fps 30 \
+      --no_audio
 
-Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. Clips that are
-already small are remuxed, not re-encoded. Every clip is checked against its source.
+Writes clips_256/<clip>.mp4: H.264, yuv420p, faststart. Clips that are already
+small are remuxed, not re-encoded. Every clip is checked against its source.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from typing import Any
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import disk_is_full, names_in, publish
-from utils.machines import own_folder
+from utils.files import disk_is_full, names_in, own_folder, publish
 from utils.process import run_child, stop_on_signals
 from utils.video import ffmpeg
 from utils.video.ffmpeg import Encode, Ffmpeg
@@ -237,8 +237,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--keyint", type=cli.positive_int, metavar="N", help=keyint)
     crf = f"quality: 0 (lossless) to 51 (default: {DEFAULT.crf:g})"
     add("--crf", type=cli.non_negative_float, metavar="Q", help=crf)
-    preset = f"encoder preset; slower ones make smaller files (default: {DEFAULT.preset})"
-    add("--preset", choices=PRESETS, help=preset)
+    preset = f"one of {', '.join(PRESETS)}; slower ones make smaller files"
+    preset += f" (default: {DEFAULT.preset})"
+    add("--preset", choices=PRESETS, metavar="NAME", help=preset)
     add("--codec", choices=list(CODECS), help=f"encoder (default: {DEFAULT.codec})")
     loading = (
         f"encode for fast loading: a keyframe every {FOR_LOADING.keyint} frames, -tune"

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Extract the frames of clips as JPEGs: exact frames, complete clips.
+r"""Extract the frames of clips as JPEGs: exact frames, complete clips.
 
 examples:
   python frame_extract.py clips frames
   python frame_extract.py clips frames_12fps --fps 12.5 --short_side 256
   python frame_extract.py clips frames_tar --archive
-  python frame_extract.py clips key_frames --key_frames ava_kinetics_csv/kinetics_val_v1.0.csv
+  python frame_extract.py clips key_frames --key_frames \
+      ava_kinetics_csv/kinetics_val_v1.0.csv
 
-Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame displayed at (n-1)/f
-seconds, as in ffmpeg's fps filter. A clip's folder appears only when it is complete.
+Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame
+displayed at (n-1)/f seconds, as in ffmpeg's fps filter. A clip's folder
+appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -32,8 +34,7 @@ from clipreader.media import ratio
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import names_in, publish
-from utils.machines import own_folder
+from utils.files import names_in, own_folder, publish
 from utils.process import stop_on_signals
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 
@@ -88,7 +89,7 @@ class Extractor:
         settings, limits = self.settings, self.limits
         with (
             bad_clips(limits),
-            closing(FrameSource(task.path, probe=False, **limits.of_source)) as source,
+            closing(FrameSource(task.path, **limits.of_source)) as source,
         ):
             table, stream = source.table, source.stream
             count = len(table.pts)

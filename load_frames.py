@@ -51,8 +51,8 @@ try:
         NoVideo,
         TooLarge,
     )
+    from clipreader.packets import parse_fps
     from clipreader.pixels import Array
-    from clipreader.times import parse_fps
 except ImportError as error:
     if __name__ != "__main__":
         raise

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from utils.cluster import open_workers
 from utils.download.pace import Attempted, Pace
-from utils.machines import run_folder
+from utils.files import run_folder
 from utils.parallel import run_parallel
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def pace_of(workspace: Path) -> Pace:
 
 def take_turn(workspace: Path, task: int) -> int:
     pace = pace_of(workspace)
-    pace.end(pace.wait_turn(), Attempted("passed"))
+    while isinstance(turn := pace.take_turn(), float):
+        time.sleep(turn)
+    pace.end(turn, Attempted("passed"))
     return task
 
 

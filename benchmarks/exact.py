@@ -132,7 +132,7 @@ def copying(source: Path, target: Path, chance: random.Random) -> list[str]:
 
 
 def compare(path: Path, chance: random.Random) -> tuple[str, str]:
-    """(verdict, in what the clip differs or why it was decoded from its start)."""
+    """(verdict, in what the clip differs, or "odd" if it was decoded from its start)."""
     try:
         reference = plainly_decoded(path)
     except (av.error.FFmpegError, IndexError):  # IndexError: the copy was left without a stream
@@ -150,7 +150,7 @@ def compare(path: Path, chance: random.Random) -> tuple[str, str]:
                 expected = np.stack([reference[number] for number in chosen])
                 if not np.array_equal(reader.read(indices=chosen), expected):
                     return "DIFFERS", f"frames {chosen}"
-            return "equal", reader._opened().table.odd
+            return "equal", "odd" if reader._opened().table.odd else ""
     except ClipError as error:
         return "DIFFERS", f"{error}, and {len(reference)} frames come out"
 

@@ -28,8 +28,8 @@ from clipreader.media import (
     media_name,
     take_media,
 )
+from clipreader.packets import parse_fps, resample_indices
 from clipreader.pixels import Array, Orientation, Painter, shown_size
-from clipreader.times import parse_fps, resample_indices
 
 Unit = Literal["frame", "s"]
 Layout = Literal["THWC", "TCHW"]
@@ -90,7 +90,7 @@ class ClipReader:
             if self._closed:
                 raise ValueError(f"{self.path}: the reader is closed")
             if self._source is None:
-                self._source = FrameSource(self.media, probe=False, **self._limits)
+                self._source = FrameSource(self.media, **self._limits)
             return self._source
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
-"""Read the packets of a media file, without decoding.
+"""Read the packets of a media file, without decoding, and count frames by their times.
 
-`packets_of` returns the length, the tracks and the completeness of a file. `read_frame_table` is
-for `frame_source`, which decodes.
+`packets_of` describes a file. `read_frame_table` is for `frame_source`, which decodes. Three kinds
+of order meet here: packets come in decoding order, frames are numbered in display order, and
+decoding can begin at certain packets only. `FrameTable` holds all three. In some files the decoder
+does not return what the packets promise; `FrameTable.odd` marks them.
 
-Three kinds of order meet here. Packets come in decoding order; frames are numbered in the order of
-display; and decoding may begin at certain packets only. `FrameTable` holds all three. What packets
-tell is a promise, and there are files whose decoder does not keep it: `FrameTable.odd` says why.
+Time stamps ("pts") are whole numbers of ticks, and a tick lasts `time_base` seconds. Resampling
+counts from the tick `origin`, as ffmpeg's command line does: the start of the *file*, audio
+included, but the first frame of an MPEG transport stream.
 """
 
 from __future__ import annotations
@@ -13,29 +15,22 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
+from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from clipreader.h264 import NalReader
-from clipreader.media import (
-    MAX_FRAMES,
-    CorruptClip,
-    NoVideo,
-    TooLarge,
-    codec_name,
-    picture_stream,
-    ratio,
-)
-from clipreader.times import end_of_last
+from clipreader import media
 
-# One packet gives one frame, and nothing before a key frame is needed after it: true of these, once
-# `NalReader` has seen the key frame. VP8 has packets that show nothing, MPEG-4 in AVI packs two
+# With these codecs one packet is one frame, and nothing before a keyframe is needed after it once
+# `NalReader` has seen the keyframe. VP8 has packets that show nothing, MPEG-4 in AVI packs two
 # frames into one, and so on.
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
 
@@ -43,148 +38,143 @@ _MICROSECOND = Fraction(1, 1_000_000)
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 
-@dataclass
-class StreamPackets:
-    """The packets of one stream, in the order of the file. Lists of one length, one item a packet.
+class Mark(NamedTuple):
+    """A packet without its data.
 
-    pts: in ticks of `time_base`, None where the file says none; durations: likewise, and in an mp4
-    that of the packet's neighbours in decoding order, so of no use where rates vary
-    sizes: in bytes; keys: what the container calls key frames; hidden: what an edit list cuts away
-    codec: the decoder's name, "" where there is none
-    listed: how many packets the index of an mp4 lists; None: the container has no such index
+    pts, duration: in ticks, None if unknown; an mp4 has the durations of neighbours in decoding
+    order, which are wrong if rates vary. is_key: according to the container. is_hidden: cut away by
+    an edit list.
     """
 
-    codec: str
-    time_base: Fraction
-    listed: int | None
-    pts: list[int | None] = field(default_factory=list)
-    durations: list[int | None] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    keys: list[bool] = field(default_factory=list)
-    hidden: list[bool] = field(default_factory=list)
+    pts: int | None
+    duration: int | None
+    size: int
+    is_key: bool
+    is_hidden: bool
 
     @classmethod
-    def of(cls, stream: Stream) -> StreamPackets:
-        """Nothing read yet."""
-        is_mp4 = "mp4" in stream.container.format.name
-        base = ratio(stream.time_base) or Fraction(1, 1000)
-        listed = len(stream.index_entries) if is_mp4 else None
-        return cls(codec_name(stream), base, listed)
+    def of(cls, packet: Packet[Stream]) -> Mark:
+        return cls(packet.pts, packet.duration, packet.size, packet.is_keyframe, packet.is_discard)
 
-    def add(self, packet: Packet[Stream]) -> None:
-        self.pts.append(packet.pts)
-        self.durations.append(packet.duration)
-        self.sizes.append(packet.size)
-        self.keys.append(packet.is_keyframe)
-        self.hidden.append(packet.is_discard)
 
-    def shown(self) -> list[tuple[int, int]]:
-        """(pts, position) of the packets that are shown, in the order of display."""
-        each = enumerate(zip(self.pts, self.hidden, strict=True))
-        return sorted((pts, at) for at, (pts, hidden) in each if pts is not None and not hidden)
+def shown_packets(marks: Sequence[Mark]) -> list[tuple[int, int]]:
+    """Return (pts, position) of the packets that are shown, in display order."""
+    each = enumerate(marks)
+    return sorted((m.pts, at) for at, m in each if m.pts is not None and not m.is_hidden)
 
 
 @dataclass
 class FilePackets:
     """A media file as described by its packets.
 
-    picture: of the track that a player shows; sound: of the first audio track, None if there is
-    none; both read to the end or to where the file breaks off
-    zero: the time that a player shows as 0, in seconds on the file's own clock: the earliest start
-    of a stream, after edit lists; end: of the last frame, in seconds from `zero`
-    width, height: as stored, without crop and aspect; rate: frames a second, 0 if nothing says so
+    video: the packets of the track that a player shows; audio: those of the first audio track, None
+    if there is none; both up to the end or to where the file breaks off
+    listed: how many packets the index of an mp4 lists, None for other containers
+    time_base: of the video; zero: the time that a player shows as 0, in seconds on the file's own
+    clock: the earliest start of a stream, after edit lists; end: of the last frame, from `zero`
+    width, height: as stored, without crop and aspect; rate: frames per second, 0 if unknown
+    codec, audio_codec: names of decoders, "" if there is none
     """
 
-    picture: StreamPackets
-    sound: StreamPackets | None
+    video: list[Mark]
+    audio: list[Mark] | None
+    listed: int | None
+    time_base: Fraction
     zero: Fraction
     end: Fraction
     width: int
     height: int
     rate: Fraction
+    codec: str
+    audio_codec: str
 
 
-def packets_of(
-    container: av.container.InputContainer, *, max_frames: int = MAX_FRAMES
-) -> FilePackets:
-    """Read every packet of the picture and of the first sound of an open file. Raises ClipError."""
-    stream = picture_stream(container)
-    if stream is None or stream.codec_context is None:
-        raise NoVideo(Path(container.name), "no video stream, or no decoder for it")
+def packets_of(container: InputContainer) -> FilePackets:
+    """Read all packets of the video and of the first audio track. Raises ClipError."""
+    stream = media.picture_stream(container)
     streams: list[Stream] = [stream, *container.streams.audio[:1]]
-    tracks = {each.index: StreamPackets.of(each) for each in streams}
+    tracks: dict[int, list[Mark]] = {each.index: [] for each in streams}
     width, height = stream.codec_context.width, stream.codec_context.height  # decoding changes it
-    for packet in whole_packets(container, streams, max_frames):
-        tracks[packet.stream_index].add(packet)
-    picture, *sound = tracks.values()
-    if not (shown := picture.shown()):
-        raise NoVideo(Path(container.name), "a video stream without frames")
-    zero = _zero(container)
-    last = end_of_last([pts for pts, _ in shown], picture.durations[shown[-1][1]] or 0)
-    rate = ratio(stream.average_rate) or ratio(stream.guessed_rate) or Fraction(0)
-    end = last * picture.time_base - zero
-    return FilePackets(picture, sound[0] if sound else None, zero, end, width, height, rate)
+    for packet in whole_packets(container, streams):
+        tracks[packet.stream_index].append(Mark.of(packet))
+    video, *audio = tracks.values()
+    if not (known := shown_packets(video)):
+        raise media.NoVideo(Path(container.name), "a video stream without frames")
+    base, zero = media.time_base(stream), _zero(container)
+    last = end_of_last([pts for pts, _ in known], video[known[-1][1]].duration)
+    return FilePackets(
+        video=video,
+        audio=audio[0] if audio else None,
+        listed=len(stream.index_entries) if media.is_mp4(container) else None,
+        time_base=base,
+        zero=zero,
+        end=last * base - zero,
+        width=width,
+        height=height,
+        rate=media.ratio(stream.average_rate) or media.ratio(stream.guessed_rate) or Fraction(0),
+        codec=media.codec_name(stream),
+        audio_codec=media.codec_name(streams[1]) if audio else "",
+    )
 
 
-def _zero(container: av.container.InputContainer) -> Fraction:
-    """The earliest start of a stream, which ffmpeg says in microseconds, as exactly as that has."""
+def _zero(container: InputContainer) -> Fraction:
+    """Return the earliest start of a stream, exactly; ffmpeg rounds it to microseconds."""
     told = Fraction(container.start_time or 0, av.time_base)
     starts = [
-        Fraction(stream.start_time) * base
+        stream.start_time * media.time_base(stream)
         for stream in container.streams
-        if stream.start_time is not None and (base := ratio(stream.time_base))
+        if stream.start_time is not None
     ]
     return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
 
 
 def whole_packets(
-    container: av.container.InputContainer,
+    container: InputContainer,
     streams: Stream | Sequence[Stream],
-    max_frames: int = MAX_FRAMES,
+    max_frames: int = media.MAX_FRAMES,
 ) -> Iterator[Packet[Stream]]:
-    """Every packet from where the container stands, to where the file ends or breaks off.
+    """Yield the packets from the container's position to where the file ends or breaks off.
 
-    A truncated mp4 ends in a packet that is partly there, and is left out; a transport stream's
-    damaged packets are whole pictures with a hole. Demuxing ends with an empty packet.
+    A truncated mp4 ends in an incomplete packet, which is left out; damaged packets of a transport
+    stream are frames with a hole. Demuxing ends with an empty packet.
 
     Raises TooLarge for more than `max_frames` packets of a stream, and CorruptClip for an index
-    that has the same bytes read over and over.
+    that refers to the same bytes again and again.
     """
-    is_mp4 = "mp4" in container.format.name
+    is_mp4 = media.is_mp4(container)
     several = list(streams) if isinstance(streams, Sequence) else [streams]
     room = 4 * container.size + (1 << 20) if container.size > 0 else math.inf
     path, count = Path(container.name), 0
     try:
         for packet in container.demux(several):
-            if packet.size and not (is_mp4 and packet.is_corrupt):
-                room -= packet.size
-                count += 1
-                if room < 0:
-                    raise CorruptClip(
-                        path, 0, "its index refers to more data than the file contains"
-                    )
-                if count > max_frames * len(several):
-                    raise TooLarge(path, f"has more than max_frames={max_frames} frames")
-                yield packet
+            if not packet.size or (is_mp4 and packet.is_corrupt):
+                continue
+            room -= packet.size
+            count += 1
+            if room < 0:
+                problem = "its index refers to more data than the file contains"
+                raise media.CorruptClip(path, 0, problem)
+            if count > max_frames * len(several):
+                raise media.TooLarge(path, f"has more than max_frames={max_frames} frames")
+            yield packet
     except av.error.FFmpegError:
         return  # the file ends in the middle: `listed` and `promised` tell
 
 
+# --- the frames of a clip ---
+
+
 @dataclass(frozen=True)
 class FrameTable:
-    """Where each frame of a clip is. Positions count packets, in decoding order, from 0.
+    """The frames of a clip. Positions count packets, in decoding order, from 0.
 
-    pts: for each frame, in the order of display, its time stamp in ticks of `time_base`
-    packet_of: for each frame the position of its packet
-    starts: positions at which decoding may begin, rising; starts_pts: their time stamps
-    end: the tick at which the last frame goes
-    origin: the tick that ffmpeg's command line counts from (see `times`)
-    promised: how many frames the file says it has; more than len(pts) if it was cut off
-    odd: why packets do not tell the frames, or "" if they do: such a clip is decoded from its
-        first packet on every time, exact and slow
-    torn: whether it begins with packets that need earlier ones; which of them give a frame, only
-        decoding tells
-    own_headers: whether key packets bring parameter sets, which may change the picture's size
+    pts: the time stamp of each frame, in display order, in ticks of `time_base`
+    packet_of: the position of each frame's packet
+    starts: positions at which decoding can begin, rising; starts_pts: their time stamps
+    end: the tick at which the last frame ends; origin: the tick that resampling counts from
+    promised: how many frames the file should have; more than len(pts) if it was cut off
+    odd: the packets do not identify the frames; such a clip is decoded from its first packet every
+        time, which is exact but slow, and packet_of and starts count frames
     """
 
     pts: Sequence[int]
@@ -195,15 +185,13 @@ class FrameTable:
     end: int
     origin: int
     promised: int
-    odd: str
-    torn: bool
-    own_headers: bool
+    odd: bool
 
     def start_for(self, frame: int) -> int:
-        """The place in `starts` from which on decoding gives `frame` as decoding everything does.
+        """Return the place in `starts` from which decoding gives `frame` exactly.
 
-        Behind an open GOP's key frame come packets whose frames are shown before it and need the
-        GOP before: the key frame has to be early enough in both orders.
+        After an open GOP's keyframe come packets whose frames are shown before it and need the GOP
+        before, so the keyframe has to be early enough in both orders.
         """
         place = bisect_right(self.starts, self.packet_of[frame]) - 1
         while place > 0 and self.starts_pts[place] > self.pts[frame]:
@@ -213,7 +201,7 @@ class FrameTable:
 
 @dataclass
 class Chunk:
-    """Packets to decode in one go: from the `start`-th of `starts` to `last`, for `frames`."""
+    """Packets to decode together: from the `start`-th of `starts` to `last`, for `frames`."""
 
     start: int
     last: int
@@ -221,9 +209,9 @@ class Chunk:
 
 
 def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
-    """The fewest packets that give `frames` (rising, each once), in the order of display.
+    """Return the fewest packets that give `frames` (rising, no repeats), in display order.
 
-    Two frames share a chunk unless packets that neither needs lie between, before a key frame.
+    Two frames share a chunk unless there are packets in between that neither needs.
     """
     chunks: list[Chunk] = []
     for frame in frames:
@@ -236,154 +224,234 @@ def plan_chunks(table: FrameTable, frames: Sequence[int]) -> list[Chunk]:
     return chunks
 
 
-@dataclass
-class _Keys:
-    """What the bytes of a picture's packets tell.
-
-    starts: positions at which decoding may begin; with_headers: how many of these bring parameter
-    sets; new_headers: whether the container changes them; late_b_frame: whether a B-frame is shown
-    after all that it can refer to
-    """
-
-    starts: list[int] = field(default_factory=list)
-    with_headers: int = 0
-    new_headers: bool = False
-    late_b_frame: bool = False
-
-
 def read_frame_table(
-    container: av.container.InputContainer,
-    stream: VideoStream,
-    *,
-    keep: bool,
-    probed: bool = True,
-    max_frames: int = MAX_FRAMES,
+    container: InputContainer, stream: VideoStream, *, keep: bool, max_frames: int
 ) -> tuple[FrameTable, list[Packet[Stream]]]:
-    """Read every packet of `stream`. The packets themselves are returned if `keep` is true.
-
-    probed: whether ffmpeg has looked at the streams, see `frame_source`.
-    """
-    nal, noted, keys = NalReader.of(stream), StreamPackets.of(stream), _Keys()
+    """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
+    codec = stream.codec_context
+    nal = NalReader(codec) if codec.name in ("h264", "hevc") else None
+    marks: list[Mark] = []
     kept: list[Packet[Stream]] = []
-    latest: float = -math.inf
+    starts: list[int] = []
+    own_headers, odd, latest = 0, False, -math.inf
     for packet in whole_packets(container, stream, max_frames):
-        pts = packet.pts
-        if packet.is_keyframe:
-            restartable, headers = nal.look(packet) if nal else (True, False)
-            if restartable:
-                keys.starts.append(len(noted.pts))
-                keys.with_headers += headers
-            if noted.pts and packet.has_sidedata("new_extradata"):
-                keys.new_headers = True
-        elif nal and pts is not None and pts > latest and nal.has_b_slices(packet):
-            keys.late_b_frame = True
-        if pts is not None and pts > latest:
-            latest = pts
-        noted.add(packet)
+        mark = Mark.of(packet)
+        if mark.is_key:
+            can_start, has_headers = nal.look(bytes(packet)) if nal else (True, False)
+            if can_start:
+                starts.append(len(marks))
+                own_headers += has_headers
+            if marks and packet.has_sidedata("new_extradata"):
+                odd = True  # several encodings in one track
+        elif nal and mark.pts is not None and mark.pts > latest and nal.is_b_frame(bytes(packet)):
+            odd = True  # time stamps in decoding order: a B-frame after all it can refer to
+        if mark.pts is not None and mark.pts > latest:
+            latest = mark.pts
+        marks.append(mark)
         if keep:
             kept.append(packet)
-    table = _frame_table(stream, noted, keys)
-    first = table.pts[0] if table.pts else 0
-    return replace(table, origin=_origin(container, stream, first, probed)), kept
+    if own_headers not in (0, len(starts)):
+        odd = True  # several encodings in one track
+    # A clip that begins with packets that need earlier ones: only decoding tells which of them give
+    # a frame. Not so if an edit list has merely taken the first frames away.
+    known = shown_packets(marks)
+    if known and (starts[:1] != [0] or known[0][0] < (marks[0].pts or 0)):
+        odd = True
+    odd = odd or _is_odd(codec, marks)
+    return _frame_table(container, stream, marks, starts, odd), kept
 
 
-def _frame_table(stream: VideoStream, noted: StreamPackets, keys: _Keys) -> FrameTable:
-    known = noted.shown()
-    odd = _why_odd(stream, noted, keys)
-    # Not so where the first frames merely have been taken away by an edit list.
-    torn = not odd and bool(known) and (keys.starts[:1] != [0] or known[0][0] < (noted.pts[0] or 0))
+def _frame_table(
+    container: InputContainer,
+    stream: VideoStream,
+    marks: Sequence[Mark],
+    starts: Sequence[int],
+    odd: bool,
+) -> FrameTable:
+    known, base = shown_packets(marks), media.time_base(stream)
     promised = len(known)
-    missing = _first_missing(stream, len(noted.pts))
-    if missing is not None:
-        dts, promised = missing
-        known = [(pts, at) for pts, at in known if pts < dts]
+    # Of an mp4 that was cut off, no frame shown before the dts of the first lost packet is lost,
+    # in any decoding order. Empty entries of the index are no packets.
+    entries = stream.index_entries if media.is_mp4(container) else ()
+    filled = [entry for entry in entries if entry.size] if len(entries) > len(marks) else []
+    if len(filled) > len(marks):
+        promised = sum(not entry.is_discard for entry in filled)
+        known = [(pts, at) for pts, at in known if pts < filled[len(marks)].timestamp]
     times = [pts for pts, _ in known]
-    last = noted.durations[known[-1][1]] if known else None
-    starts = [(at, pts) for at in keys.starts if (pts := noted.pts[at]) is not None]
-    if torn and keys.starts[:1] != [0]:
-        starts.insert(0, (0, times[0] if times else 0))
+    begun = [(at, pts) for at in starts if (pts := marks[at].pts) is not None]
+    origin = round(_zero(container) / base)
+    if container.format.name == "mpegts":
+        origin = stream.start_time or 0
     return FrameTable(
         pts=times,
         packet_of=[at for _, at in known],
-        starts=[at for at, _ in starts],
-        starts_pts=[pts for _, pts in starts],
-        time_base=noted.time_base,
-        end=end_of_last(times, last or 0) if times else 0,
-        origin=0,
+        starts=[at for at, _ in begun],
+        starts_pts=[pts for _, pts in begun],
+        time_base=base,
+        end=end_of_last(times, marks[known[-1][1]].duration) if known else 0,
+        origin=origin,
         promised=promised,
         odd=odd,
-        torn=torn,
-        own_headers=keys.with_headers > 0,
     )
 
 
-def _why_odd(stream: VideoStream, noted: StreamPackets, keys: _Keys) -> str:
-    codec = stream.codec_context
+def _is_odd(codec: VideoCodecContext, marks: Sequence[Mark]) -> bool:
+    """Return True if the packets do not identify the frames, by codec and time stamps."""
     if codec.name not in _TRUSTED_CODECS:
-        return f"frames of {codec.name} are not one a packet"
+        return True
     if codec.name == "h264" and codec.field_order not in _PROGRESSIVE:
-        return "interlaced: two packets may be one frame"
-    if None in noted.pts:
-        return "packets without time stamps"
-    stamps = list(zip(noted.pts, noted.hidden, strict=True))
-    shown = [pts for pts, is_cut in stamps if pts is not None and not is_cut]
-    if len(set(shown)) != len(shown):
-        return "two packets with one time stamp"
-    if keys.new_headers or keys.with_headers not in (0, len(keys.starts)):
-        return "several encodings in one track"
-    if not shown:
-        return "no packet is shown"
-    # Frames hidden before the first shown or behind the last are no trouble. Those in between
-    # belong to a second edit, whose time stamps say nothing about the order of decoding.
-    earliest, latest = min(shown), max(shown)
-    if any(is_cut and pts is not None and earliest < pts < latest for pts, is_cut in stamps):
-        return "several edits in one track"
-    depth = _reorder_depth(shown)
-    # HEVC's slices do not tell: x265 writes P-frames as B-frames that look back only.
-    if keys.late_b_frame or (codec.name == "hevc" and depth == 0 < codec.reorder_depth):
-        return "time stamps in the order of decoding"
-    if depth > codec.reorder_depth:
-        return "reordered more deeply than its header says"
-    return ""
+        return True  # two packets can be one frame
+    times = [mark.pts for mark in marks if mark.pts is not None and not mark.is_hidden]
+    if not times or None in {mark.pts for mark in marks} or len(set(times)) < len(times):
+        return True
+    # Frames hidden before the first shown or after the last do not matter. Those in between belong
+    # to a second edit, whose time stamps do not tell the decoding order.
+    first, last = min(times), max(times)
+    if any(mark.is_hidden and first < (mark.pts or 0) < last for mark in marks):
+        return True
+    # How many frames wait, at most, while one that is shown earlier is decoded: that is by how many
+    # places a frame moves forward. A decoder that was told less drops frames until it has noticed.
+    order = sorted(range(len(times)), key=times.__getitem__)
+    depth = max(decoded - place for place, decoded in enumerate(order))
+    if codec.name == "hevc" and depth == 0 < codec.reorder_depth:
+        return True  # time stamps in decoding order; x265 writes P-frames as B-frames
+    return depth > codec.reorder_depth
 
 
-def _reorder_depth(pts: Sequence[int]) -> int:
-    """How many frames wait, at most, while one that is shown earlier is decoded.
+class NalReader:
+    """Read the headers of H.264 and HEVC packets.
 
-    A decoder that was told a smaller number drops frames until it has found out. The number is that
-    of the places by which a frame moves forward: where most wait, all that is shown earlier has
-    been decoded.
+    Written by hand because no library was suitable: h26x-extractor reads neither SEI nor HEVC, and
+    PyAV shows neither. Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15.
     """
-    shown = sorted(range(len(pts)), key=pts.__getitem__)
-    return max(decoded - place for place, decoded in enumerate(shown))
+
+    def __init__(self, codec: VideoCodecContext) -> None:
+        extra = codec.extradata or b""
+        self.hevc = codec.name == "hevc"
+        at = 21 if self.hevc else 4
+        configured = len(extra) > at and extra[0] == 1
+        self.length_size = (extra[at] & 3) + 1 if configured else 0  # 0: start codes
+
+    def look(self, packet: bytes) -> tuple[bool, bool]:
+        """Return (decoding can begin at this key packet, it brings headers of its own).
+
+        Some encoders call every I-frame a key. If it is no IDR frame, later frames may refer to
+        frames before it, and come out wrong with no error when decoding begins at it.
+        """
+        headers = False
+        for nal in self._nals(packet):
+            kind = packet[nal] >> 1 & 63 if self.hevc else packet[nal] & 31
+            headers = headers or kind in ((32, 33, 34) if self.hevc else (7, 8))
+            if self.hevc and kind < 32:
+                return 16 <= kind <= 21, headers
+            if not self.hevc and 1 <= kind <= 5:
+                return kind == 5, headers
+            if kind == 6 and not self.hevc and _is_exact_recovery_point(packet[nal + 1 : nal + 64]):
+                return True, headers
+        return False, headers
+
+    def is_b_frame(self, packet: bytes) -> bool:
+        """Return True if an H.264 packet is a B-frame, by its first slice (7.3.3)."""
+        for nal in self._nals(packet) if not self.hevc else ():
+            if 1 <= packet[nal] & 31 <= 5 and nal + 1 < len(packet):
+                # first_mb_in_slice 0, then slice_type 1 or 6, both as ue(v)
+                return packet[nal + 1] >> 4 == 0b1010 or packet[nal + 1] >> 2 == 0b100111
+        return False
+
+    def _nals(self, packet: bytes) -> Iterator[int]:
+        """Yield the position of the first byte of each NAL unit."""
+        at, size = 0, self.length_size
+        while size and at + size < len(packet):
+            yield at + size
+            at += size + int.from_bytes(packet[at : at + size], "big")
+        while not size and (at := packet.find(b"\0\0\1", at) + 3) > 2 and at < len(packet):
+            yield at
 
 
-def _first_missing(stream: VideoStream, packets: int) -> tuple[int, int] | None:
-    """For an mp4 that was cut off: the dts of the first packet that is lost, and the frames there
-    should be. No frame shown before that dts is lost, whatever the order of decoding."""
-    if "mp4" not in stream.container.format.name:
-        return None
-    entries = stream.index_entries
-    if len(entries) <= packets:
-        return None
-    filled = [entry for entry in entries if entry.size]  # empty ones are no packets
-    if len(filled) <= packets:
-        return None
-    return filled[packets].timestamp, sum(not entry.is_discard for entry in filled)
+def _is_exact_recovery_point(sei: bytes) -> bool:
+    """Return True if SEI messages (ITU-T H.264, 7.3.2.3 and D.1.8) have an exact recovery point.
+
+    That is recovery_frame_cnt 0 and exact_match_flag 1, which x264 writes with an open GOP's
+    I-frame. With --intra-refresh the count is above 0, and the frame is complete some frames later.
+    """
+    at = 0
+    while at + 2 < len(sei) and sei[at] != 0x80:
+        kind, size = sei[at], sei[at + 1]
+        if kind == 255 or size == 255:
+            return False
+        if kind == 6:
+            return sei[at + 2] >> 6 == 0b11  # ue(v) 0 is the bit 1, then the flag
+        at += 2 + size
+    return False
 
 
-def _origin(
-    container: av.container.InputContainer, stream: VideoStream, first: int, probed: bool
-) -> int:
-    if container.format.name == "mpegts":
-        return stream.start_time or 0
-    base = ratio(stream.time_base) or Fraction(1, 1000)
-    if probed:
-        return round(_zero(container) / base)
-    # An mp4 says by itself where its tracks begin, but for the reordering of the pictures.
-    starts = [first * base]
-    for track in container.streams.audio:
-        shown = next((e.timestamp for e in track.index_entries if not e.is_discard), None)
-        if shown is not None:
-            starts.append(max(0, shown) * (ratio(track.time_base) or base))
-    return round(min(starts) / base)
+# --- frames at another rate ---
+
+
+def parse_fps(text: str) -> Fraction:
+    """Return a rate as the options spell it: `30`, `12.5`, `30000/1001`; 0 is the clip's own rate.
+
+    Raises ValueError for anything that is not a finite number from 0 on.
+    """
+    try:
+        # Checked before Fraction, which would make an integer of a gigabyte of "1e999999999".
+        fps = Fraction(text if len(text) < 30 and "e" not in text.lower() else "")
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001") from None
+    if fps < 0:
+        raise ValueError(f"{text!r} is a rate below 0")
+    return fps
+
+
+def end_of_last(pts: Sequence[int], duration: int | None) -> int:
+    """Return the tick at which the last frame ends, from its packet's duration.
+
+    ffmpeg's rule (fftools/ffmpeg_dec.c, video_duration_estimate): the frame before it decides if
+    there is no duration, or if it is one tick and the frame before lasted more than two.
+    """
+    before = pts[-1] - pts[-2] if len(pts) > 1 else 0
+    if not duration or duration < 0 or (duration == 1 and before > 2):
+        duration = max(before, 1)
+    return pts[-1] + duration
+
+
+def resample_indices(
+    pts: Sequence[int],
+    time_base: Fraction,
+    fps: Fraction,
+    *,
+    end: int | None = None,
+    origin: int = 0,
+    limit: int = media.MAX_FRAMES,
+) -> list[int]:
+    """Return, for each frame at `fps`, the index into `pts` of the clip's frame that it shows.
+
+    pts: in display order; end: the tick at which the last frame ends (default: see `end_of_last`).
+    Repeats and drops frames as `ffmpeg -vf fps=F` does (round=near, eof_action=round), to the very
+    last frame. As with ffmpeg, the result is empty if the clip is shorter than half a frame. Raises
+    ValueError for more than `limit` frames, because 700 bytes can hold a frame that lasts 68 years.
+
+    Source: libavfilter/vf_fps.c. Each time stamp is rounded to the grid of 1/fps first, and a
+    frame lasts until the rounded time of the next. Comparing exact times instead gives other
+    frames (25 -> 30: every sixth).
+    """
+    if not pts:
+        return []
+    if fps <= 0:
+        raise ValueError(f"fps is {fps}: a rate above 0 is needed")
+    if end is None:
+        end = end_of_last(pts, 0)
+    slots = [_round_near(tick - origin, time_base * fps) for tick in (*pts, end)]
+    if (count := slots[-1] - slots[0]) > limit:
+        raise ValueError(f"{count} frames at {fps} per second, more than max_frames={limit}")
+    chosen: list[int] = []
+    for index, until in enumerate(slots[1:]):
+        chosen += [index] * (until - slots[0] - len(chosen))
+    return chosen
+
+
+def _round_near(ticks: int, per_tick: Fraction) -> int:
+    """Return ticks * per_tick, rounded with halves away from 0 (AV_ROUND_NEAR_INF)."""
+    doubled = 2 * abs(ticks) * per_tick.numerator + per_tick.denominator
+    size = doubled // (2 * per_tick.denominator)
+    return size if ticks >= 0 else -size

@@ -46,7 +46,7 @@ class Orientation:
         matrix = display_matrix(frame)
         if matrix is None:
             return cls()
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        a, b, _, c, d = matrix[:5]
         if abs(b) > abs(a):
             return cls(True, c < 0, b < 0)
         return cls(False, a < 0, d < 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.scripts import ROOT
-from utils.machines import MACHINE_VARIABLE
+from utils.files import MACHINE_VARIABLE
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

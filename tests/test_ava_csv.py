@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipreader.times import resample_indices
+from clipreader.packets import resample_indices
 from tests.scripts import run
 from utils.clip import Clip, clip_window
 from utils.lists import ava
@@ -145,7 +145,7 @@ def test_bad_rows_are_named_and_the_others_kept(ava_folder: Path) -> None:
     said = make(ava_folder, code=1)
     for number, line in enumerate(bad, 5):
         assert f"{path}:{number}: " in said, line
-    assert "8 columns, not 2 or 7" in said
+    assert "is not youtube_id,timestamp" in said
     assert len(rows_of(ava_folder, "val")) == 3
     assert "etc" not in (ava_folder / "out" / "list.csv").read_text()
 

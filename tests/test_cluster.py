@@ -25,7 +25,7 @@ from tests.standin.server import StandIn
 from utils.cli import Parser
 from utils.cluster import add_cluster_options, check_dask, open_workers
 from utils.errors import UserError
-from utils.machines import run_folder
+from utils.files import run_folder
 from utils.report import report_paths
 
 if importlib.util.find_spec("distributed") is None:

@@ -1,4 +1,4 @@
-"""clipreader/times.py against the real ffmpeg: the same frames, and as many, at every rate."""
+"""Resampling, against the real ffmpeg: the same frames, and as many, at every rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipreader.media import ratio
-from clipreader.times import end_of_last, parse_fps, resample_indices
+from clipreader.packets import end_of_last, parse_fps, resample_indices
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0"]

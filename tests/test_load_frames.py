@@ -29,8 +29,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipreader import frame_source
-from clipreader.frame_source import FrameSource
-from clipreader.h264 import codes_whole_frames
 from clipreader.pixels import Array, shown_size
 from load_frames import (
     ClipError,
@@ -52,9 +50,6 @@ ODD = {
     *("no_key_first.mkv", "stamped_wrong.mov", "stamped_wrong_hevc.mp4", "vp8.webm"),
     *("mpeg4.avi", "mpeg2.ts", "interlaced.mp4"),
 }
-
-# H.264 in mp4, and ffmpeg has to decode the first frame to know what it is.
-PROBED = {"interlaced.mp4", "fragmented.mp4", "joined.mp4", "copied_ts.mp4"}
 
 
 @pytest.fixture(scope="session")
@@ -109,20 +104,6 @@ def test_every_frame_is_the_one_that_decoding_from_the_start_gives(
         anywhere()
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_file_opened_without_decoding_tells_the_same(
-    clip: Callable[[str], Path], name: str
-) -> None:
-    probed, quick = FrameSource(clip(name)), FrameSource(clip(name), probe=False)
-    frame = next(frame for _, frame in quick.decode([0]))
-    assert quick.table == probed.table
-    assert quick.picture_of(frame) == probed.picture_of(frame)
-    plain_h264 = name.endswith(".mp4") and probed.stream.codec_context.name == "h264"
-    assert quick.probed is (not plain_h264 or name in PROBED)
-    quick.close()
-    probed.close()
-
-
 def test_what_only_the_pictures_own_headers_say(
     clip: Callable[[str], Path], plain: Path, tmp_path: Path
 ) -> None:
@@ -144,14 +125,6 @@ def test_what_only_the_pictures_own_headers_say(
     with ClipReader(unsaid) as reader:
         assert reader._opened().table.odd
         assert np.array_equal(reader[:], decoded(clip("interlaced.mp4"))[0])
-
-
-@pytest.mark.parametrize("cut", [0, 1, 7, 12, 20])
-def test_parameter_sets_that_cannot_be_read_are_not_trusted(plain: Path, cut: int) -> None:
-    with av.open(str(plain)) as container:
-        record = container.streams.video[0].codec_context.extradata
-    assert record is not None and codes_whole_frames(record)
-    assert not codes_whole_frames(record[:cut])
 
 
 @pytest.mark.parametrize("name", sorted({"b_frames.mp4", "open_gop.ts", "late.mkv", "vp8.webm"}))

@@ -15,20 +15,14 @@ import pytest
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, finish, start, write_list
 from utils.clip import Clip
+from utils.files import MACHINE_VARIABLE, RUN_PREFIX, SILENT_SECONDS, run_folder
 from utils.lists.ava import read_windows
-from utils.machines import (
-    MACHINE_VARIABLE,
-    SILENT_SECONDS,
-    claim,
-    run_folder,
-    run_prefix,
-)
 from utils.reorg import REPORT_COLUMNS, read_unfinished
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
     Result,
-    own_report,
+    own_names,
     read_known,
     read_reports,
     read_shorts,
@@ -149,29 +143,32 @@ def test_only_a_machines_own_leftovers_are_cleared_at_once(
 ) -> None:
     base, now = tmp_path / ".tmp", time.time()
 
-    def leave(name: str, age: float) -> Path:
+    def leave(name: str, age: float, owner: str) -> Path:
         folder = base / name
         folder.mkdir(parents=True)
-        (base / f"{name}.lock").touch()
-        (base / f"{name}.csv.claim").write_text(name)
+        (base / f"{name}.lock").write_text(owner)
         os.utime(folder, (now - age, now - age))
         return folder
 
     monkeypatch.setenv(MACHINE_VARIABLE, "node-1")
-    dead = [leave("run-node-1-abcdefgh", 10), leave("run-node-2-abcdefgh", SILENT_SECONDS + 60)]
+    dead = [
+        leave("run-node-1-1", 10, "node-1"),
+        leave("run-r.csv", 10, "node-1"),
+        leave("run-node-2-1", SILENT_SECONDS + 60, "node-2"),
+    ]
     alive = [
-        leave("run-node-2-abcd_fgh", 3600),
-        leave("run-node-1-b-abcdefgh", 3600),
-        leave("run-abcdefgh", 3600),
+        leave("run-node-2-2", 3600, "node-2"),
+        leave("run-node-1-b-1", 3600, "node-1-b"),
+        leave("run-abcdefgh", 3600, ""),
     ]
     with run_folder(tmp_path) as workspace:
-        assert workspace.name.startswith("run-node-1-")
+        assert workspace.name == "run-node-1-1" and not list(workspace.iterdir())
         with run_folder(tmp_path):
             assert workspace.exists()
     for folder in dead:
         assert list(base.glob(f"{folder.name}*")) == []
     for folder in alive:
-        assert len(list(base.glob(f"{folder.name}*"))) == 3
+        assert len(list(base.glob(f"{folder.name}*"))) == 2
 
 
 def test_a_report_has_one_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -181,34 +178,23 @@ def test_a_report_has_one_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     def names(count: int, shard: tuple[int, int] = (1, 1)) -> list[str]:
         if not count:
             return []
-        with (
-            run_folder(tmp_path) as workspace,
-            own_report(path, ("a",), workspace, shard) as report,
-        ):
-            return [report.path.name, *names(count - 1, shard)]
+        with run_folder(tmp_path, own_names(path, shard)) as workspace:
+            return [workspace.name.removeprefix(RUN_PREFIX), *names(count - 1, shard)]
 
     assert names(3) == ["r.csv", "r.head-lab-7.csv", "r.head-lab-7-2.csv"]
     assert names(2, (2, 4)) == ["r.shard-2-of-4.csv", "r.shard-2-of-4-head-lab-7.csv"]
     assert names(1) == ["r.csv"]
 
 
-def test_what_a_kill_left_of_the_clearing_itself_is_cleared(tmp_path: Path) -> None:
+def test_what_a_kill_left_of_beginning_and_clearing_is_cleared(tmp_path: Path) -> None:
     base = tmp_path / ".tmp"
-    (base / "run-node-1-abcdefgh.dead" / "a").mkdir(parents=True)
-    (base / f"{run_prefix()}abcdefgh").mkdir()  # made, and not locked yet
-    (base / "run-alive").mkdir()
-    for name, text in (("empty.csv", ""), ("b.csv", "run-node-1-abcdefgh"), ("c.csv", "run-alive")):
-        (base / f"{name}.claim").write_text(text, encoding="utf-8")
-    (base / "new.csv.claim").touch()  # another run is about to write its name into it
-    os.utime(base / "empty.csv.claim", (0, 0))
-    with run_folder(tmp_path):
-        assert not {"empty.csv.claim", "b.csv.claim"} & {path.name for path in base.iterdir()}
-    assert sorted(path.name for path in base.iterdir()) == [
-        "c.csv.claim",
-        "lock",
-        "new.csv.claim",
-        "run-alive",
-    ]
+    (base / "run-r.csv.dead" / "a").mkdir(parents=True)
+    (base / "run-new").mkdir()  # another run is about to write its machine's name
+    (base / "run-s.csv.lock").touch()  # its folder was not made yet
+    with run_folder(tmp_path, ["new", "s.csv"]) as workspace:
+        assert workspace.name == "run-s.csv"
+        assert not (base / "run-r.csv.dead").exists()
+    assert sorted(path.name for path in base.iterdir()) == ["run-new", "run-new.lock"]
 
 
 @pytest.mark.parametrize("before_end", ["link", "moved"])
@@ -217,11 +203,10 @@ def test_nothing_outside_is_removed_through_a_link(before_end: str, tmp_path: Pa
     out, other = tmp_path / "out", tmp_path / "mine"
     out.mkdir()
     other.mkdir()
-    with run_folder(out) as workspace:
+    with run_folder(out, ["r.csv"]) as workspace:
         (workspace / "clip").touch()
-        assert claim(workspace, ["r.csv"]) == "r.csv"
         names = [path.relative_to(out / ".tmp") for path in (out / ".tmp").rglob("*")]
-        for name in sorted([*names, Path("r.csv.claim"), Path(f"{workspace.name}.lock")]):
+        for name in sorted([*names, Path("lock")]):
             if (out / ".tmp" / name).is_dir():
                 (other / name).mkdir(parents=True)
             else:
@@ -235,7 +220,7 @@ def test_nothing_outside_is_removed_through_a_link(before_end: str, tmp_path: Pa
             other = out / ".tmp"
             kept = sorted(other.rglob("*"))
     assert sorted(other.rglob("*")) == kept and len(kept) >= 4
-    assert not [path for path in (out / "aside").iterdir() if path.name != "lock"]
+    assert not list((out / "aside").iterdir())
 
 
 @pytest.mark.parametrize("more", [(), ("--short_side", "32")], ids=["linked", "encoded"])
@@ -290,7 +275,7 @@ def test_a_run_that_was_killed_keeps_no_name(source: MakeSource, tmp_path: Path)
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    assert list((out / ".tmp").glob("*.claim"))
+    assert list((out / ".tmp").glob("run-download_report.csv"))
     # Another machine takes it for alive; its own sees by the lock that it is not.
     assert finish(on_machine("beta", tmp_path, "--limit", "150")).code == 0
     assert "download_report.beta.csv" in lines_of(out)

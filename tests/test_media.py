@@ -68,11 +68,11 @@ def test_only_a_regular_file_is_opened(clip: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(tmp_path / "socket.mp4"))
         for name, kind in (
-            ("fifo", "a named pipe"),
-            ("to_fifo", "a named pipe"),
-            ("zero", "a device"),
+            ("fifo", "a pipe or a device"),
+            ("to_fifo", "a pipe or a device"),
+            ("zero", "a pipe or a device"),
             ("folder", "a folder"),
-            ("socket", "a socket"),
+            ("socket", "a pipe or a device"),
         ):
             with pytest.raises(NoVideo, match=f"{name}.mp4: is {kind}, not a regular file"):
                 load_frames(tmp_path / f"{name}.mp4")

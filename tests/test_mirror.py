@@ -89,7 +89,7 @@ def test_archives_in_another_order_than_believed(
     assert done.code == 1
     assert on_disk(tmp_path) == [name(1), name(2)]
     assert mirror.reads() == ["k700_val_002.tar.gz", "k700_val_001.tar.gz"]
-    assert done.err.count("k700_val_002.tar.gz has 'yoga'") == 1
+    assert done.err.count("the archives are not in the expected order") == 1
     assert report_rows(tmp_path / "out" / REPORT)[name(4)]["reason"] == "unavailable"
 
 
@@ -124,7 +124,7 @@ def test_clips_out_of_tars(standin: StandIn, data: bytes, tmp_path: Path) -> Non
     done = run("download.py", *given, "--source", source, cwd=tmp_path)
     assert done.code == 1, done.err
     found = {r["youtube_id"]: r for r in report_rows(tmp_path / "out" / REPORT).values()}
-    assert [found[c[:11]]["reason"] for c in clips] == ["", "network", "", "", ""], done.err
+    assert [found[c[:11]]["reason"] for c in clips] == ["", "undecodable", "", "", ""], done.err
     assert {row["source"] for row in found.values()} == {"tar"}
     assert all(path.read_bytes() == data for path in (tmp_path / "out").glob("*.mp4"))
     done = run("download.py", *given, "--source", f"tar:{held}/none.tar", cwd=tmp_path)
@@ -262,10 +262,7 @@ def test_hostile_members_are_passed_over(mirror: Mirror, data: bytes, tmp_path: 
     found = report_rows(tmp_path / "out" / REPORT)
     assert found[name(2)]["reason"] == "undecodable"
     assert found[name(3)]["reason"] == "truncated"
-    assert "4 not a regular file" in done.err
-    assert "3 with an unsafe name" in done.err
-    assert "1 with a name that begins with ._" in done.err
-    assert "1 not a clip" in done.err
+    assert ": 6 members without a clip" in done.err
     outside = [p.name for p in tmp_path.rglob("*") if p.is_file() and ".cvdf" not in p.parts]
     outside = [name for name in outside if name != ".clips_settings.json"]
     lists = [f"kinetics-{d}_{s}.csv" for d in ("400", "600", "700_2020") for s in TVT]
@@ -288,7 +285,7 @@ def test_a_member_that_claims_to_be_huge(mirror: Mirror, data: bytes, tmp_path: 
     done = fetch(mirror, tmp_path, [name(1), name(2)])
     assert done.code == 1
     assert on_disk(tmp_path) == [name(1)]
-    assert "1 larger than 500 MB" in done.err
+    assert ": 1 member without a clip" in done.err
     assert report_rows(tmp_path / "out" / REPORT)[name(2)]["reason"] == "network"
 
 

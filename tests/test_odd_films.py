@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from clipreader.media import open_clip
-from clipreader.packets import FilePackets, packets_of
+from clipreader.packets import FilePackets, packets_of, shown_packets
 from clipreader.pixels import Array
 from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
 from tests.standin.sources import ffmpeg_path
@@ -187,19 +187,22 @@ def test_frames_chunks_and_times_are_those_of_ffmpeg(
         for fps in ("8", "30000/1001"):
             assert [every[n] for n in reader.frame_numbers(fps=fps)] == shown(path, f"fps={fps}")
     packets = read_packets(path)
-    count = len(packets.picture.shown())
+    count = len(shown_packets(packets.video))
     assert count == len(every) or name.startswith("no_key")  # frames, not packets
 
 
 def test_the_packets_of_a_film(film: Callable[[str], Path], tmp_path: Path) -> None:
     late = read_packets(film("late_picture.mp4"))
-    first, second = (pts * late.picture.time_base for pts, _ in late.picture.shown()[:2])
+    first, second = (pts * late.time_base for pts, _ in shown_packets(late.video)[:2])
     assert (first, second, late.zero) == (Fraction(1, 5), Fraction(6, 25), 0)
-    assert late.end == Fraction(16, 5) and late.sound is not None
+    assert late.end == Fraction(16, 5) and late.audio is not None
     assert (late.width, late.height, late.rate) == (96, 64, 25)
-    assert late.picture.codec == "h264" and [at for at, key in enumerate(late.picture.keys) if key]
-    assert sum(late.picture.sizes) + sum(late.sound.sizes) < film("late_picture.mp4").stat().st_size
-    assert read_packets(film("sound_without_decoder.mp4")).sound is not None
+    assert late.codec == "h264" and any(mark.is_key for mark in late.video)
+    assert (
+        sum(mark.size for mark in (*late.video, *late.audio))
+        < film("late_picture.mp4").stat().st_size
+    )
+    assert read_packets(film("sound_without_decoder.mp4")).audio is not None
     with pytest.raises(ClipError, match="gone.mp4: no such file"):
         read_packets(tmp_path / "gone.mp4")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.cli import csv_text
 from utils.clip import Clip
 from utils.errors import UserError
 from utils.report import (
@@ -23,7 +24,6 @@ from utils.report import (
     read_licences,
     read_report,
 )
-from utils.text import csv_text
 
 CLIPS = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(3)]
 

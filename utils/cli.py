@@ -1,22 +1,27 @@
-"""Command lines: the parser, argument types, exit codes, printing, one-line errors.
+"""Command lines: the parser, argument types, printing, one-line errors, escaping of text.
 
 A script makes its parser here, and its `main` runs inside `run_script`, which turns a `UserError`
 into one line on stderr and exit code 2.
+
+File names, labels, and messages of servers and tools are not trusted. They are printed and written
+through the functions at the end, so that none moves the cursor, changes a window's title, forges a
+line of a report, or ends a run because its bytes are not UTF-8.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
-import functools
+import io
+import itertools
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
-import textwrap
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from fractions import Fraction
@@ -24,20 +29,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clipreader import VERSION
-from utils.errors import Ended, UserError, hand_over, import_problem, version_line
-from utils.text import shown
+from utils.errors import UserError, hand_over, problem_of, version_line
+from utils.process import Stopped, received_signal
 
 Tell = Callable[[str], None]  # says a line
+
+LIST_ROLES = ("youtube_id", "time_start", "time_end", "label", "split")  # columns that are used
 
 EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are missing: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
 
-
 # The order of the groups of options in every --help. Groups with other titles stand between.
 _FIRST = ("positional arguments", "options", "which clips", "where from")
 _LAST = ("how to run", "general", "rarely needed")
-_WIDTH = 79
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -47,44 +52,13 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         columns = shutil.get_terminal_size().columns
         super().__init__(prog, width=max(40, min(columns, 80)) - 1)
 
-    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
-        if _has_many_choices(action):
-            return lambda size: ("NAME",) * size
-        return super()._metavar_formatter(action, default_metavar)
-
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if _has_many_choices(action):
-            text += f": {', '.join(map(str, action.choices or ()))}"
         if not action.option_strings or action.required or "default" in text or action.nargs == 0:
             return text
         if action.default is argparse.SUPPRESS or action.default in (None, "", [], ()):
             return text
-        if isinstance(action.default, (list, tuple)):
-            return f"{text} (default: {' '.join(map(str, action.default))})"
         return f"{text} (default: %(default)s)"
-
-
-def _has_many_choices(action: argparse.Action) -> bool:
-    length = len(",".join(map(str, action.choices or ())))
-    return action.metavar is None and length > (10 if action.nargs == "+" else 30)
-
-
-def _wrapped(text: str) -> str:
-    """A docstring in lines of at most 80 columns; long commands are continued with a backslash."""
-    wrap = functools.partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
-    lines = []
-    for paragraph in text.split("\n\n"):
-        if not re.search(r"^ ", paragraph, re.MULTILINE):
-            lines += [*wrap(paragraph, _WIDTH), ""]
-            continue
-        for line in paragraph.split("\n"):
-            indent = line[: len(line) - len(line.lstrip())] + "    "
-            more = " \\" if line.lstrip().startswith("python ") else ""
-            parts = wrap(line, _WIDTH - len(more), subsequent_indent=indent)
-            lines += [part + more for part in parts[:-1]] + parts[-1:]
-        lines.append("")
-    return "\n".join(lines).rstrip()
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,12 +68,12 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, text_options: Sequence[str] = (), **kwargs: Any) -> None:
-        self.text_options = frozenset(text_options)
+        self.text_options = text_options
         self._words: list[str] = []
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
     def group(self, title: str) -> argparse._ArgumentGroup:
-        """The group of options with that title, made if there is none yet.
+        """Return the group of options with that title, made if there is none yet.
 
         --help shows the groups of all scripts in one order: "which clips", "where from", the
         script's own, "how to run", "general", "rarely needed".
@@ -108,76 +82,58 @@ class Parser(argparse.ArgumentParser):
         return found[0] if found else self.add_argument_group(title)
 
     def format_help(self) -> str:
-        self._action_groups.sort(key=lambda group: _place(group.title or ""))
+        titles = [group.title or "" for group in self._action_groups]
+        own = [title for title in titles if title not in _FIRST + _LAST]
+        order = [*_FIRST, *own, *_LAST]
+        self._action_groups.sort(key=lambda group: order.index(group.title or ""))
         return super().format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._words = self._spell(list(sys.argv[1:] if args is None else args))
-        for word in self._words:
-            if word == "--":
-                break
-            if self._is_unknown(word):
-                self.error(self._about_unknown(word))
+        self._words = list(self._spell(iter(sys.argv[1:] if args is None else args)))
         return super().parse_known_args(self._words, namespace)
 
-    def _spell(self, words: list[str]) -> list[str]:
-        spelled: list[str] = []
-        rest = iter(words)
-        for word in rest:
+    def _spell(self, words: Iterator[str]) -> Iterator[str]:
+        """Yield the words as argparse reads them. Ends the script at an unknown option."""
+        for word in words:
             if word == "--":
-                return [*spelled, word, *rest]
+                yield from (word, *words)
+                break
+            name, equals, value = word.partition("=")
             if word.startswith("--"):
-                name, equals, value = word.partition("=")
                 name = "--" + name[2:].replace("-", "_")
-                if not equals and name in self.text_options:
-                    following = next(rest, None)
-                    if following is not None:
-                        equals, value = "=", following
-                word = name + equals + value
-            spelled.append(word)
-        return spelled
+                following = None if equals or name not in self.text_options else next(words, None)
+                if following is not None:
+                    equals, value = "=", following
+            self._check_option(name, word)
+            yield name + equals + value
 
-    def _is_unknown(self, word: str) -> bool:
-        if not word.startswith("-") or word == "-" or re.fullmatch(r"-[0-9.]+", word):
-            return False
+    def _check_option(self, name: str, word: str) -> None:
         known = self._option_string_actions
-        return word.partition("=")[0] not in known and (word[:2] == "--" or word[:2] not in known)
-
-    def _about_unknown(self, word: str) -> str:
-        name = word.partition("=")[0]
-        if name[:2] != "--" and (os.path.lexists(word) or re.search(r"[./]", word)):
-            return f"{word}: no such option; if it is a file or a folder, write ./{word}"
-        near = difflib.get_close_matches(name, self._option_string_actions, 1)
-        return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "")
+        if name in known or not re.match(r"-[^0-9.]", name):
+            return
+        is_short = name[:2] != "--"
+        if is_short and (os.path.lexists(word) or re.search(r"[./]", word)):
+            self.error(f"{word}: no such option; if it is a file or a folder, write ./{word}")
+        if not is_short or name[:2] not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            self.error(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
-        if re.search("arguments are required|folder is missing", message) and (
-            last := self._greedy()
-        ):
+        last = self._greedy()
+        if last and re.search("arguments are required|folder is missing", message):
             message += f"; words after {last} are read as its values: put the folder first"
-        dashed = [word for word in self._words if word[:1] == "-" and os.path.lexists(word)]
-        if dashed and "./" not in message:
-            message += f"; for the file {dashed[0]} write ./{dashed[0]}"
         text = f"{self.prog}: error: {message} (see {self.prog} --help)"
         self.exit(EXIT_USAGE, shown(text) + "\n")
 
     def _greedy(self) -> str:
-        """An option that takes any number of values and was given more than one."""
-        last, counts = "", Counter[str]()
-        for word in self._words:
-            action = self._option_string_actions.get(word)
-            if action is not None:
-                last = word if action.nargs in ("+", "*") else ""
-            elif last:
-                counts[last] += 1
-        return next((option for option, count in counts.items() if count > 1), "")
-
-
-def _place(title: str) -> int:
-    if title in _FIRST:
-        return _FIRST.index(title)
-    return len(_FIRST) + (1 + _LAST.index(title) if title in _LAST else 0)
+        """Return an option that takes any number of values and was given more than one."""
+        known = self._option_string_actions
+        for number, word in enumerate(self._words, 1):
+            values = itertools.takewhile(lambda each: each not in known, self._words[number:])
+            if word in known and known[word].nargs in ("+", "*") and len(list(values)) > 1:
+                return word
+        return ""
 
 
 class _Version(argparse.Action):
@@ -189,11 +145,9 @@ class _Version(argparse.Action):
 
 
 def make_parser(doc: str, *, text_options: Sequence[str] = ()) -> Parser:
-    """A parser that shows the script's own docstring: the first paragraph, then the examples."""
+    """Return a parser whose --help shows the script's own docstring, as it is written."""
     summary, _, examples = doc.strip().partition("\n\n")
-    parser = Parser(
-        description=_wrapped(summary), epilog=_wrapped(examples), text_options=text_options
-    )
+    parser = Parser(description=summary, epilog=examples, text_options=text_options)
     group = parser.group("general")
     group.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
     group.add_argument("-q", "--quiet", action="store_true", help="print only errors")
@@ -208,28 +162,28 @@ def add_shared(group: argparse._ActionsContainer, *names: str) -> None:
 
 
 def cpu_count() -> int:
-    """The cores this process may use (a cluster job is often given fewer than there are)."""
+    """Return the number of cores that this process may use (cluster jobs may not use all)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def positive_int(text: str) -> int:
-    """An argparse type: a whole number from 1 on, that ffmpeg too can hold."""
+    """Parse an argument: a whole number from 1 on, that ffmpeg too can hold."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def non_negative_int(text: str) -> int:
-    """An argparse type: a whole number from 0 on."""
+    """Parse an argument: a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above")
     return int(text)
 
 
 def non_negative_float(text: str) -> float:
-    """An argparse type: a finite number from 0 on."""
+    """Parse an argument: a finite number from 0 on."""
     try:
         value = float(text)
     except ValueError:
@@ -240,11 +194,28 @@ def non_negative_float(text: str) -> float:
 
 
 def frame_rate(text: str) -> Fraction:
-    """An argparse type: `30`, `12.5`, `30000/1001`; 0 where the clip's own rate is meant."""
+    """Parse an argument: `30`, `12.5`, `30000/1001`; 0 stands for the clip's own rate."""
     # Fraction("1e999999999") would take minutes and gigabytes.
     if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001")
     return Fraction(text)
+
+
+def trim_format(text: str) -> str:
+    """Parse an argument: one printf conversion of a number, and nothing else."""
+    if re.fullmatch(r"%0?\d{0,2}(d|\.\d{1,3}f)", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
+    return text
+
+
+def named_columns(text: str) -> dict[str, str]:
+    """Parse an argument: `youtube_id=Clip,time_start=From`."""
+    found = dict(part.partition("=")[::2] for part in text.split(","))
+    for role, name in found.items():
+        if role not in LIST_ROLES or not name.strip():
+            roles = ", ".join(LIST_ROLES)
+            raise argparse.ArgumentTypeError(f"{role!r} is not ROLE=NAME with a role of {roles}")
+    return {role: name.strip() for role, name in found.items()}
 
 
 _ALIASES = {"--num_jobs": ("-n", "-j", "--n")}
@@ -261,6 +232,34 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "SPLIT",
         "help": "keep only these splits; val is also validate (default: all)",
     },
+    "--input_csv": {
+        "nargs": "+",
+        "type": Path,
+        "metavar": "LIST",
+        "help": "lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such"
+        " as kinetics-400_val (default: the twelve official lists)",
+    },
+    "--columns": {
+        "type": named_columns,
+        "metavar": "ROLE=NAME,...",
+        "help": "columns of a list that is not recognised, as youtube_id=Clip,time_start=From;"
+        " numbers from 1 if it has no header",
+    },
+    "--clip_seconds": {
+        "type": non_negative_float,
+        "metavar": "N",
+        "help": "length of the clips of a list that gives only their start",
+    },
+    "--trim_format": {
+        "type": trim_format,
+        "metavar": "FORMAT",
+        "help": "times in file names (default: %%06d, or %%010.3f if two clips of the lists would"
+        " have the same name)",
+    },
+    "--lists_base": {
+        "metavar": "URL",
+        "help": "server of the official lists (default: DeepMind's, then CVDF's)",
+    },
     "--limit": {"type": positive_int, "metavar": "N", "help": "keep the first N clips"},
     "--dry_run": {"action": "store_true", "help": "print the plan and exit"},
     "--num_jobs": {
@@ -274,7 +273,7 @@ _SHARED: dict[str, dict[str, Any]] = {
 
 
 def existing_folder(path: Path, what: str) -> Path:
-    """`path`, made absolute, if it is a folder; else a `UserError` that names it."""
+    """Return the absolute path of an existing folder. Raises UserError, which says `what` it is."""
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"{what} {path} {problem}")
@@ -291,17 +290,17 @@ def say(text: str = "") -> None:
 
 
 def teller(quiet: bool) -> Tell:
-    """`say`, and with --quiet nothing."""
+    """Return `say`, or with --quiet a function that prints nothing."""
     return (lambda text: None) if quiet else say
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 clip`, `2,000 clips`."""
+    """Return `1 clip`, `2,000 clips`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def clock(seconds: float) -> str:
-    """Elapsed time as people read it: `0:01:40`, `2 days, 3:00:00`."""
+    """Return a duration as people read it: `0:01:40`, `2 days, 3:00:00`."""
     return str(timedelta(seconds=round(seconds)))
 
 
@@ -310,36 +309,141 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     hand_over()
     try:
         code = main()
-    except UserError as error:
-        say(f"error: {error}")
-        code = EXIT_USAGE
-    except Ended as end:
-        code = end.exit_code()
+    except Stopped:
+        code = 128 + received_signal()
     except KeyboardInterrupt:
         say("stopped")
         code = 128 + signal.SIGINT
-    except (ImportError, MemoryError) as error:
-        say(f"error: {import_problem(error)}")
-        code = EXIT_USAGE
     except BrokenPipeError:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
-    except OSError as error:  # a working directory that is gone, a disk that fails
-        say(f"error: {error.strerror or error}: {error.filename or 'no file named'}")
-        code = EXIT_USAGE
     except Exception as error:
-        if not _lacks_threads(error):
+        problem = problem_of(error)
+        if not problem:
             raise
-        say("error: no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)")
+        say(f"error: {problem}")
         code = EXIT_USAGE
     sys.exit(code)
 
 
-def _lacks_threads(error: BaseException | None) -> bool:
-    """Whether a thread could not be started; Python's pool raises another error while it tidies."""
-    while error is not None:
-        if isinstance(error, RuntimeError) and "start new thread" in str(error):
-            return True
-        error = error.__context__
-    return False
+# --- text from outside ---------------------------------------------------------------------------
+
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+
+
+def escape(text: str) -> str:
+    """Return a text with the UTF-8 bytes (`\\x1b`) of each character that is unsafe to print.
+
+    Unsafe are all that Python calls not printable: control characters, those that change the
+    direction of text, odd blanks, and lone surrogates, which stand for bytes that are not UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _as_bytes(each) for each in text)
+
+
+def _as_bytes(character: str) -> str:
+    is_byte = "\udc80" <= character <= "\udcff"  # of a name that is not UTF-8
+    data = character.encode("utf-8", errors="surrogateescape" if is_byte else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def escape_name(name: str | os.PathLike[str]) -> str:
+    """Escape a path for a report, in which no other path is written the same way.
+
+    A name that holds the text `\\x1b` itself is written with `\\x5c` for its backslash.
+    """
+    text = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", os.fspath(name))
+    return escape(text)
+
+
+def printable(text: str, length: int = 120) -> str:
+    """Return text from outside in one line: escaped, and cut to `length`."""
+    text = escape(text)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as lines of CSV, unescaped, because scripts read them back."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def escaped_row(row: Iterable[object]) -> list[object]:
+    """Escape the texts of a row of a report, so that it stays one line."""
+    return [escape(cell) if isinstance(cell, str) else cell for cell in row]
+
+
+def without_formula(cell: object) -> object:
+    """Escape a cell, with `'` before a formula (`=cmd|...`); numbers stay as they are."""
+    if not isinstance(cell, str):
+        return cell
+    is_formula = _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{escape(cell)}" if is_formula else escape(cell)
+
+
+_SECRET_WORD = r"token|secret|passw(?:or)?d|pwd|auth|sig|signature|key|credential|session|jwt"
+_SECRETS = (
+    # user:password@ and TOKEN@ of an address. A password may hold a slash or a quote, so all is
+    # hidden up to the last @ of the word.
+    (re.compile(r"(://[^/@\s:'\"]*):\S*@"), r"\1:***@"),
+    (re.compile(r"(://)(?![^\s:]*:\*\*\*@)\S*@"), r"\1***@"),
+    (re.compile(r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+"), r"\1***"),
+    # `-pSECRET` of yt-dlp; ffmpeg has options that begin so, too.
+    (re.compile(r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+"), r"\1***"),
+    (re.compile(rf"\b([\w.-]*(?:{_SECRET_WORD})=)[^\s&;'\"#]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+"), r"\1***"),
+    (
+        re.compile(
+            r"(\b(?:(?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]+|[\w-]*Api-?Key) ?: ?)[^'\"]+",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+)
+_SECRET_OPTION = re.compile(r"--[\w-]*(?:password|twofactor)|-p|-2|--add-headers?")
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text with `***` for each password, token and cookie in it.
+
+    `command_line` hides more, because it knows which words are values of which options.
+    """
+    for pattern, hidden in _SECRETS:
+        text = pattern.sub(hidden, text)
+    return text
+
+
+def shown(text: str) -> str:
+    """Return a line of text as it may be printed: secrets hidden, unsafe characters escaped."""
+    return escape(hide_secrets(text))
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return a command line as it is typed in a shell, secrets hidden, also in --ytdlp_args."""
+    found: list[str] = []
+    before = ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not equals or _SECRET_OPTION.fullmatch(before):  # the value of the option before it
+            option, equals, value = before, "", word
+        start = option + equals if equals else ""
+        option = option.replace("_", "-")
+        hidden = hide_secrets(word)
+        if option == "--ytdlp-args":
+            hidden = start + _hide_arguments(value)
+        elif _SECRET_OPTION.fullmatch(option) or hidden != word and re.search(r"\s", word):
+            hidden = f"{start}***"
+        found.append(hidden)
+        before = "" if equals else word.replace("_", "-")
+    return shlex.join(found)
+
+
+def _hide_arguments(value: str) -> str:
+    try:
+        return command_line(shlex.split(hide_secrets(value)))
+    except ValueError:  # a quote without its other: no words
+        return hide_secrets(value)

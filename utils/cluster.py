@@ -36,9 +36,9 @@ from uuid import uuid4
 from utils import parallel
 from utils.cli import plural, say
 from utils.errors import NAMES, UserError, check_packages
-from utils.machines import machine_name
+from utils.files import machine_name
 from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
-from utils.process import STOP, Stopped, stop_run
+from utils.process import STOP, Stopped
 from utils.video.ffmpeg import find_ffmpeg
 
 TRIES = 3  # times that a task is begun if its worker or its process dies
@@ -567,9 +567,9 @@ class Cluster(Workers):
         if not STOP.is_set():
             if seconds_alone > ALONE_SECONDS:
                 self.say("the Dask cluster has no worker left: start some, run the same command")
-                stop_run()
+                STOP.set()
             if self.client.status != "running":
                 self.say("the Dask scheduler is lost: start it again, run the same command")
-                stop_run()
+                STOP.set()
         if STOP.is_set():
             self.question.lifeline.unlink(missing_ok=True)

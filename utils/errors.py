@@ -52,13 +52,6 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-class Ended(Exception):
-    """The run ends here, without a message."""
-
-    def exit_code(self) -> int:
-        raise NotImplementedError
-
-
 # --- before and during imports --------------------------------------------------------------------
 
 
@@ -67,19 +60,33 @@ def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, (ImportError, MemoryError)):
+def _say_problem(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    problem = problem_of(error)
+    if not problem:
         sys.__excepthook__(kind, error, trace)
         return
-    os.write(2, f"error: {import_problem(error)}\n".encode())
+    os.write(2, f"error: {problem}\n".encode(errors="backslashreplace"))
     os._exit(2)
 
 
-def import_problem(error: BaseException) -> str:
-    """One line about a package that could not be imported, or about missing memory."""
+def problem_of(error: BaseException) -> str:
+    """Return what a user can do about an error, in one line; empty for an error of the suite."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MemoryError):
         return "out of memory: give this process more, or use fewer jobs (--num_jobs)"
-    return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
+    if isinstance(error, ImportError):
+        return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
+    if isinstance(error, OSError):  # a working directory that is gone, a disk that fails
+        return f"{error.strerror or error}: {error.filename or 'no file named'}"
+    cause: BaseException | None = error
+    while cause is not None:  # Python's pool raises another error while it tidies
+        if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
+            return "no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)"
+        cause = cause.__context__
+    return ""
 
 
 def hand_over() -> None:
@@ -113,7 +120,7 @@ if _is_own_script():
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
-    sys.excepthook = _tell
+    sys.excepthook = _say_problem
     # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
     # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import filecmp
 import io
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from utils.cli import say
 from utils.errors import DiskFull, UserError, is_disk_full
-from utils.machines import run_folder
-from utils.process import sleep
+from utils.process import STOP, sleep
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v"})
 FULL_BELOW = 32 * 2**20  # bytes; with less free than this, a bad output was a full disk
@@ -35,6 +39,13 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.
 TEXT_LIMIT = 64 * 2**20  # bytes; the largest list has 25 MB
 SETTINGS_LIMIT = 2**20
 LONGEST_LINE = 2**20  # characters
+
+TEMP_FOLDER = ".tmp"
+MACHINE_VARIABLE = "KINETICS_MACHINE"  # names this machine if two have one host name
+RUN_PREFIX = "run-"
+BEAT_SECONDS = 1.0  # between two signs of life of a run
+SILENT_SECONDS = 24 * 3600.0  # a run of another machine without a sign for so long is dead
+_DEAD = ".dead"  # the end of a name whose folder is being removed
 
 
 def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReader:
@@ -374,3 +385,149 @@ def set_aside(path: Path, folder: Path) -> Path:
         except FileExistsError:
             target = folder / f"{path.stem}.{number}{path.suffix}"
     return target
+
+
+# --- the temporary folder of a run ---------------------------------------------------------------
+#
+# Machines may share the output over a network, where file locks often hold on one machine only
+# (NFS mounted with local_lock, Lustre with localflock). So a lock counts between the runs of one
+# machine, and a run of another machine is alive as long as it renews the date of its folder.
+
+
+def machine_name() -> str:
+    """Return the name of this machine for names of files."""
+    name = os.environ.get(MACHINE_VARIABLE) or socket.gethostname()
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:63] or "unnamed"
+
+
+def own_folder(workspace: Path) -> Path:
+    """Make a folder for this process in the run's temporary one, which machines may share."""
+    folder = workspace / f"{machine_name()}-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
+    """Make a temporary folder for this run inside `out`, and remove it at the end.
+
+    It is called `run-` and the first of `names` that no other run has, on any machine. Removes what
+    killed runs left. Removes nothing outside `out`, even if a link replaces `.tmp` during the run,
+    because it works inside the folder that was opened at the start. Raises UserError, DiskFull.
+    """
+    base = out / TEMP_FOLDER
+    if base.is_symlink():
+        raise UserError(f"{base} is a link, and temporary files stay in {out}: remove the link")
+    other_names = (f"{machine_name()}-{number}" for number in itertools.count(1))
+    with telling(base, "write into"):
+        opened, name, lock = _begin_run(base, itertools.chain(names, other_names))
+    over = threading.Event()
+    watch = threading.Thread(target=_show_life, args=(over, base, opened, name), daemon=True)
+    watch.start()
+    try:
+        yield base / name
+    finally:
+        over.set()
+        watch.join()
+        _remove_run(opened, name)
+        os.close(lock)
+        os.close(opened)
+        with suppress(OSError):  # other runs have folders in it, or it was replaced
+            base.rmdir()
+
+
+def _begin_run(base: Path, names: Iterator[str]) -> tuple[int, str, int]:
+    """Return the folder `.tmp`, opened, this run's folder in it, and its lock. Raises OSError."""
+    name = RUN_PREFIX + next(names)
+    for _ in range(100):
+        with suppress(FileNotFoundError):  # a run that ended meanwhile removed `.tmp`
+            base.mkdir(exist_ok=True)
+            opened = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            for left in os.listdir(opened):
+                with suppress(OSError):
+                    _clear_dead_run(opened, left)
+            while (lock := _take_name(opened, name)) is None:
+                name = RUN_PREFIX + next(names)
+            return opened, name, lock
+    raise FileNotFoundError(errno.ENOENT, "folders vanish as they are made", str(base))
+
+
+def _take_name(base: int, name: str) -> int | None:
+    """Make a run's folder and return its lock, or None if another run has it. Raises OSError."""
+    lock = _lock(base, f"{name}.lock")
+    if lock is None:
+        return None
+    try:
+        os.mkdir(name, 0o700, dir_fd=base)  # in one step, on network file systems, too
+        os.ftruncate(lock, 0)
+        os.write(lock, machine_name().encode())
+        return lock
+    except FileExistsError:  # of another machine's run
+        os.close(lock)
+        return None
+
+
+def _lock(base: int, name: str, must: bool = False) -> int | None:
+    """Open and lock the file `name`; return None if another run holds it. Raises OSError.
+
+    On a file system without locks the file is only opened. must: it has to exist and be locked.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | (0 if must else os.O_CREAT)
+    file = os.open(name, flags, 0o600, dir_fd=base)
+    is_free = True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        is_free = not must and not isinstance(error, BlockingIOError)
+    with suppress(FileNotFoundError):  # the run that held it removed it
+        named = os.stat(name, dir_fd=base, follow_symlinks=False)
+        if is_free and os.path.samestat(os.fstat(file), named):
+            return file
+    os.close(file)
+    return None
+
+
+def _show_life(over: threading.Event, base: Path, opened: int, name: str) -> None:
+    """Renew the date of a run's folder for machines that do not see its lock.
+
+    Stop the run if another folder, or a link, takes the place of `base`.
+    """
+    while not over.wait(BEAT_SECONDS):
+        with suppress(OSError):  # no time is given: the file server's clock, for all machines
+            os.utime(name, dir_fd=opened, follow_symlinks=False)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(base.lstat(), os.fstat(opened)):
+                continue
+        say(f"{base} was replaced during the run, which ends here: run the same command again")
+        return STOP.set()
+
+
+def _clear_dead_run(base: int, name: str) -> None:
+    """Remove the folder `name` from the opened folder `.tmp` if its run is dead. Raises OSError.
+
+    A run of this machine is dead if its lock is free, whatever process IDs say, also in containers.
+    """
+    found = os.stat(name, dir_fd=base, follow_symlinks=False)
+    if not name.startswith(RUN_PREFIX) or not stat.S_ISDIR(found.st_mode):
+        return
+    if name.endswith(_DEAD):
+        return shutil.rmtree(name, ignore_errors=True, dir_fd=base)
+    is_silent = time.time() - found.st_mtime >= SILENT_SECONDS
+    lock = _lock(base, f"{name}.lock", must=not is_silent)  # without locks only silence tells
+    if lock is not None:
+        if is_silent or os.read(lock, 100).decode() == machine_name():
+            _remove_run(base, name)
+        os.close(lock)
+
+
+def _remove_run(base: int, name: str) -> None:
+    """Remove a run's temporary folder, also while workers of a cluster still write into it.
+
+    It is renamed first: workers then find no folder, and leave nothing behind.
+    """
+    with suppress(OSError):
+        os.rename(name, name + _DEAD, src_dir_fd=base, dst_dir_fd=base)
+    for each in (name + _DEAD, name):
+        shutil.rmtree(each, ignore_errors=True, dir_fd=base)
+    with suppress(OSError):
+        os.unlink(f"{name}.lock", dir_fd=base)

@@ -21,7 +21,7 @@ from typing import IO
 
 import psutil
 
-from utils.errors import Ended, UserError
+from utils.errors import UserError
 
 STOP = threading.Event()  # set once, by a signal or a full disk; every worker looks at it
 PATIENCE = 5.0  # seconds in which a stopped run ends by itself
@@ -34,11 +34,8 @@ _POLL_SECONDS = 0.1
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
-class Stopped(Ended):
+class Stopped(Exception):
     """The run is being stopped: drop unfinished work without a message."""
-
-    def exit_code(self) -> int:
-        return 128 + received_signal()
 
 
 @dataclass(frozen=True)
@@ -148,13 +145,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def stop_run() -> None:
-    """Stop the run from within (a full disk)."""
-    STOP.set()
-
-
 def received_signal() -> int:
-    """The number of the signal that stopped the run; 0 if none did."""
+    """Return the number of the signal that stopped the run; 0 if none did."""
     return _signal_received
 
 

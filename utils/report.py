@@ -12,17 +12,24 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from utils.cli import csv_text, escaped_row, hide_secrets, printable
 from utils.clip import Clip, Refused
 from utils.errors import DiskFull, UserError, describe, is_disk_full
-from utils.files import bounded_lines, disk_is_full, open_regular, open_text, parse_json, telling
-from utils.machines import claim, machine_name
-from utils.text import csv_text, escaped_row, hide_secrets, printable
+from utils.files import (
+    bounded_lines,
+    disk_is_full,
+    machine_name,
+    open_regular,
+    open_text,
+    parse_json,
+    telling,
+)
 
 REPORT_NAME = "download_report.csv"
 
@@ -211,7 +218,7 @@ class LineFile:
 
 
 class ReportFile(LineFile):
-    """A CSV file of results. `own_report` gives each run one of its own."""
+    """A CSV file of results. Each run has one of its own (`own_names`)."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         """Raises UserError, also when the file has other columns, and DiskFull."""
@@ -228,22 +235,13 @@ class ReportFile(LineFile):
         self.append(astuple(result))
 
 
-@contextmanager
-def own_report(
-    path: Path, columns: Sequence[str], workspace: Path, shard: tuple[int, int] = (1, 1)
-) -> Iterator[ReportFile]:
-    """Open a report that no other run writes: `path`, or a file beside it while `path` is taken.
+def own_names(path: Path, shard: tuple[int, int] = (1, 1)) -> Iterator[str]:
+    """Yield the names of the reports that a run writes: the first that no other run writes.
 
-    workspace: the run's temporary folder. Part 2 of 4 writes `download_report.shard-2-of-4.csv`; a
-    run that finds its file taken, by this machine or another, `download_report.<machine>.csv`.
-    Raises UserError, DiskFull.
+    They are that of `path`, or that of a file beside it. Part 2 of 4 writes
+    `download_report.shard-2-of-4.csv`; a run that finds its file taken, by this machine or another,
+    `download_report.<machine>.csv`.
     """
-    names = _own_names(path, shard)
-    with ReportFile(path.with_name(claim(workspace, names)), columns) as report:
-        yield report
-
-
-def _own_names(path: Path, shard: tuple[int, int]) -> Iterator[str]:
     own = machine_name()
     if shard[1] > 1:
         part = f"shard-{shard[0]}-of-{shard[1]}"

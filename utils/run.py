@@ -20,15 +20,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, command_line, plural, say, shown
 from utils.cluster import open_workers
 from utils.errors import DiskFull, Streak, UserError
-from utils.files import make_folder, read_json, write_whole
-from utils.machines import run_folder
+from utils.files import RUN_PREFIX, make_folder, read_json, run_folder, write_whole
 from utils.parallel import Workers
-from utils.process import STOP, received_signal, stop_run
-from utils.report import ReportFile, own_report
-from utils.text import command_line, shown
+from utils.process import STOP, received_signal
+from utils.report import ReportFile, own_names
 
 PLAIN_LINE_SECONDS = 60
 SAME_MESSAGE_SHOWN = 3
@@ -70,8 +68,8 @@ def open_run(
     Every worker of a cluster must have `packages` and see the paths in `sees`.
     """
     with (
-        run_folder(make_folder(report.parent)) as workspace,
-        own_report(report, columns, workspace, shard) as own,
+        run_folder(make_folder(report.parent), own_names(report, shard)) as workspace,
+        ReportFile(report.with_name(workspace.name.removeprefix(RUN_PREFIX)), columns) as own,
         open_workers(args, workspace, packages, sees) as workers,
     ):
         yield Opened(workspace, own, workers)
@@ -237,7 +235,7 @@ class Tally:
         self.streak.add(outcome.is_on_disk, outcome.message)
         self.disk_full |= outcome.reason == "disk_full"
         if self.disk_full or self.streak.is_hopeless:
-            stop_run()
+            STOP.set()
 
     def reason_lines(self, table: Mapping[str, tuple[str, str]], *statuses: str) -> list[str]:
         """Each reason with one of these statuses: how many clips, and what it means."""

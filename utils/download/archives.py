@@ -1,61 +1,73 @@
-"""Take clips from tar archives, read as streams, of the CVDF mirror or any other.
+"""Take clips from tar archives: the sources `tar:` and `cvdf`, the mirror of CVDF.
 
-An archive is never stored. Its members are known by their names, `<id>_<start>_<end>.mp4` in any
-folder. Fully read archives are recorded in `<out>/.cvdf`, so that a rerun reads no archive
-that has nothing to add.
+An archive is read as a stream and never stored. Its clips have names of the form
+`<id>_<start>_<end>.mp4`, in any folder. The official lists tell which archives of the mirror can
+hold a clip: Kinetics-700-2020 and most of Kinetics-600 have one archive per class. The mirror's
+archives that were read to the end are recorded in `<out>/.cvdf`, so that a rerun skips those that
+have nothing to add.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
-from collections import Counter, deque
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from utils import files
+from utils.cli import plural
 from utils.clip import Clip, clip_window, parse_clip_name
-from utils.download.disk import Taken, check_copy, reencode, result_of, take_sound
+from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
-from utils.files import open_regular, publish, read_text
-from utils.machines import own_folder
+from utils.lists import official
+from utils.lists.versions import OfficialList
+from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.report import Result
 from utils.tar import BadTar, Member, TarStream, read_archive
 from utils.web import Web, WebError
 
-NAME = "tar"  # in the report
+TARS, MIRROR = "tar", "cvdf"  # in the report
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LARGEST_CLIP = 500 * 2**20  # bytes
 MEMORY_FOLDER = ".cvdf"
-# Reasons that another try does not mend; `unavailable`: the copy has no sound.
-OF_THE_COPY = ("undecodable", "truncated", "past_end", "unavailable")
+# Reasons that do not change if the archive is read again; `unavailable`: the copy has no audio.
+OF_THE_COPY = {"undecodable", "truncated", "past_end", "unavailable"}
+# K700-2020 and most of K600 have one archive per class. K400 has mixed ones: it costs most.
+DATASETS = ("700_2020", "600", "400")
+SPLITS = ("train", "val", "test")
+PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
+PATHS_LIMIT = 2**20  # bytes; the longest path list has 100,000
+HEADS_AT_ONCE = 8
+REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
 
 Key = tuple[str, float, float]  # youtube_id, start, end
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive by its address or path, and the clips that it may hold. source: for the report.
-
-    jobs: clips that are checked at once. memory: whether what it holds is written down.
-    """
+    """An archive by its address or path, and the clips that it may hold."""
 
     url: str
     keys: frozenset[Key]
-    source: str
-    jobs: int = 2
-    memory: bool = False
+    source: str  # in the report
 
     @property
     def name(self) -> str:
         return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
+
+    @property
+    def is_remote(self) -> bool:
+        return urlsplit(self.url).scheme in ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -63,150 +75,113 @@ class ArchiveEnd:
     """How the reading of an archive ended."""
 
     archive: Archive
-    error: str = ""  # why it broke off; empty when it was read to its end
-    odd: Mapping[str, int] | None = None  # members that are no clips, by what they are
-    held: frozenset[Key] = frozenset()
+    error: str = ""  # empty if it was read to the end
+    skipped: int = 0  # members that are not clips
+    others: frozenset[Key] = frozenset()  # its clips, if it holds none that it should hold
 
 
 def key_of(clip: Clip) -> Key | None:
-    """How an archive names a clip; None for one of AVA-Kinetics, which no archive holds."""
+    """Return a clip's key; None for AVA-Kinetics, because no archive has such clips."""
     return None if clip.is_ava else (clip.youtube_id, clip.time_start, clip.time_end)
 
 
-def member_key(name: str, suffixes: Collection[str] = (".mp4",)) -> Key | None:
-    """The clip that a member is, by its base name; None if it is none."""
-    stem, suffix = os.path.splitext(name.rsplit("/", 1)[-1])
-    found = parse_clip_name(stem) if suffix in suffixes else None
+def member_key(member: Member, suffixes: Collection[str] = (".mp4",)) -> Key | None:
+    """Return the key of the clip in a member, or None if the member must not be used."""
+    folder, _, name = member.name.rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    is_safe = not member.name.startswith("/") and ".." not in folder.split("/")
+    if not (member.is_file and is_safe and suffix in suffixes and member.size <= LARGEST_CLIP):
+        return None
+    found = parse_clip_name(stem)
     return None if found is None or found[2] is None else (found[0], found[1], found[2])
-
-
-def oddity(member: Member, suffixes: Collection[str] = (".mp4",)) -> str:
-    """Why a member is skipped whatever it is called; empty for a clip."""
-    if not member.is_file:
-        return "not a regular file"
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        return "with an unsafe name"
-    if member.name.rsplit("/", 1)[-1].startswith("._"):
-        return "with a name that begins with ._"
-    if member_key(member.name, suffixes) is None:
-        return "not a clip"
-    if member.size > LARGEST_CLIP:
-        return f"larger than {LARGEST_CLIP // 2**20} MB"
-    return ""
 
 
 # --- one archive ---------------------------------------------------------------------------------
 
 
 def take_clips(
-    options: FetchOptions, web: Web, task: tuple[Archive, Sequence[Clip]]
+    options: FetchOptions, web: Web, jobs: int, task: tuple[Archive, dict[Key, Clip]]
 ) -> Generator[Result | ArchiveEnd, None, None]:
-    """Take these clips out of an archive: a result for each that it holds, at last its end.
+    """Yield a result for each of these clips that an archive holds, and at last an ArchiveEnd.
 
-    The worker. Raises Stopped, and UserError where the temporary folder cannot be written.
+    The clips are checked in `jobs` threads while the archive is read. Raises Stopped.
     """
-    archive, clips = task
-    suffixes = options.encode.sources
-    wanted = {key: clip for clip in clips if (key := key_of(clip))}
-    odd, held, good, last = Counter[str](), set[Key](), set[Key](), None
-    error, is_sure = "", True
-    checks: deque[Future[Result]] = deque()
-    with _own_workspace(options) as own, ThreadPoolExecutor(archive.jobs) as pool:
+    archive, wanted = task[0], dict(task[1])
+    held, failed, skipped, error = set[Key](), dict[Key, str](), set[str](), ""
+    checks: deque[tuple[Key, Future[Result]]] = deque()
+    parent = files.own_folder(options.workspace)
+    with (
+        tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        own = replace(options, workspace=Path(folder))
 
-        def finished(most: int) -> Iterator[Result]:
-            nonlocal is_sure
-            while checks and (len(checks) > most or checks[0].done()):
-                result = checks.popleft().result()
-                if result.is_on_disk:
-                    good.add((result.youtube_id, float(result.time_start), float(result.time_end)))
-                is_sure &= result.is_on_disk or result.reason in OF_THE_COPY
+        def checked(most: int) -> Iterator[Result]:
+            """Yield results until at most `most` checks are under way."""
+            while checks and (len(checks) > most or checks[0][1].done()):
+                key, check = checks.popleft()
+                result = check.result()
+                if not result.is_on_disk:
+                    failed[key] = result.reason
                 yield result
 
         try:
-            for member, tar in _members(archive.url, web):
+            for member, tar in _members(archive, web):
                 if STOP.is_set():
                     raise Stopped
-                if tar is not last:  # another connection; where it begins anew, so does the count
-                    last, odd = tar, odd if tar.start else Counter()
-                if what := "" if member.is_folder else oddity(member, suffixes):
-                    odd[what] += 1
-                key = None if what else member_key(member.name, suffixes)
+                key = member_key(member, options.encode.sources)
                 if key is None:
+                    if not member.is_folder:
+                        skipped.add(member.name)
                     continue
                 held.add(key)
-                if clip := wanted.pop(key, None):
+                if clip := wanted.get(key):
                     path = own.workspace / f"{clip.name}{os.path.splitext(member.name)[1]}"
-                    if _copy(tar, path):
-                        checks.append(pool.submit(_finish, archive, clip, path, own))
-                    else:
-                        wanted[key] = clip  # of a connection that broke off; the stream goes on
-                yield from finished(2 * archive.jobs)
-        except (BadTar, WebError) as problem:
+                    with suppress(BadTar, WebError):  # the next member raises it again
+                        with path.open("wb") as file:
+                            tar.copy(file)
+                        del wanted[key]
+                        checks.append((key, pool.submit(_finish, archive, clip, path, own)))
+                yield from checked(2 * jobs)
+        except (BadTar, WebError, OSError) as problem:
             error = str(problem)
-        except OSError as problem:
-            if not is_disk_full(problem):
-                where = problem.filename or archive.url
-                raise UserError(f"{where}: {problem.strerror}") from problem
-            yield Result.of(clips[0], "disk_full", archive.source, message=str(problem))
-        yield from finished(0)
-    if archive.memory and not error and is_sure:
-        with suppress(OSError):  # it only saves time
-            _remember(archive.url, held - (set(map(key_of, clips)) & held - good), options)
-    yield ArchiveEnd(archive, error, odd, frozenset(held))
+            if isinstance(problem, OSError) and is_disk_full(problem):
+                clip = next(iter(task[1].values()))
+                yield Result.of(clip, "disk_full", archive.source, message=error)
+        yield from checked(0)
+    if archive.source == MIRROR and not error and OF_THE_COPY.issuperset(failed.values()):
+        with suppress(UserError):  # the record only saves time
+            _remember(archive.url, held - failed.keys(), options)
+    others = frozenset(held if held.isdisjoint(archive.keys) else ())
+    yield ArchiveEnd(archive, error, len(skipped), others)
 
 
-@contextmanager
-def _own_workspace(options: FetchOptions) -> Iterator[FetchOptions]:
-    """The same options with a temporary folder for one archive alone."""
-    parent = own_folder(options.workspace)
-    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
-        yield replace(options, workspace=Path(folder))
-
-
-def _members(url: str, web: Web) -> Iterator[tuple[Member, TarStream]]:
-    if urlsplit(url).scheme in ("http", "https"):
-        yield from read_archive(web, url)
+def _members(archive: Archive, web: Web) -> Iterator[tuple[Member, TarStream]]:
+    if archive.is_remote:
+        yield from read_archive(web, archive.url)
         return
-    try:
-        file = open_regular(url)
-    except OSError as error:
-        raise BadTar(f"cannot be read: {error.strerror}") from error
-    with file:
+    with files.open_regular(archive.url) as file:
         tar = TarStream(file.read)
         for member in tar.members():
             yield member, tar
 
 
-def _copy(tar: TarStream, path: Path) -> bool:
-    """Write a member out; False where the stream broke off. Raises OSError."""
-    try:
-        with path.open("wb") as file:
-            tar.copy(file)
-    except (BadTar, WebError):
-        path.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> Result:
     """Check a copied clip and publish it."""
 
-    def take() -> Taken:
+    def take() -> disk.Taken:
         if options.encode.sound:
-            return take_sound(clip, path, 0.0, clip_window(clip)[1], options)
-        taken = check_copy(clip, path, options)
+            return disk.take_sound(clip, path, 0.0, clip_window(clip)[1], options)
+        taken = disk.check_copy(clip, path, options)
         if options.encode.changes_clips:
-            return reencode(clip, path, taken, options)
-        publish(path, options.out / path.name)
+            return disk.reencode(clip, path, taken, options)
+        files.publish(path, options.out / path.name)
         return taken
 
     try:
-        return result_of(clip, archive.source, take, options)
+        return disk.result_of(clip, archive.source, take, options)
     finally:
         path.unlink(missing_ok=True)
-
-
-# --- which archives were read --------------------------------------------------------------------
 
 
 def _memory_path(url: str, out: Path) -> Path:
@@ -214,20 +189,17 @@ def _memory_path(url: str, out: Path) -> Path:
 
 
 def _remember(url: str, keys: Collection[Key], options: FetchOptions) -> None:
-    """Write down the good clips of an archive: a line for its address, then one a clip."""
-    path = _memory_path(url, options.out)
-    path.parent.mkdir(exist_ok=True)
-    part = own_folder(options.workspace) / path.name
+    """Record the clips of an archive: its address in the first line, then one clip per line."""
     names = sorted(f"{youtube_id}_{start:06g}_{end:06g}" for youtube_id, start, end in keys)
-    part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
-    publish(part, path)
+    lines = "\n".join([url, *names]) + "\n"
+    files.write_whole(_memory_path(url, options.out), options.workspace, lines)
 
 
 def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
-    """Whether an archive may hold a wanted clip, by what is known of it."""
+    """Return whether an archive may hold a wanted clip, by its record if there is one."""
     keys = archive.keys & set(wanted)
     try:
-        lines = read_text(_memory_path(archive.url, out)).splitlines()
+        lines = files.read_text(_memory_path(archive.url, out)).splitlines()
     except (OSError, ValueError):
         return bool(keys)
     return not keys.isdisjoint({parse_clip_name(name) for name in lines[1:]})
@@ -236,45 +208,25 @@ def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
 # --- many archives -------------------------------------------------------------------------------
 
 
-@dataclass
-class Wanted:
-    """The clips that are still missing, and the reasons for failed ones."""
+class Reader:
+    """Reads archives, and knows which clips are still missing and why."""
 
-    clips: dict[Key, Clip]
-    problems: dict[Key, Result]  # what was wrong with a copy
-    failures: dict[Key, str]  # the archive that may hold a clip, and could not be read
+    def __init__(self, clips: Sequence[Clip], context: SourceContext, web: Web) -> None:
+        self.context, self.web = context, web
+        self.clips = {key: clip for clip in clips if (key := key_of(clip))}
+        self.problems: dict[Key | None, Result] = {}  # of bad copies
+        self.failures: dict[Key | None, tuple[str, str]] = {}  # reason and message, of archives
 
-    @classmethod
-    def of(cls, clips: Sequence[Clip]) -> Wanted:
-        return cls({key: clip for clip in clips if (key := key_of(clip))}, {}, {})
-
-    def read(
-        self, archives: Sequence[Archive], context: SourceContext, web: Web
-    ) -> Generator[Result | ArchiveEnd, None, None]:
-        """Read archives; each clip that is on disk, once, and the end of each archive."""
-
-        jobs = max(2, context.workers.num_jobs // max(1, len(archives)))
-
-        def tasks() -> Iterator[tuple[Archive, Sequence[Clip]]]:
-            for archive in archives:
-                found = (self.clips.get(key) for key in archive.keys)
-                if clips := [clip for clip in found if clip]:
-                    yield replace(archive, jobs=jobs), clips
-
-        def lost(task: tuple[Archive, Sequence[Clip]], how: str) -> ArchiveEnd:
-            return ArchiveEnd(task[0], how)
-
-        worker = partial(take_clips, context.options, web)
-        for made in context.workers.run(worker, tasks(), lost, threads=True):
+    def read(self, archives: Sequence[Archive]) -> Generator[Result, None, list[ArchiveEnd]]:
+        """Yield the clips that are now on disk, each once; return how each archive ended."""
+        jobs = max(2, self.context.workers.num_jobs // max(1, len(archives)))
+        worker = partial(take_clips, self.context.options, self.web, jobs)
+        ends = []
+        run = self.context.workers.run
+        for made in run(worker, self._tasks(archives), self._lost, threads=True):
             if isinstance(made, ArchiveEnd):
-                if made.error:
-                    context.tell(f"network: {made.archive.name}: {made.error}")
-                    why = f"{made.archive.name}: {made.error}"
-                    self.failures.update(dict.fromkeys(made.archive.keys, why))
-                if made.odd:
-                    odd = ", ".join(f"{n:,} {w}" for w, n in Counter(made.odd).most_common())
-                    context.tell(f"skipped in {made.archive.name}: {odd}")
-                yield made
+                self._note(made)
+                ends.append(made)
                 continue
             key = (made.youtube_id, float(made.time_start), float(made.time_end))
             if made.is_on_disk:
@@ -282,38 +234,231 @@ class Wanted:
                     yield made
             elif made.reason == "disk_full":
                 yield made
-                return
+                break
             else:
                 self.problems[key] = made
+        return ends
+
+    def _tasks(self, archives: Sequence[Archive]) -> Iterator[tuple[Archive, dict[Key, Clip]]]:
+        for archive in archives:
+            found = {key: clip for key in archive.keys if (clip := self.clips.get(key))}
+            if found:
+                yield archive, found
+
+    @staticmethod
+    def _lost(task: tuple[Archive, dict[Key, Clip]], how: str) -> ArchiveEnd:
+        return ArchiveEnd(task[0], how)
+
+    def _note(self, end: ArchiveEnd) -> None:
+        """Tell the user how the reading of an archive ended."""
+        name = end.archive.name
+        if end.error:
+            reason = "network" if end.archive.is_remote else "undecodable"
+            message = f"{name}: {end.error}"
+            self.context.tell(f"{reason}: {message}")
+            self.failures.update(dict.fromkeys(end.archive.keys, (reason, message)))
+        if end.skipped:
+            self.context.tell(f"skipped in {name}: {plural(end.skipped, 'member')} without a clip")
 
     def rest(self, clips: Sequence[Clip], source: str, otherwise: str) -> Iterator[Result]:
-        """A result for each clip that did not come."""
+        """Yield a result for each missing clip."""
         for clip in clips:
             key = key_of(clip)
             if key is not None and key not in self.clips:
                 continue
-            if key in self.failures:
-                message = self.failures[key]
-                yield Result.of(clip, "network", source, attempts=1, message=message)
-            elif key in self.problems:
+            if key in self.problems and key not in self.failures:
                 yield self.problems[key]
             else:
-                yield Result.of(clip, "unavailable", source, attempts=1, message=otherwise)
+                reason, message = self.failures.get(key, ("unavailable", otherwise))
+                yield Result.of(clip, reason, source, attempts=1, message=message)
 
 
 def from_tars(
     clips: Sequence[Clip], context: SourceContext, place: str
 ) -> Generator[Result, None, None]:
-    """The source `tar:FILE_OR_FOLDER_OR_URL`."""
-    wanted = Wanted.of(clips)
+    """Yield the results of the source `tar:FILE_OR_FOLDER_OR_URL`."""
     paths = [place]
     if Path(place).is_dir():
         found = (path for suffix in TAR_SUFFIXES for path in Path(place).rglob(f"*{suffix}"))
         paths = [str(path) for path in sorted(found) if os.path.isfile(path)]
-    archives = [Archive(path, frozenset(wanted.clips), NAME) for path in paths]
-    with suppress(Stopped):
-        for made in wanted.read(archives, context, Web(context.options.proxies)):
-            if isinstance(made, Result):
-                yield made
+    reader = Reader(clips, context, Web(context.options.proxies))
+    yield from reader.read([Archive(path, frozenset(reader.clips), TARS) for path in paths])
     if not STOP.is_set():
-        yield from wanted.rest(clips, NAME, f"in no archive of {place}")
+        yield from reader.rest(clips, TARS, f"in no archive of {place}")
+
+
+# --- the mirror ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MirrorOptions:
+    """Address of the mirror, and the servers of the lists. reread: ignore the records."""
+
+    base: str
+    lists: official.ListServers
+    reread: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """The archives of one split of a dataset.
+
+    labels: by address, the class that an archive should hold; empty if it may hold any clip.
+    wanted: the requested clips in the official list, by class.
+    """
+
+    listed: OfficialList
+    labels: dict[str, str]
+    wanted: dict[str, set[Key]]
+
+    def archives(self, any_order: bool = False) -> list[Archive]:
+        """Return the archives that should hold requested clips; with `any_order` those that may."""
+        every = set[Key]().union(*self.wanted.values())
+        found = []
+        for url, label in self.labels.items():
+            keys = every if any_order or not label else self.wanted.get(label, ())
+            if keys:
+                found.append(Archive(url, frozenset(keys), MIRROR))
+        return found
+
+    def is_in_any_order(self, ends: Sequence[ArchiveEnd]) -> bool:
+        """Return whether the archives are not of the classes that they should be of.
+
+        Either a class has no archive, or an archive has clips, but none of its class. (A clip that
+        is missing in its archive proves nothing.)
+        """
+        if "" in self.labels.values():
+            return False
+        if not self.wanted.keys() <= set(self.labels.values()):
+            return True
+        for end in ends:
+            label = self.labels.get(end.archive.url)
+            if label and end.others and not end.error:
+                clips = official.official_clips(self.listed, official.LISTS_FOLDER)
+                labels = {_one_label(clip.label) for clip in clips if key_of(clip) in end.others}
+                if labels and label not in labels:
+                    return True
+        return False
+
+
+def from_mirror(
+    clips: Sequence[Clip], context: SourceContext, mirror: MirrorOptions
+) -> Generator[Result, None, None]:
+    """Yield the results of the source `cvdf`."""
+    reader = Reader(clips, context, mirror.lists.web)
+    with suppress(Stopped):
+        for dataset in DATASETS:
+            if reader.clips and not STOP.is_set():
+                yield from read_dataset(dataset, reader, mirror)
+        if not STOP.is_set():
+            yield from reader.rest(clips, MIRROR, "in no archive of the mirror")
+
+
+def read_dataset(
+    dataset: str, reader: Reader, mirror: MirrorOptions
+) -> Generator[Result, None, None]:
+    """Read a dataset's archives, in the order in which they are likely to hold requested clips."""
+    found = (find_split(OfficialList(dataset, split), reader, mirror) for split in SPLITS)
+    splits = [split for split in found if split]
+    archives = [archive for split in splits for archive in split.archives()]
+    ends = yield from read_stage(dataset, archives, reader, mirror)
+    read = {end.archive.url for end in ends}
+    more = []
+    for split in splits:
+        if split.is_in_any_order(ends):
+            reader.context.tell(
+                f"cvdf         {split.listed.name}: the archives are not in the expected order:"
+                " looking for clips in all of them"
+            )
+            more += [each for each in split.archives(any_order=True) if each.url not in read]
+    yield from read_stage(dataset, more, reader, mirror)
+    if dataset == "400" and reader.clips:
+        keys = frozenset[Key]().union(*(archive.keys for archive in archives))
+        spare = Archive(official.with_slash(mirror.base) + REPLACEMENTS, keys, MIRROR)
+        try:
+            reader.web.size(spare.url)
+        except WebError as error:
+            if error.for_good:  # the mirror does not have it
+                return
+        yield from read_stage(dataset, [spare], reader, mirror)
+
+
+def read_stage(
+    dataset: str, archives: Sequence[Archive], reader: Reader, mirror: MirrorOptions
+) -> Generator[Result, None, list[ArchiveEnd]]:
+    """Read those of the archives that can add something; return how each ended."""
+    left, out = reader.clips.keys(), reader.context.options.out
+    reads = [a for a in archives if a.keys & left and (mirror.reread or can_add(a, left, out))]
+    if not reads:
+        return []
+
+    def size_of_archive(archive: Archive) -> int:
+        with suppress(WebError):
+            return reader.web.size(archive.url) or 0
+        return 0
+
+    sizes = list(run_parallel(size_of_archive, reads, HEADS_AT_ONCE))
+    total = sum(sizes)
+    text = f"{total / 1e9:,.1f} GB" if total > 1e8 else f"{total / 1e6:,.1f} MB"
+    text = text if all(sizes) else "of unknown size"
+    count = plural(len(reads), "archive")
+    reader.context.tell(f"cvdf         reading {count} of Kinetics-{dataset}, {text}")
+    return (yield from reader.read(reads))
+
+
+def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> Split | None:
+    """Return the archives of a split, or None if its official list has no requested clips."""
+    folder, context = official.LISTS_FOLDER, reader.context
+    try:
+        if not listed.path(folder).exists():
+            official.fetch_lists([(listed, folder)], mirror.lists, context.tell)
+        wanted: dict[str, set[Key]] = {}
+        labels: set[str] = set()
+        for clip in official.official_clips(listed, folder):
+            labels.add(clip.label)
+            if (key := key_of(clip)) and key in reader.clips:
+                wanted.setdefault(_one_label(clip.label), set()).add(key)
+        if not wanted:
+            return None
+        return Split(listed, _labels_by_url(listed, sorted(labels - {""}), mirror), wanted)
+    except (UserError, WebError) as error:
+        context.tell(f"cvdf         {listed.name} is left out: {error}")
+        # Any clip may be in this list, so that no clip is certainly unavailable.
+        message = f"{listed.name}: {error}"
+        reader.failures.update(dict.fromkeys(reader.clips, ("network", message)))
+        return None
+
+
+def _labels_by_url(
+    listed: OfficialList, labels: Sequence[str], mirror: MirrorOptions
+) -> dict[str, str]:
+    """Return the class that each archive of a split should hold, by its address. Raises WebError.
+
+    labels: those of the official list, sorted, because Kinetics-700-2020 numbers its archives so.
+    """
+    base = official.with_slash(mirror.base)
+    name = f"{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt"
+    text = mirror.lists.web.text(f"{base}{listed.dataset}/{listed.split}/{name}", PATHS_LIMIT)
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith(official.CVDF):  # also in the path lists of a copy of the mirror
+            line = base + line.removeprefix(official.CVDF)
+        archive = Archive(urljoin(base, line), frozenset(), MIRROR)
+        stem = re.sub(r"\.(tar\.gz|tgz|tar)$", "", archive.name)
+        number = re.search(r"_(\d+)$", stem)
+        label = ""
+        if listed.dataset == "600":
+            label = stem
+        elif number and 1 <= int(number[1]) <= len(labels):
+            label = labels[int(number[1]) - 1]
+        if archive.is_remote:
+            found[archive.url] = _one_label(label)
+    if not found:
+        raise WebError(f"the mirror lists no archive of {listed.name}", for_good=True)
+    is_by_class = all(found.values()) and listed.split != "test" and listed.dataset != "400"
+    return found if is_by_class else dict.fromkeys(found, "")
+
+
+def _one_label(label: str) -> str:
+    """Return one spelling for a class in lists and in the names of archives."""
+    return re.sub(r"[\s_]+", " ", label).strip().casefold()

@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from utils import errors, files
-from utils.cli import EXIT_OK, EXIT_USAGE, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
 from utils.clip import Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.options import clip_suffix, fetch_options, list_servers
-from utils.download.plan import make_plan, read_wanted, size_of, size_text
-from utils.download.sources import is_youtube
+from utils.download.plan import list_servers, make_plan, read_wanted, size_of, size_text
+from utils.download.sources import clip_suffix, fetch_options, is_youtube
 from utils.download.youtube_extract import (
     Attempt,
     extract_command,
@@ -45,11 +44,9 @@ from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
-from utils.machines import run_folder
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
-from utils.text import hide_secrets
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
 from utils.web import Web, WebError
@@ -89,6 +86,18 @@ def find_deno() -> str | None:
     """Find deno as yt-dlp does: next to this Python, then on PATH."""
     places = [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     return shutil.which("deno", path=os.pathsep.join(places))
+
+
+def tool_versions(args: argparse.Namespace) -> str:
+    """Return the versions of the tools that do the work, for the plan."""
+    deno = errors.release_of("deno") or find_deno()
+    return ", ".join(
+        [
+            f"ffmpeg {find_ffmpeg(args.ffmpeg).version}",
+            f"yt-dlp {errors.release_of('yt-dlp')}",
+            f"deno {deno}" if deno else "no deno: YouTube needs it (--check)",
+        ]
+    )
 
 
 # --- --check: this machine -----------------------------------------------------------------------
@@ -357,7 +366,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
-        run_folder(out) if args.dask else nullcontext(out) as workspace,
+        files.run_folder(out) if args.dask else nullcontext(out) as workspace,
         open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):

@@ -206,24 +206,20 @@ def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
 def _probe(path: Path, look: ClipLook) -> ClipLook:
     """Measure a clip by its packets and first frame, and decode more if these look odd."""
     from clipreader.media import open_clip, picture_stream
-    from clipreader.packets import packets_of
+    from clipreader.packets import packets_of, shown_packets
 
     with open_clip(path) as container:
         found = packets_of(container)
-        picture, sound = found.picture, found.sound
-        missing = missing_part(container, path, len(picture.pts), picture.listed)
-        if missing:
+        if missing := missing_part(container, path, len(found.video), found.listed):
             raise ValueError(missing)
         container.seek(0)
         stream = picture_stream(container)
-        assert stream is not None  # of a file with frames
         stream.thread_type = "NONE"
         first = next(container.decode(stream))
         is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
-    shown = picture.shown()
-    sizes = [picture.sizes[at] for _, at in shown]
+    frames = [found.video[at] for _, at in shown_packets(found.video)]
     seconds, pixels = float(found.end), found.width * found.height
-    keys = [number for number, (_, at) in enumerate(shown) if picture.keys[at]] or [0]
+    keys = [number for number, frame in enumerate(frames) if frame.is_key] or [0]
     file_bytes = os.path.getsize(path)
     look = replace(
         look,
@@ -233,15 +229,15 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
         fps=float(found.rate),
         seconds=seconds,
         kbits=file_bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
-        pixel_bits=sum(sizes) * 8 / pixels / len(sizes),
-        codec=picture.codec,
-        audio_codec=sound.codec if sound else "",
-        key_frames=max(after - key for key, after in pairwise([*keys, len(shown)])),
+        pixel_bits=sum(frame.size for frame in frames) * 8 / pixels / len(frames),
+        codec=found.codec,
+        audio_codec=found.audio_codec,
+        key_frames=max(after - key for key, after in pairwise([*keys, len(frames)])),
     )
-    between = [size for size, (_, at) in zip(sizes, shown, strict=True) if not picture.keys[at]]
+    between = [frame.size for frame in frames if not frame.is_key]
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
         look = _look_closer(path, look, is_plain)
-    if sound is not None and sum(sound.sizes) < ODD_SOUND * seconds:
+    if found.audio is not None and sum(mark.size for mark in found.audio) < ODD_SOUND * seconds:
         look = replace(look, peak=_sound_peak(path))
     return look
 

@@ -15,26 +15,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import StrEnum, auto
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
-from utils.lists.official import ListServers, form_of, lists_at_hand
-from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
-from utils.lists.versions import (
-    BY_NAME,
-    OFFICIAL,
-    Classes,
-    ListFile,
-    Part,
-    join_classes,
-    ordered_classes,
-    same_split,
-    shared_videos,
+from utils.lists import versions
+from utils.lists.official import ListServers, lists_at_hand
+from utils.lists.reading import (
+    ClipLists,
+    find_lists,
+    form_of,
+    read_lists,
+    without_garbage_collection,
 )
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
@@ -48,54 +44,47 @@ VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes the
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
 MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
-CHUNK = 64  # clips a task
-SHORTER_BY = 0.5  # seconds by which a sound file may be shorter than its header says
+UNREAD = "-1"  # the length of a file that has none
+SHORTER_BY = 0.5  # seconds by which an audio file may be shorter than its header says
+REFUSED_SHOWN = 10
 
 
-class Reason(IntEnum):
-    """The reason for excluding a row; excluded.csv has the lower-case names."""
+class Reason(StrEnum):
+    """The reason for excluding a row, as in excluded.csv; in the order of the summary."""
 
-    IN_LIST = 0
-    MISSING = 1  # not in the folder
-    SHORT = 2  # below --min_seconds
-    UNREADABLE = 3  # its length could not be read
-    NO_FRAMES = 4  # --frames has none of it, or not all
-    HELD_OUT = 5  # in train, and its video in a val or test list
-    OTHER_LABEL = 6  # another row gives the clip the label that counts
-    DUPLICATE = 7  # another row stands for the clip
-    NO_LABEL = 8  # the format needs one
-    SEVERAL_LABELS = 12  # the format knows one
-    NOT_SELECTED = 9  # by --split, --label, --per_class or --fraction
-    EXCLUDED = 10  # by --exclude
-    LICENSE = 11  # not of --license
-
-    @property
-    def text(self) -> str:
-        return self.name.lower()
-
-
-LACKING = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
+    LISTED = ""
+    MISSING = auto()  # not in the folder
+    SHORT = auto()  # below --min_seconds
+    UNREADABLE = auto()  # its length could not be read
+    NO_FRAMES = auto()  # --frames lacks some or all of its frames
+    HELD_OUT = auto()  # in train, but its video is in a val or test list
+    OTHER_LABEL = auto()  # another row gives the clip the label that counts
+    DUPLICATE = auto()  # another row is used for the clip
+    NO_LABEL = auto()  # the format needs a label
+    SEVERAL_LABELS = auto()  # the format allows one label
+    NOT_SELECTED = auto()  # by --split, --label, --per_class or --fraction
+    EXCLUDED = auto()  # by --exclude
+    LICENSE = auto()  # by --license
 
 
 @dataclass(slots=True)
 class Candidate:
     """A row of a list that may go into a training list.
 
-    label: as the list writes it; number: its class index, or that of a list's several labels in
-    `several`, and then none in `number`. sha256, seconds, frames: if measured.
+    label: as the list writes it; numbers: the class indices of its labels, mostly one.
+    seconds, sha256, frames: if measured.
     """
 
     name: str
-    listed: ListFile
+    listed: versions.ListFile
     line: int
     start: float
     end: float
     label: str
     split: str
     extra: Extra = ()
-    number: int = NO_LABEL
-    several: tuple[int, ...] = ()
-    reason: Reason = Reason.IN_LIST
+    numbers: tuple[int, ...] = ()
+    reason: Reason = Reason.LISTED
     suffix: str = ".mp4"
     bytes: int = 0
     seconds: float | None = None
@@ -106,56 +95,51 @@ class Candidate:
     def youtube_id(self) -> str:
         return self.name[:11]
 
+    @property
+    def number(self) -> int:
+        """Its class index; NO_LABEL if it has no label or several."""
+        return self.numbers[0] if len(self.numbers) == 1 else NO_LABEL
+
 
 @dataclass
 class Choice:
-    """All rows of the lists, and which of them are chosen.
-
-    by_name: clip -> the row that stands for it. shared: pairs of (version, split), held-out lists
-    among them -> the videos that both name.
-    """
+    """All rows of the lists, and which of them are chosen. by_name: the row used for each clip."""
 
     rows: list[Candidate]
-    classes: Classes
-    versions: tuple[str, ...]
-    lists: list[ListFile]
-    refused: list[Refused] = field(default_factory=list)
-    shared: Mapping[tuple[Part, Part], int] = field(default_factory=dict)
+    classes: versions.Classes
+    version_names: list[str]  # oldest first
+    lists: list[versions.ListFile]
+    refused: list[Refused]
     by_name: dict[str, Candidate] = field(default_factory=dict)
-    read: int = 0  # rows of the lists
-    form: Mapping[str, Any] = field(default_factory=dict)  # how lists are read, and clips named
-    labels: Mapping[str, int] = field(default_factory=dict)  # version -> labels of its rows
-    relabelled: int = 0  # clips with two labels
-    without_split: int = 0  # rows that name none, taken for train
 
     def chosen(self, split: str | None = None) -> Iterator[Candidate]:
-        """The rows that are in a list (of `split`), in the order of the lists."""
+        """Return the rows that are in a list (of `split`), in the order of the lists."""
         return (row for row in self.rows if not row.reason and split in (None, row.split))
 
     def used_splits(self) -> list[str]:
-        """The splits that have a clip, in the order train, val, test."""
+        """Return the splits that have a clip, in the order train, val, test."""
         return [split for split in SPLITS if any(self.chosen(split))]
 
     def label(self, row: Candidate) -> str:
-        """The name of a row's class, or all of several as the list has them; "" if it has none."""
-        if row.several:
+        """Return the name of a row's class, all of several as the list has them, or ""."""
+        if len(row.numbers) > 1:
             return row.label
-        return "" if row.number == NO_LABEL else self.classes.names[row.number]
+        return self.classes.names[row.number] if row.numbers else ""
 
     def count(self, reason: Reason) -> int:
         return sum(row.reason == reason for row in self.rows)
 
     def by_class(self) -> Counter[tuple[str, int]]:
-        """The clips that are chosen, by split and class index."""
+        """Count the chosen clips by split and class index."""
         return Counter((row.split, row.number) for row in self.chosen())
 
 
 def read_choice(
     args: argparse.Namespace, only: Mapping[str, Candidate] | None, tell: Tell
 ) -> Choice | None:
-    """One row a clip of the lists, or of `only`, without held-out videos.
+    """Choose one row per clip of the lists, or of `only`, without held-out videos.
 
-    None where --dry_run would have to fetch lists. Raises UserError, Stopped.
+    Returns None if --dry_run would have to fetch lists. Raises UserError, Stopped.
     """
     servers = ListServers(Web(()), args.lists_base)
     paths = lists_at_hand(args.input_csv, servers, args.dry_run, tell)
@@ -165,21 +149,20 @@ def read_choice(
     rows = read_lists(find_lists(paths), every_row=True, **form_of(args))
     if not rows.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
+    args.trim_format = rows.trim_format  # all further lists name their clips alike
     labels: dict[str, set[str]] = rows.labels_of_versions()
     if only is not None:
         labels[MANIFEST_VERSION] = {row.label for row in only.values() if row.label}
-    classes = join_classes(labels)
+    classes = versions.join_classes(labels)
     if args.classes:
-        classes = ordered_classes(args.classes, classes)
+        classes = versions.ordered_classes(args.classes, classes)
+    _say_lists(rows, classes, labels, tell)
     held = find_lists(holdout)
     held += _beside(rows, held, tell)
     with without_garbage_collection():
         every = zip(rows.every, rows.file_at, rows.lines, strict=True)
         candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
-        choice = Choice(candidates, classes, tuple(rows.versions()), [*rows.files])
-        choice.refused, choice.read = [*rows.refused], len(rows.every)
-        choice.form = form_of(args) | {"trim_format": rows.trim_format}
-        choice.labels = {version: len(names) for version, names in labels.items()}
+        choice = Choice(candidates, classes, rows.versions(), [*rows.files], [*rows.refused])
         if only is not None:  # the lists give the classes and what is held out
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
             choice.lists = [choice.rows[0].listed]
@@ -188,123 +171,147 @@ def read_choice(
         more = read_lists(held, every_row=True, **form_of(args))
         more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
         rows.extend(more)
-        choice.shared = shared_videos(rows)
-        held_out = {clip.youtube_id for clip in rows.every if clip.split not in ("", TRAIN)}
-        _number_and_split(choice)
-        held_out |= {row.youtube_id for row in choice.rows if row.split != TRAIN}
-        for row in choice.rows:
-            if row.split == TRAIN and row.youtube_id in held_out:
-                row.reason = Reason.HELD_OUT
-        _one_row_a_clip(choice)
+        _say_shared(rows, tell)
+        held_out = {clip.youtube_id for clip in more.every if clip.split != TRAIN}
+        _number_and_split(choice, held_out, tell)
+        _one_row_a_clip(choice, held_out, tell)
     return choice
 
 
+def _say_lists(
+    rows: ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
+) -> None:
+    tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
+    tell(f"classes      {len(found.names):,} of {', '.join(rows.versions())}")
+    for version, names in labels.items():
+        if 0 < (named := len(names)) < (classes := versions.CLASSES.get(version, 0)):
+            tell(f"note         {version} has {classes} classes, its lists {named}: see --classes")
+    for old, new in found.joined:
+        tell(f"joined       {old!r} is {new!r}")
+    for each in found.renamed:
+        tell(f"renamed      {each.old!r} is {each.new!r} now (all {each.videos} videos of both)")
+    if rows.refused:
+        tell(f"invalid      {plural(len(rows.refused), 'row')}")
+        for refused in rows.refused[:REFUSED_SHOWN]:
+            tell(f"             {refused}")
+
+
 def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
-    """The val and test lists of the versions named that lie beside the lists, and are not named."""
+    """Return the official val and test lists in the lists' folders that are not named."""
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
-    known = {os.path.abspath(path) for path in holdout}
+    names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
     found = []
-    for version in rows.versions():
-        folders = {each.path.parent for each in rows.files if each.version == version}
-        for split in (VAL, TEST) if version in OFFICIAL else ():
-            name = f"kinetics-{version}_{split}"
-            if (version, split) in named or name not in BY_NAME:
-                continue
-            paths = [path for folder in folders if (path := BY_NAME[name].path(folder)).exists()]
-            if not paths and all(Path(each).stem != name for each in known):
-                tell(f"note         {name} is not in the lists' folder: its videos may be in train;"
-                     f" --holdout {name} downloads it")  # fmt: skip
-            found += [path for path in paths if os.path.abspath(path) not in known]
+    for official in versions.ALL_LISTS:
+        folders = {each.path.parent for each in rows.files if each.version == official.dataset}
+        is_named = (official.dataset, official.split) in named or official.name in names
+        if not folders or is_named or official.split == TRAIN:
+            continue
+        paths = [official.path(folder) for folder in folders]
+        found += (existing := [path for path in paths if path.exists()])
+        if not existing:
+            tell(f"note         videos of {official.name} may be in train: name it with --holdout")
     return found
 
 
-def _number_and_split(choice: Choice) -> None:
-    """Give each row its class index and its split. Raises UserError for an odd split."""
+def _say_shared(rows: ClipLists, tell: Tell) -> None:
+    """Print how many videos of train are held out, and how many val and test lists share."""
+    for pair, count in versions.shared_videos(rows).items():
+        of_train = [split in (TRAIN, "") for _, split in pair]
+        if not all(of_train):
+            one, other = pair[::-1] if of_train[1] else pair
+            what = "held out" if any(of_train) else "shared"
+            tell(f"{what:13}{plural(count, 'video')} of {' '.join(one)} in {' '.join(other)}")
+
+
+def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
+    """Give each row its class indices and its split; add the videos of val and test to `held_out`.
+
+    Raises UserError for an unknown split.
+    """
     numbers: dict[tuple[str, bool], tuple[int, ...]] = {}
+    without = 0
     for row in choice.rows:
         key = row.label, row.listed.several_labels
         if key not in numbers:
             found = map(choice.classes.number, row.listed.labels_in(row.label))
             numbers[key] = tuple(number for number in found if number is not None)
-        if len(numbers[key]) > 1:
-            row.several = numbers[key]
-        elif numbers[key]:
-            (row.number,) = numbers[key]
+        row.numbers = numbers[key]
         if not row.split:
             row.split = TRAIN
-            choice.without_split += 1
+            without += 1
         elif row.split not in SPLITS:
-            raise UserError(
-                f"{row.listed.path}:{row.line}: the split {row.split!r} is not train, val or test"
-            )
+            where = f"{row.listed.path}:{row.line}"
+            raise UserError(f"{where}: the split {row.split!r} is not train, val or test")
+        if row.split != TRAIN:
+            held_out.add(row.youtube_id)
+    if without:
+        tell(f"split        {plural(without, 'row')} without a split: train")
 
 
-def _one_row_a_clip(choice: Choice) -> None:
-    """Of several rows of a clip keep one; the others get their reason.
+def _one_row_a_clip(choice: Choice, held_out: set[str], tell: Tell) -> None:
+    """Keep one row per clip, and none of train whose video is held out; the others get a reason.
 
-    Held out goes before train, val before test; then the newest version, then the first row. The
-    label is that of the newest version that gives one.
+    Val goes before test, and test before train; then the newest version, then the first row. The
+    label is that of the newest version that has one.
     """
     groups: dict[str, list[Candidate]] = {}
     for row in choice.rows:
+        if row.split == TRAIN and row.youtube_id in held_out:
+            row.reason = Reason.HELD_OUT
         first = choice.by_name.setdefault(row.name, row)
         if first is not row:
             groups.setdefault(row.name, [first]).append(row)
+    relabelled = 0
     for name, group in groups.items():
-        group.sort(key=lambda row: -choice.versions.index(row.listed.version))
-        none: tuple[int, tuple[int, ...]] = (NO_LABEL, ())
-        labels = [each for row in group if (each := (row.number, row.several)) != none] or [none]
-        choice.relabelled += len(set(labels)) > 1
+        group.sort(key=lambda row: -choice.version_names.index(row.listed.version))
+        labels = [row.numbers for row in group if row.numbers] or [()]
+        relabelled += len(set(labels)) > 1
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
         for row in group:
             if row is not stays and not row.reason:
-                is_other = (row.number, row.several) not in (labels[0], none)
+                is_other = row.numbers not in (labels[0], ())
                 row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
-        stays.number, stays.several = labels[0]
+        stays.numbers = labels[0]
         choice.by_name[name] = stays
+    if rows := choice.count(Reason.HELD_OUT):
+        tell(f"             {plural(rows, 'row')} of train held out")
+    if relabelled:
+        tell(f"labels       {plural(relabelled, 'clip')} with two: the newest version's is used")
 
 
-def exclude(choice: Choice, paths: Sequence[Path], tell: Tell) -> None:
-    """Take out the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
+def exclude(choice: Choice, paths: Sequence[Path], args: argparse.Namespace, tell: Tell) -> None:
+    """Exclude the clips that a list, suspects.csv or excluded.csv names. Raises UserError."""
     for path in paths:
-        names = _excluded_names(path, choice.form)
+        with telling(path), open_text(path) as file:
+            rows = csv.reader(bounded_lines(file))
+            header = next(rows, [])
+            if "clip" in header:
+                at = header.index("clip")
+                names = {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
+        if "clip" not in header:
+            names = set(read_lists([path], **form_of(args)).clips)
         taken = [row for row in choice.chosen() if row.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED
         tell(f"excluded     {plural(len(taken), 'clip')} of the {len(names):,} in {path}")
 
 
-def _excluded_names(path: Path, form: Mapping[str, Any]) -> set[str]:
-    with telling(path), open_text(path) as file:
-        rows = csv.reader(bounded_lines(file))
-        header = next(rows, [])
-        if "clip" in header:
-            at = header.index("clip")
-            return {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
-    return set(read_lists([path], **form).clips)
-
-
 def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
-    """Keep the clips whose video has this licence, by what `download.py --metadata` wrote.
+    """Keep the clips whose video has this licence, as written by `download.py --metadata`.
 
     A video without a licence of its own is under YouTube's: `youtube`. Raises UserError.
     """
     if not report_paths(videos):
-        raise UserError(
-            f"--license needs {videos}: run download.py --metadata, or name its folder with"
-            " --report"
-        )
+        raise UserError(f"--license needs {videos} of download.py --metadata; see --report")
     licences = read_licences(videos)
     unknown = 0
     for row in choice.chosen():
         if _letters(wanted) not in _letters(licences.get(row.youtube_id, "")):
             row.reason = Reason.LICENSE
             unknown += row.youtube_id not in licences
-    tell(
-        f"licence      {plural(choice.count(Reason.LICENSE), 'clip')} without {wanted!r}"
-        f" ({unknown:,} of them not in {videos.name})"
-    )
+    without = plural(choice.count(Reason.LICENSE), "clip")
+    tell(f"licence      {without} without {wanted!r} ({unknown:,} of them not in {videos.name})")
 
 
 def _letters(text: str) -> str:
@@ -312,12 +319,11 @@ def _letters(text: str) -> str:
 
 
 def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None:
-    """Keep only these splits and labels. Raises UserError for one that there is not."""
-    wanted = {same_split(split) for split in splits}
+    """Keep only these splits and labels. Raises UserError for one that is in no list."""
+    wanted = {versions.same_split(split) for split in splits}
     if unknown := wanted - {row.split for row in choice.rows}:
         raise UserError(f"--split {sorted(unknown)[0]} is in no list")
-    names = choice.classes.names
-    numbers = set()
+    names, numbers = choice.classes.names, set()
     for label in labels:
         number = choice.classes.number(label)
         if number is None:
@@ -325,34 +331,30 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
             raise UserError(f"--label {label!r} is not in any list; available: {', '.join(near)}")
         numbers.add(number)
     for row in choice.chosen():
-        if (wanted and row.split not in wanted) or (
-            numbers and numbers.isdisjoint((row.number, *row.several))
-        ):
+        if (splits and row.split not in wanted) or (labels and numbers.isdisjoint(row.numbers)):
             row.reason = Reason.NOT_SELECTED
 
 
 def draw(choice: Choice, per_class: int | None, fraction: float | None, seed: int) -> None:
-    """Keep of each split at most `per_class` clips of a class, or a part of each class.
+    """Keep at most `per_class` clips of each class in each split, or a fraction of them.
 
-    A fraction is rounded, to at least one clip a class.
+    A fraction is rounded, to at least one clip.
     """
     if per_class is None and fraction is None:
         return
-    groups: dict[tuple[str, int], list[Candidate]] = {}
-    for row in choice.chosen():
-        groups.setdefault((row.split, row.number), []).append(row)
-    for group in groups.values():
-        keep = len(group) if per_class is None else per_class
-        if fraction is not None:
-            keep = min(keep, max(1, round(fraction * len(group))))
-        for row in shuffled(group, seed)[keep:]:
+    sizes, taken = choice.by_class(), Counter[tuple[str, int]]()
+    for row in shuffled(choice.chosen(), seed):
+        group = row.split, row.number
+        taken[group] += 1
+        part = max(1, round((fraction or 1) * sizes[group]))
+        if taken[group] > min(per_class or part, part):
             row.reason = Reason.NOT_SELECTED
 
 
 def shuffled(rows: Iterable[Candidate], seed: int) -> list[Candidate]:
-    """The rows in an order that the seed and the clips' names give.
+    """Return the rows in an order that depends on the seed and the names of the clips.
 
-    By a hash of both: a clip more or less changes no other's place.
+    They are sorted by a hash of both, so that one clip more or less moves no other.
     """
 
     def rank(row: Candidate) -> bytes:
@@ -362,136 +364,117 @@ def shuffled(rows: Iterable[Candidate], seed: int) -> list[Candidate]:
 
 
 def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
-    """Note size and suffix of every clip that is there; the others are missing. Raises UserError.
+    """Set size and suffix of every clip in the folder; the others are missing. Raises UserError.
 
-    Of several files of a clip the suffix that stands first counts.
+    If a clip has several files, the first of `suffixes` counts.
     """
     by_name, rank = choice.by_name, {suffix: at for at, suffix in enumerate(suffixes)}
-    try:
-        with os.scandir(clips) as entries:
-            for entry in entries:
-                name, suffix = os.path.splitext(entry.name)
-                if suffix not in rank or (row := by_name.get(name)) is None:
-                    continue
-                if row.bytes and rank[row.suffix] < rank[suffix]:
-                    continue
-                with suppress(OSError):  # gone by now, or a link in a circle
-                    if entry.is_file() and (size := entry.stat().st_size):
-                        row.bytes, row.suffix = size, suffix
-    except OSError as error:
-        raise UserError(f"cannot read the folder {clips}: {error.strerror}") from error
+    with telling(clips), os.scandir(clips) as entries:
+        for entry in entries:
+            name, suffix = os.path.splitext(entry.name)
+            if suffix not in rank or (row := by_name.get(name)) is None:
+                continue
+            if row.bytes and rank[row.suffix] < rank[suffix]:
+                continue
+            with suppress(OSError):  # removed since, or a link that loops
+                if entry.is_file() and (size := entry.stat().st_size):
+                    row.bytes, row.suffix = size, suffix
     for row in choice.chosen():
         if not row.bytes:
             row.reason = Reason.MISSING
 
 
 def look_at_frames(choice: Choice, frames: Path) -> None:
-    """Count the frames of every chosen clip; a folder that lacks some is `no_frames`.
+    """Count the frames of every chosen clip; a clip that lacks some is `no_frames`.
 
     Raises UserError for frames in tars, which no reader of these lists can open.
     """
     for row in choice.chosen():
         numbers = []
-        folder = frames / row.name
-        try:
-            with os.scandir(folder) as found:
-                numbers = [e.name[:-4] for e in found if e.name.endswith(".jpg")]
-        except OSError:
-            if folder.with_name(f"{row.name}.tar").is_file():
-                raise UserError(
-                    f"--frames {frames} contains tars, which MMAction2 and SlowFast cannot read:"
-                    " run frame_extract.py without --archive into another folder"
-                ) from None
+        with suppress(OSError), os.scandir(frames / row.name) as found:
+            numbers = [entry.name[:-4] for entry in found if entry.name.endswith(".jpg")]
         # Readers count from 1 to the number of frames: none may lack (--key_frames leaves gaps).
         if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":
             row.frames = len(numbers)
+        elif not numbers and (frames / f"{row.name}.tar").is_file():
+            raise UserError(f"--frames {frames} has tars: use frame_extract.py without --archive")
         else:
             row.reason = Reason.NO_FRAMES
 
 
-# --- lengths and hashes, remembered by size and time: a rerun reads new files only ---------------
+# --- lengths and hashes, stored with size and time: a rerun reads new files only -----------------
 
 
 def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace) -> None:
-    """Fill in the lengths, and the hashes with --hash; drop clips below --min_seconds.
+    """Set the lengths, and the hashes with --hash; exclude clips below --min_seconds.
 
-    A file that is gone meanwhile is missing, and one without a length unreadable. Raises Stopped;
-    what was measured until then is remembered in `memory`.
+    A file that was removed since is missing, and one without a length unreadable. Raises Stopped;
+    what was measured until then stays in `memory`.
     """
-    from utils.run import Progress  # it knows of clusters: not for every run
+    from utils.run import Progress  # imports the cluster module, which few runs need
 
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
-    chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
 
-    def work(chunk: Sequence[Candidate]) -> tuple[Sequence[Candidate], list[list[str]]]:
-        """The chunk, and the lines that the memory does not have."""
-        lines = [
-            _measure(row, clips / (row.name + row.suffix), known.get(row.name), args)
-            for row in chunk
-        ]
-        return chunk, [line for line in lines if line and line[1:] != known.get(line[0])]
+    def work(row: Candidate) -> tuple[Candidate, list[str]]:
+        path = clips / (row.name + row.suffix)
+        return row, _measure(row, path, known.get(row.name, []), args)
 
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(rows), "clip", quiet=args.quiet) as progress,
     ):
-        for chunk, lines in run_parallel(work, chunks, args.num_jobs):
-            report.append(*lines)
-            for row in chunk:
-                progress.add(row.reason.text if row.reason else "read")
+        for row, line in run_parallel(work, rows, args.num_jobs):
+            if line and line != known.get(row.name):
+                report.append([row.name, *line])
+            progress.add(row.reason or "read")
     sleep(0)
 
 
 def _measure(
-    row: Candidate, path: Path, known: Sequence[str] | None, args: argparse.Namespace
+    row: Candidate, path: Path, known: Sequence[str], args: argparse.Namespace
 ) -> list[str]:
-    """Measure one clip; its line of the memory, or nothing where its file is gone."""
-    from utils.video.whole import BadClip, read_apart
-
-    def length() -> float:
-        return run_apart(sound_seconds, path) if row.suffix in AUDIO else read_apart(path).end
-
+    """Measure one clip; return what to store of it, or nothing if its file was removed."""
     try:
         status = path.stat()
         stamp = [str(status.st_size), str(status.st_mtime_ns)]
-        seconds, sha256 = known[2:] if known is not None and list(known[:2]) == stamp else ("", "")
-        if not seconds or seconds == "-1":  # it may have been the disk that was slow
+        seconds, sha256 = known[2:] if known[:2] == stamp else ("", "")
+        if seconds in ("", UNREAD):  # a slow disk may have been the reason
             try:
-                seconds = f"{length():.3f}"
-            except (BadClip, Crashed, Failed):
-                seconds = "-1"
-        if args.hash and not sha256 and seconds != "-1":
+                seconds = f"{run_apart(length_of, path):.3f}"
+            except (Crashed, Failed):
+                seconds = UNREAD
+        if args.hash and not sha256 and seconds != UNREAD:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         row.reason = Reason.MISSING
         return []
-    if seconds == "-1":
+    if seconds == UNREAD:
         row.reason = Reason.UNREADABLE
     else:
         row.bytes, row.seconds, row.sha256 = status.st_size, float(seconds), sha256
         if row.seconds < args.min_seconds:
             row.reason = Reason.SHORT
-    return [row.name, *stamp, seconds, sha256]
+    return [*stamp, seconds, sha256]
 
 
-def sound_seconds(path: Path) -> float:
-    """Return the length of a sound file, by its packets. Raises ClipError, ValueError."""
+def length_of(path: Path) -> float:
+    """Return the length of a clip by its packets. Raises BadClip, ClipError, ValueError."""
     from clipreader.media import open_clip, ratio
     from clipreader.packets import whole_packets
-    from utils.video.whole import missing_part
+    from utils.video.whole import missing_part, read_video
 
+    if path.suffix not in AUDIO:
+        return read_video(path).end
     with open_clip(path) as container:
         (stream,) = container.streams.audio[:1]
-        base, start, end = ratio(stream.time_base), 0, 0
-        for number, packet in enumerate(whole_packets(container, stream)):
-            if packet.pts is not None and not packet.is_discard:
-                start = packet.pts if not number else start
-                end = max(end, packet.pts + (packet.duration or 0))
-        seconds = float((end - start) * (base or 0))
-        if stream.duration and base:  # what the header says; an edit list ends inside a packet
-            seconds = min(seconds, float(stream.duration * base))
+        base = ratio(stream.time_base) or Fraction(0)
+        packets = (each for each in whole_packets(container, stream) if not each.is_discard)
+        times = [(each.pts, each.duration or 0) for each in packets if each.pts is not None]
+        ticks = max(start + length for start, length in times) - times[0][0]
+        # The header's length may be shorter, because an edit list cuts packets.
+        seconds = float(min(ticks, stream.duration or ticks) * base)
         promised = (container.duration or 0) / 1e6 - SHORTER_BY
         if not 0 < seconds >= promised or missing_part(container, path, 0, None):
             raise ValueError("cut off")

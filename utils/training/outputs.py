@@ -1,7 +1,8 @@
-"""Write the files of training lists, each completely or not at all.
+"""Write the files of training lists, each completely or not at all, and folders of links to clips.
 
-`manifest.csv` is exactly which clips a set is of, for a paper, a comparison, a second machine;
-`--compare` and `--only_manifest` read one that others wrote.
+`manifest.csv` records exactly which clips a set has, for a paper, a comparison or a second machine;
+`--compare` and `--only_manifest` read it. Links are hard links, or symbolic ones if the disk has no
+hard links. Links of an earlier run that no longer belong are removed, and nothing else is.
 """
 
 from __future__ import annotations
@@ -15,152 +16,151 @@ import re
 import shlex
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from utils.cli import VERSION, Tell, plural
+from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formula
 from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import OFFICIAL, ListFile
+from utils.process import sleep
 from utils.report import Known, format_time, now
-from utils.text import csv_text, printable, without_formula
-from utils.training.choosing import (
-    MANIFEST_VERSION,
-    NO_LABEL,
-    SPLITS,
-    TEST,
-    Candidate,
-    Choice,
-    Reason,
-)
+from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
+CHUNK = 1024  # lines at once
 COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number")
 MORE_COLUMNS = ("version", "bytes", "seconds", "sha256")
-CHUNK = 1024  # lines at once
-CLASSES_TXT, CLASSES_JSON, MANIFEST = "classes.txt", "classes.json", "manifest.csv"
-EXCLUDED, COMPARED, TO_DOWNLOAD = "excluded.csv", "compare.csv", "to_download.csv"
-HEAD = "# made by make_training_lists.py"
+TO_DOWNLOAD = "to_download.csv"
+DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
 MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
 EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
-NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")
-FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels\n"  # sic: so they spell it
-SLOWFAST_START, SLOWFAST_FIRST = 900, 902
-DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
+NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")  # columns of annotations
+FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels\n"  # SlowFast's spelling
+SLOWFAST_START, SLOWFAST_FIRST = 900, 2  # the second of a clip's start; the first one annotated
+TO_FOLDER = str.maketrans({" ": "_", "/": "_", "\0": "_", "'": None, "(": None, ")": None})
+LONGEST = 255  # bytes of a file's name
+METADATA, METADATA_COLUMNS = "metadata.csv", ("file_name", "label", "number", "clip", "youtube_id")
 
 
 @dataclass
 class ListSet:
-    """A set of lists that is being written: of which clips, where to, how they name the clips.
+    """A set of lists that is being written.
 
-    clips: the folder that lists name, absolute; it may be --link_dir. prefix: what paths are
-    relative to; None: they are absolute. gone: clips that went away while they were read.
+    clips: the folder that lists name, absolute; it may be --link_dir. before: what precedes the
+    name of a clip, or of its folder of frames, in a list: empty or with a slash at the end.
+    written: names of files and folders below `out`. lost: how many clips were removed meanwhile.
     """
 
     choice: Choice
     clips: Path
     out: Path
     workspace: Path
-    prefix: Path | None
+    before: str
     args: argparse.Namespace
     tell: Tell
-    gone: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    lost: int = 0
 
-    def before(self) -> str:
-        """What stands before a clip, or its folder of frames, in a list: empty or with a slash."""
-        return path_before(self.args.frames or self.clips, self.prefix)
-
-    def write(self, target: str, lines: Iterable[str]) -> Path:
+    def write(self, target: str, lines: Iterable[str]) -> None:
         """Write a text file below `out`, whole or not. Raises DiskFull, UserError, Stopped."""
         write_whole(self.out / target, self.workspace, lines)
-        return self.out / target
+        self.written.append(target)
+
+    def write_splits(self, target: str, lines: Callable[[ListSet, str], Iterable[str]]) -> None:
+        """Write a file for each split that has clips; `{}` in `target` is the split."""
+        for split in self.choice.used_splits():
+            self.write(target.format(split), lines(self, split))
+
+    def lose(self, clip: str) -> None:
+        """Note that a clip is missing after all."""
+        self.choice.by_name[clip].reason = Reason.MISSING
+        self.lost += 1
 
 
-def path_before(folder: Path, prefix: Path | None) -> str:
-    """What stands before a name of `folder` in a list. Raises UserError."""
-    folder = folder.absolute()
+def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell: Tell) -> str:
+    """Return what precedes a name of `folder` in a list whose paths are relative to `prefix`.
+
+    prefix: None for absolute paths. splits_at_blanks: the reader splits lines at white space.
+    Raises UserError for a folder that cannot be written so.
+    """
     if prefix is None:
-        return f"{folder.as_posix().rstrip('/')}/"
-    below = os.path.relpath(folder, prefix).replace(os.sep, "/")
-    if below.startswith(".."):
-        raise UserError(
-            f"{folder} is not below --path_prefix {prefix}: use a folder above it, or --absolute"
-        )
-    return "" if below == "." else f"{below}/"
-
-
-def check_paths(before: str, splits_at_blanks: bool, tell: Tell) -> None:
-    """Raises UserError for a path that a reader would split at its white space, or unquote."""
+        before = f"{folder.as_posix().rstrip('/')}/"
+    else:
+        below = os.path.relpath(folder, prefix).replace(os.sep, "/")
+        before = "" if below == "." else f"{below}/"
+    if before.startswith(".."):
+        raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
     if splits_at_blanks and set(before) & set(string.whitespace + '"'):
-        raise UserError(
-            f"the paths in the lists would hold white space or quotes ({before}...), where this"
-            " format's reader splits them: give --link_dir DIR (links to the clips in a folder"
-            " without), or a --path_prefix below it"
-        )
+        hint = "use --link_dir DIR, or a --path_prefix below it"
+        raise UserError(f"{before}: readers of this format split at white space and quotes: {hint}")
     if not is_utf8(before):
-        tell("note         the paths are not UTF-8, and many readers take nothing else:"
-             " --link_dir DIR makes links in a folder whose name is")  # fmt: skip
+        tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
+    return before
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a path holds no byte that is not UTF-8 (Python keeps these as surrogates)."""
+    """Return whether a path is UTF-8 (Python keeps other bytes as surrogates)."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """Rows as lines of a CSV file."""
+    """Format rows as lines of a CSV file."""
     following = iter(rows)
     while chunk := list(islice(following, CHUNK)):
         yield csv_text(chunk)
 
 
-def write_beside(
-    files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None
-) -> list[Path]:
-    """Write classes, excluded.csv, manifest.csv, and what --only_manifest and --compare ask for."""
-    choice, args, written = files.choice, files.args, []
+# --- beside the lists: classes, manifest, excluded rows ------------------------------------------
+
+
+def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None) -> None:
+    """Write classes, excluded.csv, manifest.csv, and the files of --only_manifest and --compare."""
+    choice, args, tell = files.choice, files.args, files.tell
     if names := choice.classes.names:
-        written.append(files.write(CLASSES_TXT, (f"{name}\n" for name in names)))
+        files.write("classes.txt", (f"{name}\n" for name in names))
         numbers = {name: number for number, name in enumerate(names)}
         text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
-        written.append(files.write(CLASSES_JSON, [text]))
-    written.append(files.write(EXCLUDED, csv_lines(_excluded_rows(choice, known))))
+        files.write("classes.json", [text])
+    files.write("excluded.csv", csv_lines(_excluded_rows(choice, known)))
     if args.only_manifest:
-        written.append(files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice))))
+        files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice)))
     if theirs is not None:
-        found = compare(choice, theirs)
-        lines: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
-        lines += [(name, what, *map(without_formula, both)) for name, what, *both in found]
-        written.append(files.write(COMPARED, csv_lines(lines)))
-        _say_differences(choice, theirs, found, files)
-    written.append(files.write(MANIFEST, _manifest_lines(choice, args)))
-    return written
+        found = list(compare(choice, theirs))
+        rows: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
+        rows += [(clip, what, *map(without_formula, both)) for clip, what, *both in found]
+        files.write("compare.csv", csv_lines(rows))
+        kinds = Counter(what for _, what, _, _ in found)
+        here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
+        both = plural(len(theirs) - there, "clip")
+        tell(f"compared     {both} in both; {here:,} only here, {there:,} only in {args.compare}")
+        differ = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.most_common())
+        tell(f"             different: {differ or 'none'}")
+    files.write("manifest.csv", _manifest_lines(files))
 
 
 def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
-    """Every row that is in no list, and what the download report says of it.
+    """Yield every excluded row, with what the download report has about a missing clip.
 
-    Texts are for spreadsheets: none is taken for a formula. Names of clips are exact.
+    Text that a spreadsheet would run as a formula is escaped; names of clips are exact.
     """
     yield EXCLUDED_COLUMNS
-    texts = {reason: reason.text for reason in Reason}
     for row in choice.rows:
         if row.reason:
-            status = why = ""
-            if row.reason == Reason.MISSING:
-                status, why, _ = known.reasons.get(row.name, ("", "", ""))
+            why = known.reasons.get(row.name) if row.reason == Reason.MISSING else None
             place = (row.listed.path.name, row.line, row.listed.version, row.split, row.label)
-            yield row.name, *map(without_formula, place), texts[row.reason], status, why
+            yield row.name, *map(without_formula, place), row.reason, *(why or ("", ""))[:2]
     for each in choice.refused:
         place = (each.path.name, each.line, "", "", "")
         yield "", *map(without_formula, place), "invalid", "", without_formula(str(each))
 
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
-    """A list for download.py of the clips that are missing."""
+    """Yield the missing clips as a list for download.py."""
     yield DOWNLOAD_COLUMNS
     for row in choice.rows:
         if row.reason == Reason.MISSING:
@@ -168,12 +168,13 @@ def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
             yield (row.youtube_id, *times, choice.label(row), row.split)
 
 
-def _manifest_lines(choice: Choice, args: argparse.Namespace) -> Iterator[str]:
-    """What the set was made from and how, then one line a clip, by split."""
+def _manifest_lines(files: ListSet) -> Iterator[str]:
+    """Yield what the set was made from and how, then one line per clip, by split."""
+    choice = files.choice
     measured = any(row.seconds is not None for row in choice.chosen())
-    yield f"{HEAD} {VERSION} on {now()}\n"
-    yield f"# options: {printable(shlex.join(args.command), 10_000)}\n"
-    yield f"# versions: {printable(', '.join(choice.versions), 10_000)}\n"
+    yield f"# made by make_training_lists.py {VERSION} on {now()}\n"
+    yield f"# options: {printable(shlex.join(files.args.command), 10_000)}\n"
+    yield f"# versions: {printable(', '.join(choice.version_names), 10_000)}\n"
     for each in choice.lists:
         with telling(each.path), open_regular(each.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -194,7 +195,7 @@ def _manifest_lines(choice: Choice, args: argparse.Namespace) -> Iterator[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Candidate]:
-    """Clip -> its row. Raises UserError, with the line, for an invalid manifest."""
+    """Read a manifest: clip -> its row. Raises UserError, with the line, if it is invalid."""
     found: dict[str, Candidate] = {}
     listed = ListFile(path, MANIFEST_VERSION, "")
     with telling(path), open_text(path) as file:
@@ -203,127 +204,90 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
         if next(lines, (0, ""))[1].rstrip("\r\n") != header:
             raise UserError(f"{path} is not a manifest: its header must be {header}")
         for number, line in lines:
-            row = _read_entry(listed, number, line)
-            if found.setdefault(row.name, row) is not row:
-                raise UserError(f"{path}:{number}: {row.name} appears twice")
+            fields = next(csv.reader([line]), [])
+            parsed = parse_clip_name(fields[0]) if len(fields) == len(MANIFEST_COLUMNS) else None
+            if (
+                parsed is None
+                or fields[1] not in SPLITS
+                or not re.fullmatch("[0-9]{1,18}", fields[3])
+            ):
+                raise UserError(f"{path}:{number}: invalid row: {printable(line.strip())}")
+            name, split, label, size, _, sha256 = fields
+            start, end = parsed[1], AVA_TIME_END if parsed[2] is None else parsed[2]
+            row = Candidate(name, listed, number, start, end, label, split, sha256=sha256)
+            row.bytes = int(size)
+            if found.setdefault(name, row) is not row:
+                raise UserError(f"{path}:{number}: {name} appears twice")
     if not found:
-        raise UserError(f"manifest {path} names no clip")
+        raise UserError(f"manifest {path} has no clip")
     return found
 
 
-def _read_entry(listed: ListFile, number: int, line: str) -> Candidate:
-    try:
-        fields = next(csv.reader([line]), [])
-    except csv.Error as error:
-        raise UserError(f"{listed.path}:{number}: {error}") from error
-    if len(fields) != len(MANIFEST_COLUMNS):
-        raise UserError(
-            f"{listed.path}:{number}: {len(fields)} columns, not {len(MANIFEST_COLUMNS)}"
-        )
-    name, split, label, size, _, sha256 = fields
-    parsed = parse_clip_name(name)
-    if parsed is None or split not in SPLITS or not re.fullmatch(r"\d{1,18}", size, re.ASCII):
-        raise UserError(
-            f"{listed.path}:{number}: no clip, split and bytes: {printable(line.strip())}"
-        )
-    start, end = float(parsed[1]), AVA_TIME_END if parsed[2] is None else float(parsed[2])
-    row = Candidate(name, listed, number, start, end, label, split, sha256=sha256)
-    row.bytes = int(size)
-    return row
-
-
-def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> list[tuple[str, str, str, str]]:
-    """(clip, what differs, here, there). A hash counts before bytes, where both have one.
+def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (clip, what differs, here, there). Hashes count before bytes, if both have one.
 
     Labels are compared by class, so that other case or punctuation is no difference.
     """
-    found, here = [], set()
-    for row in choice.chosen():
-        here.add(row.name)
-        their = theirs.get(row.name)
-        if their is None:
-            found.append((row.name, "only_here", row.split, ""))
+    here = {row.name: row for row in choice.chosen()}
+    for name, row in here.items():
+        if (their := theirs.get(name)) is None:
+            yield name, "only_here", row.split, ""
             continue
+        what, both = "bytes", (str(row.bytes), str(their.bytes))
         if row.sha256 and their.sha256:
-            if row.sha256 != their.sha256:
-                found.append((row.name, "sha256", row.sha256, their.sha256))
-        elif row.bytes != their.bytes:
-            found.append((row.name, "bytes", str(row.bytes), str(their.bytes)))
+            what, both = "sha256", (row.sha256, their.sha256)
+        if both[0] != both[1]:
+            yield name, what, *both
         if row.split != their.split:
-            found.append((row.name, "split", row.split, their.split))
-        number = choice.classes.number(their.label) if their.label else -1
-        if number != row.number and not (row.split == TEST and number == -1):
-            found.append((row.name, "label", choice.label(row), their.label))
-    found += [(n, "only_there", "", row.split) for n, row in theirs.items() if n not in here]
-    return found
-
-
-def _say_differences(
-    choice: Choice,
-    theirs: Mapping[str, Candidate],
-    found: Sequence[tuple[str, str, str, str]],
-    files: ListSet,
-) -> None:
-    kinds = Counter(what for _, what, _, _ in found)
-    here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
-    files.tell(
-        f"compared     {plural(len(theirs) - there, 'clip')} in both; {here:,} only here,"
-        f" {there:,} only in {files.args.compare}"
-    )
-    differ = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.most_common())
-    files.tell(f"             different: {differ or 'none'}")
+            yield name, "split", row.split, their.split
+        label = choice.label(row)
+        is_same = label == their.label or row.numbers == (choice.classes.number(their.label),)
+        if not is_same and (their.label or row.split != TEST):
+            yield name, "label", label, their.label
+    for name, their in theirs.items():
+        if name not in here:
+            yield name, "only_there", "", their.split
 
 
 # --- lists that are lines of text; those that readers split at white space have no quoting ------
 
 
-def path_label(files: ListSet) -> list[Path]:
-    """`{split}.csv`: `path label`, no header; for pretraining `path 0 -1`."""
-    return [
-        files.write(f"{split}.csv", _path_lines(files, split))
-        for split in files.choice.used_splits()
-    ]
+def path_label(files: ListSet) -> None:
+    """Write `{split}.csv`: `path label`, no header; for pretraining `path 0 -1`."""
+    files.write_splits("{}.csv", _path_lines)
 
 
 def _path_lines(files: ListSet, split: str) -> Iterator[str]:
-    before, pretrain = files.before(), files.args.pretrain
     for row in files.choice.chosen(split):
-        yield f"{before}{row.name}.mp4 {'0 -1' if pretrain else row.number}\n"
+        label = "0 -1" if files.args.pretrain else row.number
+        yield f"{files.before}{row.name}.mp4 {label}\n"
 
 
-def mmaction2(files: ListSet) -> list[Path]:
-    """`<name>_{split}_list_videos.txt`, or `_list_rawframes.txt`: `folder total_frames label`."""
-    name, frames = mmaction2_name(files), files.args.frames
-    kind, lines = ("rawframes", _frame_folders) if frames else ("videos", _path_lines)
-    return [
-        files.write(f"{name}_{split}_list_{kind}.txt", lines(files, split))
-        for split in files.choice.used_splits()
-    ]
+def mmaction2(files: ListSet) -> None:
+    """Write `<name>_{split}_list_videos.txt`; for frames `_list_rawframes.txt`.
 
-
-def _frame_folders(files: ListSet, split: str) -> Iterator[str]:
-    before = files.before()
-    for row in files.choice.chosen(split):
-        yield f"{before}{row.name} {row.frames} {row.number}\n"
-
-
-def mmaction2_name(files: ListSet) -> str:
-    """How mmaction2's lists begin: `kinetics400`, or the name of a list of none of the versions."""
-    versions = files.choice.versions
+    The name is `kinetics400` and the like, or that of a list that is of none of the versions.
+    """
+    versions = files.choice.version_names
     name = "_".join(versions)
     if set(versions) <= set(OFFICIAL):
         name = f"kinetics{name}"
-    return files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    name = files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    kind, lines = ("rawframes", _frame_lines) if files.args.frames else ("videos", _path_lines)
+    files.write_splits(f"{name}_{{}}_list_{kind}.txt", lines)
+
+
+def _frame_lines(files: ListSet, split: str) -> Iterator[str]:
+    """Yield `folder total_frames label`."""
+    for row in files.choice.chosen(split):
+        yield f"{files.before}{row.name} {row.frames} {row.number}\n"
 
 
 def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
-    """What is known of a clip, with the further columns of its list; None where nothing is.
+    """Return all that is known of a clip, with the further columns of its list; None for unknown.
 
-    Of several labels, `label` is as the list has it, and `number` a list.
+    Of several labels, `label` is as in the list, and `number` a list.
     """
-    number: int | list[int] | None = [*row.several] or row.number
-    if number == NO_LABEL:
-        number = None
     known: dict[str, Any] = {
         "path": path,
         "clip": row.name,
@@ -332,7 +296,7 @@ def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
         "time_end": row.end,
         "split": row.split,
         "label": choice.label(row) or None,
-        "number": number,
+        "number": row.numbers[0] if len(row.numbers) == 1 else ([*row.numbers] or None),
         "version": row.listed.version,
         "bytes": row.bytes,
         "seconds": row.seconds,
@@ -343,37 +307,33 @@ def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
     return known
 
 
-def csv_with_header(files: ListSet) -> list[Path]:
-    """`{split}.csv` with a header, and the further columns of the lists."""
-    return [files.write(f"{s}.csv", csv_lines(_csv(files, s))) for s in files.choice.used_splits()]
+def csv_with_header(files: ListSet) -> None:
+    """Write `{split}.csv` with a header, and the further columns of the lists."""
+    files.write_splits("{}.csv", lambda files, split: csv_lines(_csv_rows(files, split)))
 
 
-def _csv(files: ListSet, split: str) -> Iterator[list[object]]:
-    choice, before = files.choice, files.before()
-    columns = [*COLUMNS, *MORE_COLUMNS]
-    kinds = {tuple(name for name, _ in row.extra) for row in choice.rows}
-    columns += sorted({name for kind in kinds for name in kind} - set(columns))
+def _csv_rows(files: ListSet, split: str) -> Iterator[list[object]]:
+    extra = {name for row in files.choice.rows for name, _ in row.extra}
+    columns = [*COLUMNS, *MORE_COLUMNS, *sorted(extra.difference(COLUMNS, MORE_COLUMNS))]
     yield [*columns]
-    for row in choice.chosen(split):
-        known = known_of(choice, row, f"{before}{row.name}{row.suffix}")
+    for row in files.choice.chosen(split):
+        known = known_of(files.choice, row, f"{files.before}{row.name}{row.suffix}")
         known["time_start"], known["time_end"] = format_time(row.start), format_time(row.end)
-        if row.several:
-            known["number"] = ",".join(map(str, row.several))
+        known["number"] = ",".join(map(str, row.numbers))
         yield [known.get(name) for name in columns]
 
 
-def json_lists(files: ListSet) -> list[Path]:
-    """`{split}.json`: an array of objects, one a line."""
-    return [files.write(f"{s}.json", _json(files, s)) for s in files.choice.used_splits()]
+def json_lists(files: ListSet) -> None:
+    """Write `{split}.json`: an array of objects, one per line."""
+    files.write_splits("{}.json", _json_lines)
 
 
-def _json(files: ListSet, split: str) -> Iterator[str]:
-    before = files.before()
+def _json_lines(files: ListSet, split: str) -> Iterator[str]:
     # JSON is UTF-8; a path of other bytes is escaped, and Python reads it back as it was.
-    encode = json.JSONEncoder(ensure_ascii=not is_utf8(before)).encode
+    encode = json.JSONEncoder(ensure_ascii=not is_utf8(files.before)).encode
     between = "[\n"
     for row in files.choice.chosen(split):
-        path = f"{before}{row.name}{row.suffix}"
+        path = f"{files.before}{row.name}{row.suffix}"
         yield between + encode(known_of(files.choice, row, path))
         between = ",\n"
     yield "\n]\n"
@@ -391,100 +351,72 @@ def _json(files: ListSet, split: str) -> Iterator[str]:
 # seconds of a clip cannot be given to it.
 
 
-class AvaBox(NamedTuple):
-    """One annotation: its clip, the whole second of its video, corners (0..1), action."""
-
-    clip: str
-    second: int
-    corners: str  # x1,y1,x2,y2 with three decimals
-    action: str
-
-
-def ava(files: ListSet) -> list[Path]:
+def ava(files: ListSet) -> None:
     """Write each split's annotations, and with --frames the lists and links of frames."""
-    boxes: list[AvaBox] = []
-    for path in files.args.annotations:
-        with telling(path), open_text(path) as file:
-            boxes += _read_boxes(path, csv.reader(bounded_lines(file)))
-    written = []
+    boxes = [box for path in files.args.annotations for box in _read_boxes(path)]
     for split in files.choice.used_splits():
         clips = {row.name for row in files.choice.chosen(split)}
-        of_split = [box for box in boxes if box.clip in clips]
-        if not of_split:
+        found = [box for box in boxes if box[0] in clips]
+        if not found:
             files.tell(f"note         no annotation of --annotations is of a clip of {split}")
             continue
+        lines = (f"{_mmaction2_folder(clip)},{at},{box},-1\n" for clip, at, box in found)
+        files.write(f"mmaction2_{split}.csv", lines)
+        # The last field is a score, for boxes of a detector.
         lines = (
-            f"{_mmaction2_folder(b.clip)},{b.second},{b.corners},{b.action},-1\n" for b in of_split
+            f"{clip},{SLOWFAST_START + min(at, AVA_LEAD):04d},{box},1.0\n"
+            for clip, at, box in found
+            if at >= SLOWFAST_FIRST
         )
-        written.append(files.write(f"mmaction2_{split}.csv", lines))
-        fitting = [box for box in of_split if _slowfast_second(box) >= SLOWFAST_FIRST]
-        # The eighth field is a score where these boxes stand for a detector's.
-        lines = (
-            f"{b.clip},{_slowfast_second(b):04d},{b.corners},{b.action},1.0\n" for b in fitting
-        )
-        written.append(files.write(f"slowfast_{split}.csv", lines))
-        if lost := len(of_split) - len(fitting):
-            files.tell(
-                f"note         {plural(lost, 'annotation')} of {split} in the first two seconds of"
-                " a clip: SlowFast cannot have them, and slowfast_*.csv is without"
-            )
+        files.write(f"slowfast_{split}.csv", lines)
+        if lost := sum(at < SLOWFAST_FIRST for _, at, _ in found):
+            what = plural(lost, "annotation")
+            files.tell(f"note         {what} in the first two seconds: not in slowfast_{split}.csv")
         if files.args.frames:
-            written.append(files.write(f"frame_lists/{split}.csv", _frame_list(files, split)))
+            files.write(f"frame_lists/{split}.csv", _frame_list(files, split))
     if files.args.frames:
         _link_frames(files)
     else:
         files.tell("note         without --frames: no frame lists for SlowFast, no rawframes/")
-    return written
 
 
-def _read_boxes(path: Path, rows: Iterator[list[str]]) -> Iterator[AvaBox]:
-    header = next(rows, [])
-    if missing := [name for name in NEEDED if name not in header]:
-        raise UserError(
-            f"{path}:1: the header has no {', '.join(missing)}: use annotations_{{split}}.csv of"
-            " make_ava_kin_download_csv.py"
-        )
-    clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
-    for line, row in enumerate(rows, 2):
-        try:
-            if not row[action]:
-                continue  # a key frame without boxes
-            corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
-            yield AvaBox(row[clip], int(float(row[time])), corners, str(int(row[action])))
-        except (IndexError, ValueError, OverflowError):
-            raise UserError(f"{path}:{line}: no annotation of a clip") from None
-
-
-def _clip_seconds(second: int) -> tuple[int, int]:
-    """(start, end) in its video, in seconds, of the clip about an annotated frame."""
-    start = max(0, second - AVA_LEAD)
-    return start, start + int(AVA_DURATION)
-
-
-def _slowfast_second(box: AvaBox) -> int:
-    return SLOWFAST_START + box.second - _clip_seconds(box.second)[0]
+def _read_boxes(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield (clip, whole second, `x1,y1,x2,y2,action`) of each annotation. Raises UserError."""
+    with telling(path), open_text(path) as file:
+        rows = csv.reader(bounded_lines(file))
+        header = next(rows, [])
+        if missing := [name for name in NEEDED if name not in header]:
+            raise UserError(f"{path}:1: no annotations: the header lacks {', '.join(missing)}")
+        clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
+        for line, row in enumerate(rows, 2):
+            try:
+                if not row[action]:
+                    continue  # an annotated frame without boxes
+                corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
+                yield row[clip], int(float(row[time])), f"{corners},{int(row[action])}"
+            except (IndexError, ValueError, OverflowError):
+                raise UserError(f"{path}:{line}: no annotation of a clip") from None
 
 
 def _mmaction2_folder(clip: str) -> str:
     """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
     parsed = parse_clip_name(clip)
     if parsed is None or parsed[2] is not None:
-        raise UserError(
-            f"{clip} is not an AVA-Kinetics clip: use the AVA-Kinetics list as --input_csv"
-        )
-    start, end = _clip_seconds(int(parsed[1]))
-    return f"{parsed[0]}_{start:06d}_{end:06d}"
+        raise UserError(f"{clip} is not an AVA-Kinetics clip: check --input_csv")
+    start = max(0, int(parsed[1]) - AVA_LEAD)
+    return f"{parsed[0]}_{start:06d}_{start + int(AVA_DURATION):06d}"
 
 
 def _frame_list(files: ListSet, split: str) -> Iterator[str]:
     yield FRAME_LIST_HEADER
-    before = files.before()
     for number, row in enumerate(files.choice.chosen(split)):
+        folder = f"{files.before}{row.name}"
         for frame in range(1, row.frames + 1):
-            yield f'{row.name} {number} {frame - 1} {before}{row.name}/{frame:06d}.jpg ""\n'
+            yield f'{row.name} {number} {frame - 1} {folder}/{frame:06d}.jpg ""\n'
 
 
 def _link_frames(files: ListSet) -> None:
+    """Make `rawframes/` hold links to the folders of frames, under MMAction2's names."""
     folder = make_folder(files.out / "rawframes")
     frames = Path(files.args.frames).absolute()
     wanted = {_mmaction2_folder(row.name): str(frames / row.name) for row in files.choice.chosen()}
@@ -492,10 +424,132 @@ def _link_frames(files: ListSet) -> None:
         if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry.path):
             os.unlink(entry.path)
     for name, target in wanted.items():
+        link = folder / name
+        if not link.is_symlink():
+            with telling(link, "make the link"):
+                os.symlink(target, link, target_is_directory=True)
+
+
+# --- folders of links to the clips: --link_dir, or trees for torchvision and datasets ------------
+
+
+def class_folder(label: str) -> str:
+    """Return a class's folder, as torchvision.datasets.Kinetics names it; "_" for an odd one.
+
+    A name too long for a folder is cut, and ends in a digest of the whole.
+    """
+    folder = label.translate(TO_FOLDER)
+    data = folder.encode(errors="surrogateescape")
+    if len(data) > LONGEST:
+        digest = hashlib.blake2b(data, digest_size=4).hexdigest()
+        folder = f"{data[:200].decode(errors='ignore')}_{digest}"
+    return folder if folder.strip(".") else "_"
+
+
+def torchvision(files: ListSet) -> None:
+    """Write `<split>/<class>/<clip>.mp4`. torchvision numbers the existing folders, sorted."""
+    folders: dict[str, str] = {}
+    for name in files.choice.classes.names:
+        if folders.setdefault(class_folder(name), name) != name:
+            other, folder = folders[class_folder(name)], class_folder(name)
+            raise UserError(f"the classes {other!r} and {name!r} would share {folder}/")
+    names = [*folders]
+    _make_trees(files, lambda row: f"{names[row.number]}/{row.name}.mp4")
+    for split in files.choice.used_splits():
+        files.written.append(split)
+        found = sorted(entry.name for entry in os.scandir(files.out / split) if entry.is_dir())
+        if found != names[: len(found)]:
+            files.tell(f"note         torchvision's class indices of {split}/ are not those of"
+                       " classes.txt: it numbers the folders that exist")  # fmt: skip
+
+
+def huggingface(files: ListSet) -> None:
+    """Write `<split>/<clip>.mp4` and `<split>/metadata.csv`.
+
+    There are no class folders, because `datasets` takes a folder such as training_dog/ for a split.
+    """
+    _make_trees(files, lambda row: f"{row.name}.mp4")
+    files.write_splits(f"{{}}/{METADATA}", lambda files, s: csv_lines(_metadata(files, s)))
+
+
+def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
+    yield METADATA_COLUMNS
+    for row in files.choice.chosen(split):
+        number = ",".join(map(str, row.numbers))
+        yield f"{row.name}.mp4", files.choice.label(row), number, row.name, row.youtube_id
+
+
+def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> None:
+    """Make `<out>/<split>` hold links with these names to the clips, and no other links of ours.
+
+    Raises UserError, Stopped.
+    """
+    for split in SPLITS:
+        base = files.out / split
+        tree = {name(row): row for row in files.choice.chosen(split)}
+        with suppress(OSError), open_text(base / METADATA, "replace") as file:
+            if file.readline(100) == ",".join(METADATA_COLUMNS) + "\n":  # of an earlier run
+                os.unlink(base / METADATA)
+        _drop_stale(files, base, tree)
+        for below in {os.path.dirname(path) for path in tree}:
+            make_folder(base / below)
+        link_all(files, base, tree)
+
+
+def link_all(files: ListSet, folder: Path, tree: Mapping[str, Candidate]) -> None:
+    """Make links in a folder; `tree`: path there -> clip. A clip that was removed is missing."""
+    clips = Path(files.args.clips).absolute()
+    for name, row in tree.items():
+        sleep(0)
         try:
-            os.symlink(target, folder / name, target_is_directory=True)
-        except FileExistsError:
-            if not os.path.islink(folder / name):
-                raise UserError(f"{folder / name} exists and is not a link: move it") from None
-        except OSError as error:
-            raise UserError(f"cannot make the link {folder / name}: {error.strerror}") from error
+            _make_link(clips / f"{row.name}{row.suffix}", folder / name)
+        except FileNotFoundError:
+            files.lose(row.name)
+
+
+def _make_link(source: Path, target: Path) -> None:
+    """Make a hard link to a file, or a symbolic one; an existing link to the same file stays.
+
+    Raises FileNotFoundError if `source` was removed, UserError if another file is in the way.
+    """
+    if os.path.islink(source):
+        source = Path(os.path.realpath(source))
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not os.path.samefile(source, target):
+            raise UserError(f"{target} exists and is not {source}: move it") from None
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without hard links
+        with telling(target, "make the link"):
+            os.symlink(source, target)
+
+
+def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> None:
+    """Remove links to our clips that do not belong; a clip's last name is never removed."""
+    clips = Path(files.args.clips).absolute()
+    kept = 0
+    for folder, _, names in os.walk(base):
+        for name in names:
+            path = os.path.join(folder, name)
+            if not name.endswith(".mp4") or path.removeprefix(f"{base}{os.sep}") in tree:
+                continue
+            if _is_link_to(path, clips / name):
+                os.unlink(path)
+            else:
+                kept += 1
+        if folder != str(base):
+            with suppress(OSError):
+                os.rmdir(folder)  # refuses one that is not empty
+    if kept:
+        files.tell(f"note         kept {plural(kept, 'file')} in {base}: not links to the clips")
+
+
+def _is_link_to(path: str, clip: Path) -> bool:
+    """Return whether a file is another name of a clip, or a symbolic link to it, gone or not."""
+    with suppress(OSError):
+        if os.path.islink(path) and os.readlink(path) == str(clip):
+            return True
+        return os.path.samefile(path, clip)
+    return False

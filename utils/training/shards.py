@@ -11,41 +11,36 @@ import hashlib
 import io
 import json
 import os
-import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.cli import plural
 from utils.errors import DiskFull, UserError, is_disk_full
 from utils.files import publish
 from utils.parallel import run_in_processes
-from utils.process import sleep, stop_run
+from utils.process import sleep
 from utils.training.choosing import Candidate, shuffled
 from utils.training.outputs import ListSet, known_of
 
 BLOCK = 512
 END = 2 * BLOCK
+SHARD_SIZE = 10**9  # bytes
 COPY = 2**20  # bytes read at once
 IN_SHARDS = ("clip", "youtube_id", "time_start", "time_end", "split", "label", "number", "version")
 OWNER = slice(265, 297)  # where a tar's first header holds the name of its owner
 
 
-@dataclass(frozen=True)
-class ShardSample:
-    """One clip of a shard: its file, the size it had, and the other two members."""
+class ShardSample(NamedTuple):
+    """One clip of a shard: the name of its members, its file, its size, and two more members."""
 
-    clip: str
+    key: str
     path: str
     size: int
     cls: bytes  # b"" without a label
     json: bytes
-
-    @property
-    def key(self) -> str:
-        # webdataset takes what stands before the first dot for the sample's key.
-        return self.clip.replace(".", "_")
 
     @property
     def tar_bytes(self) -> int:
@@ -63,61 +58,55 @@ class Shard:
     digest: str = ""
 
 
-@dataclass(frozen=True)
-class ShardTask:
+class ShardTask(NamedTuple):
     """A shard for a worker process to write."""
 
-    final: str
-    temporary: str
+    final: Path
+    temporary: Path
     digest: str
-    samples: tuple[ShardSample, ...]
+    samples: Sequence[ShardSample]
 
 
-def webdataset(files: ListSet) -> list[Path]:
-    """Write the shards that are not there yet. Raises UserError, DiskFull, Stopped."""
-    from utils.run import Progress  # it knows of clusters: not for every run
+def webdataset(files: ListSet) -> None:
+    """Write the shards that do not exist yet. Raises UserError, Stopped."""
+    from utils.run import Progress  # imports the cluster module, which few runs need
 
-    splits = {split: plan_shards(files, split) for split in files.choice.used_splits()}
-    shards = {shard.name: shard for of_split in splits.values() for shard in of_split}
-    for split, of_split in splits.items():
+    shards: dict[str, Shard] = {}
+    for split in files.choice.used_splits():
+        of_split = plan_shards(files, split)
         _check_workers(split, of_split, files.args.workers)
-    there = _shards_there(files.out, shards)
-    missing = [shard for name, shard in shards.items() if name not in there]
-    files.tell(f"shards       {len(shards):,}, {len(there):,} of them existing")
+        shards |= {shard.name: shard for shard in of_split}
+    existing = _existing_shards(files.out, shards)
+    missing = [shard for name, shard in shards.items() if name not in existing]
+    files.tell(f"shards       {len(shards):,}, {len(existing):,} of them existing")
 
-    def task(shard: Shard) -> ShardTask:
-        samples = tuple(_sample(files, row) for row in shard.rows)
-        final, temporary = str(files.out / shard.name), str(files.workspace / shard.name)
-        return ShardTask(final, temporary, shard.digest, samples)
+    def tasks() -> Iterator[ShardTask]:  # made as workers become free
+        for shard in missing:
+            samples = [_sample(files, row) for row in shard.rows]
+            final, temporary = files.out / shard.name, files.workspace / shard.name
+            yield ShardTask(final, temporary, shard.digest, samples)
 
     with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
-        # Tasks are drawn as workers become free.
-        tasks = map(task, missing)
-        for done, problem, disk_full in run_in_processes(
-            write_shard, tasks, files.args.num_jobs, _shard_crashed
+        for name, problem in run_in_processes(
+            write_shard, tasks(), files.args.num_jobs, lambda task, how: (task.final.name, how)
         ):
-            if disk_full:
-                stop_run()
-                raise DiskFull(files.out)
             progress.add("not written" if problem else "written")
             if problem:
-                files.gone.extend(row.name for row in shards[done].rows)
-                progress.failure("not written", done, problem)
+                progress.failure("not written", name, problem)
+                for row in shards[name].rows:
+                    files.lose(row.name)
     sleep(0)
-    return [path for name in shards if (path := files.out / name).exists()]
+    files.written += [name for name in shards if (files.out / name).exists()]
 
 
 def plan_shards(files: ListSet, split: str) -> list[Shard]:
-    """The shards of a split, shuffled by the seed, each at most --shard_size bytes."""
+    """Return the shards of a split, shuffled by the seed, each at most --shard_size bytes."""
     shards: list[Shard] = []
-    most = files.args.shard_size
+    most = files.args.shard_size or SHARD_SIZE
     for row in shuffled(files.choice.chosen(split), files.args.seed):
         sample = _sample(files, row)
-        if END + sample.tar_bytes > most:
-            raise UserError(
-                f"{sample.path} needs {END + sample.tar_bytes:,} bytes: more than --shard_size"
-                f" {most:,}"
-            )
+        if (size := END + sample.tar_bytes) > most:
+            raise UserError(f"--shard_size {most:,} is too small: {sample.path} needs {size:,}")
         if not shards or shards[-1].tar_bytes + sample.tar_bytes > most:
             shards.append(Shard(f"{split}-{len(shards):06d}.tar"))
         shard, known = shards[-1], f"{sample.key} {sample.size}\n".encode()
@@ -130,92 +119,80 @@ def plan_shards(files: ListSet, split: str) -> list[Shard]:
 
 
 def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> None:
-    """Raises UserError where a worker would get no shard: it would end, or have its epoch empty."""
+    """Raise UserError if a worker would get no shard, because it would end or have no epoch."""
     if workers is not None and len(shards) < workers:
-        bytes_ = sum(shard.tar_bytes for shard in shards)
         clips = sum(len(shard.rows) for shard in shards)
-        advice = f"give --shard_size {bytes_ // (2 * workers) // 1000 * 1000:,}".replace(",", "")
-        if clips < workers:
-            advice = "use fewer workers"
-        raise UserError(
-            f"{split} has {plural(len(shards), 'shard')} of {plural(clips, 'clip')}, fewer than"
-            f" --workers {workers}: {advice}"
-        )
+        size = sum(shard.tar_bytes for shard in shards) // (2 * workers) // 1000 * 1000
+        advice = f"use --shard_size {size}" if clips >= workers else "use fewer workers"
+        have = f"{plural(len(shards), 'shard')} of {plural(clips, 'clip')}"
+        raise UserError(f"{split} has {have}, fewer than --workers {workers}: {advice}")
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
     known = known_of(files.choice, row, "")
     number = known["number"]
     cls = str(number).encode() if isinstance(number, int) else b""
-    path = str(files.clips / (row.name + row.suffix))
-    text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False).encode(
-        errors="surrogateescape"
-    )
-    return ShardSample(row.name, path, row.bytes, cls, text)
+    text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False)
+    data = text.encode(errors="surrogateescape")
+    # webdataset takes what precedes the first dot of a name for the sample's key.
+    key = row.name.replace(".", "_")
+    return ShardSample(key, str(files.clips / (row.name + row.suffix)), row.bytes, cls, data)
 
 
-def _shards_there(out: Path, shards: Mapping[str, Shard]) -> set[str]:
-    """The shards that an earlier run made. Raises UserError for those of another selection.
+def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
+    """Return the shards that an earlier run made. Raises UserError for those of other clips.
 
-    They are never mixed, because a reader takes all that the folder holds.
+    They are never mixed, because a reader takes all shards in the folder.
     """
-    there = set()
+    existing = set()
     for path in sorted(out.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar")):
         with path.open("rb") as file:
             header = file.read(BLOCK)
         if len(header) < BLOCK:
-            continue  # no tar, of whomever
-        owner = header[OWNER].rstrip(b"\0").decode("ascii", "replace")
-        if not re.fullmatch(r"[0-9a-f]{30}", owner):
-            raise UserError(f"{path} is not of this script: name another folder, or remove it")
+            continue  # no tar: it is written again
         shard = shards.get(path.name)
-        if shard is None or shard.digest != owner:
-            raise UserError(
-                f"{path} is of another selection of clips (more of them, another seed or"
-                " --shard_size): name another folder, or remove it"
-            )
+        if shard is None or header[OWNER].rstrip(b"\0") != shard.digest.encode():
+            raise UserError(f"{path} is of another selection of clips: use another folder")
         if path.stat().st_size == shard.tar_bytes:
-            there.add(path.name)
-    return there
+            existing.add(path.name)
+    return existing
 
 
-def write_shard(task: ShardTask) -> tuple[str, str, bool]:
-    """Write one shard and give it its name; in a worker process.
+def write_shard(task: ShardTask) -> tuple[str, str]:
+    """Write one shard, in a worker process; return its name, and what is wrong or "".
 
-    Gives its name, what is wrong if it was not written, and whether the disk is full.
+    Raises UserError if the disk is full.
     """
-    temporary, final, end = Path(task.temporary), Path(task.final), END
+    name, temporary = task.final.name, task.temporary
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
             for number, sample in enumerate(task.samples):
-                problem = _add(tar, sample, "" if number else task.digest)
-                end += sample.tar_bytes
-                if problem:
-                    return final.name, problem, False
-        # tarfile pads to 10,240 bytes; the end mark of two blocks is all that the form asks for.
-        os.truncate(temporary, end)
-        publish(temporary, final)
-        return final.name, "", False
+                if problem := _add_sample(tar, sample, "" if number else task.digest):
+                    return name, problem
+        # tarfile pads to 10,240 bytes; the format requires two empty blocks only.
+        os.truncate(temporary, END + sum(sample.tar_bytes for sample in task.samples))
+        publish(temporary, task.final)
+        return name, ""
     except OSError as error:
-        return final.name, str(error), is_disk_full(error)
+        if is_disk_full(error):  # as a UserError, because a DiskFull cannot be pickled
+            raise UserError(str(DiskFull(task.final.parent))) from error
+        return name, str(error)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _add(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
-    """Add a sample's members; what is wrong with it, or nothing."""
+def _add_sample(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
+    """Add the members of a sample; return what is wrong with it, or ""."""
     suffix = os.path.splitext(sample.path)[1]
     try:
         with open(sample.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != sample.size:
-                return f"{sample.path} changed while it was read: run again, into a new folder"
+                return f"{sample.path} changed during the run: run again"
             tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
-    except FileNotFoundError:
-        return f"{sample.path} was removed during the run: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise
-        return f"{sample.path} cannot be read ({error}): run again"
+        return f"{sample.path} cannot be read ({error.strerror or error}): run again"
     for kind, data in ((".cls", sample.cls), (".json", sample.json)):
         if data:
             tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
@@ -227,7 +204,3 @@ def _member(name: str, size: int, owner: str = "") -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.uname = size, owner
     return member
-
-
-def _shard_crashed(task: ShardTask, how: str) -> tuple[str, str, bool]:
-    return os.path.basename(task.final), how, False

@@ -18,8 +18,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from clipreader.media import captured_logs, codec_name, open_media, ratio
-from clipreader.times import resample_indices
+from clipreader.media import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    captured_logs,
+    codec_name,
+    open_media,
+    ratio,
+)
 from utils import parallel
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
@@ -103,8 +109,8 @@ class Limits:
     max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
     """
 
-    max_frames: int = 500_000  # four and a half hours at 30 a second
-    max_pixels: int = 8192 * 4320
+    max_frames: int = MAX_FRAMES
+    max_pixels: int = MAX_PIXELS
     timeout: float = 3600.0
 
     @property
@@ -134,7 +140,7 @@ def read_video(
     try:
         with (
             bad_clips(limits),
-            closing(FrameSource(path, probe=probe, **limits.of_source)) as source,
+            closing(FrameSource(path, **limits.of_source)) as source,
         ):
             video = _video(source, probe, fps, limits)
             if video.missing and not partial:
@@ -270,6 +276,7 @@ def pictures_of(
     A clip that is shorter than half a picture has one, too. Raises TooLarge.
     """
     from clipreader.media import TooLarge
+    from clipreader.packets import resample_indices
 
     table = source.table
     if not fps:
