@@ -150,7 +150,7 @@ def take_clips(
                 yield Result.of(clip, "disk_full", archive.source, message=error)
         yield from checked(0)
     if archive.source == MIRROR and not error and OF_THE_COPY.issuperset(failed.values()):
-        with suppress(OSError):  # the record only saves time
+        with suppress(UserError):  # the record only saves time
             _remember(archive.url, held - failed.keys(), options)
     others = frozenset(held if held.isdisjoint(archive.keys) else ())
     yield ArchiveEnd(archive, error, len(skipped), others)
@@ -181,12 +181,9 @@ def _memory_path(url: str, out: Path) -> Path:
 
 def _remember(url: str, keys: Collection[Key], options: FetchOptions) -> None:
     """Record the clips of an archive: its address in the first line, then one clip per line."""
-    path = _memory_path(url, options.out)
-    path.parent.mkdir(exist_ok=True)
-    part = files.own_folder(options.workspace) / path.name
     names = sorted(f"{youtube_id}_{start:06g}_{end:06g}" for youtube_id, start, end in keys)
-    part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
-    files.publish(part, path)
+    lines = "\n".join([url, *names]) + "\n"
+    files.write_whole(_memory_path(url, options.out), options.workspace, lines)
 
 
 def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
