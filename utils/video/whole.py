@@ -7,7 +7,6 @@ decoding order. `clipreader` reads the packets. An untrusted file can crash a de
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -127,7 +126,7 @@ def read_video(
 
     try:
         with bad_clips(limits), closing(FrameSource(path, **limits.of_source)) as source:
-            video = _video(source, depth != "packets", fps, limits)
+            video = _video(source, depth != "packets", fps)
             if video.missing and not partial:
                 raise BadClip("truncated", video.missing)
             if depth == "ends":
@@ -176,8 +175,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits) -> Video:
-    from clipreader.pixels import Orientation, shown_size
+def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
+    from clipreader.transforms import Orientation, shown_size
 
     stream, table = source.stream, source.table
     codec = stream.codec_context
@@ -198,7 +197,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
         zero=table.origin,
         end=_end(source),
         rate=media.ratio(stream.average_rate) or Fraction(0),
-        resampled=len(pictures_of(source, fps, limits.max_frames)),
+        resampled=len(pictures_of(source, fps)),
         codec=codec.name,
         audio_codec=media.codec_name(sound[0]) or "unknown" if sound else "",
         pixel_format=pixel_format,
@@ -248,24 +247,12 @@ def _promised_size(path: Path) -> int:
     return 0 if is_unknown else at + length + size
 
 
-def pictures_of(
-    source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
-) -> Sequence[int]:
-    """Return for each frame at the rate `fps` the number of the source's frame that it shows.
+def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
+    """Return, for each frame at `fps`, the number of the clip's frame that it shows.
 
-    A clip that is shorter than half of one has one, too. Raises TooLarge.
+    A clip that is shorter than half a frame has one, too. Raises TooLarge.
     """
-    from clipreader.packets import resample_indices
-
-    table = source.table
-    if not fps:
-        return range(len(table.pts))
-    count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
-    if count > max_frames:
-        problem = f"{count:,} frames at {fps} per second, more than --max_frames {max_frames}"
-        raise media.TooLarge(source.path, problem)
-    shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
-    return shown or [0]
+    return source.resampled(fps) or [0]
 
 
 # --- an untrusted file ---------------------------------------------------------------------------
