@@ -21,7 +21,7 @@ from utils.download.youtube_sections import index_end, read_index
 from utils.errors import UserError
 from utils.lists.reading import read_lists
 from utils.report import RESULT_COLUMNS, ReportFile, Result, read_known, read_report
-from utils.tar import BadTar, TarStream
+from utils.web import BadTar, TarStream
 
 NAME = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}(_\d{6})?")
 ODD = st.sampled_from(
