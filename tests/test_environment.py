@@ -151,7 +151,7 @@ def test_one_odd_file_costs_itself() -> None:
     assert not streak.is_hopeless
     streak.add(False, "TypeError: x (av 19.0.2)")
     assert streak.is_hopeless
-    assert "PyAV 19.0.2 is installed" in str(streak.problem())
+    assert "(av 19.0.2): pip install -U" in str(streak.problem())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs ulimit -v")
