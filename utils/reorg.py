@@ -11,25 +11,17 @@ import errno
 import filecmp
 import math
 import os
-import time
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
+from utils import clip as clips
+from utils import files
 from utils.cli import escape_name, printable, say
-from utils.clip import (
-    AVA_DURATION,
-    AVA_TIME_END,
-    FINE_FORMAT,
-    TRIM_FORMAT,
-    clip_name,
-    parse_clip_name,
-)
 from utils.errors import is_disk_full
-from utils.files import TEMP_FOLDER, copy_new, move_across, move_new, publish_new, set_aside
 from utils.parallel import Workers, run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
@@ -37,11 +29,11 @@ from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
 
-OWN_FOLDERS = (TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
+OWN_FOLDERS = (files.TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", *SOUNDS)
 REPORT_NAME = "reorg_report.csv"
 REPORT_COLUMNS = ("source", "clip", "action", "reason")
-MOVE, COPY, LINK = "move", "copy", "link"
+MOVE, COPY, LINK = "move", "copy", "hard-link"
 
 # The report's `action` for a file.
 MOVED, COPIED, LINKED = "moved", "copied", "linked"
@@ -54,8 +46,7 @@ MOVING = "moving"  # written before a copy whose source is then removed
 BROUGHT = (MOVED, COPIED, LINKED, REWRAPPED)
 
 REMARKED = 0.5  # seconds by which a clip may differ from its name without a remark
-CHUNK = 200  # clips per task when nothing is decoded: a task costs 66 us, a rename 20
-QUICK = 0.001  # seconds per file; see bring_unchecked
+CHUNK = 200  # clips per task if nothing is decoded: a task costs more than a rename
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +60,8 @@ class Found:
     inode: int
 
     @classmethod
-    def at(cls, path: str, stat: os.stat_result) -> Found:
-        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_dev, stat.st_ino)
+    def at(cls, path: str, found: os.stat_result) -> Found:
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
 
     @property
     def suffix(self) -> str:
@@ -78,19 +69,19 @@ class Found:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is brought in as it is, and not remuxed."""
+        """Return whether it is brought in as it is, not remuxed."""
         return self.suffix == ".mp4" or self.suffix in SOUNDS
 
     def is_same_file(self, other: Found) -> bool:
         return (self.device, self.inode) == (other.device, other.inode)
 
-    def has_same_bytes(self, other: Found) -> bool:
-        return self.size == other.size and filecmp.cmp(self.path, other.path, shallow=False)
-
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The files for one clip; `there` is the one that is in place already."""
+    """The files for one clip; `there` is the one that is already in place.
+
+    name: of its file in the flat folder.
+    """
 
     name: str
     files: tuple[Found, ...]
@@ -104,6 +95,10 @@ class Quality:
     problem: str = ""
     duration: float = 0.0  # seconds
     pixels: int = 0
+    is_same: bool = False  # as the file in place
+
+
+Looked = tuple[ClipFiles, dict[str, Quality]]  # by path
 
 
 @dataclass(frozen=True)
@@ -112,11 +107,10 @@ class HowToBring:
 
     dst: Path
     mode: str
-    check: bool
     duplicates: Path | None
     tool: Ffmpeg
-    unfinished: frozenset[str] = frozenset()  # sources whose last line in the report is `moving`
-    workspace: Path = Path()
+    unfinished: frozenset[str]  # sources whose last line in the report is `moving`
+    workspace: Path
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class Filed:
     """The result for one file: a line of the report. `remove` its source after writing it."""
 
     source: str
-    clip: str
+    clip: str  # its file in the flat folder
     action: str
     reason: str = ""
     remove: bool = False
@@ -138,7 +132,7 @@ class Filed:
 class Tree:
     """The content of a folder: the files of each clip by its name, and other files by kind.
 
-    The name of a sound file keeps its suffix: it is another clip than the video of that name.
+    Audio and video of the same name are two clips, because the name includes `.mp4` or `.wav`.
     """
 
     clips: dict[str, list[Found]] = field(default_factory=dict)
@@ -152,126 +146,134 @@ def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
     for path in excluded:
         with suppress(OSError):
             skipped.add((path.stat().st_dev, path.stat().st_ino))
-    for entry in _files(folder, skipped, tree):
-        stem, suffix = os.path.splitext(entry.name)
-        name = canonical_name(stem) if suffix.lower() in CLIP_SUFFIXES else None
-        if entry.is_symlink():
-            tree.others["symlink"] += 1
-        elif not entry.is_file(follow_symlinks=False):
-            tree.others["not a regular file"] += 1
-        elif name is None:
-            tree.others[suffix.lower() or "no suffix"] += 1
-        else:
-            found = Found.at(entry.path, entry.stat(follow_symlinks=False))
-            key = name + found.suffix * (found.suffix in SOUNDS)
-            tree.clips.setdefault(key, []).append(found)
-    for files in tree.clips.values():
-        files.sort(key=lambda found: found.path)
+
+    def note(error: OSError) -> None:
+        tree.unreadable.append(f"{error.filename}: {error.strerror}")
+
+    for here, folders, names in os.walk(folder, onerror=note):
+        for name in [*folders, *names]:
+            found = os.lstat(file := os.path.join(here, name))
+            stem, suffix = os.path.splitext(name)
+            suffix = suffix.lower()
+            if stat.S_ISDIR(found.st_mode):
+                if name in OWN_FOLDERS or (found.st_dev, found.st_ino) in skipped:
+                    folders.remove(name)
+            elif stat.S_ISLNK(found.st_mode):
+                tree.others["symlink"] += 1
+            elif not stat.S_ISREG(found.st_mode):
+                tree.others["not a regular file"] += 1
+            elif suffix not in CLIP_SUFFIXES or not (clip := canonical_name(stem)):
+                tree.others[suffix or "no suffix"] += 1
+            else:
+                clip += suffix if suffix in SOUNDS else ".mp4"
+                tree.clips.setdefault(clip, []).append(Found.at(file, found))
     return tree
 
 
-def _files(folder: Path, skipped: set[tuple[int, int]], tree: Tree) -> Iterator[os.DirEntry[str]]:
-    waiting = [str(folder)]
-    while waiting:
-        here = waiting.pop()
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        yield entry
-                        continue
-                    stat = entry.stat(follow_symlinks=False)
-                    is_skipped = (stat.st_dev, stat.st_ino) in skipped
-                    if not is_skipped and entry.name not in OWN_FOLDERS:
-                        waiting.append(entry.path)
-        except OSError as error:
-            tree.unreadable.append(f"{here}: {error.strerror}")
-
-
 def canonical_name(stem: str) -> str | None:
-    """The suite's name for a file named `stem`, whatever its padding; None if it is not a clip's.
+    """Return the suite's name for a file named `stem`; None if it is not the name of a clip.
 
-    `<id>_<start>_<end>`, or `<id>_<ts>` for an AVA-Kinetics clip.
+    A clip's is `<id>_<start>_<end>` or, for AVA-Kinetics, `<id>_<ts>`, with any padding.
     """
-    parsed = parse_clip_name(stem)
+    parsed = clips.parse_clip_name(stem)
     if parsed is None:
         return None
     youtube_id, start, end = parsed
     if end is not None and end <= start:
         return None
-    trim_format = FINE_FORMAT if "." in stem else TRIM_FORMAT
-    return clip_name(youtube_id, start, AVA_TIME_END if end is None else end, trim_format)
-
-
-def file_name(name: str) -> str:
-    """The file of a clip in the flat folder."""
-    return name if name.endswith(tuple(SOUNDS)) else f"{name}.mp4"
+    trim_format = clips.FINE_FORMAT if "." in stem else clips.TRIM_FORMAT
+    end = clips.AVA_TIME_END if end is None else end
+    return clips.clip_name(youtube_id, start, end, trim_format)
 
 
 def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:
-    """The files of every clip, except those that are in place already."""
-    in_place = {}
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(dst) as entries:
-        for entry in entries:
-            with suppress(OSError):  # a link that loops
-                if entry.name.endswith((".mp4", *SOUNDS)) and entry.is_file():
-                    in_place[entry.path] = Found.at(entry.path, entry.stat())
+    """Return the files of every clip, except those that are already in place."""
     to_bring = []
     for name in sorted(tree.clips):
-        final = os.path.join(dst, file_name(name))
-        if files := tuple(found for found in tree.clips[name] if found.path != final):
-            to_bring.append(ClipFiles(name, files, in_place.get(final)))
+        final, there = os.path.join(dst, name), None
+        with suppress(OSError):  # there is none, or a link that loops
+            if stat.S_ISREG((found := os.stat(final)).st_mode):
+                there = Found.at(final, found)
+        rest = [found for found in tree.clips[name] if found.path != final]
+        if rest:
+            rest.sort(key=lambda found: found.path)
+            to_bring.append(ClipFiles(name, tuple(rest), there))
     return to_bring
 
 
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def judge(found: Found, whole: bool = True) -> Quality:
-    """How good a file is; `whole`: decode all of it, too. Raises nothing."""
-    if not found.size:
-        return Quality("the file is empty")
+def look_closely(chunk: Sequence[ClipFiles]) -> list[Looked]:
+    """Compare and decode the files of clips, and change nothing. Run by the workers."""
+    return [look_at(clip, True) for clip in chunk]
+
+
+def not_looked_at(chunk: Sequence[ClipFiles], how: str) -> list[Looked]:
+    """Return the result for files that killed their process twice, or lost their workers."""
+    problem = f"the decoder crashed: {how}" if "process" in how else f"cannot be checked: {how}"
+    files = [found for clip in chunk for found in (*clip.files, clip.there) if found]
+    worth = {found.path: Quality(problem) for found in files}
+    return [(clip, worth) for clip in chunk]
+
+
+def look_at(clip: ClipFiles, check: bool) -> Looked:
+    """Compare the files of one clip with the one in place, and judge those that differ.
+
+    Without `check` a clip's only file is not even opened.
+    """
+    there, first = clip.there, clip.files[0]
+    if not check and there is None and len(clip.files) == 1 and first.is_kept:
+        return clip, {first.path: Quality("" if first.size else "the file is empty")}
+    worth = {found.path: judge(found, check, there) for found in clip.files}
+    if there and not all(quality.is_same for quality in worth.values()):
+        worth[there.path] = judge(there, check)
+    return clip, worth
+
+
+def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
+    """Return how good a file is, unless it is the same as `there`; `check`: decode all of it."""
     path = Path(found.path)
     try:
+        if there and (found.is_same_file(there) or filecmp.cmp(path, there.path, shallow=False)):
+            return Quality(is_same=True)
+        if not found.size:
+            return Quality("the file is empty")
         if found.suffix in SOUNDS:
             sound = read_sound(path)
             return Quality(duration=sound.samples / sound.rate)
-        video = read_video(path, "all" if whole else "packets")
+        video = read_video(path, "all" if check else "packets")
         if not found.is_kept and (problem := rewrap_problem(video)):
             return Quality(problem)
-        check_length(video, _named_duration(path.stem) or math.inf)
+        check_length(video, named_duration(found.path) or math.inf)
     except BadClip as error:
         return Quality(error.message)
+    except OSError as error:
+        return Quality(error.strerror or str(error))
     return Quality(duration=video.end - video.first, pixels=video.width * video.height)
 
 
-def _named_duration(stem: str) -> float:
-    """The seconds that a clip's name promises."""
-    parsed = parse_clip_name(stem)
+def named_duration(path: str) -> float:
+    """Return the seconds that a clip's name promises."""
+    parsed = clips.parse_clip_name(os.path.splitext(os.path.basename(path))[0])
     if parsed is None:
         return 0.0
-    return AVA_DURATION if parsed[2] is None else float(parsed[2] - parsed[1])
+    return clips.AVA_DURATION if parsed[2] is None else float(parsed[2] - parsed[1])
 
 
 def best_of(files: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
-    """The best of these good files: the longer, then the larger video, then the newer.
+    """Return the best of these good files: the longer, then the larger video, then the newer.
 
-    The file in place (`there`) gives way to a longer or larger one, but not to a newer one. Lengths
-    that differ by less than 0.1 s are equal.
+    The file in place (`there`) is replaced by a longer or larger one, but not by a newer one.
+    Lengths that differ by less than 0.1 s are equal.
     """
     longest = max(worth[found.path].duration for found in files)
-    best = [f for f in files if worth[f.path].duration >= longest - TOLERANCE]
-    largest = max(worth[found.path].pixels for found in best)
-    best = [found for found in best if worth[found.path].pixels == largest]
-    if there in best:
-        return there
-    newest = max(found.mtime_ns for found in best)
-    best = [found for found in best if found.mtime_ns == newest]
-    return next((found for found in best if found.is_kept), best[0])
+    long = [found for found in files if worth[found.path].duration >= longest - TOLERANCE]
+    return max(long, key=lambda f: (worth[f.path].pixels, f is there, f.mtime_ns, f.is_kept))
 
 
 def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
-    """Why `found` is not the clip, but `chosen` is."""
+    """Return the reason why `found` is not the clip, but `chosen` is."""
     mine, its = worth[found.path], worth[chosen.path]
     if mine.problem:
         return mine.problem
@@ -285,103 +287,77 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
 # --- bringing ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ToWeigh:
-    """The files of a clip that are to be decoded, and the results for its other files."""
-
-    clip: ClipFiles
-    rivals: tuple[Found, ...] = ()
-    done: tuple[Filed, ...] = ()
-
-
-Weighed = tuple[ToWeigh, dict[str, Quality]]
-
-
 def bring_in(
-    chunks: Iterable[Sequence[ClipFiles]], how: HowToBring, workers: Workers
+    to_bring: Sequence[ClipFiles],
+    check: bool,
+    how: HowToBring,
+    workers: Workers,
+    report: ReportFile,
 ) -> Iterator[list[Filed]]:
     """Bring in all clips: `workers` decode files, threads of this machine move them.
 
-    A file that two machines move at once may be lost, so the workers of a cluster only look.
+    The workers of a cluster only look, because a file that two machines move at once may be lost.
     """
-    if not how.check:
-        yield from bring_unchecked(chunks, how, workers.num_jobs)
-        return
 
-    def compare(clip: ClipFiles) -> ToWeigh:
-        done, rivals = skip_same(clip, how)
-        return ToWeigh(clip, tuple(rivals), tuple(done))
+    def bring_chunk(chunk: Sequence[Looked]) -> list[Filed]:
+        filed: list[Filed] = []
+        with suppress(Stopped):
+            for clip, worth in chunk:
+                if STOP.is_set():
+                    break
+                filed += bring_clip(clip, worth, how)
+        return filed
 
-    def bring(weighed: Weighed) -> list[Filed]:
-        task, worth = weighed
-        return [*task.done, *bring_best(task.clip, list(task.rivals), worth, how)]
-
-    clips = (clip for chunk in chunks for clip in chunk)
-    with (
-        closing(run_parallel(compare, clips, workers.num_jobs)) as compared,
-        closing(workers.run(weigh_files, compared, not_weighed)) as weighed,
-        closing(run_parallel(bring, weighed, workers.num_jobs)) as brought,
-    ):
+    chunks = announced(to_bring, 1 if check else CHUNK, how, report)
+    looked: Generator[list[Looked], None, None]
+    if check:
+        looked = workers.run(look_closely, chunks, not_looked_at)
+    else:
+        looked = ([look_at(clip, False) for clip in chunk] for chunk in chunks)
+    with closing(looked), closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
         yield from brought
 
 
-def weigh_files(task: ToWeigh) -> Weighed:
-    """Decode the files of one clip. Run by the workers."""
-    return task, weigh(task.clip, task.rivals, True) if task.rivals else {}
-
-
-def not_weighed(task: ToWeigh, how: str) -> Weighed:
-    """The files of a clip that killed its process again and again, or lost its workers."""
-    files = [*task.rivals, *([task.clip.there] if task.clip.there else [])]
-    problem = f"the decoder crashed: {how}" if "process" in how else f"cannot be checked: {how}"
-    return task, {found.path: Quality(problem) for found in files}
-
-
-def bring_unchecked(
-    chunks: Iterable[Sequence[ClipFiles]], how: HowToBring, num_jobs: int
-) -> Iterator[list[Filed]]:
-    """Bring in clips whose files are not decoded.
-
-    The first chunk shows whether threads help: on a local disk a rename takes 20 us, most of it in
-    Python, and two threads take 1.5 times as long as one.
-    """
-
-    def bring_chunk(chunk: Sequence[ClipFiles]) -> list[Filed]:
-        filed: list[Filed] = []
-        with suppress(Stopped):
-            for clip in chunk:
-                if STOP.is_set():
-                    break
-                done, rivals = skip_same(clip, how)
-                worth = weigh(clip, rivals, False) if rivals else {}
-                filed += [*done, *bring_best(clip, rivals, worth, how)]
-        return filed
-
-    remaining = iter(chunks)
-    for first in islice(remaining, 1):
-        started = time.monotonic()
-        yield bring_chunk(first)
-        if time.monotonic() - started < QUICK * len(first):
-            num_jobs = 1
-    yield from run_parallel(bring_chunk, remaining, num_jobs)
-
-
-def skip_same(clip: ClipFiles, how: HowToBring) -> tuple[list[Filed], list[Found]]:
-    """(results for files whose content is in place already, the other files)."""
-    done, rivals = [], []
+def bring_clip(clip: ClipFiles, worth: dict[str, Quality], how: HowToBring) -> list[Filed]:
+    """Bring the best of a clip's files in, and put the others aside."""
+    filed: list[Filed] = []
+    rivals: list[Found] = []
     for found in clip.files:
-        same = _same_as_there(found, clip, how)
-        if same is None:
-            rivals.append(found)
+        if worth[found.path].is_same:
+            filed.append(file_same(found, clip, how))
+        elif was_remuxed(found, clip, how):
+            filed.append(Filed(found.path, clip.name, REWRAPPED, "was remuxed before", remove=True))
         else:
-            done.append(same)
-    return done, rivals
+            rivals.append(found)
+    candidates = [*rivals, clip.there] if clip.there and rivals else list(rivals)
+    good = [found for found in candidates if not worth[found.path].problem]
+    chosen = None
+    while good and chosen is None:
+        best = best_of(good, worth, clip.there)
+        good.remove(best)
+        if best is clip.there:
+            chosen = best
+            break
+        rivals.remove(best)
+        tried = replace_there(best, clip, worth, how)
+        filed += tried
+        if tried[0].action in BROUGHT:
+            chosen = best
+        elif tried[0].disk_full:
+            break
+    for found in rivals:
+        if chosen is not None:
+            filed.append(put_aside(found, clip.name, why_not(found, chosen, worth), how))
+        else:
+            reason = worth[found.path].problem or "the disk is full"
+            filed.append(Filed(found.path, clip.name, LEFT, reason))
+    return filed
 
 
-def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | None:
+def file_same(found: Found, clip: ClipFiles, how: HowToBring) -> Filed:
+    """Keep, remove or put aside a file whose content is in place already."""
     there, name = clip.there, clip.name
-    if there is None:
-        return None
+    assert there is not None
     try:
         if found.is_same_file(there):
             is_link = os.path.islink(there.path) or os.lstat(found.path).st_nlink < 2
@@ -389,64 +365,29 @@ def _same_as_there(found: Found, clip: ClipFiles, how: HowToBring) -> Filed | No
                 return Filed(found.path, name, PRESENT, "the same file")
             os.unlink(found.path)  # a second name: --link, or a move that was stopped in between
             return Filed(found.path, name, MOVED, "a second name of the file in place")
-        unfinished = how.mode == MOVE and escape_name(found.path) in how.unfinished
-        if found.has_same_bytes(there):
-            if unfinished:
-                return Filed(found.path, name, MOVED, "was copied before", remove=True)
-            if how.mode != MOVE:
-                return Filed(found.path, name, PRESENT, "the same bytes")
-            return put_aside(found, name, "the same bytes as the file in place", how)
-        if unfinished and not found.is_kept:
-            check_same_pictures(how.tool, Path(found.path), Path(there.path))
-            return Filed(found.path, name, REWRAPPED, "was remuxed before", remove=True)
-    except BadClip:
-        return None
     except OSError as error:
         return failed(found, name, error)
-    return None
+    if how.mode != MOVE:
+        return Filed(found.path, name, PRESENT, "the same bytes")
+    if escape_name(found.path) in how.unfinished:
+        return Filed(found.path, name, MOVED, "was copied before", remove=True)
+    return put_aside(found, name, "the same bytes as the file in place", how)
 
 
-def weigh(clip: ClipFiles, rivals: Sequence[Found], check: bool) -> dict[str, Quality]:
-    """How good these files and the one in place are."""
-    everyone = [*rivals, clip.there] if clip.there else list(rivals)
-    if len(everyone) > 1 or check or not rivals[0].is_kept:
-        return {found.path: judge(found, check) for found in everyone}
-    return {rivals[0].path: Quality("" if rivals[0].size else "the file is empty")}
+def was_remuxed(found: Found, clip: ClipFiles, how: HowToBring) -> bool:
+    """Return whether a killed run remuxed `found` into place and did not remove it."""
+    if clip.there is None or found.is_kept or how.mode != MOVE:
+        return False
+    if escape_name(found.path) not in how.unfinished:
+        return False
+    try:
+        check_same_pictures(how.tool, Path(found.path), Path(clip.there.path))
+    except BadClip:
+        return False
+    return True
 
 
-def bring_best(
-    clip: ClipFiles, rivals: list[Found], worth: dict[str, Quality], how: HowToBring
-) -> list[Filed]:
-    """Choose between files that differ, bring the best one in, and put the others aside."""
-    if not rivals:
-        return []
-    everyone = [*rivals, clip.there] if clip.there else list(rivals)
-    good = [found for found in everyone if not worth[found.path].problem]
-    done: list[Filed] = []
-    chosen = None
-    while good and chosen is None:
-        best = best_of(good, worth, clip.there)
-        if best is clip.there:
-            chosen = best
-            break
-        tried = _replace_there(best, clip, worth, how)
-        done += tried
-        good.remove(best)
-        rivals.remove(best)
-        if tried[0].action in BROUGHT:
-            chosen = best
-        elif tried[0].disk_full:
-            break
-    for found in rivals:
-        if chosen is not None:
-            done.append(put_aside(found, clip.name, why_not(found, chosen, worth), how))
-        else:
-            reason = worth[found.path].problem or "the disk is full"
-            done.append(Filed(found.path, clip.name, LEFT, reason))
-    return done
-
-
-def _replace_there(
+def replace_there(
     best: Found, clip: ClipFiles, worth: dict[str, Quality], how: HowToBring
 ) -> list[Filed]:
     """Bring `best` in; a file in its place goes to --duplicates. The first result is best's."""
@@ -458,7 +399,7 @@ def _replace_there(
         problem = f"better than the file in place ({reason}); use --duplicates DIR to replace it"
         return [Filed(best.path, clip.name, LEFT, problem)]
     try:
-        aside = set_aside(Path(there.path), how.duplicates)
+        aside = files.set_aside(Path(there.path), how.duplicates)
     except OSError as error:
         return [failed(best, clip.name, error)]
     filed = None
@@ -467,7 +408,7 @@ def _replace_there(
     finally:
         if filed is None or filed.action not in BROUGHT:
             with suppress(FileExistsError):
-                move_across(aside, Path(there.path))
+                files.move_across(aside, Path(there.path))
     if filed.action not in BROUGHT:
         return [filed]
     return [filed, Filed(there.path, clip.name, SET_ASIDE, reason)]
@@ -478,7 +419,7 @@ def put_aside(found: Found, name: str, reason: str, how: HowToBring) -> Filed:
     if how.duplicates is None or how.mode != MOVE:
         return Filed(found.path, name, DUPLICATE, reason)
     try:
-        set_aside(Path(found.path), how.duplicates)
+        files.set_aside(Path(found.path), how.duplicates)
     except OSError as error:
         return Filed(found.path, name, DUPLICATE, f"{reason}; cannot be moved: {error.strerror}")
     return Filed(found.path, name, SET_ASIDE, reason)
@@ -486,28 +427,32 @@ def put_aside(found: Found, name: str, reason: str, how: HowToBring) -> Filed:
 
 def bring(found: Found, name: str, worth: Quality, how: HowToBring) -> Filed:
     """Bring one file into place."""
+    final = os.path.join(how.dst, name)
     try:
-        action, remove = _put_in_place(found, os.path.join(how.dst, file_name(name)), how)
+        action, remove = put_in_place(found, final, how)
     except FileExistsError:
         return Filed(found.path, name, LEFT, "another file of that name is in place")
     except BadClip as error:
         return Filed(found.path, name, LEFT, error.message)
     except OSError as error:
         return failed(found, name, error)
-    named, remark = _named_duration(os.path.splitext(file_name(name))[0]), ""
-    if worth.duration and named != AVA_DURATION and abs(worth.duration - named) > REMARKED:
+    named, remark = named_duration(final), ""
+    if worth.duration and named != clips.AVA_DURATION and abs(worth.duration - named) > REMARKED:
         remark = f"lasts {worth.duration:.2f} s; a clip of this name lasts {named:g} s"
     return Filed(found.path, name, action, remark, remove)
 
 
-def _put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
-    """(action, whether to remove the source). Raises FileExistsError, BadClip, OSError."""
+def put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
+    """Link, move, copy or remux a file; return the action, and whether to remove the source.
+
+    Raises FileExistsError, BadClip, OSError.
+    """
     if found.is_kept and how.mode == LINK:
         os.link(found.path, final, follow_symlinks=False)
         return LINKED, False
     if found.is_kept and how.mode == MOVE:
         try:
-            move_new(found.path, final)
+            files.move_new(found.path, final)
             return MOVED, False
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -516,19 +461,19 @@ def _put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     temporary = how.workspace / os.path.basename(final)
     if found.is_kept:
-        copy_new(Path(found.path), Path(final), temporary)
+        files.copy_new(Path(found.path), Path(final), temporary)
         return (MOVED, True) if how.mode == MOVE else (COPIED, False)
     try:
         rewrap(how.tool, Path(found.path), temporary)
         os.utime(temporary, ns=(found.mtime_ns, found.mtime_ns))
-        publish_new(temporary, Path(final))
+        files.publish_new(temporary, Path(final))
     finally:
         temporary.unlink(missing_ok=True)
     return REWRAPPED, how.mode == MOVE
 
 
 def failed(found: Found, name: str, error: OSError) -> Filed:
-    """The result for a file that could not be read, moved or copied."""
+    """Return the result for a file that could not be moved or copied."""
     reason = error.strerror or str(error)
     if error.errno == errno.EXDEV:
         reason = "on another file system, where hard links are impossible: use --copy"
@@ -541,10 +486,10 @@ def failed(found: Found, name: str, error: OSError) -> Filed:
 
 
 def read_unfinished(report: Path) -> frozenset[str]:
-    """The sources that a killed run was copying in order to remove them.
+    """Return the sources that a killed run was copying in order to remove them.
 
-    This report has no times. So of several reports' lines for a source all must say `moving`: a
-    source too few is only kept, and one too many would be removed.
+    If several reports have lines for a source, all must say `moving`, because this report has no
+    times: a missing source is only kept, and a wrong one would be removed.
     """
     actions: dict[str, set[str]] = {}
     for path in report_paths(report):
@@ -555,31 +500,30 @@ def read_unfinished(report: Path) -> frozenset[str]:
 
 
 def announced(
-    to_bring: Sequence[ClipFiles], how: HowToBring, report: ReportFile
+    to_bring: Sequence[ClipFiles], size: int, how: HowToBring, report: ReportFile
 ) -> Iterator[Sequence[ClipFiles]]:
-    """The clips in chunks; before each chunk, `moving` lines for sources that are copied.
+    """Yield the clips in chunks; write `moving` lines before a chunk whose sources are copied.
 
-    Only for a clip with one file: two files with the same bytes could be confused.
+    Only for clips with one file, because two files with the same bytes could be confused.
     """
-    device, size = how.dst.stat().st_dev, 1 if how.check else CHUNK
+    device = how.dst.stat().st_dev
     for at in range(0, len(to_bring), size):
         chunk = to_bring[at : at + size]
         for clip in chunk if how.mode == MOVE else ():
             found = clip.files[0]
             is_renamed = found.is_kept and found.device == device
             if len(clip.files) == 1 and not clip.there and not is_renamed:
-                report.append((escape_name(found.path), clip.name, MOVING, ""))
+                write_down([Filed(found.path, clip.name, MOVING)], report)
         yield chunk
 
 
 def write_down(filed: Sequence[Filed], report: ReportFile) -> None:
     """Write the lines, then remove the sources of clips that were copied into place."""
-    report.append(
-        *(
-            (escape_name(each.source), each.clip, each.action, printable(each.reason, 500))
-            for each in filed
-        )
-    )
+    rows = []
+    for each in filed:
+        clip, reason = each.clip.removesuffix(".mp4"), printable(each.reason, 500)
+        rows.append((escape_name(each.source), clip, each.action, reason))
+    report.append(*rows)
     for each in filed:
         try:
             if each.remove:
@@ -590,13 +534,12 @@ def write_down(filed: Sequence[Filed], report: ReportFile) -> None:
 
 def remove_empty_folders(src: Path, report: Path) -> int:
     """Remove folders below `src` that are empty because this run or an earlier one moved clips."""
-    emptied: set[str] = set()
+    folders: set[str] = set()
     for path in report_paths(report):
-        for row in read_report(path, REPORT_COLUMNS):
-            folder = os.path.dirname(row[0])
-            while row[2] in (MOVED, REWRAPPED, SET_ASIDE) and folder not in emptied | {"", "/"}:
-                emptied.add(folder)
-                folder = os.path.dirname(folder)
+        for source, _, action, _ in read_report(path, REPORT_COLUMNS):
+            if action in (MOVED, REWRAPPED, SET_ASIDE):
+                folders.add(os.path.dirname(source))
+    emptied = {str(each) for folder in folders for each in (Path(folder), *Path(folder).parents)}
     removed = 0
     for folder, _, _ in os.walk(src, topdown=False):
         if Path(folder) != src and escape_name(folder) in emptied:
