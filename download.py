@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
 from utils.cli import EXIT_OK, run_script, teller
+from utils.clip import Result
 from utils.cluster import check_dask
 from utils.download.archives import MirrorOptions
 from utils.download.check import check_steps, try_tools, verify
@@ -67,7 +68,7 @@ from utils.download.sources import (
 from utils.files import make_folder
 from utils.lists.official import lists_at_hand
 from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, Result, VideosFile
+from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, VideosFile
 from utils.run import Opened, has_settings, open_run, show_progress, write_settings
 from utils.video.ffmpeg import find_ffmpeg
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from utils import cli, run
 from utils.cli import printable
+from utils.clip import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.official import add_form_options, add_trim_format, form_of
 from utils.lists.reading import find_lists, read_lists
 from utils.process import Stopped
-from utils.report import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.video.whole import BadClip, Limits
 
 

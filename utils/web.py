@@ -15,7 +15,6 @@ Python's tarfile reads the archives, gzipped or not. This module adds what tarfi
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import math
 import random
@@ -300,7 +299,7 @@ class TarStream:
             source: Any = _Source(self._read)
             if not self.start and source.begins_with(GZIP):  # whatever the archive is called
                 self.is_gzip = True
-                source = gzip.GzipFile(fileobj=source)
+                source = _Source(_inflated(source.read))
             with tarfile.open(fileobj=source, mode="r|", bufsize=PIECE, tarinfo=_Header) as tar:
                 while member := self._next(tar):
                     yield member
@@ -342,10 +341,8 @@ class TarStream:
         except (tarfile.ReadError, EOFError, IndexError) as error:
             # _Header reports damaged headers. IndexError: cut within an extended sparse header.
             raise BadTar(f"breaks off; whole up to byte {self.whole:,}") from error
-        except (
-            *(tarfile.TarError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError),
-            RecursionError,  # a chain of headers that extend each other
-        ) as error:
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            # RecursionError: a chain of headers that extend each other.
             message = f"is damaged ({error}); whole up to byte {self.whole:,}"
             raise BadTar(message, for_good=True) from error
 
@@ -364,6 +361,28 @@ class _Source:
     def read(self, size: int) -> bytes:
         piece, self._head = self._head[:size] or self._read(size), self._head[size:]
         return piece
+
+
+def _inflated(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Return a `read` of what a gzip file of one or several members holds.
+
+    Not gzip.GzipFile, because it reads zeros after the end for as long as a server sends them.
+    """
+    inflate = zlib.decompressobj(wbits=31)
+
+    def read_plain(size: int) -> bytes:
+        nonlocal inflate
+        plain = b""
+        while not plain and (data := inflate.unconsumed_tail or inflate.unused_data or read(PIECE)):
+            if inflate.eof:
+                inflate = zlib.decompressobj(wbits=31)
+            try:
+                plain = inflate.decompress(data, size)
+            except zlib.error as error:  # which tarfile would report as an early end
+                raise ValueError(str(error)) from error
+        return plain
+
+    return read_plain
 
 
 class _Header(tarfile.TarInfo):

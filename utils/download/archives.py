@@ -25,7 +25,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
 from utils.cli import plural
-from utils.clip import Clip, clip_window, parse_clip_name
+from utils.clip import Clip, Result, clip_window, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
@@ -33,7 +33,6 @@ from utils.lists import official
 from utils.lists.versions import OfficialList
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
-from utils.report import Result
 from utils.web import TarStream, Web, WebError, read_archive
 
 TARS, MIRROR = "tar", "cvdf"  # in the report

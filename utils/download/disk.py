@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from utils.clip import Clip, clip_window, parse_clip_name
+from utils.clip import Clip, Result, clip_window, format_time, parse_clip_name, reason_of
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UNEXPECTED, UserError, is_disk_full
 from utils.files import disk_is_full, publish, replace_file, sync_folder
 from utils.parallel import run_parallel
 from utils.process import run_child
-from utils.report import REPORT_NAME, Result, format_time, read_shorts, reason_of
+from utils.report import REPORT_NAME, read_shorts
 from utils.video.cut import cut_sound, cut_video
 from utils.video.ffmpeg import SOUNDS, Input, file_url
 from utils.video.whole import (

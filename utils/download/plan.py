@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
-from utils.clip import Clip
+from utils.clip import DOWNLOADED, FAILED, REASONS, UNAVAILABLE, Clip
 from utils.download.options import clip_suffix, videos_per_hour, youtube_name
 from utils.download.sources import SourceContext, is_gone
 from utils.errors import UserError
@@ -25,16 +25,7 @@ from utils.lists.official import form_of
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
 from utils.lists.versions import same_split
 from utils.process import STOP
-from utils.report import (
-    DOWNLOADED,
-    FAILED,
-    REASONS,
-    REPORT_NAME,
-    UNAVAILABLE,
-    Known,
-    read_known,
-    report_line,
-)
+from utils.report import REPORT_NAME, Known, read_known, report_line
 from utils.run import (
     Lines,
     Tally,

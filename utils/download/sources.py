@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from utils.clip import Clip
+from utils.clip import UNAVAILABLE, Clip, Result
 from utils.download.pace import Pace
 from utils.parallel import Workers
 from utils.process import STOP
-from utils.report import UNAVAILABLE, Known, Result, VideosFile
+from utils.report import Known, VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg
 
 if TYPE_CHECKING:

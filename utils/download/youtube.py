@@ -15,7 +15,7 @@ from pathlib import Path
 from random import uniform
 from typing import Any
 
-from utils.clip import Clip, by_video
+from utils.clip import Clip, Result, by_video, reason_of
 from utils.download.pace import Attempted
 from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
 from utils.download.youtube_extract import (
@@ -32,7 +32,6 @@ from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result, reason_of
 
 TRIES = 3  # attempts for one video in one run, blocks not counted
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run

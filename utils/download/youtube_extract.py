@@ -29,11 +29,11 @@ from urllib.parse import urlsplit
 import certifi
 
 from clipreader.media import MEDIA_FORMATS
+from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Child
 from utils.process import STOP, Finished, Stopped, run_child
-from utils.report import now
 from utils.video.ffmpeg import Input
 
 # Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.

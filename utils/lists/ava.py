@@ -17,6 +17,7 @@ from utils.cli import printable
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
+    DOWNLOADED,
     ID_PATTERN,
     MAX_TIME,
     TIME_PATTERN,
@@ -26,7 +27,7 @@ from utils.clip import (
 )
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, read_text, telling
-from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
+from utils.report import REPORT_NAME, RESULT_COLUMNS, read_reports
 
 if TYPE_CHECKING:
     from clipreader.packets import FrameTable

@@ -17,13 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.cli import Tell, non_negative_float
-from utils.clip import Clip, parse_clip_name, trim_format
+from utils.clip import Clip, format_time, parse_clip_name, trim_format
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.forms import ROLES, looks_like_annotations, open_list
 from utils.lists.reading import clips_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
-from utils.report import format_time
 from utils.web import LIST_TRIES, Web, WebError, read_archive, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
