@@ -110,24 +110,21 @@ def own_names(path: Path, shard: tuple[int, int] = (1, 1)) -> Iterator[str]:
     `download_report.shard-2-of-4.csv`; a run that finds its file taken, by this machine or another,
     `download_report.<machine>.csv`.
     """
-    own = machine_name()
+    name, hyphen = path.stem, "."
     if shard[1] > 1:
-        part = f"shard-{shard[0]}-of-{shard[1]}"
-        yield f"{path.stem}.{part}{path.suffix}"
-        own = f"{part}-{own}"
-    else:
-        yield path.name
-    yield f"{path.stem}.{own}{path.suffix}"
+        name, hyphen = f"{name}.shard-{shard[0]}-of-{shard[1]}", "-"
+    yield f"{name}{path.suffix}"
+    name += hyphen + machine_name()
+    yield f"{name}{path.suffix}"
     for number in itertools.count(2):
-        yield f"{path.stem}.{own}-{number}{path.suffix}"
+        yield f"{name}-{number}{path.suffix}"
 
 
 def report_paths(path: Path) -> list[Path]:
     """Return the existing reports: `path`, and those of other machines and shards beside it."""
-    if not path.parent.is_dir():
-        return []
     with telling(path.parent):
-        names = os.listdir(path.parent)  # 0.34 s if it holds 650,000 clips
+        # 0.34 s if it holds 650,000 clips.
+        names = os.listdir(path.parent) if path.parent.is_dir() else []
     start, end = f"{path.stem}.", path.suffix
     found = [name for name in names if name.startswith(start) and name.endswith(end)]
     return [path.with_name(name) for name in sorted(found, key=lambda n: (n != path.name, n))]

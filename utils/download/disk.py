@@ -19,7 +19,7 @@ from pathlib import Path
 from utils.clip import Clip, Result, clip_window, format_time, parse_clip_name, reason_of
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UNEXPECTED, UserError, is_disk_full
-from utils.files import disk_is_full, publish, replace_file, sync_folder
+from utils.files import disk_is_full, publish
 from utils.parallel import run_parallel
 from utils.process import run_child
 from utils.report import REPORT_NAME, read_shorts
@@ -317,11 +317,7 @@ def link_file(source: Path, final: Path, workspace: Path) -> None:
             raise
         # Another file system, one without links, or a file of another user's.
         shutil.copyfile(source, temporary)
-        publish(temporary, final)
-        return
-    # Not `publish`: it opens the file for writing, and the file is not ours.
-    replace_file(temporary, final)
-    sync_folder(final.parent)
+    publish(temporary, final)
 
 
 def cut_from(
