@@ -175,7 +175,7 @@ def test_little_memory_is_told_in_one_line(
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_version_line(script: str, tmp_path: Path) -> None:
     line = run(script, "--version", cwd=tmp_path).out
-    tools = "" if script == "load_frames.py" else r" yt-dlp [\d.]+, ffmpeg \S+,"
+    tools = "" if script == "load_frames.py" else r" yt-dlp [\d.]+, imageio-ffmpeg [\d.]+,"
     assert re.fullmatch(
         rf"{script} 1\.\d+\.\d+ \(Python 3\.\d+\.\d+ on \w+,{tools}"
         r" PyAV [\d.]+, numpy [\d.]+\)\n",

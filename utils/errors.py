@@ -19,7 +19,6 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-loader.txt")
@@ -64,12 +63,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _say_problem(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    problem = problem_of(error)
-    if not problem:
-        sys.__excepthook__(kind, error, trace)
-        return
-    os.write(2, f"error: {problem}\n".encode(errors="backslashreplace"))
-    os._exit(2)
+    if problem := problem_of(error):
+        os.write(2, f"error: {problem}\n".encode(errors="backslashreplace"))
+        os._exit(2)
+    sys.__excepthook__(kind, error, trace)
 
 
 def problem_of(error: BaseException) -> str:
@@ -178,21 +175,7 @@ def numbers(release: str) -> tuple[int, ...]:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an unexpected exception for the report, with the package that it likely comes from.
-
-    `TypeError: open() got an unexpected keyword argument 'mode' (av 20.0.0)`
-    """
-    modules: list[Any] = []
-    trace = error.__traceback__
-    while trace:
-        modules.insert(0, trace.tb_frame.f_globals.get("__name__"))
-        trace = trace.tb_next
-    owner = getattr(error, "obj", None)  # of an attribute that is missing
-    missing = error.name if isinstance(error, ImportError) else None
-    for module in (getattr(owner, "__name__", None), missing, *modules):
-        for package in required():
-            if module_of(package) == str(module).partition(".")[0]:
-                return f"{type(error).__name__}: {error} ({package} {release_of(package)})"
+    """Describe an unexpected exception for the report, as UNEXPECTED_MESSAGE expects it."""
     return f"{type(error).__name__}: {error}"
 
 
@@ -225,15 +208,7 @@ class Streak:
 
 def version_line(version: str) -> str:
     """Return the suite's version, and what it runs on, in one line for a bug report."""
-    try:
-        import imageio_ffmpeg
-
-        ffmpeg = f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
-    except (ImportError, RuntimeError):
-        ffmpeg = "no ffmpeg in the environment"
-    found = []
-    for package in ("yt-dlp", "av", "numpy"):
-        name, release = NAMES.get(package, package), release_of(package)
-        found.append(f"{name} {release}" if release else f"no {name}")
+    packages = ("yt-dlp", "imageio-ffmpeg", "av", "numpy")
+    found = [f"{NAMES.get(each, each)} {release_of(each) or 'is missing'}" for each in packages]
     python = f"Python {sys.version.split()[0]} on {sys.platform}"
-    return f"{version} ({', '.join([python, found[0], ffmpeg, *found[1:]])})"
+    return f"{version} ({', '.join([python, *found])})"
