@@ -123,29 +123,14 @@ DOWNLOADED, UNAVAILABLE, FAILED, INVALID = "downloaded", "unavailable", "failed"
 # compares.
 REASONS: dict[str, tuple[str, str]] = {
     "": (DOWNLOADED, "on disk, complete and checked"),
-    "short": (
-        DOWNLOADED,
-        "kept, but shorter than requested: the video, or the clip it was cut from, ends first",
-    ),
+    "short": (DOWNLOADED, "kept, but shorter than requested because its source ends first"),
     "removed": (UNAVAILABLE, "removed by the uploader or by YouTube"),
-    "private": (
-        UNAVAILABLE,
-        "only accounts it is shared with have access: use --cookies and --retry unavailable",
-    ),
+    "private": (UNAVAILABLE, "only for some accounts: use --cookies and --retry unavailable"),
     "account_terminated": (UNAVAILABLE, "the uploader's account was closed"),
     "copyright": (UNAVAILABLE, "blocked by a copyright claim"),
-    "members_only": (
-        UNAVAILABLE,
-        "paying members only: use --cookies of a member and --retry unavailable",
-    ),
-    "age_restricted": (
-        UNAVAILABLE,
-        "needs an account of legal age: use --cookies and --retry unavailable",
-    ),
-    "geo_blocked": (
-        UNAVAILABLE,
-        "not available in your country: use --proxy and --retry unavailable",
-    ),
+    "members_only": (UNAVAILABLE, "only for members: use --cookies and --retry unavailable"),
+    "age_restricted": (UNAVAILABLE, "only for adults: use --cookies and --retry unavailable"),
+    "geo_blocked": (UNAVAILABLE, "not in your country: use --proxy and --retry unavailable"),
     "live": (UNAVAILABLE, "a live stream, or a premiere that has not started"),
     "drm": (UNAVAILABLE, "protected by DRM"),
     "bad_id": (UNAVAILABLE, "the ID does not identify a video"),

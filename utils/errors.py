@@ -93,12 +93,6 @@ def hand_over() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _is_own_script() -> bool:
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
-    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return main is not None and os.path.dirname(os.path.abspath(main)) == top
-
-
 def _open_closed_streams() -> None:
     """Give a process that was started without them (`2>&-`) its three standard streams.
 
@@ -114,7 +108,8 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-if _is_own_script():
+_script = getattr(sys.modules["__main__"], "__file__", None)
+if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of ours
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)

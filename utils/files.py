@@ -89,9 +89,9 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict")
             raise ValueError("is not UTF-8 text") from None
 
 
-def read_json(path: str | Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
+def read_json(path: str | Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises OSError, and ValueError with a short reason."""
-    return parse_json(read_text(path, limit))
+    return parse_json(read_text(path, SETTINGS_LIMIT))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
@@ -287,8 +287,7 @@ def copy_new(path: Path, final: Path, temporary: Path) -> None:
     if the copy does not hold the same bytes.
     """
     try:
-        shutil.copyfile(path, temporary, follow_symlinks=False)
-        shutil.copystat(path, temporary, follow_symlinks=False)
+        shutil.copy2(path, temporary, follow_symlinks=False)
         if not filecmp.cmp(path, temporary, shallow=False):
             raise OSError(errno.EIO, "the copy does not hold the same bytes", str(path))
         publish_new(temporary, final)
