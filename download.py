@@ -31,50 +31,44 @@ from __future__ import annotations
 from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from utils.cli import EXIT_OK, run_script, teller
-from utils.clip import Result
+from utils import report, run
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, run_script, say, teller
+from utils.clip import DOWNLOADED, REASONS, UNAVAILABLE, Result
 from utils.cluster import check_dask
-from utils.download.archives import MirrorOptions
-from utils.download.check import check_steps, try_tools, verify
-from utils.download.options import (
-    clip_settings,
-    clip_suffix,
-    fetch_options,
-    list_servers,
-    parse_args,
-    videos_per_hour,
-)
+from utils.download import sources
+from utils.download.archives import MirrorOptions, from_mirror, from_tars
+from utils.download.check import check_steps, tool_versions, try_tools, verify
+from utils.download.disk import from_disk
 from utils.download.pace import Pace
 from utils.download.plan import (
-    DownloadTally,
     Plan,
-    end_download,
+    list_servers,
     make_plan,
+    parse_args,
     read_wanted,
     say_download_plan,
-    tool_versions,
+    videos_per_hour,
 )
-from utils.download.sources import (
-    NOT_ASKED,
-    Source,
-    SourceContext,
-    ask_sources,
-    is_youtube,
-    make_source,
-)
-from utils.files import make_folder
+from utils.download.youtube import from_youtube
+from utils.errors import UserError
+from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
-from utils.process import sleep, stop_on_signals
-from utils.report import REPORT_NAME, RESULT_COLUMNS, Known, ReportFile, VideosFile
-from utils.run import Opened, has_settings, open_run, show_progress, write_settings
-from utils.video.ffmpeg import find_ffmpeg
+from utils.process import STOP, sleep, stop_on_signals
 
 PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
+VIDEO_SETTINGS = ("max_height", "short_side", "keyint", "no_audio")
 FOUND = "found on disk: the run that downloaded it was killed before it wrote this line"
+# Reasons that every further video would have, too: after so many in a row the run stops.
+LASTING, LASTING_AFTER = ("cookies", "js_runtime"), 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,13 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_OK
         lists = read_wanted(paths, args)
         out = args.out.absolute()
-        tools = tool_versions(find_ffmpeg(args.ffmpeg).version)
+        tools = tool_versions(args)
         if not args.dry_run:
             make_folder(out)
-        suffix = clip_suffix(args)
-        settings = out / (f".sound_settings{suffix}.json" if args.audio_only else SETTINGS_NAME)
+        suffix = sources.clip_suffix(args)
+        # Options that make two clips of one name different.
+        names = ("sample_rate",) if args.audio_only else VIDEO_SETTINGS
+        settings = {name: getattr(args, name) for name in names}
+        kept = out / (f".sound_settings{suffix}.json" if args.audio_only else SETTINGS_NAME)
         if has_clips := any(out.glob(f"*{suffix}")):
-            has_settings(settings, clip_settings(args), "clips")
+            run.has_settings(kept, settings, "clips")
         if args.verify:
             verify(lists, out, args)
         plan = make_plan(lists, out, args)
@@ -107,33 +104,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         if plan.to_fetch:
             try_tools(args)
         cookies = [args.cookies.absolute()] if args.cookies else []
-        report = out / REPORT_NAME
-        with open_run(args, report, RESULT_COLUMNS, PACKAGES, cookies, args.shard) as opened:
+        main_report, columns = out / report.REPORT_NAME, report.RESULT_COLUMNS
+        with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
             if not has_clips:  # how clips of an older version were made is not known
-                write_settings(settings, opened.workspace, clip_settings(args))
-            context, sources = open_sources(args, opened, plan.known)
-            tally = fetch(plan, context, sources, opened.report, args)
+                run.write_settings(kept, opened.workspace, settings)
+            context = make_context(args, opened, plan.known)
+            tally = fetch(plan, context, opened.report, args)
     return end_download(plan, tally, context, args, opened.report.path)
 
 
-def open_sources(
-    args: argparse.Namespace, opened: Opened, known: Known
-) -> tuple[SourceContext, tuple[Source, ...]]:
-    """The settings that all sources share, and the sources in the order of --source."""
-    options = fetch_options(args, opened.report.path.parent, opened.workspace)
-    mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=args.retry == "all")
+def make_context(
+    args: argparse.Namespace, opened: run.Opened, known: report.Known
+) -> sources.SourceContext:
+    """Return the settings and resources that all sources share."""
+    options = sources.fetch_options(args, opened.report.path.parent, opened.workspace)
     pause, stops = args.block_pause * 60, args.on_block == "stop"
-    pace = Pace(videos_per_hour(args), pause, stops, has_check=is_youtube(args.url_base))
-    context = SourceContext(options, opened.workers, pace, known, bool(args.retry))
-    return context, tuple(make_source(name, mirror, args.allow_partial) for name in args.source)
+    has_check = sources.is_youtube(args.url_base)
+    pace = Pace(videos_per_hour(args), pause, stops, has_check=has_check)
+    return sources.SourceContext(options, opened.workers, pace, known, bool(args.retry))
+
+
+def make_source(name: str, args: argparse.Namespace) -> sources.Source:
+    """Return the source of a name in --source."""
+    if name.startswith(sources.CLIPS):
+        folders = sources.folders_of(name)
+        return partial(from_disk, folders=folders, allow_partial=args.allow_partial)
+    if name.startswith(sources.TAR):
+        return partial(from_tars, place=name.removeprefix(sources.TAR))
+    if name == "cvdf":
+        reread = args.retry == "all"
+        mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=reread)
+        return partial(from_mirror, mirror=mirror)
+    return from_youtube
 
 
 def fetch(
-    plan: Plan,
-    context: SourceContext,
-    sources: Sequence[Source],
-    report: ReportFile,
-    args: argparse.Namespace,
+    plan: Plan, context: sources.SourceContext, own: report.ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
     heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
@@ -142,21 +148,22 @@ def fetch(
 
     def record(result: Result) -> None:
         # Called from the workers' threads: each line is one write.
-        report.append_result(result)
+        own.append_result(result)
         recorded.add(result.clip)
 
     for refused in plan.lists.refused:
-        result = Result.of_refused(refused)
-        if result.message not in plan.known.refused:
-            report.append_result(result)
+        invalid = Result.of_refused(refused)
+        if invalid.message not in plan.known.refused:
+            own.append_result(invalid)
     for name in plan.known.unreported:
-        report.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
+        own.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
+    chain = [make_source(name, args) for name in args.source]
     with (
-        VideosFile(report.path) if args.metadata else nullcontext() as context.videos,
-        show_progress(
+        report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
+        run.show_progress(
             len(plan.to_fetch), "clip", args.quiet, context.workers, context.pace.note
         ) as progress,
-        closing(ask_sources(plan.to_fetch, context, sources)) as results,
+        closing(sources.ask_sources(plan.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:
             context.tell = progress.say
@@ -164,15 +171,106 @@ def fetch(
         for result in results:
             tally.add(result)
             progress.add(result.status)
-            if result.message == NOT_ASKED:
+            if result.message == sources.NOT_ASKED:
                 continue  # the report has it
             if result.clip not in recorded:
-                report.append_result(result)
+                own.append_result(result)
             if not result.is_on_disk:
                 progress.failure(result.reason, result.clip, result.message)
             elif args.verbose:
                 progress.say(f"{result.clip}: {result.seconds:.1f} s, {result.bytes:,} bytes")
     return tally
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+@dataclass
+class DownloadTally(run.Tally):
+    """Also count clips per source, and stop if video after video fails for a lasting reason."""
+
+    asked_height: int = 0  # pixels; 0: any
+    low: Counter[int] = field(default_factory=Counter)  # clips of lower videos, by their height
+    sources: Counter[str] = field(default_factory=Counter)
+    hopeless: str = ""  # the lasting reason
+    _failed_in_a_row: set[str] = field(default_factory=set)  # videos
+
+    def add(self, outcome: Any) -> None:
+        super().add(outcome)
+        if outcome.is_on_disk:
+            self.sources[outcome.source] += 1
+            if 0 < outcome.height < self.asked_height:
+                self.low[outcome.height] += 1
+        if outcome.reason not in LASTING:
+            self._failed_in_a_row.clear()
+            return
+        self._failed_in_a_row.add(outcome.youtube_id)
+        if len(self._failed_in_a_row) >= LASTING_AFTER:
+            self.hopeless = outcome.reason
+            STOP.set()
+
+    def say(self) -> None:
+        """Print the counts by status and reason, and what each reason means."""
+        for status, count in self.statuses.most_common():
+            came = ", ".join(f"{name} {number:,}" for name, number in self.sources.items())
+            say(f"  {status} {count:,}" + (f" ({came})" if status == DOWNLOADED else ""))
+            for line in self.reason_lines(REASONS, status):
+                say(f"  {line}")
+            if status == DOWNLOADED and self.low:
+                low, most = self.low.total(), self.asked_height
+                heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
+                say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
+
+
+def end_download(
+    plan: Plan,
+    tally: DownloadTally,
+    context: sources.SourceContext,
+    args: argparse.Namespace,
+    path: Path,
+) -> int:
+    """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
+    out, lists, requested = path.parent, plan.lists, len(plan.lists.clips)
+    on_disk = len(plan.on_disk)
+    if tally.statuses[DOWNLOADED]:  # the folder counts, whatever this run counted
+        on_disk = len(lists.clips.keys() & names_in(out, sources.clip_suffix(args)))
+    missing, processed = requested - on_disk, sum(tally.statuses.values())
+    gone = tally.statuses[UNAVAILABLE] + plan.skipped
+    is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
+    state = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
+    if args.quiet and not processed:
+        if not is_all:
+            say(f"{state}; report: {path}")
+    elif not args.quiet or not is_all:
+        run.say_end(processed, len(plan.to_fetch), "clip")
+        tally.say()
+        say(state)
+        if lists.refused:
+            say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
+        say(report.report_line(path, out / report.REPORT_NAME))
+        if missing and not is_all:
+            say_next_steps(missing, gone, tally, context)
+    code = run.exit_code(tally, out, is_all)
+    if context.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
+        raise UserError(context.pace.problem)
+    return code
+
+
+def say_next_steps(
+    missing: int, gone: int, tally: DownloadTally, context: sources.SourceContext
+) -> None:
+    """Print the next command and what it does."""
+    if context.pace.stop_on_block and context.pace.blocks and not context.pace.problem:
+        say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
+    if missing > gone:
+        run.say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")
+    else:
+        more = () if context.ask_again else ("--retry", "unavailable")
+        run.say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
+    if tally.hopeless:
+        meaning = REASONS[tally.hopeless][1]
+        say(f"the last {LASTING_AFTER} videos failed for the same reason: {meaning}")
+        say(f"find the broken step: {run.own_command('--check')}")
 
 
 if __name__ == "__main__":

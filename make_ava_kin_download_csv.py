@@ -35,52 +35,25 @@ from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from utils.cli import (
-    EXIT_INCOMPLETE,
-    EXIT_OK,
-    Tell,
-    add_shared,
-    existing_folder,
-    frame_rate,
-    make_parser,
-    plural,
-    positive_int,
-    run_script,
-    teller,
-)
-from utils.files import check_ours, make_folder, run_folder, write_whole
+from utils import cli, files
 from utils.lists import ava
-from utils.lists.ava_clips import (
-    CLIP_COLUMNS,
-    LIST_COLUMNS,
-    PREVIEW_MOST,
-    PREVIEW_NAME,
-    Clips,
-    Placed,
-    annotation_lines,
-    clips_of,
-    download_list,
-    draw_preview,
-    place,
-    probe_frames,
-    read_actions,
-    read_split,
-    tell_unnamed,
-)
 from utils.lists.official import ensure_ava_annotations, missing_annotations
-from utils.lists.reading import without_garbage_collection
 from utils.process import sleep, stop_on_signals
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Output = tuple[Path, str | Iterable[str], str]  # file, its text, how many of what
 DEFAULT_FOLDER = Path("ava_kinetics_csv")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__ or "")
+    parser = cli.make_parser(__doc__ or "")
     parser.add_argument(
         "--annotations",
         type=Path,
@@ -89,11 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of kinetics_{train,val,test}_v1.0.csv and of the label map; missing files are"
         " downloaded",
     )
-    parser.add_argument(
-        "--lists_base",
-        metavar="URL",
-        help="server of the annotations (default: DeepMind's, then CVDF's)",
-    )
+    cli.add_shared(parser, "--lists_base")
     parser.add_argument(
         "--output",
         type=Path,
@@ -118,7 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--fps",
-        type=frame_rate,
+        type=cli.frame_rate,
         default=Fraction(30),
         help="the --fps that you use with frame_extract.py; the column `frame` depends on it",
     )
@@ -137,106 +106,109 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--preview",
-        type=positive_int,
+        type=cli.positive_int,
         metavar="N",
-        help=f"with --clips: draw N annotated frames with boxes and actions to {PREVIEW_NAME},"
-        " in the folder of the list",
+        help=f"with --clips: draw N annotated frames (at most {ava.PREVIEW_MOST}) with boxes and"
+        f" actions to {ava.PREVIEW_NAME}, in the folder of the list",
     )
-    add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
+    cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     args = parser.parse_args(argv)
     for option in ("probe", "preview"):
         if getattr(args, option) and not args.clips:
             parser.error(f"--{option} reads the clips: add --clips DIR")
     if not 0 < args.fps <= 1000:  # at 0 the numbers would depend on each clip's own rate
         parser.error(f"--fps {args.fps} is not a rate above 0 and up to 1000")
-    if args.preview and args.preview > PREVIEW_MOST:
-        parser.error(
-            f"--preview {args.preview}: at most {PREVIEW_MOST} frames fit on a contact sheet"
-        )
     return args
 
 
-def run(args: argparse.Namespace, tell: Tell) -> int:
-    """Read all, then write all; the exit code. Raises UserError, Stopped."""
-    # Not into a folder that is not there, but for the default: its name may be a slip.
+def run(args: argparse.Namespace, tell: cli.Tell) -> int:
+    """Read everything, then write it, and return the exit code. Raises UserError, Stopped."""
+    # Only the default folder is made, because another name may be a typing error.
     may_fetch = args.annotations.is_dir() or args.annotations == DEFAULT_FOLDER
     if may_fetch and missing_annotations(args.annotations):
         if args.dry_run:
             tell(f"would download the AVA-Kinetics annotations to {args.annotations}")
-            return EXIT_OK
+            return cli.EXIT_OK
         ensure_ava_annotations(args.annotations, args.lists_base, tell)
-    annotations = existing_folder(args.annotations, "--annotations")
-    names = [name for name in ava.SPLITS if name in args.splits]
-    targets = [args.output.parent / f"annotations_{name}.csv" for name in names]
-    if args.output in targets:
+    for option in ("annotations", "clips"):
+        if folder := getattr(args, option):
+            cli.existing_folder(folder, f"--{option}")
+    targets = {
+        name: args.output.parent / f"annotations_{name}.csv"
+        for name in ava.SPLITS
+        if name in args.splits
+    }
+    if args.output in targets.values():
         raise UserError(
             f"--output {args.output} is the name of another output file: choose another name"
         )
-    for path in (args.output, *targets):
-        columns = LIST_COLUMNS if path == args.output else CLIP_COLUMNS
-        check_ours(path, ",".join(columns) + "\n", "move it, or choose another --output")
-    clips = clips_of(args.clips) if args.clips else None
-    actions = read_actions(annotations, tell)
+    for path in (args.output, *targets.values()):
+        columns = ava.LIST_COLUMNS if path == args.output else ava.CLIP_COLUMNS
+        files.check_ours(path, ",".join(columns) + "\n", "move it, or choose another --output")
 
-    splits, tables = [], []
-    for name in names:
+    actions = ava.read_actions(args.annotations, tell)
+    windows = ava.read_windows(args.clips) if args.clips else {}
+    on_disk = files.names_in(args.clips, ".mp4") if args.clips else None
+    splits, tables, is_complete = {}, {}, True
+    for name in targets:
         sleep(0)
-        splits.append(read_split(args.annotations, name, args.include_unlabelled, tell))
-        tables.append(place(splits[-1], args.fps, clips, tell))
-        if clips and args.probe and not args.dry_run:
-            tables[-1] = probe_frames(tables[-1], clips.folder, args.fps, args.num_jobs, args.quiet)
-    tell_unnamed(tables, actions, tell)
-    listed = download_list(splits)
-    code = EXIT_INCOMPLETE if any(split.refused for split in splits) else EXIT_OK
+        rows, refused = ava.read_split(args.annotations, name, args.include_unlabelled, tell)
+        is_complete &= not refused
+        table = ava.place(name, rows, args.fps, windows, on_disk, tell)
+        if args.probe and not args.dry_run:
+            table = ava.probe_frames(table, args.clips, args.fps, args.num_jobs, args.quiet)
+        splits[name], tables[name] = rows, table
+    ava.tell_unnamed(tables.values(), actions, tell)
+    clips = ava.download_list(splits)
+    outputs: list[Output] = [
+        (args.output, clips.to_csv(index=False), cli.plural(len(clips), "clip"))
+    ]
+    for name, table in tables.items():
+        text = ava.annotation_lines(table, actions)
+        outputs.append((targets[name], text, cli.plural(len(table), "row")))
     if args.dry_run:
-        tell(f"would write {args.output}: {plural(len(listed) - 1, 'clip')}")
-        for path, table in zip(targets, tables, strict=True):
-            tell(f"would write {path}: {plural(len(table), 'row')}")
-        return code
-    drawn_all = write_all(
-        listed, dict(zip(targets, tables, strict=True)), actions, clips, args, tell
-    )
-    if clips:
-        folder = shlex.quote(str(args.clips))
-        tell(f"next: python frame_extract.py {folder} ava_frames --fps {args.fps}")
+        for path, _, count in outputs:
+            tell(f"would write {path}: {count}")
     else:
-        tell(f"next: python download.py ava_clips --input_csv {shlex.quote(str(args.output))}")
-    return code if drawn_all else EXIT_INCOMPLETE
+        is_complete &= write_all(outputs, tables.values(), actions, args, tell)
+    return cli.EXIT_OK if is_complete else cli.EXIT_INCOMPLETE
 
 
 def write_all(
-    listed: Sequence[str],
-    tables: Mapping[Path, Sequence[Placed]],
+    outputs: Sequence[Output],
+    tables: Iterable[pd.DataFrame],
     actions: Mapping[str, str],
-    clips: Clips | None,
     args: argparse.Namespace,
-    tell: Tell,
+    tell: cli.Tell,
 ) -> bool:
-    """Write each file whole, and the preview; whether every frame of that could be drawn."""
-    beside = make_folder(args.output.parent)
-    with run_folder(beside) as folder:
-        write_whole(args.output, folder, listed)
-        tell(f"wrote {args.output}: {plural(len(listed) - 1, 'clip')}")
-        for path, table in tables.items():
-            write_whole(path, folder, annotation_lines(table, actions))
-            tell(f"wrote {path}: {plural(len(table), 'row')}")
-        if not (clips and args.preview):
-            return True
-        placed = chain.from_iterable(tables.values())
-        target = beside / PREVIEW_NAME
-        drawn, wanted = draw_preview(
-            placed, actions, clips.folder, args.fps, args.preview, target, folder
-        )
-        tell(f"drew {plural(drawn, 'annotated frame')}: {args.output.parent / PREVIEW_NAME}")
-        return drawn == wanted
+    """Write the files and the preview, and return whether that has all of its frames."""
+    is_complete, folder = True, files.make_folder(args.output.parent)
+    with files.run_folder(folder) as workspace:
+        for path, text, count in outputs:
+            files.write_whole(path, workspace, text)
+            tell(f"wrote {path}: {count}")
+        if args.preview:
+            target = folder / ava.PREVIEW_NAME
+            drawn, wanted = ava.draw_preview(
+                tables, actions, args.clips, args.fps, args.preview, target, workspace
+            )
+            is_complete = drawn == wanted
+            if drawn:
+                tell(f"drew {cli.plural(drawn, 'annotated frame')}: {target}")
+    output = shlex.quote(str(args.output))
+    command = f"download.py ava_clips --input_csv {output}"
+    if args.clips:
+        command = f"frame_extract.py {shlex.quote(str(args.clips))} ava_frames --fps {args.fps}"
+    tell(f"next: python {command}")
+    return is_complete
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("requests", "urllib3", *(["numpy", "av", "pillow"] if args.clips else []))
-    with stop_on_signals(), without_garbage_collection():
-        return run(args, teller(args.quiet))
+    check_packages("requests", "urllib3", "pandas", *(["av", "pillow"] if args.clips else []))
+    with stop_on_signals():
+        return run(args, cli.teller(args.quiet))
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run_script(main)

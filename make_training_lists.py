@@ -43,7 +43,6 @@ from typing import Any
 
 from utils import cli
 from utils.files import make_folder, run_folder
-from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
@@ -54,16 +53,13 @@ MARK = ".make_training_lists"  # marks a folder that this script wrote
 SHOWN = 10
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 SMALLEST_SHARD = 10_000
-# The clips of each version that published work had: (who, train, val).
-PUBLISHED = {
-    ("400",): (
-        ("VideoMAEv2", 240_436, 19_796),
-        ("gluon-cv", 240_618, 19_404),
-        ("CVDF", 241_258, 19_881),
-    ),
-    ("600",): (("VideoMAEv2", 366_006, 27_935),),
-    ("400", "600", "700"): (('VideoMAEv2, "K710"', 658_340, 66_803),),
-}
+PUBLISHED = (  # versions, who used them, and with how many clips in train and val
+    ("400", "VideoMAEv2", 240_436, 19_796),
+    ("400", "gluon-cv", 240_618, 19_404),
+    ("400", "CVDF", 241_258, 19_881),
+    ("600", "VideoMAEv2", 366_006, 27_935),
+    ("400 600 700", 'VideoMAEv2, "K710"', 658_340, 66_803),
+)
 ByClass = Counter[tuple[str, int]]  # clips by split and class index
 
 
@@ -76,7 +72,7 @@ class Format:
     space. absolute: paths are absolute by default. suffixes: of the files that it can hold.
     """
 
-    write: Callable[[ListSet], list[Path]]
+    write: Callable[[ListSet], None]
     next: str = ""
     code: str = ""
     splits_at_blanks: bool = False
@@ -93,7 +89,7 @@ _SLOWFAST = (
 )
 _MMACTION2 = (
     "use: in a config of MMAction2, or after --cfg-options:"
-    " {split}_dataloader.dataset.ann_file={out}/{name}_{split}_list_{kind}.txt"
+    " {split}_dataloader.dataset.ann_file={out}/{first}"
     " {split}_dataloader.dataset.data_prefix.{key}={prefix} model.cls_head.num_classes={classes}"
 )
 _VIDEOMAE = (
@@ -137,14 +133,14 @@ WITH_PATHS = [name for name, form in FORMATS.items() if form.has_paths]
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
-    add_options(parser)
+    define_options(parser)
     args = parser.parse_args(argv)
     args.command = sys.argv[1:] if argv is None else list(argv)
     check_formats(parser, args)
     return args
 
 
-def add_options(parser: cli.Parser) -> None:
+def define_options(parser: cli.Parser) -> None:
     file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
     files = file | {"nargs": "+", "default": []}
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
@@ -159,8 +155,7 @@ def add_options(parser: cli.Parser) -> None:
 
     group = parser.group("which clips")
     add = group.add_argument
-    add_input_csv(group)
-    cli.add_shared(group, "--label", "--split")
+    cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds", "--label", "--split")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
     add("--license", metavar="NAME", help="keep only videos of this licence: creativecommon, ...")
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
@@ -193,9 +188,7 @@ def add_options(parser: cli.Parser) -> None:
 
     cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     group = parser.group("rarely needed")
-    add_trim_format(group)
-    add_lists_base(group)
-    cli.add_shared(group, "--ffmpeg")
+    cli.add_shared(group, "--trim_format", "--lists_base", "--ffmpeg")
 
 
 def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:
@@ -288,10 +281,10 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         if args.link_dir:
             links = {f"{row.name}{row.suffix}": row for row in choice.chosen()}
             outputs.link_all(files, make_folder(args.link_dir), links)
-        written = form.write(files)
-        written += outputs.write_beside(files, known, theirs)
+        form.write(files)
+        outputs.write_beside(files, known, theirs)
     say_table(choice, wanted, there, tell)
-    say_written(files, prefix, [os.path.relpath(path, out) for path in written])
+    say_written(files, prefix)
     return exit_code_of(choice)
 
 
@@ -303,22 +296,16 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: cli.Tell) -> Non
         choosing.keep_licence(choice, args.license, videos, tell)
     choosing.select(choice, args.split, args.label)
     form = FORMATS[args.format]
-    without: Counter[tuple[str, Reason]] = Counter()
     for row in choice.chosen() if not args.pretrain else ():
         if form.one_label and len(row.numbers) > 1:
             row.reason = Reason.SEVERAL_LABELS
         elif form.needs_label and not row.numbers:
             row.reason = Reason.NO_LABEL
-        if row.reason:
-            without[row.split, row.reason] += 1
-    for (split, reason), number in without.items():
-        what = reason.replace("several", "many").replace("_", " ")
-        tell(f"{what:13}{cli.plural(number, 'clip')} of {split}: excluded from {args.format} lists")
-    if any(reason == Reason.SEVERAL_LABELS for _, reason in without):
+    if number := choice.count(Reason.NO_LABEL):
+        tell(f"no label     {cli.plural(number, 'clip')}: excluded from {args.format} lists")
+    if number := choice.count(Reason.SEVERAL_LABELS):
         several = ", ".join(name for name, each in FORMATS.items() if not each.one_label)
-        tell(f"             {args.format} allows one label per clip; several: {several}")
-    if not any(choice.chosen()):
-        raise UserError("no rows left: see the lines above, and --split, --label")
+        tell(f"many labels  {cli.plural(number, 'clip')}: excluded; use --format {several}")
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -330,10 +317,8 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
         raise UserError(f"{args.clips} is inside {args.out}: use another folder for the lists")
     if out.is_dir() and not (out / MARK).exists():
         for name in sorted(set(os.listdir(out)) - {".tmp"}):
-            raise UserError(
-                f"{args.out} contains {cli.printable(name)}, which this script did not write:"
-                " use another folder"
-            )
+            where = f"{args.out} contains {cli.printable(name)}"
+            raise UserError(f"{where}, which this script did not write: use another folder")
 
 
 def check_any(choice: Choice, args: argparse.Namespace) -> None:
@@ -341,10 +326,7 @@ def check_any(choice: Choice, args: argparse.Namespace) -> None:
     if not any(choice.chosen()) and not args.only_manifest:
         counts = Counter(row.reason for row in choice.rows)
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
-        raise UserError(
-            f"no clip is left to be listed ({reasons}): is {args.clips} the folder that download.py"
-            " filled, with the same --trim_format?"
-        )
+        raise UserError(f"no clip to list ({reasons}): check {args.clips}, --trim_format")
 
 
 def say_table(choice: Choice, wanted: ByClass, there: ByClass, tell: cli.Tell) -> None:
@@ -371,14 +353,15 @@ def say_table(choice: Choice, wanted: ByClass, there: ByClass, tell: cli.Tell) -
         name = cli.printable(choice.classes.names[number])
         tell(f"lost most    {share:>7}  {lost[number]:,} of {total[number]:,}: {name}")
     # Both releases of 700 count as one.
-    versions = dict.fromkeys(each.removesuffix("_2020") for each in choice.version_names)
-    for who, train, val in PUBLISHED.get(tuple(versions), ()):
-        tell(f"published    {who}: {train:,} train, {val:,} val")
+    used = " ".join(dict.fromkeys(each.removesuffix("_2020") for each in choice.version_names))
+    for versions, who, train, val in PUBLISHED:
+        if versions == used:
+            tell(f"published    {who}: {train:,} train, {val:,} val")
 
 
-def say_written(files: ListSet, prefix: Path | None, names: Sequence[str]) -> None:
+def say_written(files: ListSet, prefix: Path | None) -> None:
     """Print the written files and the next step."""
-    args, tell, choice = files.args, files.tell, files.choice
+    args, tell, choice, names = files.args, files.tell, files.choice, files.written
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]
     tell(f"wrote {args.out}: {', '.join(shown)}")
     forms = ("{}.csv", "{}.json", "*_{}_list_*.txt", "*_{}.csv", "frame_lists/{}.csv")
@@ -398,8 +381,7 @@ def say_written(files: ListSet, prefix: Path | None, names: Sequence[str]) -> No
     values: dict[str, Any] = {
         "out": str(files.out),
         "prefix": prefix or "",
-        "name": outputs.mmaction2_name(files),
-        "kind": "rawframes" if args.frames else "videos",
+        "first": names[0],
         "key": "img" if args.frames else "video",
         "classes": len(choice.classes.names),
         "split": splits[0],

@@ -20,8 +20,7 @@ from unittest import mock
 from tests.scripts import ROOT
 from utils.cli import Parser
 from utils.clip import REASONS
-from utils.download.options import ACCOUNT_PER_HOUR, GUEST_PER_HOUR
-from utils.download.plan import BYTES_PER_CLIP, LINE_BITS
+from utils.download.plan import ACCOUNT_PER_HOUR, BYTES_PER_CLIP, GUEST_PER_HOUR, LINE_BITS
 from utils.lists.versions import ROWS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

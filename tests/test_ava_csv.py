@@ -145,7 +145,7 @@ def test_bad_rows_are_named_and_the_others_kept(ava_folder: Path) -> None:
     said = make(ava_folder, code=1)
     for number, line in enumerate(bad, 5):
         assert f"{path}:{number}: " in said, line
-    assert "8 columns, not 2 or 7" in said
+    assert "is not youtube_id,timestamp" in said
     assert len(rows_of(ava_folder, "val")) == 3
     assert "etc" not in (ava_folder / "out" / "list.csv").read_text()
 

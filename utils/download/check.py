@@ -29,9 +29,8 @@ from utils import errors, files
 from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
 from utils.clip import REASONS, UNAVAILABLE, Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.options import clip_suffix, fetch_options, list_servers
-from utils.download.plan import make_plan, read_wanted, size_of, size_text
-from utils.download.sources import is_youtube
+from utils.download.plan import list_servers, make_plan, read_wanted, size_of, size_text
+from utils.download.sources import clip_suffix, fetch_options, is_youtube
 from utils.download.youtube_extract import (
     Attempt,
     extract_command,
@@ -87,6 +86,18 @@ def find_deno() -> str | None:
     """Find deno as yt-dlp does: next to this Python, then on PATH."""
     places = [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     return shutil.which("deno", path=os.pathsep.join(places))
+
+
+def tool_versions(args: argparse.Namespace) -> str:
+    """Return the versions of the tools that do the work, for the plan."""
+    deno = errors.release_of("deno") or find_deno()
+    return ", ".join(
+        [
+            f"ffmpeg {find_ffmpeg(args.ffmpeg).version}",
+            f"yt-dlp {errors.release_of('yt-dlp')}",
+            f"deno {deno}" if deno else "no deno: YouTube needs it (--check)",
+        ]
+    )
 
 
 # --- --check: this machine -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Build the plan of a download run, print it, and print the summary at the end.
+"""Define the options of download.py, and plan a run: the requested clips and the missing ones.
 
 The plan reads the lists, the output folder and the report once each, and writes nothing.
 """
@@ -7,41 +7,242 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import shutil
+import functools
+import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, plural, say
-from utils.clip import DOWNLOADED, FAILED, REASONS, UNAVAILABLE, Clip
-from utils.download.options import clip_suffix, videos_per_hour, youtube_name
-from utils.download.sources import SourceContext, is_gone
+from utils import cli
+from utils.cli import plural
+from utils.clip import FAILED, ID_PATTERN, UNAVAILABLE, Clip
+from utils.cluster import add_cluster_options
+from utils.download.sources import (
+    CHECK_ID,
+    YOUTUBE,
+    clip_suffix,
+    is_gone,
+    is_youtube,
+    parse_sources,
+    youtube_name,
+)
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
-from utils.lists.official import form_of
-from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
-from utils.lists.versions import same_split
-from utils.process import STOP
-from utils.report import REPORT_NAME, Known, read_known, report_line
-from utils.run import (
-    Lines,
-    Tally,
-    exit_code,
-    own_command,
-    say_end,
-    say_next,
-    say_statement,
-)
+from utils.lists import official
+from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
+from utils.lists.versions import BY_NAME, same_split
+from utils.report import REPORT_NAME, Known, read_known
+from utils.run import say_statement
+from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
+from utils.web import Web
 
-INVALID_SHOWN = 10
+LIST_SUFFIXES = (".csv", ".tsv", ".json", ".gz")
+# YouTube blocks a guest after about 1,000 requests per hour, an account after 4,000. yt-dlp's
+# default clients send five per video (docs/youtube.md).
+GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 200, 800
+# Options with their defaults that cannot be combined with --audio_only.
+VIDEO_OPTIONS = {"max_height": 480, "short_side": None, "keyint": None, "crf": Encode.crf}
+VIDEO_OPTIONS |= {"no_audio": False}
+
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
 BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
 LINE_BITS = 100e6  # bits per second, of the line that the mirror's time is given for
-# Reasons that every further video would meet, too: after so many in a row the run stops.
-HOPELESS, HOPELESS_AFTER = ("cookies", "js_runtime"), 5
+INVALID_SHOWN = 10
+
+# The text of each option in --help. docs/download.md shows the same (tests/docs_tables.py).
+TEXTS = f"""
+--shard            process part I of N of the videos, for machines that share nothing (default: 1/1)
+--sample           keep N clips at random, the same for the same --seed (default: all)
+--per_class        keep at most N clips per label, at random (default: all)
+--seed             seed of --sample and --per_class
+--source           comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),
+                   clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)
+--allow_partial    with clips:DIR: accept a part of an AVA-Kinetics clip with the annotated frame
+--cookies          cookies in Netscape format; never modified
+--cookies_from_browser    read cookies from a browser, as yt-dlp does
+--proxy            proxy; repeat to rotate. https_proxy in the environment keeps its password secret
+--videos_per_hour  start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from
+                   YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)
+--on_block         when YouTube blocks: pause and continue, or stop the run
+--timeout          time limit per clip with its retries; the clips of a video share their total
+--max_height       maximum video height in pixels; 0 means no limit
+--short_side       scale the shorter side down to N pixels (default: keep)
+--keyint           set a keyframe every N frames (default: at scene cuts, at most 250 apart)
+--no_audio         drop the audio
+--audio_only       download the audio alone: <clip>.m4a, or another --audio_format
+--audio_format     with --audio_only: AAC in m4a, or 16-bit wav or flac
+--sample_rate      with --audio_only: resample to N samples per second (default: keep)
+--crf              x264 quality: 0 (lossless) to 51
+--metadata         write metadata of each video (title, licence, ...) to OUT/videos.jsonl
+--retry            also retry unavailable clips; `all` also re-reads archives that were read to the
+                   end (default: retry failed clips only)
+--accept_unavailable      exit with 0 if only unavailable clips are missing
+--verify           decode all requested clips on disk, and download bad ones again
+--check            test every step of a download once, print the results and exit
+--block_pause      first pause after a block; doubles up to four times this
+--ytdlp_args       extra yt-dlp arguments, quoted. Some run programs: use only those you trust
+--url_base         address before a video ID
+--mirror_base      mirror laid out like CVDF's
+--check_id         public video that --check downloads, as does a run that doubts YouTube's answers
+"""
+_TEXTS = {
+    name: " ".join(text.split())
+    for name, text in re.findall(r"^(--\w+) (.*(?:\n .*)*)", TEXTS, re.MULTILINE)
+}
+ADDRESS, PROXY = re.compile(r"https?://."), re.compile(r"(https?|socks\w*)://.")
+# Option, test of its value, the rule that a wrong value breaks.
+RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
+    ("check_id", ID_PATTERN.fullmatch, "be 11 characters from A-Z a-z 0-9 _ -"),
+    ("crf", lambda crf: 0 <= crf <= 51, "be between 0 and 51"),
+    ("timeout", lambda seconds: seconds > 0, "be more than 0"),
+    ("block_pause", lambda minutes: minutes > 0, "be more than 0"),
+    ("short_side", lambda pixels: pixels >= 16, "be 16 or more"),
+    ("url_base", ADDRESS.match, "start with http:// or https://"),
+    ("mirror_base", ADDRESS.match, "start with http:// or https://"),
+    ("lists_base", ADDRESS.match, "start with http:// or https://"),
+    ("proxy", PROXY.match, "be http://HOST:PORT or socks5://HOST:PORT"),
+)
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse download.py's command line; exits with code 2 if an option is wrong."""
+    parser = cli.make_parser(doc, text_options=["--ytdlp_args"])
+    parser.add_argument(
+        "out", type=Path, nargs="?", help="folder for the clips (optional with --check)"
+    )
+    add_list_options(parser)
+    add_download_options(parser)
+    args = parser.parse_args(argv)
+    check_options(parser, args)
+    return args
+
+
+def add_list_options(parser: cli.Parser) -> None:
+    """Add the options that select clips; `read_wanted` needs them."""
+    parser.set_defaults(draw_sample=None, draw_per_class=None, draw_seed=0)
+    group = parser.group("which clips")
+    cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds")
+    cli.add_shared(group, "--label", "--split", "--limit")
+    _add(group, "--shard", type=shard, default=(1, 1), metavar="I/N")
+    cli.add_shared(group, "--trim_format")
+
+
+def add_download_options(parser: cli.Parser) -> None:
+    """Add the options that download.py alone has."""
+    count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
+    whole: dict[str, Any] = {"type": cli.non_negative_int, "metavar": "N"}
+    number: dict[str, Any] = {"type": cli.non_negative_float}
+    flag: dict[str, Any] = {"action": "store_true"}
+    add = functools.partial(_add, parser.group("which clips"))
+    add("--sample", dest="draw_sample", **count)  # make_report.py has another --sample
+    add("--per_class", dest="draw_per_class", **count)
+    add("--seed", dest="draw_seed", default=0, **whole)
+    add = functools.partial(_add, parser.group("where from"))
+    add("--source", type=parse_sources, default="youtube", metavar="SOURCES")
+    add("--allow_partial", **flag)
+    add("--cookies", type=Path, metavar="FILE")
+    add("--cookies_from_browser", metavar="NAME")
+    add("--proxy", action="append", default=[], metavar="URL")
+    add("--videos_per_hour", metavar="N", **number)
+    add("--on_block", choices=["wait", "stop"], default="wait")
+    add("--timeout", default=600.0, metavar="SECONDS", **number)
+    add = functools.partial(_add, parser.group("video and audio"))
+    add("--max_height", default=480, **whole)
+    add("--short_side", **count)
+    add("--keyint", **count)
+    add("--no_audio", **flag)
+    add("--audio_only", **flag)
+    add("--audio_format", choices=[suffix[1:] for suffix in SOUNDS], default="m4a")
+    add("--sample_rate", **count)
+    add("--crf", type=int, default=Encode.crf, metavar="N")
+    add("--metadata", **flag)
+    group = parser.group("how to run")
+    cli.add_shared(group, "--num_jobs", "--dry_run")
+    _add(group, "--retry", choices=["unavailable", "all"])
+    for name in ("--accept_unavailable", "--verify", "--check"):
+        _add(group, name, **flag)
+    add_cluster_options(group)
+    group = parser.group("rarely needed")
+    _add(group, "--block_pause", default=15.0, metavar="MINUTES", **number)
+    _add(group, "--ytdlp_args", type=split_words, default="", metavar="ARGS")
+    cli.add_shared(group, "--ffmpeg")
+    _add(group, "--url_base", default=YOUTUBE, metavar="URL")
+    _add(group, "--mirror_base", default=official.CVDF, metavar="URL")
+    cli.add_shared(group, "--lists_base")
+    _add(group, "--check_id", default=CHECK_ID, metavar="ID")
+
+
+def _add(group: argparse._ArgumentGroup, name: str, **settings: Any) -> None:
+    group.add_argument(name, help=_TEXTS[name], **settings)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Parse `2/4`, the second of four parts, as an argparse type."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(found[1]), int(found[2])
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Split --ytdlp_args as a shell does, as an argparse type."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).lower()) from error
+
+
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Check the options that argparse cannot check; exits with code 2 if one is wrong."""
+    if args.out is None and not args.check:
+        parser.error("the output folder is missing: python download.py OUT --input_csv LIST")
+    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or str(args.out) in BY_NAME)
+    if args.out and not args.out.is_dir() and (is_list or args.out.exists()):
+        use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
+        parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
+    for option, is_good, rule in RULES:
+        given = getattr(args, option)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not is_good(value):
+                shown = str(value).rpartition("@")[2]  # a proxy's password may precede its host
+                parser.error(f"--{option} must {rule} (got {shown})")
+    if not args.audio_only and (args.sample_rate or args.audio_format != "m4a"):
+        parser.error("--audio_format and --sample_rate need --audio_only")
+    for option, default in VIDEO_OPTIONS.items():
+        if args.audio_only and getattr(args, option) != default:
+            parser.error(f"--{option} cannot be combined with --audio_only")
+    rates = AAC_RATES if args.audio_format == "m4a" else range(1000, 192_001)
+    if args.sample_rate and args.sample_rate not in rates:
+        known = ", ".join(map(str, AAC_RATES)) if rates is AAC_RATES else "1000 to 192000"
+        parser.error(f"--sample_rate must be one of {known} (got {args.sample_rate})")
+    if args.cookies:
+        try:
+            args.cookies.open("rb").close()
+        except OSError as error:
+            parser.error(f"--cookies {args.cookies}: {error.strerror}")
+
+
+def videos_per_hour(args: argparse.Namespace) -> float:
+    """Return the rate limit; 0 means no limit."""
+    if args.videos_per_hour is not None:
+        return float(args.videos_per_hour)
+    if not is_youtube(args.url_base):
+        return 0.0
+    return ACCOUNT_PER_HOUR if args.cookies or args.cookies_from_browser else GUEST_PER_HOUR
+
+
+def list_servers(args: argparse.Namespace) -> official.ListServers:
+    """Return the servers of the official lists."""
+    return official.ListServers(Web(tuple(args.proxy)), args.lists_base)
+
+
+# --- the plan ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -49,7 +250,6 @@ class Plan:
     """The clips to download, and the state of the others."""
 
     lists: ClipLists
-    num_lists: int
     on_disk: set[str]
     known: Known
     to_fetch: tuple[Clip, ...]
@@ -66,35 +266,31 @@ def read_wanted(
         splits=frozenset(same_split(split) for split in args.split),
         shard=args.shard,
         limit=args.limit,
-        sample=getattr(args, "draw_sample", None),
-        per_class=getattr(args, "draw_per_class", None),
-        seed=getattr(args, "draw_seed", 0),
+        sample=args.draw_sample,
+        per_class=args.draw_per_class,
+        seed=args.draw_seed,
     )
-    tell = None if args.quiet else say
-    lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form_of(args))
+    tell, form = cli.teller(args.quiet), form_of(args)
+    lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form)
     if lists.rows == 0:
         raise UserError(f"no rows in {', '.join(map(str, args.lists))}: nothing to download")
     if not lists.is_cut_short:
-        _check_words(
-            "--label", args.label, {label.casefold(): label for label in lists.labels_seen}
-        )
-        _check_words(
-            "--split", args.split, {same_split(split): split for split in lists.splits_seen}
-        )
+        _check_words("--label", args.label, lists.labels_seen, str.casefold)
+        _check_words("--split", args.split, lists.splits_seen, same_split)
     return lists
 
 
-def _check_words(option: str, words: Sequence[str], seen: dict[str, str]) -> None:
+def _check_words(
+    option: str, words: Sequence[str], seen: Collection[str], fold: Callable[[str], str]
+) -> None:
     """Raise UserError for a label or split that no row has, with the nearest ones."""
+    known = {fold(each): each for each in seen}
     for word in words:
-        key = same_split(word) if option == "--split" else word.casefold()
-        if key not in seen:
-            near = difflib.get_close_matches(key, sorted(seen), n=3, cutoff=0.5)
-            found = ", ".join(seen[each] for each in near or sorted(seen)[:5])
-            raise UserError(
-                f"{option} {word!r} is not in any list; {'nearest' if near else 'available'}:"
-                f" {found or 'none'}"
-            )
+        if fold(word) not in known:
+            near = difflib.get_close_matches(fold(word), sorted(known), n=3, cutoff=0.5)
+            found = ", ".join(known[each] for each in near or sorted(known)[:5])
+            which = "nearest" if near else "available"
+            raise UserError(f"{option} {word!r} is not in any list; {which}: {found or 'none'}")
 
 
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
@@ -108,35 +304,37 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
         known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
     to_fetch = missing
     if not args.retry and args.source == ["youtube"]:
-        to_fetch = [clip for clip in missing if not is_gone(clip, known, youtube_name(args))]
-    skipped = len(missing) - len(to_fetch)
-    return Plan(lists, len(args.lists), on_disk, known, tuple(to_fetch), skipped)
+        source = youtube_name(args.url_base)
+        to_fetch = [clip for clip in missing if not is_gone(clip, known, source)]
+    return Plan(lists, on_disk, known, tuple(to_fetch), len(missing) - len(to_fetch))
 
 
 def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
-    """Print the plan; lines that would say nothing are left out."""
+    """Print the plan, without the lines that have nothing to say."""
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
     before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
-    unavailable = plan.skipped or before[UNAVAILABLE]
     how = "retried" if args.retry else "skipped (use --retry unavailable)"
     if not args.retry and args.source != ["youtube"]:
         how = "skipped at YouTube, requested from the other sources"
+    invalid = [str(refused) for refused in lists.refused[:INVALID_SHOWN]]
+    if len(lists.refused) > INVALID_SHOWN:
+        invalid.append(f"{len(lists.refused) - INVALID_SHOWN:,} more: see `invalid` in the report")
     say_statement(
         [
-            ("lists", f"{plural(plan.num_lists, 'file')}, {plural(lists.rows, 'row')}"),
+            ("lists", f"{plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}"),
             *(("" if number else "read as", form) for number, form in enumerate(lists.forms())),
             ("clips", f"{len(lists.clips):,} requested"),
-            ("", f"{plural(repeats, 'duplicate row')} ignored" * bool(repeats)),
-            ("", f"{plural(lists.not_wanted, 'row')} not selected" * bool(lists.not_wanted)),
+            ("", _some(repeats, "duplicate row", "ignored")),
+            ("", _some(lists.not_wanted, "row", "not selected")),
             ("", "rows after --limit were not read" * lists.is_cut_short),
-            ("labels", f"{plural(lists.relabelled, 'row')} with a second label for a clip"
-             * bool(lists.relabelled)),
-            *invalid_lines(lists),
+            ("labels", _some(lists.relabelled, "row", "with a second label for a clip")),
+            ("invalid", _some(len(lists.refused), "row")),
+            *(("", line) for line in invalid),
             ("on disk", plural(len(plan.on_disk), "clip")),
-            ("unavailable", f"{plural(unavailable, 'clip')}, {how}" * bool(unavailable)),
+            ("unavailable", _some(plan.skipped or before[UNAVAILABLE], "clip", how)),
             ("to download", f"{plural(len(plan.to_fetch), 'clip')} from {plural(videos, 'video')}"),
-            ("", f"{plural(before[FAILED], 'clip')} failed before" * bool(before[FAILED])),
+            ("", _some(before[FAILED], "clip", "failed before")),
             ("size", f"about {size_text(plan, args)}" * bool(videos)),
             ("time", time_text(videos, size_of(plan, args), args) * bool(videos)),
             ("sources", ", ".join(args.source)),
@@ -144,146 +342,37 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
             ("output", f"{out} ({free_bytes(out) / 1e9:,.1f} GB free)"),
             ("tools", tools),
         ]
-    )  # fmt: skip
+    )
 
 
-def invalid_lines(lists: ClipLists) -> Lines:
-    """The plan's lines for rows that are not clips: the first ten in full."""
-    if not lists.refused:
-        return []
-    lines = [("invalid", plural(len(lists.refused), "row"))]
-    lines += [("", str(refused)) for refused in lists.refused[:INVALID_SHOWN]]
-    more = len(lists.refused) - INVALID_SHOWN
-    return [*lines, ("", f"{more:,} more: see `invalid` in the report" * (more > 0))]
+def _some(count: int, noun: str, more: str = "") -> str:
+    return f"{plural(count, noun)} {more}" if count else ""
 
 
 def size_of(plan: Plan, args: argparse.Namespace) -> int:
-    """About how many bytes the missing clips will take."""
-    if getattr(args, "audio_only", False):
-        return round(
-            len(plan.to_fetch)
-            * BYTES_PER_SOUND[args.audio_format]
-            * (1 if args.audio_format == "m4a" else (args.sample_rate or 44_100) / 44_100)
-        )
-    is_small = args.short_side and args.short_side <= 256
-    return len(plan.to_fetch) * (BYTES_PER_SMALL_CLIP if is_small else BYTES_PER_CLIP)
+    """Return about how many bytes the missing clips will take."""
+    per_clip = BYTES_PER_CLIP
+    if args.audio_only:
+        per_clip = BYTES_PER_SOUND[args.audio_format]
+    elif args.short_side and args.short_side <= 256:
+        per_clip = BYTES_PER_SMALL_CLIP
+    return len(plan.to_fetch) * per_clip
 
 
 def size_text(plan: Plan, args: argparse.Namespace) -> str:
+    """Return that size in MB or GB."""
     size = size_of(plan, args)
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def time_text(videos: int, size: int, args: argparse.Namespace) -> str:
-    """`about 2:30:00 at 300 videos per hour`; empty where nothing limits the sources."""
+    """Return `about 2:30:00 at 300 videos per hour`; empty if nothing limits the sources."""
     rate = videos_per_hour(args)
-    if "youtube" in args.source:
-        if not rate:
-            return "no rate limit"
-        per = "hour and machine" if args.dask else "hour"
-        text = f"about {clock(videos / rate * 3600)} at {rate:,.0f} videos per {per}"
-        return text if args.source == ["youtube"] else f"{text}, less what other sources have"
-    return f"about {clock(size * 8 / LINE_BITS)} at 100 Mbit/s" if "cvdf" in args.source else ""
-
-
-def tool_versions(ffmpeg_version: str) -> str:
-    """The versions of the tools that do the work. Raises UserError if yt-dlp is not installed."""
-    versions = [f"ffmpeg {ffmpeg_version}"]
-    for package in ("yt-dlp", "deno"):
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError as error:
-            if package == "yt-dlp":
-                raise UserError(
-                    "yt-dlp is not installed: pip install -r requirements.txt"
-                ) from error
-            other = shutil.which("deno")
-            versions.append(f"deno {other}" if other else "no deno: YouTube needs it (--check)")
-    return ", ".join(versions)
-
-
-# --- the end -------------------------------------------------------------------------------------
-
-
-@dataclass
-class DownloadTally(Tally):
-    """Also count clips per source, and stop when video after video fails for a lasting reason."""
-
-    asked_height: int = 0  # lines; 0: as many as there are
-    low: Counter[int] = field(default_factory=Counter)  # clips of videos with fewer, by lines
-    sources: Counter[str] = field(default_factory=Counter)
-    hopeless: str = ""  # that reason
-    _reason: str = ""
-    _videos: set[str] = field(default_factory=set)
-
-    def add(self, outcome: Any) -> None:
-        super().add(outcome)
-        if outcome.is_on_disk:
-            self.sources[outcome.source] += 1
-            if 0 < outcome.height < self.asked_height:
-                self.low[outcome.height] += 1
-        if outcome.reason != self._reason:
-            self._reason, self._videos = outcome.reason, set()
-        if outcome.reason in HOPELESS:
-            self._videos.add(outcome.youtube_id)
-            if len(self._videos) >= HOPELESS_AFTER:
-                self.hopeless = outcome.reason
-                STOP.set()
-
-    def say(self) -> None:
-        """Print the counts by status and reason, and what each reason means."""
-        for status, count in self.statuses.most_common():
-            sources = ", ".join(f"{name} {number:,}" for name, number in self.sources.items())
-            say(f"  {status} {count:,}" + (f" ({sources})" if status == DOWNLOADED else ""))
-            for line in self.reason_lines(REASONS, status):
-                say(f"  {line}")
-            if status == DOWNLOADED and self.low:
-                low, most = self.low.total(), self.asked_height
-                heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
-                say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
-
-
-def end_download(
-    plan: Plan, tally: DownloadTally, context: SourceContext, args: argparse.Namespace, report: Path
-) -> int:
-    """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
-    out, lists = report.parent, plan.lists
-    on_disk = len(plan.on_disk)
-    if tally.statuses[DOWNLOADED]:  # the folder is the truth, whatever this run counted
-        on_disk = len(lists.clips.keys() & names_in(out, clip_suffix(args)))
-    requested, missing = len(lists.clips), len(lists.clips) - on_disk
-    processed = sum(tally.statuses.values())
-    gone = tally.statuses[UNAVAILABLE] + plan.skipped
-    is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
-    there = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
-    if args.quiet and not processed:
-        if not is_all:
-            say(f"{there}; report: {report}")
-    elif not args.quiet or not is_all:
-        say_end(processed, len(plan.to_fetch), "clip")
-        tally.say()
-        say(there)
-        if lists.refused:
-            say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
-        say(report_line(report, out / REPORT_NAME))
-        if missing and not is_all:
-            say_next_steps(missing, gone, tally, context)
-    code = exit_code(tally, out, is_all)
-    if context.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
-        raise UserError(context.pace.problem)
-    return code
-
-
-def say_next_steps(missing: int, gone: int, tally: DownloadTally, context: SourceContext) -> None:
-    """Print the next command and what it does."""
-    if context.pace.stop_on_block and context.pace.blocks and not context.pace.problem:
-        say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
-    if missing > gone:
-        say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")
-    else:
-        more = () if context.ask_again else ("--retry", "unavailable")
-        say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
-    if tally.hopeless:
-        say(f"the last {HOPELESS_AFTER} videos failed for the same reason:"
-            f" {REASONS[tally.hopeless][1]}")  # fmt: skip
-        say(f"find the broken step: {own_command('--check')}")
+    if "youtube" not in args.source:
+        time_ = cli.clock(size * 8 / LINE_BITS)
+        return f"about {time_} at 100 Mbit/s" if "cvdf" in args.source else ""
+    if not rate:
+        return "no rate limit"
+    per = "hour and machine" if args.dask else "hour"
+    text = f"about {cli.clock(videos / rate * 3600)} at {rate:,.0f} videos per {per}"
+    return text if args.source == ["youtube"] else f"{text}, less what other sources have"

@@ -1,6 +1,6 @@
-"""Define the sources of --source, and request each clip from one after another.
+"""Define the sources of --source: their names, the settings they share, the order of requests.
 
-A new source is a module with a generator of type `Source`, and a line in `make_source`.
+A new source is a module with a generator of type `Source`, and a line in `download.make_source`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from utils.clip import UNAVAILABLE, Clip, Result
@@ -21,21 +19,18 @@ from utils.download.pace import Pace
 from utils.parallel import Workers
 from utils.process import STOP
 from utils.report import Known, VideosFile
-from utils.video.ffmpeg import Encode, Ffmpeg
-
-if TYPE_CHECKING:
-    from utils.download.archives import MirrorOptions
+from utils.video.ffmpeg import Encode, Ffmpeg, find_ffmpeg
 
 NAMES = ("youtube", "cvdf")
-CLIPS, TAR = "clips:", "tar:"  # and a place: sources that are made anew for each
+CLIPS, TAR = "clips:", "tar:"  # followed by a place
 YOUTUBE = "https://www.youtube.com/watch?v="
-CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, there since 2005
-YOUTUBE_NAMES = ("youtube", "url_base")  # in the report: YouTube itself, and another --url_base
+CHECK_ID = "jNQXAC9IVRw"  # Me at the zoo: YouTube's first video, online since 2005
+NOT_ASKED = "known from an earlier run"
 
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """All that a worker has to know; plain data, so that it can go to another process."""
+    """The settings of a worker: plain data that can be sent to another process."""
 
     out: Path
     workspace: Path  # this run's temporary folder, on the same disk as `out`
@@ -52,16 +47,56 @@ class FetchOptions:
 
     @property
     def source_name(self) -> str:
-        return YOUTUBE_NAMES[not is_youtube(self.url_base)]
+        """The name of YouTube in the report."""
+        return youtube_name(self.url_base)
+
+
+def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> FetchOptions:
+    """Return the settings that all sources share."""
+    encode = Encode(
+        crf=args.crf,
+        keyint=args.keyint,
+        short_side=args.short_side,
+        max_height=args.max_height or None,
+        audio=not args.no_audio,
+        sound=clip_suffix(args) if args.audio_only else "",
+        sample_rate=args.sample_rate,
+    )
+    return FetchOptions(
+        out=out,
+        workspace=workspace,
+        ffmpeg=find_ffmpeg(args.ffmpeg),
+        encode=encode,
+        cookies=args.cookies.absolute() if args.cookies else None,
+        cookies_from_browser=args.cookies_from_browser,
+        proxies=tuple(args.proxy),
+        ytdlp_args=args.ytdlp_args,
+        url_base=args.url_base,
+        timeout=args.timeout,
+        check_id=args.check_id,
+        metadata=args.metadata,
+    )
+
+
+def clip_suffix(args: argparse.Namespace) -> str:
+    """Return the suffix of the clips' files."""
+    return f".{args.audio_format}" if args.audio_only else ".mp4"
 
 
 def is_youtube(url_base: str) -> bool:
-    """Whether an address is YouTube's, however it is spelled: there its pace and blocks hold."""
+    """Return whether an address is YouTube's, where the rate limit and the blocks apply."""
     host = urlsplit(url_base).hostname or ""
     return host == "youtu.be" or f".{host}".endswith((".youtube.com", ".youtube-nocookie.com"))
 
 
-NOT_ASKED = "known from an earlier run"
+def youtube_name(url_base: str) -> str:
+    """Return the name in the report for YouTube, or for another --url_base."""
+    return "youtube" if is_youtube(url_base) else "url_base"
+
+
+def is_gone(clip: Clip, known: Known, source: str) -> bool:
+    """Return whether the report says that `source` will never have the clip."""
+    return known.status(clip) == UNAVAILABLE and known.reasons[clip.name][2] == source
 
 
 @dataclass
@@ -71,70 +106,60 @@ class SourceContext:
     options: FetchOptions
     workers: Workers
     pace: Pace
-    known: Known  # what the report says of clips that are not on disk
+    known: Known  # the report's lines for clips that are not on disk
     ask_again: bool = False  # --retry
-    tell: Callable[[str], None] = lambda text: None  # a line for the user, from the main thread
-    record: Callable[[Result], None] | None = None  # a clip that is on disk, at once
+    tell: Callable[[str], None] = lambda text: None  # print a line, from the main thread
+    record: Callable[[Result], None] | None = None  # report a clip on disk at once
     videos: VideosFile | None = None  # --metadata
 
 
-# A source takes the clips that are still wanted, and yields a result for each, as they come.
+# A source takes the clips that are still missing, and yields a result for each.
 Source = Callable[[Sequence[Clip], SourceContext], Generator[Result, None, None]]
-
-
-def more_telling(earlier: Result, later: Result) -> Result:
-    """Which of two sources' answers for a clip that neither gave goes into the report.
-
-    First what another try may mend, then YouTube's own reason, then a copy that is damaged, and
-    only then that a source does not hold the clip.
-    """
-
-    def weight(result: Result) -> int:
-        if result.reason in ("truncated", "undecodable"):
-            return 1
-        if result.status == UNAVAILABLE:
-            return 2 if result.source in YOUTUBE_NAMES else 0
-        return 3
-
-    return earlier if weight(earlier) > weight(later) else later
-
-
-def is_gone(clip: Clip, known: Known, source: str) -> bool:
-    """Whether `source` once said that it will never have the clip."""
-    return known.status(clip) == UNAVAILABLE and known.reasons[clip.name][2] == source
 
 
 def ask_sources(
     clips: Sequence[Clip], context: SourceContext, sources: Sequence[Source]
 ) -> Generator[Result, None, None]:
-    """Every clip from the first source that has it; one result for each, the most telling one."""
+    """Request every clip from one source after another; yield the most useful result for each."""
     answers: dict[str, Result] = {}
     for number, source in enumerate(sources, 1):
-        left = [c for c in clips if number == 1 or c.name in answers]
+        left = [clip for clip in clips if number == 1 or clip.name in answers]
         if not left or STOP.is_set():
             return
         with closing(source(left, context)) as results:
             for result in results:
-                before = answers.pop(result.clip, None)
-                if before is not None and not result.is_on_disk:
-                    result = more_telling(before, result)
+                before = answers.pop(result.clip, result)
+                if not result.is_on_disk and _rank(before) > _rank(result):
+                    result = before
                 if result.is_on_disk or number == len(sources) or result.reason == "disk_full":
                     yield result
                 else:
                     answers[result.clip] = result
 
 
+def _rank(result: Result) -> int:
+    """Rank the results of a missing clip: the source with the highest one goes into the report.
+
+    A retry may help; YouTube's reason; a damaged copy; a source that does not have the clip.
+    """
+    if result.reason in ("truncated", "undecodable"):
+        return 1
+    if result.status != UNAVAILABLE:
+        return 3
+    return 2 if result.source in ("youtube", "url_base") else 0
+
+
 def parse_sources(text: str) -> list[str]:
-    """An argparse type: `clips:/a:/b,cvdf,youtube` as names of sources, in that order."""
-    # Only a comma before another source separates: a folder's name may hold one.
+    """Split `clips:/a:/b,cvdf,youtube` into names of sources, as an argparse type."""
+    # Only a comma before another source separates, because a folder's name may contain one.
     names = re.split(rf",(?={CLIPS}|{TAR}|(?:{'|'.join(NAMES)})(?:,|$))", text)
     for name in names:
+        place = name.removeprefix(TAR)
         if name.startswith(CLIPS):
             for folder in folders_of(name):
                 if not folder.is_dir():
                     raise argparse.ArgumentTypeError(f"{name}: {folder} is not a folder")
         elif name.startswith(TAR):
-            place = name.removeprefix(TAR)
             is_there = os.path.isfile(place) or os.path.isdir(place)
             if urlsplit(place).scheme not in ("http", "https") and not is_there:
                 raise argparse.ArgumentTypeError(f"{name}: there is no file or folder {place}")
@@ -147,24 +172,5 @@ def parse_sources(text: str) -> list[str]:
 
 
 def folders_of(name: str) -> tuple[Path, ...]:
-    """The folders of `clips:DIR[:DIR...]`."""
+    """Return the folders of `clips:DIR[:DIR...]`."""
     return tuple(Path(folder) for folder in name.removeprefix(CLIPS).split(":"))
-
-
-def make_source(name: str, mirror: MirrorOptions, allow_partial: bool) -> Source:
-    """The source of that name; each is imported only if it is requested."""
-    if name.startswith(CLIPS):
-        from utils.download.disk import from_disk
-
-        return partial(from_disk, folders=folders_of(name), allow_partial=allow_partial)
-    if name.startswith(TAR):
-        from utils.download.archives import from_tars
-
-        return partial(from_tars, place=name.removeprefix(TAR))
-    if name == "cvdf":
-        from utils.download.archives import from_mirror
-
-        return partial(from_mirror, mirror=mirror)
-    from utils.download.youtube import from_youtube
-
-    return from_youtube

@@ -1,19 +1,23 @@
-"""Read the AVA-Kinetics annotations, and find annotated frames in their clips.
+"""Read the AVA-Kinetics annotations, and express them in times and frames of the clips.
 
-Times are whole nanoseconds, read from the text: 7.4 - 4 in floats is more than 3.4, and one frame's
-difference is a wrong label.
+Times are whole nanoseconds, read from the text, because 7.4 - 4 in floats is more than 3.4, and one
+frame's difference is a wrong label.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache, partial
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from utils.cli import printable
+from utils import files
+from utils.cli import Tell, plural, printable, say
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
@@ -26,66 +30,94 @@ from utils.clip import (
     parse_clip_name,
 )
 from utils.errors import UserError
-from utils.files import bounded_lines, open_text, read_text, telling
+from utils.parallel import run_parallel
+from utils.process import sleep
 from utils.report import REPORT_NAME, RESULT_COLUMNS, read_reports
+from utils.run import Progress
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
     from clipreader.packets import FrameTable
 
 SPLITS = ("train", "val", "test")
 ARCHIVE = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
 BOX = ("x1", "y1", "x2", "y2")
-COLUMNS = ("youtube_id", "timestamp", *BOX, "action_id")  # of the files: no header
-NO_BOX = ("",) * 5  # and no action
+COLUMNS = ("youtube_id", "timestamp", *BOX, "action_id")  # of the files, which have no header
+LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
+CLIP_COLUMNS = (
+    "clip",
+    "youtube_id",
+    "timestamp",
+    "clip_time",
+    "frame",
+    *BOX,
+    "action_id",
+    "action",
+)
 LABEL_MAPS = "ava_action_list_v2.2*.pbtxt"
 LABEL_MAP_LIMIT = 2**20  # bytes; the real one has 6,000
-
-SECOND = 10**9  # nanoseconds
-# Timestamps are rounded to milliseconds: 7.433 is frame 13 of that second at 30 fps, whose time is
-# 7.43333. Half a millisecond of grace keeps it from counting as the frame before.
-GRACE = SECOND // 2000
-MARGIN = 0.1  # of the frame, by which a corner may lie outside of it
+REFUSED_SHOWN = 10
 
 Windows = Mapping[str, tuple[int, int]]  # partial clip -> the part of its video in it, nanoseconds
 
+SECOND = 10**9  # nanoseconds
+NEVER = 10**18
+# Timestamps are rounded to milliseconds: 7.433 is frame 13 of that second at 30 fps, whose time is
+# 7.43333. Half a millisecond of grace keeps it from counting as the frame before.
+GRACE = SECOND // 2000
+MARGIN = 0.1  # of the frame, by which a corner may be outside of it
 
-class Annotation(NamedTuple):
-    """A row: a person's box and action in an annotated frame. Both are "" where there is no box."""
-
-    youtube_id: str
-    timestamp: str
-    nanoseconds: int
-    box: tuple[str, ...]  # x1, y1, x2, y2, as parts of the frame
-    action_id: str
-
-    @property
-    def second(self) -> int:
-        return self.nanoseconds // SECOND
+PREVIEW_NAME = "annotations_preview.png"
+PREVIEW_MOST = 400  # annotated frames; viewers do not open the image of more
+TILE = (384, 288)  # pixels; a frame is shrunk or enlarged until it fits
+CAPTION_HEIGHT = 16
+TEXT_SIZE = 12
+INK = "#101010"
+COLOURS = ("#ffd400", "#00c8ff", "#7dff5a", "#ff7ad9", "#ff9a3c", "#b49cff")
 
 
 def annotations_path(folder: Path, split: str) -> Path:
-    """Where a split's annotations lie in the folder of the unpacked archive."""
+    """Return the path of a split's annotations in the folder of the unpacked archive."""
     return folder / f"kinetics_{split}_v1.0.csv"
 
 
+# --- times and frames ----------------------------------------------------------------------------
+
+
+def nanoseconds(text: str) -> int:
+    """Return a time as a list writes it (`7.4`, `0902`), exactly. `text` matches TIME_PATTERN."""
+    return round(Fraction(text if text[-1] != "." else text[:-1]) * SECOND)
+
+
+def seconds_text(ns: int) -> str:
+    """Return `3.4` for 3400000000, and `3.0` for 3000000000."""
+    whole, part = divmod(ns, SECOND)
+    return f"{whole}.{f'{part:09d}'.rstrip('0') or '0'}"
+
+
 def clip_start(second: int) -> int:
-    """Where the clip of an annotated frame begins, in nanoseconds. second: floor(timestamp)."""
+    """Return where the clip of an annotated frame starts, in nanoseconds.
+
+    second: that of the annotated frame, rounded down.
+    """
     return max(second - AVA_LEAD, 0) * SECOND
 
 
 def picture_number(clip_time: int, fps: Fraction) -> int:
-    """The number, from 1, of the picture that is on the screen at `clip_time` (nanoseconds).
+    """Return the number, from 1, of the frame that is displayed at `clip_time` (nanoseconds).
 
-    For a clip whose own rate is `fps`; `key_picture` is exact at every rate.
+    This is for a clip whose own frame rate is `fps`; `key_picture` is exact at every rate.
     """
     return (clip_time + GRACE) * fps.numerator // (fps.denominator * SECOND) + 1
 
 
 def key_picture(table: FrameTable, shown: Sequence[int], key_time: int) -> int:
-    """The number, from 1, of the first picture that shows the clip's frame at `key_time`.
+    """Return the number, from 1, of the first image that shows the clip's frame at `key_time`.
 
-    shown: for each picture, its frame in `table`, as frame_extract.py writes them. A frame that
-    the resampling drops is shown by the picture before. A number past the last picture: the clip
+    shown: for each image that frame_extract.py writes, its frame in `table`. A frame that the
+    resampling drops is shown by the image before. A number past the last image means that the clip
     has ended by then. key_time: nanoseconds.
     """
     tick = Fraction(key_time + GRACE, SECOND) / table.time_base + table.origin
@@ -97,7 +129,7 @@ def key_picture(table: FrameTable, shown: Sequence[int], key_time: int) -> int:
 
 
 def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[int]:
-    """`key_picture` for each time of a clip at `fps`. Raises ClipError."""
+    """Return `key_picture` for each time in a clip, resampled to `fps`. Raises ClipError."""
     from clipreader.frame_source import FrameSource
     from utils.video.whole import pictures_of
 
@@ -107,27 +139,7 @@ def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[i
     return [key_picture(source.table, shown, time) for time in key_times]
 
 
-def nanoseconds(text: str) -> int:
-    """A time as a list writes it (`7.4`, `0902`), exactly. `text` matches TIME_PATTERN."""
-    return round(Fraction(text if text[-1] != "." else text[:-1]) * SECOND)
-
-
-def seconds_text(ns: int) -> str:
-    """3400000000 -> `3.4`, 3000000000 -> `3.0`."""
-    whole, part = divmod(ns, SECOND)
-    return f"{whole}.{f'{part:09d}'.rstrip('0') or '0'}"
-
-
-class _Checked(dict[str, bool]):
-    """Whether a field is what its column needs; most texts occur many times."""
-
-    def __init__(self, check: Callable[[str], bool]) -> None:
-        super().__init__()
-        self._check = check
-
-    def __missing__(self, text: str) -> bool:
-        self[text] = found = self._check(text)
-        return found
+# --- the annotations -----------------------------------------------------------------------------
 
 
 def _is_timestamp(text: str) -> bool:
@@ -137,108 +149,89 @@ def _is_timestamp(text: str) -> bool:
 
 def _is_corner(text: str) -> bool:
     found = re.fullmatch(r"-?(\d{1,9}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", text, re.ASCII)
-    return found is not None and -MARGIN <= float(text) <= 1 + MARGIN
+    return text == "" or (found is not None and -MARGIN <= float(text) <= 1 + MARGIN)
 
 
-def _is_action(text: str) -> bool:
-    return re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII) is not None
-
-
-_CHECKS: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (
-        lambda text: ID_PATTERN.fullmatch(text) is not None,
-        "must be 11 characters from A-Z a-z 0-9 _ -",
-    ),
-    (_is_timestamp, f"is not a number of seconds within 0 and {MAX_TIME:.0f}"),
-    *(((_is_corner, "is not a part of the frame, from 0 to 1"),) * 4),
-    (_is_action, "is not a whole number above 0"),
+_ROW = re.compile(
+    rf"({ID_PATTERN.pattern}),([^,]+)"
+    r"(?:,([^,]+),([^,]+),([^,]+),([^,]+),([1-9][0-9]{0,3})|,,,,,)?"
 )
 
 
-def read_annotations(path: Path) -> tuple[list[Annotation], list[Refused]]:
-    """Read the rows `id,timestamp[,x1,y1,x2,y2,action_id]`, and those that are none.
+def read_annotations(path: Path) -> tuple[pd.DataFrame, list[Refused]]:
+    """Read the rows `id,timestamp[,x1,y1,x2,y2,action_id]`, and the invalid ones.
 
-    Raises UserError if there is no such file, or not one row is an annotation.
+    The table has the COLUMNS as texts ("" if there is no box), and `nanoseconds`. Raises UserError
+    if there is no such file, or no row is an annotation.
     """
-    rows: list[Annotation] = []
+    import pandas as pd
+
+    rows: list[tuple[str, ...]] = []
     refused: list[Refused] = []
-    is_id, is_time, is_corner, *_, is_action = (_Checked(check) for check, _ in _CHECKS)
-    texts: dict[str, str] = {}  # ids, actions, times and boxes repeat: each is kept once
-    times: dict[str, int] = {}
-    boxes: dict[tuple[str, ...], tuple[str, ...]] = {}
+    is_time, is_corner = cache(_is_timestamp), cache(_is_corner)  # most texts occur many times
+    problem = f"is not {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}]"
     if not path.exists():
         raise UserError(f"{path} does not exist: unpack it from {ARCHIVE}")
-    with telling(path), open_text(path, errors="replace") as file:
-        for number, line in enumerate(bounded_lines(file), 1):
-            youtube_id, _, rest = line.rstrip("\r\n").partition(",")
-            timestamp, *more = rest.split(",")
-            *box, action = more or NO_BOX
-            is_good = is_id[youtube_id] and is_time[timestamp]
-            if len(box) != len(BOX) or any(more) and not is_action[action]:
-                is_good = False
-            elif action:
-                x1, y1, x2, y2 = box
-                is_good &= is_corner[x1] and is_corner[y1] and is_corner[x2] and is_corner[y2]
-            if not is_good:
-                if line.strip():
-                    fields = [youtube_id, timestamp, *more]
-                    text = printable(line.rstrip("\r\n"))
-                    refused.append(Refused(path, number, text, _why_odd_line(fields)))
-                continue
-            if timestamp not in times:
-                times[timestamp] = nanoseconds(timestamp)
-            corners = tuple(box)
-            rows.append(
-                Annotation(
-                    texts.setdefault(youtube_id, youtube_id),
-                    timestamp,
-                    times[timestamp],
-                    boxes.setdefault(corners, corners),
-                    texts.setdefault(action, action),
-                )
-            )
+    with files.telling(path), files.open_text(path, errors="replace") as file:
+        for number, line in enumerate(files.bounded_lines(file), 1):
+            found = _ROW.fullmatch(line.rstrip("\r\n"))
+            fields = found.groups("") if found else ()
+            if fields and is_time(fields[1]) and all(map(is_corner, fields[2:6])):
+                rows.append(tuple(map(sys.intern, fields)))  # each text once in memory
+            elif not line.isspace():
+                refused.append(Refused(path, number, printable(line.rstrip("\r\n")), problem))
     if not rows:
-        what = f"id,timestamp[,{','.join(COLUMNS[2:])}]"
-        first = f"; {refused[0]}" if refused else ""
-        raise UserError(f"{path} contains no annotations ({what}){first}")
-    return rows, refused
+        first = f": {refused[0]}" if refused else ""
+        raise UserError(f"{path} contains no annotations{first}")
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    table["nanoseconds"] = table["timestamp"].map(cache(nanoseconds))
+    return table, refused
 
 
-def _why_odd_line(fields: Sequence[str]) -> str:
-    """Why a line is no annotation."""
-    if len(fields) not in (2, len(COLUMNS)):
-        return f"{len(fields)} columns, not 2 or {len(COLUMNS)}"
-    for name, field, (check, needed) in zip(COLUMNS, fields, _CHECKS, strict=False):
-        if not check(field):
-            return f"{name} {needed}"
-    return "no annotation"
+def read_split(
+    folder: Path, name: str, include_unlabelled: bool, tell: Tell
+) -> tuple[pd.DataFrame, list[Refused]]:
+    """Read one split, as `read_annotations`, and report its numbers. Raises UserError."""
+    rows, refused = read_annotations(annotations_path(folder, name))
+    frames = rows.drop_duplicates(["youtube_id", "nanoseconds"])
+    text = f"{name}: {plural(len(rows), 'row')}, {plural(len(frames), 'annotated frame')}"
+    excluded = name == "train" and not include_unlabelled
+    if unlabelled := int((frames["action_id"] == "").sum()):
+        text += f", {unlabelled:,} without boxes{' (excluded)' if excluded else ''}"
+    tell(text)
+    if refused:
+        say(f"{name}: {plural(len(refused), 'invalid row')}")
+        for each in refused[:REFUSED_SHOWN]:
+            say(f"  {each}")
+        if len(refused) > REFUSED_SHOWN:
+            say(f"  and {len(refused) - REFUSED_SHOWN:,} more")
+    return rows[rows["action_id"] != ""] if excluded else rows, refused
 
 
-def place_in_clips(
-    rows: Iterable[Annotation], windows: Windows | None = None
-) -> Iterator[tuple[str, int, Annotation]]:
-    """(clip's name, time in it in nanoseconds, row) of each row that is in its clip.
+def place_in_clips(rows: pd.DataFrame, windows: Windows) -> pd.DataFrame:
+    """Return the rows that are in their clips, with `clip` and `clip_time` (nanoseconds).
 
-    windows: clips that are partial; an annotated frame outside of its clip's window is left out.
+    windows: partial clips; an annotated frame outside its clip's window is left out.
     """
-    names: dict[tuple[str, int], str] = {}
-    for row in rows:
-        key = row.youtube_id, row.second
-        clip = names.get(key) or names.setdefault(key, clip_name(*key, AVA_TIME_END))
-        start = clip_start(row.second)
-        if windows and clip in windows:
-            start, end = windows[clip]
-            if not start <= row.nanoseconds < end:
-                continue
-        yield clip, row.nanoseconds - start, row
+    import numpy as np
+
+    times = rows["nanoseconds"].to_numpy()
+    seconds = (times // SECOND).tolist()
+    pairs = zip(rows["youtube_id"], seconds, strict=True)
+    clips = [clip_name(*pair, AVA_TIME_END) for pair in pairs]
+    whole = ((clip_start(second), NEVER) for second in seconds)
+    parts = [windows.get(*each) for each in zip(clips, whole, strict=True)]
+    starts, ends = np.array(parts, dtype=np.int64).reshape(-1, 2).T
+    placed = rows.assign(clip=clips, clip_time=times - starts)
+    return placed[(starts <= times) & (times < ends)]
 
 
 def read_windows(clips: Path) -> dict[str, tuple[int, int]]:
-    """The partial clips of a folder, from its download report; {} if it has none.
+    """Read the windows of a folder's partial clips from its report; {} if it has none.
 
-    download.py --allow_partial writes the window that it really cut into `time_start,time_end`;
-    for a whole AVA-Kinetics clip these are the row's own, and `time_end` is -1. The last line that
-    says `downloaded` counts, because the file of that run is the one on disk.
+    download.py --allow_partial writes the window that it really cut into `time_start,time_end`.
+    For a whole AVA-Kinetics clip these are the row's own, and `time_end` is -1. The last line with
+    `downloaded` counts, because the file of that run is the one on disk.
     """
     windows: dict[str, tuple[int, int]] = {}
     rows = read_reports(clips / REPORT_NAME, RESULT_COLUMNS, DOWNLOADED)
@@ -251,32 +244,30 @@ def read_windows(clips: Path) -> dict[str, tuple[int, int]]:
 
 
 def annotated_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
-    """Clip's name -> the times of its annotated frames in the clip, in nanoseconds, rising.
+    """Return clip -> the times of its annotated frames in the clip, in nanoseconds, rising.
 
-    path: a raw annotation file (no header), or the `annotations_<split>.csv` that
-    make_ava_kin_download_csv.py writes. clips: their folder, whose report tells of partial clips.
-    Raises UserError for a file that is neither.
+    path: an annotation file without a header, or the `annotations_<split>.csv` that
+    make_ava_kin_download_csv.py writes. clips: their folder, whose report has the partial clips.
+    Raises UserError for another file.
     """
     import pandas as pd
 
-    found: dict[str, set[int]] = {}
-    with telling(path), open_text(path, errors="replace") as file:
-        header = file.readline(1000).rstrip("\r\n").split(",")
-        if "clip" in header:
-            table = pd.read_csv(file, header=None, names=header, dtype=str, keep_default_na=False)
+    with files.telling(path), files.open_text(path, errors="replace") as file:
+        if "clip" in file.readline(1000).rstrip("\r\n").split(","):
+            file.seek(0)
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
             if "clip_time" not in table or not table["clip_time"].map(_is_timestamp).all():
-                raise UserError(f"{path}: its column clip_time is not one of times in seconds")
-            for clip, text in table[["clip", "clip_time"]].itertuples(index=False):
-                found.setdefault(clip, set()).add(nanoseconds(text))
-            return {name: tuple(sorted(times)) for name, times in found.items()}
-    for clip, time, _ in place_in_clips(read_annotations(path)[0], read_windows(clips)):
+                raise UserError(f"{path}: its column clip_time does not hold times in seconds")
+            table["clip_time"] = table["clip_time"].map(nanoseconds)
+        else:
+            table = place_in_clips(read_annotations(path)[0], read_windows(clips))
+    found: dict[str, set[int]] = {}
+    for clip, time in zip(table["clip"], table["clip_time"], strict=True):
         found.setdefault(clip, set()).add(time)
     return {name: tuple(sorted(times)) for name, times in found.items()}
 
 
-def find_label_map(folder: Path) -> Path | None:
-    """The label map beside the annotations: the one of 80 actions before that of 60."""
-    return next(iter(sorted(folder.glob(LABEL_MAPS))), None)
+# --- the label map -------------------------------------------------------------------------------
 
 
 _LABEL_MAP = re.compile(
@@ -284,13 +275,23 @@ _LABEL_MAP = re.compile(
 )
 
 
-def read_label_map(path: Path) -> dict[str, str]:
-    """action_id -> name, from a label map in protobuf's text form (`name: "..." label_id: 1`).
+def read_actions(folder: Path, tell: Tell) -> dict[str, str]:
+    """Read the names of the actions by action_id; {} if the folder has no label map."""
+    # Of two official ones, that of 80 actions comes first, before that of 60.
+    path = min(folder.glob(LABEL_MAPS), default=None)
+    if path is None:
+        tell(f"no label map ({LABEL_MAPS}) in {folder}: the column `action` is empty")
+        return {}
+    return read_label_map(path)
 
-    Raises UserError if the file cannot be read or holds no label.
+
+def read_label_map(path: Path) -> dict[str, str]:
+    """Read action_id -> name from protobuf's text form (`name: "..." label_id: 1`).
+
+    Raises UserError if the file cannot be read or has no label.
     """
-    with telling(path):
-        text = read_text(path, LABEL_MAP_LIMIT)
+    with files.telling(path):
+        text = files.read_text(path, LABEL_MAP_LIMIT)
     names: dict[str, str] = {}
     name = number = None
     for found in _LABEL_MAP.finditer(text):
@@ -303,3 +304,174 @@ def read_label_map(path: Path) -> dict[str, str]:
     if not names:
         raise UserError(f"label map {path} contains no label (name: ... label_id: ...)")
     return names
+
+
+# --- what the script writes ----------------------------------------------------------------------
+
+
+def download_list(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of the list: every (id, whole second) once, sorted, with its first split."""
+    import pandas as pd
+
+    parts = [
+        rows.assign(time_start=rows["nanoseconds"] // SECOND, time_end=-1, split=name)
+        for name, rows in splits.items()
+    ]
+    keys = ["youtube_id", "time_start"]
+    return pd.concat(parts)[list(LIST_COLUMNS)].drop_duplicates(keys).sort_values(keys)
+
+
+def place(
+    name: str,
+    rows: pd.DataFrame,
+    fps: Fraction,
+    windows: Windows,
+    on_disk: set[str] | None,
+    tell: Tell,
+) -> pd.DataFrame:
+    """Return a split's rows in terms of its clips, with `frame`; with `on_disk`, of those clips."""
+    placed = place_in_clips(rows, windows)
+    placed["frame"] = placed["clip_time"].map(cache(partial(picture_number, fps=fps)))
+    if on_disk is None:
+        return placed
+    found = placed[placed["clip"].isin(on_disk)]
+    wanted = len(set(zip(rows["youtube_id"], rows["nanoseconds"] // SECOND, strict=True)))
+    text = f"{name}: {found['clip'].nunique():,} of {plural(wanted, 'clip')} on disk"
+    if missing := len(placed) - len(found):
+        text += f"; {plural(missing, 'row')} of missing clips excluded"
+    if outside := len(rows) - len(placed):
+        text += f"; {plural(outside, 'row')} outside partial clips excluded"
+    tell(text)
+    return found
+
+
+def probe_frames(
+    placed: pd.DataFrame, clips: Path, fps: Fraction, num_jobs: int, quiet: bool
+) -> pd.DataFrame:
+    """Return the rows with `frame` from the frame times of each clip.
+
+    The rows of a clip that cannot be read keep their numbers. Raises Stopped.
+    """
+    from clipreader.media import ClipError
+
+    times: dict[str, set[int]] = {}
+    for clip, time in zip(placed["clip"], placed["clip_time"], strict=True):
+        times.setdefault(clip, set()).add(time)
+
+    def look_up(task: tuple[str, set[int]]) -> dict[tuple[str, int], int] | ClipError:
+        clip, key_times = task
+        try:
+            numbers = find_pictures(clips / f"{clip}.mp4", key_times, fps)
+        except ClipError as error:
+            return error
+        return {(clip, time): number for time, number in zip(key_times, numbers, strict=True)}
+
+    found: dict[tuple[str, int], int] = {}
+    with Progress(len(times), "clip", quiet=quiet) as progress:
+        for answer in run_parallel(look_up, times.items(), num_jobs):
+            progress.add("unreadable" if isinstance(answer, ClipError) else "probed")
+            if isinstance(answer, ClipError):
+                progress.failure("not probed", str(answer.path.name), answer.problem)
+            else:
+                found |= answer
+    sleep(0)
+    keys = zip(placed["clip"], placed["clip_time"], placed["frame"], strict=True)
+    return placed.assign(frame=[found.get((clip, time), frame) for clip, time, frame in keys])
+
+
+def annotation_lines(placed: pd.DataFrame, actions: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of annotations_{split}.csv, in the order of the annotations."""
+    # The names of actions hold commas: "talk to (e.g., self, a person, a group)".
+    quoted = {number: '"' + name.replace('"', '""') + '"' for number, name in actions.items()}
+    texts = placed.assign(
+        clip_time=placed["clip_time"].map(cache(seconds_text)),
+        frame=placed["frame"].map(str),
+        action=[quoted.get(number, "") for number in placed["action_id"]],
+    )
+    yield ",".join(CLIP_COLUMNS) + "\n"
+    for row in zip(*(texts[name] for name in CLIP_COLUMNS), strict=True):
+        yield ",".join(row) + "\n"
+
+
+def tell_unnamed(tables: Iterable[pd.DataFrame], actions: Mapping[str, str], tell: Tell) -> None:
+    """Report the action_ids that the label map does not name."""
+    used = set[str]().union(*(table["action_id"].unique() for table in tables)) - {""}
+    if unnamed := sorted(used - actions.keys(), key=int) if actions else []:
+        tell(f"without a name in the label map: action_id {', '.join(unnamed)}")
+
+
+def draw_preview(
+    tables: Iterable[pd.DataFrame],
+    actions: Mapping[str, str],
+    clips: Path,
+    fps: Fraction,
+    number: int,
+    target: Path,
+    workspace: Path,
+) -> tuple[int, int]:
+    """Draw `number` annotated frames, spread evenly, with their boxes and actions on one sheet.
+
+    Returns how many are on it, and how many should be. Without any, no file is written.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from clipreader.media import ClipError
+    from clipreader.transforms import save_sheet
+
+    rows = pd.concat([table[table["action_id"] != ""] for table in tables])
+    keys = rows[["clip", "clip_time", "frame"]].drop_duplicates()
+    chosen = np.linspace(0, len(keys) - 1, min(number, PREVIEW_MOST, len(keys))).round().astype(int)
+    tiles: dict[str, Image.Image] = {}
+    for clip, time, frame in keys.iloc[chosen].itertuples(index=False):
+        sleep(0)
+        boxes: dict[tuple[float, ...], list[str]] = {}
+        of_frame = rows[(rows["clip"] == clip) & (rows["clip_time"] == time)]
+        for *box, action in of_frame[[*BOX, "action_id"]].itertuples(index=False):
+            boxes.setdefault(tuple(map(float, box)), []).append(
+                actions.get(action, f"action {action}")
+            )
+        try:
+            tile = _draw_frame(clips / f"{clip}.mp4", frame, fps, boxes)
+            tiles[f"{clip}   {seconds_text(time)} s   {frame:06d}.jpg"] = tile
+        except ClipError as error:
+            say(f"no preview of an annotated frame: {error}")
+    if tiles:
+        with files.telling(target, "write"):
+            pixels = np.stack([np.asarray(tile) for tile in tiles.values()])
+            save_sheet(workspace / target.name, pixels, [*tiles])
+            files.publish(workspace / target.name, target)
+    return len(tiles), len(chosen)
+
+
+def _draw_frame(
+    path: Path, number: int, fps: Fraction, boxes: Mapping[tuple[float, ...], Sequence[str]]
+) -> Image.Image:
+    """Return the frame that frame_extract.py writes, fitted into a tile, with its boxes.
+
+    Raises ClipError if the clip cannot be read so far, or has fewer frames.
+    """
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+    from clipreader.clip_reader import ClipReader
+
+    with ClipReader(path) as clip:
+        frame = clip.read(indices=[number - 1], fps=fps)[0]
+    picture = ImageOps.contain(Image.fromarray(frame), TILE)
+    width, height = picture.size
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_SIZE)
+    for colour, (corners, names) in zip(cycle(COLOURS), boxes.items(), strict=False):
+        x1, y1, x2, y2 = corners
+        left, right = sorted((round(x1 * (width - 1)), round(x2 * (width - 1))))
+        top, bottom = sorted((round(y1 * (height - 1)), round(y2 * (height - 1))))
+        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+        # The names, on that colour, moved so that they stay inside the frame.
+        text = "\n".join(names)
+        *_, wide, high = draw.multiline_textbbox((0, 0), text, font=font)
+        x = max(0, min(left + 2, width - round(wide) - 4))
+        y = max(0, min(top + 2, height - round(high) - 4))
+        draw.rectangle((x, y, x + wide + 4, y + high + 3), fill=colour)
+        draw.multiline_text((x + 2, y), text, fill=INK, font=font)
+    tile = Image.new("RGB", (TILE[0], TILE[1] + CAPTION_HEIGHT))
+    tile.paste(picture, ((TILE[0] - width) // 2, CAPTION_HEIGHT))
+    return tile

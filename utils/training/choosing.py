@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
+from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import Tell, plural
@@ -23,8 +24,14 @@ from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
 from utils.lists import versions
-from utils.lists.official import ListServers, form_of, lists_at_hand
-from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
+from utils.lists.official import ListServers, lists_at_hand
+from utils.lists.reading import (
+    ClipLists,
+    find_lists,
+    form_of,
+    read_lists,
+    without_garbage_collection,
+)
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_licences, read_report, report_paths
@@ -192,20 +199,17 @@ def _say_lists(
 def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """Return the official val and test lists in the lists' folders that are not named."""
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
-    known = {os.path.abspath(path) for path in holdout}
+    names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
     found = []
-    for version in rows.versions():
-        folders = {each.path.parent for each in rows.files if each.version == version}
-        for split in (VAL, TEST) if version in versions.OFFICIAL else ():
-            name = f"kinetics-{version}_{split}"
-            if (version, split) in named:
-                continue
-            paths = [versions.BY_NAME[name].path(folder) for folder in folders]
-            paths = [path for path in paths if path.exists()]
-            if not paths and all(Path(each).stem != name for each in known):
-                tell(f"note         {name} is not in the lists' folder: its videos may be in train;"
-                     f" --holdout {name} downloads it")  # fmt: skip
-            found += [path for path in paths if os.path.abspath(path) not in known]
+    for official in versions.ALL_LISTS:
+        folders = {each.path.parent for each in rows.files if each.version == official.dataset}
+        is_named = (official.dataset, official.split) in named or official.name in names
+        if not folders or is_named or official.split == TRAIN:
+            continue
+        paths = [official.path(folder) for folder in folders]
+        found += (existing := [path for path in paths if path.exists()])
+        if not existing:
+            tell(f"note         videos of {official.name} may be in train: name it with --holdout")
     return found
 
 
@@ -273,8 +277,7 @@ def _one_row_a_clip(choice: Choice, held_out: set[str], tell: Tell) -> None:
     if rows := choice.count(Reason.HELD_OUT):
         tell(f"             {plural(rows, 'row')} of train held out")
     if relabelled:
-        tell(f"labels       {plural(relabelled, 'clip')} with two labels: the newest version's is"
-             " used (other_label in excluded.csv)")  # fmt: skip
+        tell(f"labels       {plural(relabelled, 'clip')} with two: the newest version's is used")
 
 
 def exclude(choice: Choice, paths: Sequence[Path], args: argparse.Namespace, tell: Tell) -> None:
@@ -394,10 +397,7 @@ def look_at_frames(choice: Choice, frames: Path) -> None:
         if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":
             row.frames = len(numbers)
         elif not numbers and (frames / f"{row.name}.tar").is_file():
-            raise UserError(
-                f"--frames {frames} contains tars, which MMAction2 and SlowFast cannot read: run"
-                " frame_extract.py without --archive into another folder"
-            )
+            raise UserError(f"--frames {frames} has tars: use frame_extract.py without --archive")
         else:
             row.reason = Reason.NO_FRAMES
 
@@ -469,14 +469,12 @@ def length_of(path: Path) -> float:
         return read_video(path).end
     with open_clip(path) as container:
         (stream,) = container.streams.audio[:1]
-        base, start, end = ratio(stream.time_base), 0, 0
-        for number, packet in enumerate(whole_packets(container, stream)):
-            if packet.pts is not None and not packet.is_discard:
-                start = packet.pts if not number else start
-                end = max(end, packet.pts + (packet.duration or 0))
-        seconds = float((end - start) * (base or 0))
-        if stream.duration and base:  # the header's length, because an edit list cuts packets
-            seconds = min(seconds, float(stream.duration * base))
+        base = ratio(stream.time_base) or Fraction(0)
+        packets = (each for each in whole_packets(container, stream) if not each.is_discard)
+        times = [(each.pts, each.duration or 0) for each in packets if each.pts is not None]
+        ticks = max(start + length for start, length in times) - times[0][0]
+        # The header's length may be shorter, because an edit list cuts packets.
+        seconds = float(min(ticks, stream.duration or ticks) * base)
         promised = (container.duration or 0) / 1e6 - SHORTER_BY
         if not 0 < seconds >= promised or missing_part(container, path, 0, None):
             raise ValueError("cut off")

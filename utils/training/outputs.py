@@ -18,7 +18,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
 EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
 NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")  # columns of annotations
 FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels\n"  # SlowFast's spelling
-SLOWFAST_START, SLOWFAST_FIRST = 900, 902
+SLOWFAST_START, SLOWFAST_FIRST = 900, 2  # the second of a clip's start; the first one annotated
 TO_FOLDER = str.maketrans({" ": "_", "/": "_", "\0": "_", "'": None, "(": None, ")": None})
 LONGEST = 255  # bytes of a file's name
 METADATA, METADATA_COLUMNS = "metadata.csv", ("file_name", "label", "number", "clip", "youtube_id")
@@ -53,7 +53,7 @@ class ListSet:
 
     clips: the folder that lists name, absolute; it may be --link_dir. before: what precedes the
     name of a clip, or of its folder of frames, in a list: empty or with a slash at the end.
-    lost: how many clips were removed while the set was written.
+    written: names of files and folders below `out`. lost: how many clips were removed meanwhile.
     """
 
     choice: Choice
@@ -63,19 +63,18 @@ class ListSet:
     before: str
     args: argparse.Namespace
     tell: Tell
+    written: list[str] = field(default_factory=list)
     lost: int = 0
 
-    def write(self, target: str, lines: Iterable[str]) -> Path:
+    def write(self, target: str, lines: Iterable[str]) -> None:
         """Write a text file below `out`, whole or not. Raises DiskFull, UserError, Stopped."""
         write_whole(self.out / target, self.workspace, lines)
-        return self.out / target
+        self.written.append(target)
 
-    def write_splits(
-        self, target: str, lines: Callable[[ListSet, str], Iterable[str]]
-    ) -> list[Path]:
+    def write_splits(self, target: str, lines: Callable[[ListSet, str], Iterable[str]]) -> None:
         """Write a file for each split that has clips; `{}` in `target` is the split."""
-        splits = self.choice.used_splits()
-        return [self.write(target.format(split), lines(self, split)) for split in splits]
+        for split in self.choice.used_splits():
+            self.write(target.format(split), lines(self, split))
 
     def lose(self, clip: str) -> None:
         """Note that a clip is missing after all."""
@@ -95,15 +94,10 @@ def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell:
         below = os.path.relpath(folder, prefix).replace(os.sep, "/")
         before = "" if below == "." else f"{below}/"
     if before.startswith(".."):
-        raise UserError(
-            f"{folder} is not below --path_prefix {prefix}: use a folder above it, or --absolute"
-        )
+        raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
     if splits_at_blanks and set(before) & set(string.whitespace + '"'):
-        raise UserError(
-            f"the paths in the lists would contain white space or quotes ({before}...), where this"
-            " format's reader splits them: use --link_dir DIR (links to the clips in a folder"
-            " without), or a --path_prefix below it"
-        )
+        hint = "use --link_dir DIR, or a --path_prefix below it"
+        raise UserError(f"{before}: readers of this format split at white space and quotes: {hint}")
     if not is_utf8(before):
         tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
     return before
@@ -124,34 +118,29 @@ def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
 # --- beside the lists: classes, manifest, excluded rows ------------------------------------------
 
 
-def write_beside(
-    files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None
-) -> list[Path]:
+def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] | None) -> None:
     """Write classes, excluded.csv, manifest.csv, and the files of --only_manifest and --compare."""
-    choice, written = files.choice, []
+    choice, args, tell = files.choice, files.args, files.tell
     if names := choice.classes.names:
-        written.append(files.write("classes.txt", (f"{name}\n" for name in names)))
+        files.write("classes.txt", (f"{name}\n" for name in names))
         numbers = {name: number for number, name in enumerate(names)}
         text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
-        written.append(files.write("classes.json", [text]))
-    written.append(files.write("excluded.csv", csv_lines(_excluded_rows(choice, known))))
-    if files.args.only_manifest:
-        written.append(files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice))))
+        files.write("classes.json", [text])
+    files.write("excluded.csv", csv_lines(_excluded_rows(choice, known)))
+    if args.only_manifest:
+        files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice)))
     if theirs is not None:
         found = list(compare(choice, theirs))
         rows: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
         rows += [(clip, what, *map(without_formula, both)) for clip, what, *both in found]
-        written.append(files.write("compare.csv", csv_lines(rows)))
+        files.write("compare.csv", csv_lines(rows))
         kinds = Counter(what for _, what, _, _ in found)
         here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
-        files.tell(
-            f"compared     {plural(len(theirs) - there, 'clip')} in both; {here:,} only here,"
-            f" {there:,} only in {files.args.compare}"
-        )
+        both = plural(len(theirs) - there, "clip")
+        tell(f"compared     {both} in both; {here:,} only here, {there:,} only in {args.compare}")
         differ = ", ".join(f"{number:,} in {kind}" for kind, number in kinds.most_common())
-        files.tell(f"             different: {differ or 'none'}")
-    written.append(files.write("manifest.csv", _manifest_lines(files)))
-    return written
+        tell(f"             different: {differ or 'none'}")
+    files.write("manifest.csv", _manifest_lines(files))
 
 
 def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
@@ -263,9 +252,9 @@ def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[s
 # --- lists that are lines of text; those that readers split at white space have no quoting ------
 
 
-def path_label(files: ListSet) -> list[Path]:
+def path_label(files: ListSet) -> None:
     """Write `{split}.csv`: `path label`, no header; for pretraining `path 0 -1`."""
-    return files.write_splits("{}.csv", _path_lines)
+    files.write_splits("{}.csv", _path_lines)
 
 
 def _path_lines(files: ListSet, split: str) -> Iterator[str]:
@@ -274,26 +263,24 @@ def _path_lines(files: ListSet, split: str) -> Iterator[str]:
         yield f"{files.before}{row.name}.mp4 {label}\n"
 
 
-def mmaction2(files: ListSet) -> list[Path]:
-    """Write `<name>_{split}_list_videos.txt`; for frames `_list_rawframes.txt`."""
-    if files.args.frames:
-        return files.write_splits(f"{mmaction2_name(files)}_{{}}_list_rawframes.txt", _frame_lines)
-    return files.write_splits(f"{mmaction2_name(files)}_{{}}_list_videos.txt", _path_lines)
+def mmaction2(files: ListSet) -> None:
+    """Write `<name>_{split}_list_videos.txt`; for frames `_list_rawframes.txt`.
+
+    The name is `kinetics400` and the like, or that of a list that is of none of the versions.
+    """
+    versions = files.choice.version_names
+    name = "_".join(versions)
+    if set(versions) <= set(OFFICIAL):
+        name = f"kinetics{name}"
+    name = files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    kind, lines = ("rawframes", _frame_lines) if files.args.frames else ("videos", _path_lines)
+    files.write_splits(f"{name}_{{}}_list_{kind}.txt", lines)
 
 
 def _frame_lines(files: ListSet, split: str) -> Iterator[str]:
     """Yield `folder total_frames label`."""
     for row in files.choice.chosen(split):
         yield f"{files.before}{row.name} {row.frames} {row.number}\n"
-
-
-def mmaction2_name(files: ListSet) -> str:
-    """Return how the names of mmaction2's lists begin: `kinetics400`, or the name of your list."""
-    versions = files.choice.version_names
-    name = "_".join(versions)
-    if set(versions) <= set(OFFICIAL):
-        name = f"kinetics{name}"
-    return files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
 def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
@@ -320,9 +307,9 @@ def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
     return known
 
 
-def csv_with_header(files: ListSet) -> list[Path]:
+def csv_with_header(files: ListSet) -> None:
     """Write `{split}.csv` with a header, and the further columns of the lists."""
-    return files.write_splits("{}.csv", lambda files, split: csv_lines(_csv_rows(files, split)))
+    files.write_splits("{}.csv", lambda files, split: csv_lines(_csv_rows(files, split)))
 
 
 def _csv_rows(files: ListSet, split: str) -> Iterator[list[object]]:
@@ -336,9 +323,9 @@ def _csv_rows(files: ListSet, split: str) -> Iterator[list[object]]:
         yield [known.get(name) for name in columns]
 
 
-def json_lists(files: ListSet) -> list[Path]:
+def json_lists(files: ListSet) -> None:
     """Write `{split}.json`: an array of objects, one per line."""
-    return files.write_splits("{}.json", _json_lines)
+    files.write_splits("{}.json", _json_lines)
 
 
 def _json_lines(files: ListSet, split: str) -> Iterator[str]:
@@ -364,40 +351,33 @@ def _json_lines(files: ListSet, split: str) -> Iterator[str]:
 # seconds of a clip cannot be given to it.
 
 
-def ava(files: ListSet) -> list[Path]:
+def ava(files: ListSet) -> None:
     """Write each split's annotations, and with --frames the lists and links of frames."""
     boxes = [box for path in files.args.annotations for box in _read_boxes(path)]
-    written = []
     for split in files.choice.used_splits():
         clips = {row.name for row in files.choice.chosen(split)}
-        mmaction2_lines, slowfast_lines, lost = [], [], 0
-        for clip, second, box in boxes:
-            if clip not in clips:
-                continue
-            mmaction2_lines.append(f"{_mmaction2_folder(clip)},{second},{box},-1\n")
-            slowfast_second = SLOWFAST_START + min(second, AVA_LEAD)
-            if slowfast_second >= SLOWFAST_FIRST:
-                # The eighth field is a score where these boxes stand for a detector's.
-                slowfast_lines.append(f"{clip},{slowfast_second:04d},{box},1.0\n")
-            else:
-                lost += 1
-        if not mmaction2_lines:
+        found = [box for box in boxes if box[0] in clips]
+        if not found:
             files.tell(f"note         no annotation of --annotations is of a clip of {split}")
             continue
-        written.append(files.write(f"mmaction2_{split}.csv", mmaction2_lines))
-        written.append(files.write(f"slowfast_{split}.csv", slowfast_lines))
-        if lost:
-            files.tell(
-                f"note         {plural(lost, 'annotation')} of {split} in the first two seconds of"
-                " a clip: not in slowfast_*.csv, because SlowFast does not support them"
-            )
+        lines = (f"{_mmaction2_folder(clip)},{at},{box},-1\n" for clip, at, box in found)
+        files.write(f"mmaction2_{split}.csv", lines)
+        # The last field is a score, for boxes of a detector.
+        lines = (
+            f"{clip},{SLOWFAST_START + min(at, AVA_LEAD):04d},{box},1.0\n"
+            for clip, at, box in found
+            if at >= SLOWFAST_FIRST
+        )
+        files.write(f"slowfast_{split}.csv", lines)
+        if lost := sum(at < SLOWFAST_FIRST for _, at, _ in found):
+            what = plural(lost, "annotation")
+            files.tell(f"note         {what} in the first two seconds: not in slowfast_{split}.csv")
         if files.args.frames:
-            written.append(files.write(f"frame_lists/{split}.csv", _frame_list(files, split)))
+            files.write(f"frame_lists/{split}.csv", _frame_list(files, split))
     if files.args.frames:
         _link_frames(files)
     else:
         files.tell("note         without --frames: no frame lists for SlowFast, no rawframes/")
-    return written
 
 
 def _read_boxes(path: Path) -> Iterator[tuple[str, int, str]]:
@@ -406,10 +386,7 @@ def _read_boxes(path: Path) -> Iterator[tuple[str, int, str]]:
         rows = csv.reader(bounded_lines(file))
         header = next(rows, [])
         if missing := [name for name in NEEDED if name not in header]:
-            raise UserError(
-                f"{path}:1: the header has no {', '.join(missing)}: use annotations_{{split}}.csv"
-                " of make_ava_kin_download_csv.py"
-            )
+            raise UserError(f"{path}:1: no annotations: the header lacks {', '.join(missing)}")
         clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
         for line, row in enumerate(rows, 2):
             try:
@@ -425,9 +402,7 @@ def _mmaction2_folder(clip: str) -> str:
     """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
     parsed = parse_clip_name(clip)
     if parsed is None or parsed[2] is not None:
-        raise UserError(
-            f"{clip} is not an AVA-Kinetics clip: use the AVA-Kinetics list as --input_csv"
-        )
+        raise UserError(f"{clip} is not an AVA-Kinetics clip: check --input_csv")
     start = max(0, int(parsed[1]) - AVA_LEAD)
     return f"{parsed[0]}_{start:06d}_{start + int(AVA_DURATION):06d}"
 
@@ -471,7 +446,7 @@ def class_folder(label: str) -> str:
     return folder if folder.strip(".") else "_"
 
 
-def torchvision(files: ListSet) -> list[Path]:
+def torchvision(files: ListSet) -> None:
     """Write `<split>/<class>/<clip>.mp4`. torchvision numbers the existing folders, sorted."""
     folders: dict[str, str] = {}
     for name in files.choice.classes.names:
@@ -479,24 +454,22 @@ def torchvision(files: ListSet) -> list[Path]:
             other, folder = folders[class_folder(name)], class_folder(name)
             raise UserError(f"the classes {other!r} and {name!r} would share {folder}/")
     names = [*folders]
-    made = _make_trees(files, lambda row: f"{names[row.number]}/{row.name}.mp4")
-    for path in made:
-        found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    _make_trees(files, lambda row: f"{names[row.number]}/{row.name}.mp4")
+    for split in files.choice.used_splits():
+        files.written.append(split)
+        found = sorted(entry.name for entry in os.scandir(files.out / split) if entry.is_dir())
         if found != names[: len(found)]:
-            files.tell(
-                f"note         torchvision numbers the {len(found):,} class folders of"
-                f" {path.name}/ by their names: its numbers are not those of classes.txt"
-            )
-    return made
+            files.tell(f"note         torchvision's class indices of {split}/ are not those of"
+                       " classes.txt: it numbers the folders that exist")  # fmt: skip
 
 
-def huggingface(files: ListSet) -> list[Path]:
+def huggingface(files: ListSet) -> None:
     """Write `<split>/<clip>.mp4` and `<split>/metadata.csv`.
 
     There are no class folders, because `datasets` takes a folder such as training_dog/ for a split.
     """
     _make_trees(files, lambda row: f"{row.name}.mp4")
-    return files.write_splits(f"{{}}/{METADATA}", lambda files, s: csv_lines(_metadata(files, s)))
+    files.write_splits(f"{{}}/{METADATA}", lambda files, s: csv_lines(_metadata(files, s)))
 
 
 def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
@@ -506,12 +479,11 @@ def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
         yield f"{row.name}.mp4", files.choice.label(row), number, row.name, row.youtube_id
 
 
-def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> list[Path]:
+def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> None:
     """Make `<out>/<split>` hold links with these names to the clips, and no other links of ours.
 
     Raises UserError, Stopped.
     """
-    splits = files.choice.used_splits()
     for split in SPLITS:
         base = files.out / split
         tree = {name(row): row for row in files.choice.chosen(split)}
@@ -522,7 +494,6 @@ def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> list[Path]:
         for below in {os.path.dirname(path) for path in tree}:
             make_folder(base / below)
         link_all(files, base, tree)
-    return [files.out / split for split in splits]
 
 
 def link_all(files: ListSet, folder: Path, tree: Mapping[str, Candidate]) -> None:
@@ -560,8 +531,6 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> No
     clips = Path(files.args.clips).absolute()
     kept = 0
     for folder, _, names in os.walk(base):
-        if os.path.samefile(folder, clips):
-            continue  # the clips themselves
         for name in names:
             path = os.path.join(folder, name)
             if not name.endswith(".mp4") or path.removeprefix(f"{base}{os.sep}") in tree:
@@ -574,7 +543,7 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> No
             with suppress(OSError):
                 os.rmdir(folder)  # refuses one that is not empty
     if kept:
-        files.tell(f"note         kept {plural(kept, 'file')} in {base} that are no links to clips")
+        files.tell(f"note         kept {plural(kept, 'file')} in {base}: not links to the clips")
 
 
 def _is_link_to(path: str, clip: Path) -> bool:

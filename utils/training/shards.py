@@ -67,7 +67,7 @@ class ShardTask(NamedTuple):
     samples: Sequence[ShardSample]
 
 
-def webdataset(files: ListSet) -> list[Path]:
+def webdataset(files: ListSet) -> None:
     """Write the shards that do not exist yet. Raises UserError, Stopped."""
     from utils.run import Progress  # imports the cluster module, which few runs need
 
@@ -96,7 +96,7 @@ def webdataset(files: ListSet) -> list[Path]:
                 for row in shards[name].rows:
                     files.lose(row.name)
     sleep(0)
-    return [path for name in shards if (path := files.out / name).exists()]
+    files.written += [name for name in shards if (files.out / name).exists()]
 
 
 def plan_shards(files: ListSet, split: str) -> list[Shard]:
@@ -124,10 +124,8 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
         clips = sum(len(shard.rows) for shard in shards)
         size = sum(shard.tar_bytes for shard in shards) // (2 * workers) // 1000 * 1000
         advice = f"use --shard_size {size}" if clips >= workers else "use fewer workers"
-        raise UserError(
-            f"{split} has {plural(len(shards), 'shard')} of {plural(clips, 'clip')}, fewer than"
-            f" --workers {workers}: {advice}"
-        )
+        have = f"{plural(len(shards), 'shard')} of {plural(clips, 'clip')}"
+        raise UserError(f"{split} has {have}, fewer than --workers {workers}: {advice}")
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
@@ -154,10 +152,7 @@ def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
             continue  # no tar: it is written again
         shard = shards.get(path.name)
         if shard is None or header[OWNER].rstrip(b"\0") != shard.digest.encode():
-            raise UserError(
-                f"{path} is of another selection of clips (more of them, another seed or"
-                " --shard_size) or another program: use another folder, or remove it"
-            )
+            raise UserError(f"{path} is of another selection of clips: use another folder")
         if path.stat().st_size == shard.tar_bytes:
             existing.add(path.name)
     return existing
@@ -172,7 +167,7 @@ def write_shard(task: ShardTask) -> tuple[str, str]:
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
             for number, sample in enumerate(task.samples):
-                if problem := _add(tar, sample, "" if number else task.digest):
+                if problem := _add_sample(tar, sample, "" if number else task.digest):
                     return name, problem
         # tarfile pads to 10,240 bytes; the format requires two empty blocks only.
         os.truncate(temporary, END + sum(sample.tar_bytes for sample in task.samples))
@@ -186,20 +181,18 @@ def write_shard(task: ShardTask) -> tuple[str, str]:
         temporary.unlink(missing_ok=True)
 
 
-def _add(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
+def _add_sample(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
     """Add the members of a sample; return what is wrong with it, or ""."""
     suffix = os.path.splitext(sample.path)[1]
     try:
         with open(sample.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != sample.size:
-                return f"{sample.path} changed during the run: run again, into a new folder"
+                return f"{sample.path} changed during the run: run again"
             tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
-    except FileNotFoundError:
-        return f"{sample.path} was removed during the run: run again, into a new folder"
     except OSError as error:
         if is_disk_full(error):
             raise
-        return f"{sample.path} cannot be read ({error}): run again"
+        return f"{sample.path} cannot be read ({error.strerror or error}): run again"
     for kind, data in ((".cls", sample.cls), (".json", sample.json)):
         if data:
             tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
