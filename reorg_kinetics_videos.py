@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not tree.clips and not tree.unreadable and not report_paths(report):
             raise UserError(f"{args.src} contains no clips{in_brackets(tree.others)}")
         to_bring = reorg.files_to_bring(tree, dst)
+        num_files = sum(len(clip.files) for clip in to_bring)
         if not args.quiet:
             say_reorg_plan(tree, to_bring, args)
         if args.dry_run:
@@ -92,10 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_folder(duplicates)
         unfinished = reorg.read_unfinished(report)
         with run.open_run(args, report, reorg.REPORT_COLUMNS, PACKAGES, [src, dst]) as opened:
-            how = HowToBring(dst, args.mode, duplicates, tool, unfinished, opened.workspace)
-            counts = bring_all(to_bring, how, opened, args)
+            check = not args.no_check
+            how = HowToBring(dst, args.mode, check, duplicates, tool, unfinished, opened)
+            counts = bring_all(to_bring, num_files, how, args)
             removed = reorg.remove_empty_folders(src, report) if args.remove_empty else 0
-    return end_reorg(tree, to_bring, counts, removed, args, opened.report.path)
+    if not args.quiet:
+        say_reorg_end(tree, num_files, counts, removed, dst, opened.report.path)
+    if signal := received_signal():
+        return 128 + signal
+    # Stopped without a signal: the cluster was lost.
+    is_all = not (counts[reorg.LEFT] or tree.unreadable or STOP.is_set())
+    return cli.EXIT_OK if is_all else cli.EXIT_INCOMPLETE
 
 
 def say_reorg_plan(tree: Tree, to_bring: Sequence[ClipFiles], args: argparse.Namespace) -> None:
@@ -131,16 +139,14 @@ def in_brackets(counts: Counter[str]) -> str:
 
 
 def bring_all(
-    to_bring: Sequence[ClipFiles], how: HowToBring, opened: run.Opened, args: argparse.Namespace
+    to_bring: Sequence[ClipFiles], num_files: int, how: HowToBring, args: argparse.Namespace
 ) -> Counter[str]:
     """Bring in every clip, in parallel; return the counts of actions. Raises DiskFull."""
     counts: Counter[str] = Counter()
     is_full = False
-    num_files = sum(len(clip.files) for clip in to_bring)
-    results = reorg.bring_in(to_bring, not args.no_check, how, opened.workers, opened.report)
-    with run.show_progress(num_files, "file", args.quiet, opened.workers) as progress:
-        for filed in results:
-            reorg.write_down(filed, opened.report)
+    with run.show_progress(num_files, "file", args.quiet, how.opened.workers) as progress:
+        for filed in reorg.bring_in(to_bring, how):
+            reorg.write_down(filed, how.opened.report)
             for each in filed:
                 counts[each.action] += 1
                 progress.add(each.action)
@@ -157,35 +163,23 @@ def bring_all(
     return counts
 
 
-def end_reorg(
-    tree: Tree,
-    to_bring: Sequence[ClipFiles],
-    counts: Counter[str],
-    removed: int,
-    args: argparse.Namespace,
-    report: Path,
-) -> int:
-    """Print the summary; return the exit code."""
-    done, left, is_stopped = sum(counts.values()), counts[reorg.LEFT], STOP.is_set()
-    num_files = sum(len(clip.files) for clip in to_bring)
-    if not args.quiet:
-        there = set(os.listdir(args.dst))
-        actions = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        text = ", ".join(f"{count:,} {action}" for action, count in actions)
-        run.say_end(min(done, num_files), num_files, "file", text.replace("_", " "))
-        if removed:
-            cli.say(f"removed: {plural(removed, 'empty folder')}")
-        here = len(there & tree.clips.keys())
-        cli.say(f"on disk: {here:,} of {plural(len(tree.clips), 'clip')}")
-        if left:
-            cli.say(f"left: {plural(left, 'file')}, see `reason` in {report}")
-            cli.say("      download.py can download the missing clips into the same folder")
-        if is_stopped:
-            run.say_next(f"processes {plural(max(0, num_files - done), 'remaining file')}")
-    if signal := received_signal():
-        return 128 + signal
-    # Stopped without a signal: the cluster was lost.
-    return cli.EXIT_INCOMPLETE if left or tree.unreadable or is_stopped else cli.EXIT_OK
+def say_reorg_end(
+    tree: Tree, num_files: int, counts: Counter[str], removed: int, dst: Path, report: Path
+) -> None:
+    """Print the summary."""
+    done, left = min(sum(counts.values()), num_files), counts[reorg.LEFT]
+    actions = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    text = ", ".join(f"{count:,} {action}" for action, count in actions)
+    run.say_end(done, num_files, "file", text.replace("_", " "))
+    if removed:
+        cli.say(f"removed: {plural(removed, 'empty folder')}")
+    on_disk = len(tree.clips.keys() & set(os.listdir(dst)))
+    cli.say(f"on disk: {on_disk:,} of {plural(len(tree.clips), 'clip')}")
+    if left:
+        cli.say(f"left: {plural(left, 'file')}, see `reason` in {report}")
+        cli.say("      download.py can download the missing clips into the same folder")
+    if STOP.is_set():
+        run.say_next(f"processes {plural(num_files - done, 'remaining file')}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_an_id_is_never_an_option() -> None:
 
 
 def test_percent_signs_of_a_folder_are_no_template(tmp_path: Path) -> None:
-    argv = whole_command(Path("info.json"), OPTIONS, Path("/o/%(id)s/x"))
+    argv = whole_command(OPTIONS, Path("/o/%(id)s/x"))
     assert argv[argv.index("-o") + 1] == "/o/%%(id)s/x/whole.%(ext)s"
 
 

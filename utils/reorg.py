@@ -22,9 +22,10 @@ from utils import clip as clips
 from utils import files
 from utils.cli import escape_name, printable, say
 from utils.errors import is_disk_full
-from utils.parallel import Workers, run_parallel
+from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
+from utils.run import Opened
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
 from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
@@ -107,10 +108,11 @@ class HowToBring:
 
     dst: Path
     mode: str
+    check: bool
     duplicates: Path | None
     tool: Ffmpeg
     unfinished: frozenset[str]  # sources whose last line in the report is `moving`
-    workspace: Path
+    opened: Opened
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,7 @@ class Tree:
 
 def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
     """Find the clips below `folder`. Symbolic links are counted and never followed."""
-    tree, skipped = Tree(), set()
-    for path in excluded:
-        with suppress(OSError):
-            skipped.add((path.stat().st_dev, path.stat().st_ino))
+    tree, skipped = Tree(), set(map(str, excluded))
 
     def note(error: OSError) -> None:
         tree.unreadable.append(f"{error.filename}: {error.strerror}")
@@ -156,7 +155,7 @@ def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
             stem, suffix = os.path.splitext(name)
             suffix = suffix.lower()
             if stat.S_ISDIR(found.st_mode):
-                if name in OWN_FOLDERS or (found.st_dev, found.st_ino) in skipped:
+                if name in OWN_FOLDERS or file in skipped:
                     folders.remove(name)
             elif stat.S_ISLNK(found.st_mode):
                 tree.others["symlink"] += 1
@@ -211,9 +210,8 @@ def look_closely(chunk: Sequence[ClipFiles]) -> list[Looked]:
 
 def not_looked_at(chunk: Sequence[ClipFiles], how: str) -> list[Looked]:
     """Return the result for files that killed their process twice, or lost their workers."""
-    problem = f"the decoder crashed: {how}" if "process" in how else f"cannot be checked: {how}"
-    files = [found for clip in chunk for found in (*clip.files, clip.there) if found]
-    worth = {found.path: Quality(problem) for found in files}
+    all_files = [found for clip in chunk for found in (*clip.files, clip.there) if found]
+    worth = {found.path: Quality(f"cannot be checked: {how}") for found in all_files}
     return [(clip, worth) for clip in chunk]
 
 
@@ -287,14 +285,8 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
 # --- bringing ------------------------------------------------------------------------------------
 
 
-def bring_in(
-    to_bring: Sequence[ClipFiles],
-    check: bool,
-    how: HowToBring,
-    workers: Workers,
-    report: ReportFile,
-) -> Iterator[list[Filed]]:
-    """Bring in all clips: `workers` decode files, threads of this machine move them.
+def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Filed]]:
+    """Bring in all clips: the workers decode files, threads of this machine move them.
 
     The workers of a cluster only look, because a file that two machines move at once may be lost.
     """
@@ -308,9 +300,9 @@ def bring_in(
                 filed += bring_clip(clip, worth, how)
         return filed
 
-    chunks = announced(to_bring, 1 if check else CHUNK, how, report)
+    workers, chunks = how.opened.workers, announced(to_bring, how)
     looked: Generator[list[Looked], None, None]
-    if check:
+    if how.check:
         looked = workers.run(look_closely, chunks, not_looked_at)
     else:
         looked = ([look_at(clip, False) for clip in chunk] for chunk in chunks)
@@ -459,7 +451,7 @@ def put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
                 raise
     if how.mode == MOVE and not os.access(os.path.dirname(found.path), os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    temporary = how.workspace / os.path.basename(final)
+    temporary = how.opened.workspace / os.path.basename(final)
     if found.is_kept:
         files.copy_new(Path(found.path), Path(final), temporary)
         return (MOVED, True) if how.mode == MOVE else (COPIED, False)
@@ -499,21 +491,19 @@ def read_unfinished(report: Path) -> frozenset[str]:
     return frozenset(source for source, found in actions.items() if found == {MOVING})
 
 
-def announced(
-    to_bring: Sequence[ClipFiles], size: int, how: HowToBring, report: ReportFile
-) -> Iterator[Sequence[ClipFiles]]:
+def announced(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[Sequence[ClipFiles]]:
     """Yield the clips in chunks; write `moving` lines before a chunk whose sources are copied.
 
     Only for clips with one file, because two files with the same bytes could be confused.
     """
-    device = how.dst.stat().st_dev
+    device, size = how.dst.stat().st_dev, 1 if how.check else CHUNK
     for at in range(0, len(to_bring), size):
         chunk = to_bring[at : at + size]
         for clip in chunk if how.mode == MOVE else ():
             found = clip.files[0]
             is_renamed = found.is_kept and found.device == device
             if len(clip.files) == 1 and not clip.there and not is_renamed:
-                write_down([Filed(found.path, clip.name, MOVING)], report)
+                write_down([Filed(found.path, clip.name, MOVING)], how.opened.report)
         yield chunk
 
 

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
 from utils.cli import plural
-from utils.clip import Clip, clip_window, parse_clip_name
+from utils.clip import Clip, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
@@ -150,7 +150,7 @@ def take_clips(
                 yield Result.of(clip, "disk_full", archive.source, message=error)
         yield from checked(0)
     if archive.source == MIRROR and not error and OF_THE_COPY.issuperset(failed.values()):
-        with suppress(OSError):  # the record only saves time
+        with suppress(UserError):  # the record only saves time
             _remember(archive.url, held - failed.keys(), options)
     others = frozenset(held if held.isdisjoint(archive.keys) else ())
     yield ArchiveEnd(archive, error, len(skipped), others)
@@ -168,16 +168,7 @@ def _members(archive: Archive, web: Web) -> Iterator[tuple[Member, TarStream]]:
 
 def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> Result:
     """Check a copied clip and publish it."""
-
-    def take() -> disk.Taken:
-        if options.encode.sound:
-            return disk.take_sound(clip, path, 0.0, clip_window(clip)[1], options)
-        taken = disk.check_copy(clip, path, options)
-        if options.encode.changes_clips:
-            return disk.reencode(clip, path, taken, options)
-        files.publish(path, options.out / path.name)
-        return taken
-
+    take = partial(disk.take_copy, clip, path, options, may_be_short=True, is_ours=True)
     try:
         return disk.result_of(clip, archive.source, take, options)
     finally:
@@ -190,12 +181,9 @@ def _memory_path(url: str, out: Path) -> Path:
 
 def _remember(url: str, keys: Collection[Key], options: FetchOptions) -> None:
     """Record the clips of an archive: its address in the first line, then one clip per line."""
-    path = _memory_path(url, options.out)
-    path.parent.mkdir(exist_ok=True)
-    part = files.own_folder(options.workspace) / path.name
     names = sorted(f"{youtube_id}_{start:06g}_{end:06g}" for youtube_id, start, end in keys)
-    part.write_text("\n".join([url, *names]) + "\n", encoding="utf-8")
-    files.publish(part, path)
+    lines = "\n".join([url, *names]) + "\n"
+    files.write_whole(_memory_path(url, options.out), options.workspace, lines)
 
 
 def can_add(archive: Archive, wanted: Collection[Key], out: Path) -> bool:
