@@ -21,13 +21,13 @@ from utils.download.youtube_sections import (
     FRAGMENT_OPTIONS,
     INDEX_BYTES,
     fetch_fragments,
-    index_end,
+    find_index,
     open_streams,
     read_index,
 )
 from utils.process import run_child
 from utils.video.cut import cut_video
-from utils.video.ffmpeg import Encode, Input, file_url, find_ffmpeg
+from utils.video.ffmpeg import CutTask, Encode, Input, file_url, find_ffmpeg
 from utils.web import Web, WebError
 
 LONG = {"seconds": 16, "size": (160, 90)}
@@ -53,7 +53,7 @@ def part_of(path: Path, start: float, end: float, folder: Path) -> Path:
 
 def cut(tool: str, inputs: list[Input], window: tuple[float, float], target: Path) -> Path:
     encode = Encode(preset="ultrafast")
-    cut_video(run_child, find_ffmpeg(tool), inputs, *window, encode, target)
+    cut_video(CutTask(run_child, find_ffmpeg(tool), inputs, *window, encode, target))
     return target
 
 
@@ -78,12 +78,12 @@ def test_a_cut_of_fragments_is_that_of_the_whole(
 
 def test_what_has_no_index_of_fragments_is_left_alone(source: MakeSource) -> None:
     plain = source(**LONG).read_bytes()
-    assert index_end(plain) is None and read_index(plain) is None
+    assert find_index(plain) is None and read_index(plain) is None
     late = make_dash(source(seconds=4, size=(160, 90), start=1.513))[0].read_bytes()
-    assert index_end(late) is not None and read_index(late) is None
+    assert find_index(late) is not None and read_index(late) is None
     data = make_dash(source(**LONG))[0].read_bytes()
-    end = index_end(data)
-    assert end is not None and read_index(data[:end]) == read_index(data)
+    _, end = find_index(data) or (0, 0)
+    assert end and read_index(data[:end]) == read_index(data)
     for short in (0, 7, 8, end - 12, end - 1):
         assert read_index(data[:short]) is None
 
@@ -157,10 +157,10 @@ def test_fragments_come_over_https_from_whom_we_trust(
     chosen = FetchOptions(tmp_path, tmp_path, find_ffmpeg())
     attempt = Attempt(chosen, tmp_path, None, time.monotonic() + 60)
     video = {"url": url, "protocol": "https", "container": "mp4_dash"}
-    with open_streams(attempt, section_inputs(video, chosen), 60) as streams:
-        assert bool(streams) == is_trusted
-        clip = Clip("abcdefghijk_000005_000007", "abcdefghijk", 5, 7)
-        parts, end = fetch_fragments(attempt, streams, clip, time.monotonic() + 60)
+    streams = open_streams(attempt, section_inputs(video, chosen), 60)
+    assert bool(streams) == is_trusted
+    clip = Clip("abcdefghijk_000005_000007", "abcdefghijk", 5, 7)
+    parts, end = fetch_fragments(attempt, streams, clip, time.monotonic() + 60)
     if not parts:
         assert not is_trusted
     else:

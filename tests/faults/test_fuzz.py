@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.standin.mirror import make_tar
-from utils.clip import Clip, clip_name
+from utils.clip import Clip, Result, clip_name
 from utils.download.archives import member_key
-from utils.download.youtube_sections import index_end, read_index
+from utils.download.youtube_sections import find_index, read_index
 from utils.errors import UserError
 from utils.lists.reading import read_lists
-from utils.report import RESULT_COLUMNS, ReportFile, Result, read_known, read_report
-from utils.tar import BadTar, TarStream
+from utils.report import RESULT_COLUMNS, ReportFile, read_known, read_report
+from utils.web import BadTar, TarStream
 
 NAME = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}(_\d{6})?")
 ODD = st.sampled_from(
@@ -170,9 +170,9 @@ def test_any_index_of_fragments(
     index = read_index(bytes(file) + bytes(data.draw(st.integers(0, 50))))
     assert whole is None or whole == (index is not None)
     if index is not None:
-        last = index_end(bytes(file)) or 0
-        for each in index.fragments:
-            assert each.size > 0 and each.first >= last and each.end > each.begin
-            last = each.first + each.size
-        assert index.window(0.0, index.end) == (index.fragments[0].first, last)
-        assert index.window(index.end + 1, index.end + 9) is None
+        _, last = find_index(bytes(file)) or (0, 0)
+        places, times = index.places, index.times
+        assert places[0] >= last and places == sorted(set(places)) and times == sorted(set(times))
+        assert len(places) == len(times) > 1
+        assert index.window(0.0, times[-1]) == (places[0], places[-1])
+        assert index.window(times[-1] + 1, times[-1] + 9) is None

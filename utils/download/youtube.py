@@ -1,7 +1,7 @@
 """Source `youtube`: clips from YouTube, or from another server of videos (`--url_base`).
 
-One attempt for a video is one extraction (`youtube_extract`) that serves all of its clips, which
-`youtube_sections` then cuts. `pace` says when an attempt may begin, and hears what came of it.
+An attempt for a video is one extraction (`youtube_extract`) for all of its clips, which
+`youtube_sections` cuts. `pace` decides when an attempt may begin, and receives its outcome.
 """
 
 from __future__ import annotations
@@ -15,35 +15,27 @@ from pathlib import Path
 from random import uniform
 from typing import Any
 
-from utils.clip import Clip, by_video
+from utils.clip import Clip, Result, by_video, reason_of
+from utils.download import youtube_extract
 from utils.download.pace import Attempted
 from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
-from utils.download.youtube_extract import (
-    Attempt,
-    ask_ytdlp,
-    end_ytdlp,
-    height_of,
-    metadata_of,
-    seconds_to_wait,
-)
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result, reason_of
 
-TRIES = 3  # attempts for one video in one run, blocks not counted
-HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no other try in this run
+TRIES = 3  # attempts for one video in one run, without those that met a block
+HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no second attempt
 
 
 @dataclass(frozen=True)
 class VideoTask:
-    """The clips of one video that are still wanted, and what earlier attempts have cost.
+    """The missing clips of one video, and the cost of earlier attempts.
 
-    number: says which of the proxies takes the first attempt. seconds: spent, without the waits.
-    limit: the seconds that it may take. data_blocks: blocks that were not met at the extraction.
+    limit: seconds that all attempts may take. number: chooses the proxy of the first attempt.
+    seconds: spent, without waits. data_blocks: blocks that were met after the extraction.
     """
 
     youtube_id: str
@@ -57,7 +49,7 @@ class VideoTask:
 
 
 def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Result, None, None]:
-    """The source `youtube`: one task a video, on threads, because child processes do the work."""
+    """Yield the results of the source `youtube`. Threads suffice, because they run programs."""
     options, asked = context.options, []
     for clip in clips:
         if context.ask_again or not is_gone(clip, context.known, options.source_name):
@@ -79,11 +71,11 @@ def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Res
         if not STOP.is_set():
             yield from context.pace.last()
     finally:
-        end_ytdlp()
+        youtube_extract.end_ytdlp()
 
 
 def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
-    """The results of a video whose workers died over it."""
+    """Yield the results of a video whose worker was lost."""
     for clip in task.clips:
         is_there = (options.out / f"{clip.name}{options.encode.suffix}").exists()
         yield Result.of(clip, "" if is_there else "unknown", options.source_name, message=how)
@@ -92,10 +84,10 @@ def lost(options: FetchOptions, task: VideoTask, how: str) -> Iterator[Result]:
 def attempt_video(
     task: VideoTask | None, options: FetchOptions
 ) -> Generator[Result | dict[str, Any] | Attempted, None, None]:
-    """Make one attempt: yields the results that are certain, at last what it says of YouTube.
+    """Make one attempt: yield the final results, and at last the outcome for `pace`.
 
-    With --metadata also what YouTube says of the video. None stands for the check video, which has
-    no clips. Raises Stopped. Runs on any machine.
+    With --metadata, also yield the video's line of videos.jsonl. None is the task of the check
+    video, which has no clips. Raises Stopped.
     """
     if task is None:
         task = VideoTask(options.check_id, (), options.timeout)
@@ -110,21 +102,19 @@ def attempt_video(
 
     def result(clip: Clip, reason: str, message: str = "", size: int = 0) -> Result:
         more = {"attempts": task.attempts + 1, "seconds": spent(), "bytes": size}
-        more["height"] = height_of(info) if size else 0
+        more["height"] = youtube_extract.height_of(info) if size else 0
         return Result.of(clip, reason, options.source_name, message=message, **more)
 
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=f"{task.youtube_id}-",
-            dir=own_folder(options.workspace),
-            ignore_cleanup_errors=True,
-        ) as folder:
-            attempt = Attempt(options, Path(folder), proxy, begun + task.limit - task.seconds)
-            info = ask_ytdlp(attempt, task.youtube_id)
+        parent = own_folder(options.workspace)
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+            deadline = begun + task.limit - task.seconds
+            attempt = youtube_extract.Attempt(options, Path(folder), proxy, deadline)
+            info = youtube_extract.ask_ytdlp(attempt, task.youtube_id)
             if task.clips:
                 if options.metadata:
-                    yield metadata_of(task.youtube_id, info)
-                waited = seconds_to_wait(info)
+                    yield youtube_extract.metadata_of(task.youtube_id, info)
+                waited = youtube_extract.seconds_until_available(info)
                 pause(waited)
                 attempt.deadline += waited
             for clip, made in cut_clips(attempt, task.clips, info):
@@ -134,19 +124,13 @@ def attempt_video(
                 else:
                     errors[clip.name] = made
     except (FetchError, OSError, *UNEXPECTED) as error:
+        if not isinstance(error, FetchError):
+            error = FetchError(*reason_of(error, options.out))
         missing = [clip.name for clip in task.clips if clip.name not in on_disk] or [""]
-        problem = as_fetch_error(error, options)
-        errors |= {name: problem for name in missing if name not in errors}
+        errors = dict.fromkeys(missing, error) | errors
     left = tuple(clip for clip in task.clips if clip.name in errors)
     rest = replace(task, clips=left, seconds=spent(), wait=0.0)
     yield from conclude(task, rest, errors, result, options, is_shown=bool(info))
-
-
-def as_fetch_error(error: BaseException, options: FetchOptions) -> FetchError:
-    """Return the result for the clips of a video after an exception."""
-    if isinstance(error, FetchError):
-        return error
-    return FetchError(*reason_of(error, options.out))
 
 
 def conclude(
@@ -157,13 +141,13 @@ def conclude(
     options: FetchOptions,
     is_shown: bool,
 ) -> Iterator[Result | Attempted]:
-    """The results of clips that no other attempt will bring, and what to say of the attempt."""
+    """Yield the results of clips that get no other attempt, and at last the outcome."""
     block = next((error for error in errors.values() if error.reason in BLOCKS), None)
     first = block or next(iter(errors.values()), FetchError("", ""))
     say = partial(Attempted, reason=first.reason, message=first.message, is_shown=is_shown)
     if block and (block.at_extraction or task.data_blocks < TRIES):
-        # Blocks of the site are waited for, however long. Blocks on the data of one video are not,
-        # after some pauses, or that one video would hold up all others for ever.
+        # A block of the site is waited for without limit. A block on the data of one video is not,
+        # because this video would hold up all others for ever.
         more = task.data_blocks + (not block.at_extraction)
         yield say("blocked", rest=replace(rest, data_blocks=more))
         return
@@ -177,7 +161,7 @@ def conclude(
     again = tuple(clip for clip in rest.clips if is_worth_a_try(errors[clip.name], task))
     yield from (failure for clip, failure in failures.items() if clip not in again)
     came = len(rest.clips) < len(task.clips) or any(each.is_final for each in errors.values())
-    # The wait grows with the attempts, and is never the same for two videos.
+    # The wait doubles with each attempt, and differs between videos.
     wait = min(2.0 ** (task.attempts + 1), max(0.0, rest.limit - rest.seconds))
     rest = replace(rest, clips=again, attempts=task.attempts + 1, wait=wait * uniform(0.5, 1))
     is_own = not is_youtube(options.url_base) and "HTTP Error 4" in first.message
@@ -191,7 +175,7 @@ def conclude(
 
 
 def is_worth_a_try(error: FetchError, task: VideoTask) -> bool:
-    """Whether another attempt in this run may bring what an attempt of `task` did not."""
+    """Return whether another attempt in this run may succeed after this error."""
     if error.is_final or error.reason in HOPELESS or UNEXPECTED_MESSAGE.match(error.message):
         return False
     return task.attempts + 1 < TRIES

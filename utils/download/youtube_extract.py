@@ -1,8 +1,8 @@
 """Look up videos with yt-dlp: its command lines, its process, its answers.
 
-yt-dlp runs in child processes that stay and take one command line after another. A fresh one takes
-0.35 to 0.6 s of CPU time before its first request, a whole extraction in one that stays 0.06 s.
-Besides, the user's `--ytdlp_args` are then on no command line, which `ps` shows to all users.
+yt-dlp runs in child processes that take one command line after another. A new process takes 0.35 to
+0.6 s of CPU time before its first request, a complete extraction in one that stays takes 0.06 s.
+Another reason: the user's `--ytdlp_args` must not be on a command line, where `ps` shows them.
 """
 
 from __future__ import annotations
@@ -23,64 +23,57 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import certifi
 
 from clipreader.media import MEDIA_FORMATS
+from utils import process
+from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Child
-from utils.process import STOP, Finished, Stopped, run_child
-from utils.report import now
+from utils.process import STOP, Finished, Stopped
 from utils.video.ffmpeg import Input
 
-# Bytes a request: the rest of the last one is sent for nothing; over 10 MiB YouTube slows down.
+# Bytes per request. What ffmpeg does not need of the last one is wasted, and YouTube slows down
+# requests of more than 10 MiB.
 CHUNK = 2**18
-# While ffmpeg reads a file's beginning, end and index, of which it needs little.
+# The same while ffmpeg reads a file's beginning, end and index, of which it needs little.
 INDEX_CHUNK = 2**15
-RENEW_AFTER = 100  # command lines: yt-dlp is not made to stay for weeks
-MEMORY_LIMIT = 2**30  # bytes of data in a yt-dlp process, which takes some 100 MB
-LONGEST_WAIT = 600.0  # seconds: advertisements are shorter than that
+RENEW_AFTER = 100  # command lines per process, because yt-dlp is not made to run for weeks
+MEMORY_LIMIT = 2**30  # bytes per process, which usually takes 100 MB: an answer may never end
+LONGEST_WAIT = 600.0  # seconds; advertisements are shorter
+INFO_FILE = "info.json"  # yt-dlp's JSON of a video, in the folder of its attempt
 _POLL_SECONDS = 0.1
-METADATA = {  # in videos.jsonl -> yt-dlp's name
-    "title": "title",
-    "channel": "channel",
-    "channel_id": "channel_id",
-    "upload_date": "upload_date",
-    "licence": "license",
-    "categories": "categories",
-    "tags": "tags",
-    "language": "language",
-    "duration": "duration",
-    "views": "view_count",
-    "format": "format_id",
-}
+METADATA = (
+    *("title", "channel", "channel_id", "upload_date", "categories", "tags", "language"),
+    "duration",
+)
 NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
 @dataclass
 class Attempt:
-    """One attempt for a video: what each of its steps knows, and how it runs a program."""
+    """What the steps of one attempt for a video need to know, and how they run programs."""
 
     options: FetchOptions
-    folder: Path  # for what is half done
+    folder: Path  # for unfinished files
     proxy: str | None
     deadline: float  # of the video, by time.monotonic()
 
     def time_left(self) -> float:
-        """The seconds left, at least one. Raises FetchError (timeout) when there are none."""
+        """Return the seconds left, at least one. Raises FetchError (timeout) if none are left."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise FetchError("timeout", "took longer than --timeout")
         return max(1.0, left)
 
     def run(self, argv: Sequence[str], limit: float) -> Finished:
-        """Run a program for `limit` seconds at the most."""
-        return run_child(argv, timeout=limit, env=child_environment(self.proxy))
+        """Run a program for at most `limit` seconds."""
+        return process.run_child(argv, timeout=limit, env=child_environment(self.proxy))
 
     def run_ytdlp(self, argv: Sequence[str]) -> Finished:
-        """Run yt-dlp with these arguments for the time that is left."""
+        """Run yt-dlp with these arguments for at most the time left."""
         return run_ytdlp(argv, timeout=self.time_left(), env=child_environment(self.proxy))
 
 
@@ -88,9 +81,9 @@ class Attempt:
 
 
 def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
-    """What every call of yt-dlp has: no configuration but the user's `--ytdlp_args`.
+    """Return the arguments of every call of yt-dlp, without those of `--ytdlp_args`.
 
-    Of a video's formats the highest that the encode keeps, H.264 (cheapest to decode).
+    They choose the highest format that the encode can use, and H.264, the cheapest to decode.
     """
     argv = ["--ignore-config", "--no-playlist", "--color", "never"]
     argv += ["--socket-timeout", "20", "--ffmpeg-location", options.ffmpeg.path]
@@ -102,36 +95,34 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     if options.encode.max_height:
         order = f"res:{options.encode.max_height},{order}"  # `res` is the shorter side
     wanted = "bv*+ba/b" if options.encode.audio else "bv/bv*/b"
-    # A video without sound is taken, too, to be told from one whose formats are not offered.
+    # The last choice tells a video without audio from one whose formats are not offered.
     return [*argv, "-f", "ba/b/bv" if options.encode.sound else wanted, "-S", order]
 
 
 def copy_cookies(cookies: Path, folder: Path) -> str:
     """Copy the cookies for one call, because yt-dlp rewrites its cookie file at the end."""
-    copy = folder / "cookies.txt"
-    copy.unlink(missing_ok=True)
-    return str(shutil.copyfile(cookies, copy))
+    return str(shutil.copyfile(cookies, folder / "cookies.txt"))
 
 
 def extract_command(youtube_id: str, options: FetchOptions, folder: Path) -> list[str]:
-    """yt-dlp prints all it knows of a video as JSON, the chosen formats' addresses in it."""
+    """Return the arguments with which yt-dlp prints its JSON of a video."""
     argv = [*common_arguments(options, folder), "-J", *options.ytdlp_args]
     # The address comes after `--`, or an id such as -2JgjPsy4Eo could be read as an option.
     return [*argv, "--", options.url_base + youtube_id]
 
 
-def whole_command(info_file: Path, options: FetchOptions, folder: Path) -> list[str]:
-    """yt-dlp fetches the whole video; the extraction is taken from `info_file`."""
+def whole_command(options: FetchOptions, folder: Path) -> list[str]:
+    """Return the arguments with which yt-dlp downloads the video of `folder / INFO_FILE`."""
     template = str(folder / "whole").replace("%", "%%") + ".%(ext)s"
     argv = [*common_arguments(options, folder), "--no-progress", "-o", template]
     argv += ["--merge-output-format", "mp4/mkv", *options.ytdlp_args]
-    return [*argv, "--load-info-json", str(info_file)]
+    return [*argv, "--load-info-json", str(folder / INFO_FILE)]
 
 
 def child_environment(proxy: str | None) -> dict[str, str]:
-    """The environment of a child: UTF-8, and the proxy, which yt-dlp and ffmpeg take from there.
+    """Return the environment for yt-dlp and ffmpeg: UTF-8 and the proxy.
 
-    Not on a command line: a proxy's password may be in it, and `ps` shows that to everybody.
+    A proxy is not given on a command line, because `ps` would show its password.
     """
     environment = {**os.environ, "PYTHONUTF8": "1"}
     if proxy:
@@ -143,15 +134,15 @@ def child_environment(proxy: str | None) -> dict[str, str]:
 
 # --- the process that yt-dlp runs in -------------------------------------------------------------
 
-_idle: list[tuple[Child, int]] = []  # with the number of command lines that each has had
+_idle: list[tuple[Child, int]] = []  # with the number of command lines that each has run
 _lock = threading.Lock()
 
 
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
-    """`yt-dlp ARGV` in a process that stays, with what it ends with and prints. Raises Stopped."""
+    """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
     child, calls = _ytdlp_process()
-    keep = False
+    keep, done = False, (1, "", "ERROR: yt-dlp gave no answer")
     try:
         child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
         while True:
@@ -161,11 +152,9 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
                 return Finished(-9, "", "", timed_out=True)
             with suppress(queue.Empty):
                 is_outcome, answer = child.receive(_POLL_SECONDS)
-                break
-        done = pickle.loads(answer)
-        if not is_outcome:
-            return Finished(1, "", f"ERROR: {done}")
-        child.receive(timeout)  # the end of the task
+                if not is_outcome:
+                    break
+                done = pickle.loads(answer)
         keep = calls < RENEW_AFTER
         return Finished(*done)
     except (EOFError, OSError):
@@ -180,7 +169,7 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
 
 
 def _ytdlp_process() -> tuple[Child, int]:
-    """The process that was busy last, or a new one, and which of its command lines is next."""
+    """Return the process that was used last, or a new one, and how often it is used with this."""
     with _lock:
         while _idle:
             child, calls = _idle.pop()
@@ -191,7 +180,7 @@ def _ytdlp_process() -> tuple[Child, int]:
 
 
 def end_ytdlp() -> None:
-    """End the processes that wait for a command line."""
+    """End the idle processes."""
     with _lock:
         while _idle:
             _idle.pop()[0].end(0)
@@ -200,40 +189,39 @@ def end_ytdlp() -> None:
 def try_ytdlp(
     arguments: Sequence[str], cookies: Path | None = None, browser: str | None = None
 ) -> str:
-    """What is wrong with yt-dlp, the user's arguments for it, or the cookies; empty if nothing."""
-    # With an empty extraction it has nothing to do but to read its arguments and the cookies.
+    """Return what is wrong with yt-dlp, the user's arguments or the cookies, or an empty text."""
     argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
     argv += ["--cookies-from-browser", browser] if browser else []
     with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
         if cookies:
             argv += ["--cookies", copy_cookies(cookies, Path(folder))]
-        file = Path(folder) / "info.json"
+        file = Path(folder) / INFO_FILE  # of no video, so that nothing is requested
         file.write_text(NOTHING, encoding="utf-8")
         argv += ["--simulate", "--load-info-json", str(file)]
         done = run_ytdlp(argv, timeout=60, env=child_environment(None))
-    message = ytdlp_message(done)
     if done.returncode == 0:
         return ""
-    if (browser and "cookies" in message) or ((cookies or browser) and done.returncode == 1):
-        option = "--cookies" if cookies else "--cookies_from_browser"
-        return f"{option}: {message.removeprefix('yt-dlp: error: ')}"
-    if done.returncode == 2:
-        return f"--ytdlp_args: {message.removeprefix('yt-dlp: error: ')}"
+    message = ytdlp_message(done).removeprefix("yt-dlp: error: ")
+    option = "--cookies" if cookies else "--cookies_from_browser" if browser else ""
+    if done.returncode == 2 and not (browser and "cookies" in message):
+        option = "--ytdlp_args"
+    if option and done.returncode in (1, 2):
+        return f"{option}: {message}"
     return f"yt-dlp does not start ({message}): pip install -U -r requirements.txt"
 
 
 def answer_as_ytdlp(task: tuple[list[str], dict[str, str]]) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a yt-dlp command line, in the process that runs this."""
+    """Run a yt-dlp command line in this process; return its exit code, stdout and stderr."""
     argv, environment = task
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[:] = ["yt-dlp"]  # what it calls itself where it speaks of its options
+    sys.argv[:] = ["yt-dlp"]  # its name in its error messages
+    process.limit_memory(os.getpid(), MEMORY_LIMIT)
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            _limit_memory()
-            import yt_dlp.__main__  # here, because what is wrong with it is an answer, too
+            import yt_dlp.__main__  # here, so that an error is part of the answer
 
             yt_dlp.main(argv)
         except SystemExit as end:
@@ -249,22 +237,11 @@ def answer_as_ytdlp(task: tuple[list[str], dict[str, str]]) -> tuple[int, str, s
     return int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue()
 
 
-def _limit_memory() -> None:
-    """Bound what an answer without end can take.
-
-    Not the address space: of that JavaScript engines reserve gigabytes that they never use.
-    """
-    with suppress(ImportError, ValueError, OSError):  # another system, or a lower limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
-
-
 # --- the extraction ------------------------------------------------------------------------------
 
 
 def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
-    """yt-dlp's JSON of a video, also in the file `info_file`. Raises FetchError."""
+    """Return yt-dlp's JSON of a video, and write it to INFO_FILE. Raises FetchError."""
     argv = extract_command(youtube_id, attempt.options, attempt.folder)
     done = attempt.run_ytdlp(argv)
     try:
@@ -272,16 +249,12 @@ def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
     except FetchError as error:
         error.at_extraction = True
         raise
-    info_file(attempt).write_text(done.stdout, encoding="utf-8")
+    (attempt.folder / INFO_FILE).write_text(done.stdout, encoding="utf-8")
     return info
 
 
-def info_file(attempt: Attempt) -> Path:
-    return attempt.folder / "info.json"
-
-
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
-    """The JSON that yt-dlp printed. Raises FetchError with the reason where it did not."""
+    """Return the JSON that yt-dlp printed. Raises FetchError if it failed."""
     if done.timed_out:
         raise FetchError("timeout", "yt-dlp took longer than --timeout")
     if done.returncode != 0:
@@ -298,43 +271,44 @@ def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
 
 
 def chosen_formats(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The formats that yt-dlp chose, the one with the picture first."""
+    """Return the formats that yt-dlp chose, the one with the video first."""
     formats = list(info.get("requested_formats") or [info])
     return sorted(formats, key=lambda each: each.get("vcodec") in (None, "none"))
 
 
 def height_of(info: Mapping[str, Any]) -> int:
-    """The lines of the picture, as YouTube counts them: its shorter side; 0 if unknown."""
+    """Return the lines of a video as YouTube counts them (its shorter side); 0 if unknown."""
     sides = [chosen_formats(info)[0].get(side) for side in ("height", "width")]
     return min((int(side) for side in sides if isinstance(side, int | float) and side), default=0)
 
 
 def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return a video's line of videos.jsonl from yt-dlp's answer (--metadata)."""
-    kept = {name: info.get(key) for name, key in METADATA.items()}
-    return {"youtube_id": youtube_id, **kept, "height": height_of(info), "asked_at": now()}
+    kept = {name: info.get(name) for name in METADATA}
+    kept |= {"licence": info.get("license"), "views": info.get("view_count")}
+    kept |= {"format": info.get("format_id"), "height": height_of(info), "asked_at": now()}
+    return {"youtube_id": youtube_id, **kept}
 
 
-def seconds_to_wait(info: Mapping[str, Any]) -> float:
-    """The seconds until YouTube gives out the video's data: before, it answers 403.
+def seconds_until_available(info: Mapping[str, Any]) -> float:
+    """Return the seconds until YouTube serves the video's data: it answers 403 before.
 
     A viewer would see an advertisement until then.
     """
     times = [each.get("available_at") for each in chosen_formats(info)]
     until = max((float(each) for each in times if isinstance(each, int | float)), default=0.0)
-    wait = until - time.time()
-    return min(wait + 0.5, LONGEST_WAIT) if wait > 0 else 0.0
+    return min(max(0.0, until + 0.5 - time.time()), LONGEST_WAIT)
 
 
 def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input]:
-    """The chosen formats as inputs of ffmpeg: picture first. Empty if ffmpeg cannot read them."""
+    """Return the chosen formats as inputs of ffmpeg, or nothing if it cannot read them all."""
     inputs = []
     for each in chosen_formats(info):
         url = each.get("url")
-        if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             return []
         if each.get("cookies"):
-            return []  # ffmpeg takes them on its command line alone, which `ps` shows to everybody
+            return []  # ffmpeg takes them on its command line only, where `ps` shows them
         if each.get("protocol") not in ("http", "https", "m3u8", "m3u8_native"):
             return []
         http = http_options(url, each, options) | zero_options(each, options)
@@ -344,7 +318,7 @@ def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input
 
 
 def zero_options(fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str]:
-    """ffmpeg's options for a sound stream fetched alone: its zero is the video's.
+    """Return ffmpeg's options that keep the video's zero for an audio stream without the video.
 
     Without them ffmpeg would count from the first sample, which may come later.
     """
@@ -353,12 +327,11 @@ def zero_options(fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str
 
 
 def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dict[str, str]:
-    """ffmpeg's options for one address.
+    """Return ffmpeg's options for one address.
 
-    The reconnects repair connections that are cut, stall or are answered 5xx or 429 once; without
-    `rw_timeout` a stall hangs for ever. `request_size` keeps YouTube from slowing down (13 s to
-    3.9 s), and small ones save bytes (benchmarks/README.md); ffmpeg before 8.1 has no such option
-    and would refuse the line.
+    The reconnects repair connections that break, stall or get a 5xx or 429 once; without
+    `rw_timeout` a stall never ends. YouTube does not slow down requests of `request_size`, and
+    small ones save bytes (benchmarks/README.md). ffmpeg before 8.1 lacks some of these options.
     """
     headers = dict(fmt.get("http_headers") or {})
     wanted = {
@@ -377,8 +350,8 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
     is_playlist = str(fmt.get("protocol")).startswith("m3u8")
     found["format_whitelist"] = f"{MEDIA_FORMATS},hls" if is_playlist else MEDIA_FORMATS
     found["protocol_whitelist"] = "http,https,tcp,tls,httpproxy,crypto"
-    if urlsplit(url).scheme == "https":
-        # ffmpeg 9 checks certificates, and looks for the authorities only where Debian keeps them.
+    if url.startswith("https:"):
+        # ffmpeg 9 checks certificates, but finds the authorities on Debian only.
         if {"--no-check-certificates", "--no-check-certificate"} & set(options.ytdlp_args):
             found["tls_verify"] = "0"
         else:

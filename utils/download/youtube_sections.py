@@ -1,65 +1,49 @@
-"""Cut a video's clips: from their fragments, with ffmpeg from the address, or from the whole file.
+"""Cut a video's clips: from fragments, with ffmpeg from the address, or from the complete file.
 
-YouTube keeps picture and sound above 360 lines as a head, one index (`sidx`), then fragments of
-some seconds that each begin with a key frame. The index costs one small request for all clips, a
-clip's fragments one request a stream. ffmpeg, given the address, reads the beginning and the end
-of the file and ahead of what it needs: half as many bytes again, in three times the requests.
-Whatever does not go as it should is left to the next way, which repairs connections and tells
-reasons. (No library was found for the index: pymp4 knows no `sidx`, and PyAV shows no byte of it.)
+YouTube's streams above 360 lines have a head, one index (`sidx`), then fragments of some seconds
+that each begin with a keyframe. The index costs one small request for all clips, and a clip's
+fragments cost one request per stream. ffmpeg, given the address, also reads the end of the file and
+more than it needs: 1.5 times the bytes, in three times the requests. If fragments do not arrive as
+expected, ffmpeg gets the address, because it repairs connections and reports reasons.
+(pymp4 does not know `sidx`, and PyAV does not give access to it.)
 """
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 from utils.clip import Clip, clip_window
+from utils.download import youtube_extract, youtube_texts
 from utils.download.sources import FetchOptions
-from utils.download.youtube_extract import (
-    Attempt,
-    chosen_formats,
-    info_file,
-    section_inputs,
-    whole_command,
-    zero_options,
-)
-from utils.download.youtube_texts import (
-    BLOCKS,
-    FFMPEG_REASONS,
-    FetchError,
-    classify,
-    classify_ytdlp,
-    ytdlp_message,
-)
+from utils.download.youtube_extract import Attempt, chosen_formats
+from utils.download.youtube_texts import FetchError
 from utils.files import disk_is_full, publish
-from utils.process import Finished
 from utils.video.cut import CutFailed, cut_sound, cut_video
-from utils.video.ffmpeg import Input, complaints, file_url
+from utils.video.ffmpeg import CutTask, Input, complaints, file_url
 from utils.video.whole import TOLERANCE, BadClip, read_apart
 from utils.web import Web, WebError
 
-if TYPE_CHECKING:
-    import requests
-
-INDEX_BYTES = 4096  # a file's head, and its index of up to 20 minutes or so
+INDEX_BYTES = 4096  # a file's head, and its index of up to about 20 minutes
 LARGEST_INDEX = 2**20
 INDEX_SECONDS = 20.0
 REQUEST_BYTES = 8 * 2**20  # over 10 MiB YouTube slows down
 HEAD_BOXES = (b"ftyp", b"moov", b"free")
-# Around a window: an edit list may move the frames off the index, and pictures of an open group are
-# shown before the key frame that their fragment begins with. A few frames either way.
+# Fragments are also taken this close to a window, because an edit list may move frames relative to
+# the index, and frames of an open group are shown before the key frame of their fragment.
 MARGIN = 0.3  # seconds
-SOUND_BEHIND = 1.0  # seconds by which a video's sound may lie behind its picture in the file
-# Fragments keep the video's times: without the second ffmpeg would count from the first one's.
+SOUND_BEHIND = 1.0  # seconds by which a video's audio may come later in the file than its frames
+# Fragments keep the video's times, but without this ffmpeg would count from the first of them.
 FRAGMENT_OPTIONS = {"seek_timestamp": "1"}
 
 
 class Cut(NamedTuple):
-    """A clip that is on disk, under its name."""
+    """A clip that is now in the output folder."""
 
     bytes: int
     is_short: bool  # the video ends before the clip does
@@ -68,18 +52,19 @@ class Cut(NamedTuple):
 def cut_clips(
     attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """Cut the clips of a video that yt-dlp described; each as it comes, or why it did not."""
+    """Cut the clips of a video that yt-dlp described; yield each clip with its outcome."""
     options = attempt.options
     if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
-        raise FetchError("unavailable", "the video has no sound")
-    inputs = section_inputs(info, options)
+        raise FetchError("unavailable", "the video has no audio")
+    inputs = youtube_extract.section_inputs(info, options)
     errors: dict[str, FetchError] = {}
     if inputs and can_read_through(attempt.proxy):
         for clip, made in cut_sections(attempt, clips, inputs, info.get("duration")):
-            if isinstance(made, FetchError) and _may_come_whole(made):
-                errors[clip.name] = made
-            else:
+            last = ("disk_full", *youtube_texts.BLOCKS)
+            if isinstance(made, Cut) or made.is_final or made.reason in last:
                 yield clip, made
+            else:
+                errors[clip.name] = made
         clips = [clip for clip in clips if clip.name in errors]
     if clips:
         try:
@@ -94,63 +79,30 @@ def can_read_through(proxy: str | None) -> bool:
     return proxy is None or proxy.startswith("http://")
 
 
-def _may_come_whole(error: FetchError) -> bool:
-    return not error.is_final and error.reason not in ("disk_full", *BLOCKS)
-
-
 # --- the index of a fragmented mp4 ---------------------------------------------------------------
 
 
-class Fragment(NamedTuple):
-    """Where a fragment lies: seconds of the video, and bytes of the file."""
-
-    begin: float
-    end: float
-    first: int
-    size: int
-
-
 class FragmentIndex(NamedTuple):
-    """`head`: the bytes that a decoder needs before any fragment."""
+    """The fragments of a file.
+
+    head: the bytes that a decoder needs before any fragment. times, places: where each fragment
+    begins, in seconds and in bytes, and at last where the last one ends.
+    """
 
     head: bytes
-    fragments: tuple[Fragment, ...]
-
-    @property
-    def end(self) -> float:
-        """Where the last fragment ends, in seconds."""
-        return self.fragments[-1].end
+    times: list[float]
+    places: list[int]
 
     def window(self, begin: float, end: float) -> tuple[int, int] | None:
-        """(first byte, byte after the last) of what holds `begin` to `end` seconds, if any does."""
+        """Return the first byte of the fragments of a window, and the byte after their last one."""
         begin, end = begin - MARGIN, end + MARGIN
-        held = [each for each in self.fragments if each.begin < end and each.end > begin]
-        return (held[0].first, held[-1].first + held[-1].size) if held else None
+        ends = self.times[1:]
+        held = [n for n, last in enumerate(ends) if self.times[n] < end and last > begin]
+        return (self.places[held[0]], self.places[held[-1] + 1]) if held else None
 
 
-def index_end(data: bytes) -> int | None:
-    """How many bytes of a file its head and its index are, by its beginning; None: no such file."""
-    place = _find_index(data)
-    return None if place is None else place[1]
-
-
-def read_index(data: bytes) -> FragmentIndex | None:
-    """The index that `data`, a file's beginning, holds whole; None where it is another file.
-
-    Also None for one whose first picture is not at 0: ffmpeg, given a part, counts from there.
-    """
-    place = _find_index(data)
-    if place is None or place[1] > len(data):
-        return None
-    try:
-        fragments = _read_fragments(data[: place[1]], place[0] + 8, place[1])
-    except struct.error:
-        return None
-    return FragmentIndex(data[: place[0]], fragments) if fragments else None
-
-
-def _find_index(data: bytes) -> tuple[int, int] | None:
-    """Where the first `sidx` begins and ends."""
+def find_index(data: bytes) -> tuple[int, int] | None:
+    """Return where the first `sidx` of a file begins and ends, if the beginning shows one."""
     at = 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -162,33 +114,39 @@ def _find_index(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _read_fragments(data: bytes, at: int, end: int) -> tuple[Fragment, ...]:
-    """The fragments of an index with the content data[at:end]; none: odd. Raises struct.error.
+def read_index(data: bytes) -> FragmentIndex | None:
+    """Read the index (ISO/IEC 14496-12, 8.16.3) from a file's beginning, if that holds all of it.
 
-    The box: ISO/IEC 14496-12, 8.16.3.
+    Returns None also if the first frame is not at 0, because ffmpeg counts from there in a part.
     """
-    wide = data[at] == 1
-    scale, earliest, skip = struct.unpack_from(">IQQ" if wide else ">III", data, at + 8)
-    at += 28 if wide else 20
-    count = struct.unpack_from(">xxH", data, at)[0]
-    if not scale or earliest or not count:
-        return ()
-    fragments, time_, first = [], 0, end + skip
-    for place in range(at + 4, at + 4 + 12 * count, 12):
-        size, length, access = struct.unpack_from(">III", data, place)
+    begin, end = find_index(data) or (0, len(data) + 1)
+    if end > len(data):
+        return None
+    box = data[begin:end]
+    is_wide = box[8] == 1
+    at = 36 if is_wide else 28
+    try:
+        scale, earliest, skip = struct.unpack_from(">IQQ" if is_wide else ">III", box, 16)
+        (count,) = struct.unpack_from(">xxH", box, at)
+        rows = list(struct.iter_unpack(">III", box[at + 4 : at + 4 + 12 * count]))
+    except struct.error:
+        return None
+    if not scale or earliest or not count or len(rows) < count:
+        return None
+    for size, length, access in rows:
+        # The first bit of `size` means an index of indexes, that of `access` a key frame.
         if size >> 31 or not access >> 31 or not size or not length:
-            return ()  # an index of indexes, or a fragment that does not begin with a key frame
-        begin, time_ = time_, time_ + length
-        fragments.append(Fragment(begin / scale, time_ / scale, first, size))
-        first += size
-    return tuple(fragments)
+            return None
+    times = accumulate((length for _, length, _ in rows), initial=0)
+    places = accumulate((size for size, _, _ in rows), initial=end + skip)
+    return FragmentIndex(data[:begin], [each / scale for each in times], list(places))
 
 
 # --- sections ------------------------------------------------------------------------------------
 
 
 class Stream(NamedTuple):
-    """Picture or sound of a video: where it is, how it is asked for, where its fragments lie."""
+    """The address of a video's frames or audio, its connection, and its index."""
 
     url: str
     web: Web
@@ -198,71 +156,69 @@ class Stream(NamedTuple):
 def cut_sections(
     attempt: Attempt, clips: Sequence[Clip], inputs: Sequence[Input], claimed: float | None
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """`claimed`: how long the site says that the video is, in seconds."""
-    with open_streams(attempt, inputs, _section_limit(attempt)) as streams:
-        for clip in clips:
-            try:
-                limit = _section_limit(attempt)
-                deadline = time.monotonic() + limit
-                parts, end = fetch_fragments(attempt, streams, clip, deadline)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
-                cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
-                yield clip, cut
-            except FetchError as error:
-                yield clip, error
+    """Cut clips from their fragments or with ffmpeg from the address.
+
+    claimed: the length of the video in seconds, according to the site.
+    """
+    streams = open_streams(attempt, inputs, _section_limit(attempt))
+    for clip in clips:
+        try:
+            limit = _section_limit(attempt)
+            deadline = time.monotonic() + limit
+            parts, end = fetch_fragments(attempt, streams, clip, deadline)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
+            cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
+            yield clip, cut
+        except FetchError as error:
+            yield clip, error
 
 
 def _section_limit(attempt: Attempt) -> float:
-    """Half of the time is kept for the whole video, which a slowed-down section needs."""
+    """Return half of the time left, because the complete video may have to be downloaded after."""
     return max(1.0, min(attempt.time_left(), attempt.options.timeout) / 2)
 
 
-@contextmanager
-def open_streams(attempt: Attempt, inputs: Sequence[Input], limit: float) -> Iterator[list[Stream]]:
-    """The streams that `inputs` lead to; none where one is no fragmented mp4, or was not had."""
+def open_streams(attempt: Attempt, inputs: Sequence[Input], limit: float) -> list[Stream]:
+    """Read the indexes of all inputs. Returns nothing if one has no index or does not arrive."""
     deadline = time.monotonic() + min(limit, INDEX_SECONDS)
-    with ExitStack() as stack:
-        streams: list[Stream] = []
-        with suppress(WebError):
-            streams = [_open_stream(attempt, each, deadline, stack) for each in inputs]
-        yield streams
+    with suppress(WebError):
+        return [_open_stream(attempt, each, deadline) for each in inputs]
+    return []
 
 
-def _open_stream(attempt: Attempt, source: Input, deadline: float, stack: ExitStack) -> Stream:
-    """Raises WebError, Stopped."""
+def _open_stream(attempt: Attempt, source: Input, deadline: float) -> Stream:
+    """Read the index of an input, with the headers and certificates that ffmpeg would be given.
+
+    Raises WebError, Stopped.
+    """
+    import requests  # takes 0.1 s
+
     if not source.is_fragmented or source.options.get("tls_verify") == "0":
-        raise WebError("nothing for this way", for_good=True)
-    web = Web((attempt.proxy,) if attempt.proxy else (), stack.enter_context(_session(source)))
-    data = web.part(source.url, 0, INDEX_BYTES, deadline)
-    end = index_end(data) or 0
-    if len(data) < end <= LARGEST_INDEX:
-        data += web.part(source.url, len(data), end, deadline)
-    index = read_index(data)
-    if index is None:
-        raise WebError("no fragmented mp4", for_good=True)
-    return Stream(source.url, web, index)
-
-
-def _session(source: Input) -> requests.Session:
-    """Connections that are kept, and the headers and authorities that ffmpeg would be given."""
-    import requests
-
+        raise WebError("cannot be read in fragments", for_good=True)
     session = requests.Session()
     for line in source.options.get("headers", "").splitlines():
         name, _, value = line.partition(": ")
         session.headers[name] = value
     session.verify = source.options.get("ca_file", True)
-    return session
+    web = Web((attempt.proxy,) if attempt.proxy else (), session)
+    data = web.part(source.url, 0, INDEX_BYTES, deadline)
+    _, end = find_index(data) or (0, 0)
+    if len(data) < end <= LARGEST_INDEX:
+        data += web.part(source.url, len(data), end, deadline)
+    index = read_index(data)
+    if index is None:
+        raise WebError("has no index", for_good=True)
+    return Stream(source.url, web, index)
 
 
 def fetch_fragments(
     attempt: Attempt, streams: Sequence[Stream], clip: Clip, deadline: float
 ) -> tuple[list[Input], float | None]:
-    """Local files that hold a clip, and where the video's picture ends by its index.
+    """Download a clip's fragments; return them as inputs, and where the video ends by its index.
 
-    No files where there are no `streams`, or their bytes did not come. Raises OSError, Stopped.
+    Returns no inputs if a fragment did not arrive. Raises OSError, Stopped.
     """
     start, seconds = clip_window(clip)
     inputs = []
@@ -283,7 +239,7 @@ def fetch_fragments(
         except WebError:
             return [], None
         inputs.append(Input(file_url(path), FRAGMENT_OPTIONS))
-    return inputs, streams[0].fragments.end if streams else None
+    return inputs, streams[0].fragments.times[-1] if streams else None
 
 
 # --- the whole video -----------------------------------------------------------------------------
@@ -292,27 +248,27 @@ def fetch_fragments(
 def _cut_whole(
     attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """Have yt-dlp fetch the video, and cut the clips. Raises FetchError where it did not come."""
+    """Download the complete video with yt-dlp and cut the clips. Raises FetchError."""
     options, folder = attempt.options, attempt.folder
-    done = attempt.run_ytdlp(whole_command(info_file(attempt), options, folder))
+    done = attempt.run_ytdlp(youtube_extract.whole_command(options, folder))
     if done.timed_out:
         raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
     if done.returncode != 0 or len(files) != 1:
-        raise FetchError(classify_ytdlp(done.stderr, options.url_base), ytdlp_message(done))
+        reason = youtube_texts.classify_ytdlp(done.stderr, options.url_base)
+        raise FetchError(reason, youtube_texts.ytdlp_message(done))
     whole = files[0]
     try:
         video = None if options.encode.sound else read_apart(whole, partial=True)
     except BadClip as error:
         raise FetchError(error.reason, f"the whole video: {error.message}") from error
-    source = Input(file_url(whole), zero_options(chosen_formats(info)[0], options))
-    missing = video.missing if video else ""
-    received = math.inf if video is None else video.last - SOUND_BEHIND if missing else video.end
+    zero = youtube_extract.zero_options(chosen_formats(info)[0], options)
+    source = Input(file_url(whole), zero)
     for clip in clips:
         try:
             limit = attempt.time_left()
-            if missing and sum(clip_window(clip)) > received:
-                raise FetchError("truncated", f"the whole video: {missing}")
+            if video and video.missing and sum(clip_window(clip)) > video.last - SOUND_BEHIND:
+                raise FetchError("truncated", f"the whole video: {video.missing}")
             end = video.end if video else None
             yield clip, cut_clip(attempt, clip, [source], limit, known_end=end)
         except FetchError as error:
@@ -332,43 +288,36 @@ def cut_clip(
     known_end: float | None = None,
     claimed: float | None = None,
 ) -> Cut:
-    """Cut a clip, in `limit` seconds at the most, and give it its name.
+    """Cut a clip in at most `limit` seconds, and publish it.
 
-    known_end: where the video ends, by its packets or by its index. claimed: where the site says
-    that it does. Raises FetchError, OSError.
+    known_end: where the video ends, by its packets or its index. claimed: the same according to the
+    site. Raises FetchError, OSError.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}{options.encode.suffix}"
     start, wanted = clip_window(clip)
-
-    def run(argv: Sequence[str]) -> Finished:
-        return attempt.run(argv, limit)
-
-    window = start, wanted, options.encode, target
+    run, encode = partial(attempt.run, limit=limit), options.encode
+    task = CutTask(run, options.ffmpeg, inputs, start, wanted, encode, target, known_end)
     try:
-        if options.encode.sound:
-            has = cut_sound(run, options.ffmpeg, inputs[0], *window, known_end=known_end)
-        else:
-            has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
-    except CutFailed as error:
-        if error.done.timed_out:
-            raise FetchError("timeout", f"cutting took longer than {limit:.0f} s") from error
-        raise FetchError(_reason_of(error.done, options), error.message) from error
+        has = cut_sound(task) if encode.sound else cut_video(task)
     except BadClip as error:
-        reason = error.reason
+        reason, message = _reason_of(error, options), error.message
         if reason == "past_end" and claimed is not None and start <= claimed - 1:
-            reason = "truncated"  # for good only if both the file and the site say so
-        reason = "disk_full" if disk_is_full(options.out) else reason
-        raise FetchError(reason, error.message) from error
+            reason = "truncated"  # it is final only if both the file and the site say so
+        if reason == "timeout":
+            message = f"cutting took longer than {limit:.0f} s"
+        raise FetchError(reason, message) from error
     size = target.stat().st_size
     publish(target, options.out / target.name)
     return Cut(size, is_short=has < wanted - TOLERANCE)
 
 
-def _reason_of(done: Finished, options: FetchOptions) -> str:
+def _reason_of(error: BadClip, options: FetchOptions) -> str:
     if disk_is_full(options.out):
         return "disk_full"
-    # Only ffmpeg's own complaints, and of those only what ffmpeg can know: the log also holds
-    # the title and the description of the video, which may say anything ("not a bot").
-    reason = classify("\n".join(complaints(done.stderr)))
-    return reason if reason in FFMPEG_REASONS else "unknown"
+    if not isinstance(error, CutFailed) or error.done.timed_out:
+        return error.reason
+    # Only ffmpeg's own complaints, and only reasons that ffmpeg can know, because the log also has
+    # the title and the description of the video, which may contain any text ("not a bot").
+    reason = youtube_texts.classify("\n".join(complaints(error.done.stderr)))
+    return reason if reason in youtube_texts.FFMPEG_REASONS else "unknown"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
+from utils.clip import FAILED, REASONS
 from utils.download.sources import YOUTUBE, is_youtube
 from utils.process import Finished
-from utils.report import FAILED, REASONS
 
 BLOCKS = ("rate_limited", "bot_check")
 
@@ -67,20 +67,22 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ("undecodable", r"Invalid data found when processing input"),
     ("network", r"HTTP error [45]\d\d|Server returned [45](\d\d|XX)|timed? ?out|timeout"),
     ("network", r"Connection (refused|reset|aborted|broken|to .* (closed|lost|failed))"),
-    ("network", r"(closed|reset|lost) (the )?connection|Cannot connect|redirect(s|ed too| loop)"),
-    ("network", r"Failed to (resolve|establish|connect|perform)|infinite loop|resolve host"),
-    ("network", r"name resolution|(name|node|service) not known|nodename nor servname|getaddrinfo"),
-    ("network", r"bytes read|more expected|content too short|file is empty|end(s|ed) prematurely"),
-    ("network", r"not get any data blocks|Input/output error|certificate|Remote (end|host) closed"),
-    ("network", r"\bSSL|\bTLS\b|handshake|EOF occurred|proxy|SOCKS|Tunnel connection|unreachable"),
     (
         "network",
-        r"No route to host|network (is down|error|problem)|RemoteDisconnected",
+        r"(closed|reset|lost) (the )?connection|Cannot connect|Failed to (resolve|connect)",
     ),
-    ("network", r"IncompleteRead|Broken pipe|Range Not Satisfiable|TransportError|YouTube said:"),
-    ("network", r"No response|Incomplete data|empty (response|answer|data)|Bad Request"),
-    ("network", r"Conflicting range|Precondition check failed|RENEGOTIATION|bad status line"),
-    ("network", r"protocol error|curl: \(|Failed to extract any player"),
+    (
+        "network",
+        r"name resolution|(name|node|service) not known|getaddrinfo|redirect(s|ed too| loop)",
+    ),
+    ("network", r"more expected|content too short|file is empty|end(s|ed) prematurely"),
+    ("network", r"not get any data blocks|Input/output error|certificate|Remote (end|host) closed"),
+    ("network", r"\bSSL|\bTLS\b|handshake|proxy|SOCKS|No route to host|Broken pipe|IncompleteRead"),
+    ("network", r"network (is down|error|problem)|YouTube said:|Incomplete data|Conflicting range"),
+    (
+        "network",
+        r"unreachable|nodename nor servname|RENEGOTIATION|curl: \(|Failed to extract any player",
+    ),
 )
 _TEXTS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in TEXTS)
 
