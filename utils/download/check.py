@@ -25,9 +25,9 @@ from http.cookiejar import LoadError, MozillaCookieJar
 from pathlib import Path
 from typing import Any
 
-from utils import errors, files, report
+from utils import errors, files
 from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
-from utils.clip import Clip, clip_window
+from utils.clip import REASONS, UNAVAILABLE, Clip, clip_window
 from utils.cluster import open_workers
 from utils.download import plan, sources, youtube_extract, youtube_sections
 from utils.download.youtube_texts import FetchError, classify
@@ -36,6 +36,7 @@ from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
 from utils.process import run_child, sleep, stop_on_signals
+from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
@@ -274,8 +275,8 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")
         except FetchError as error:
-            status, todo = report.REASONS[error.reason]
-            todo += "; or use another --check_id" if status == report.UNAVAILABLE else ""
+            status, todo = REASONS[error.reason]
+            todo += "; or use another --check_id" if status == UNAVAILABLE else ""
             yield NOT_OK, f"{text}: {error.reason}: {hide_secrets(error.message)}; {todo}"
             continue
         clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(said))
@@ -326,7 +327,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     suffix = sources.clip_suffix(args)
     on_disk = files.names_in(out, suffix)
     clips = [clip for name, clip in lists.clips.items() if name in on_disk]
-    shorts = report.read_shorts(out / report.REPORT_NAME)
+    shorts = read_shorts(out / REPORT_NAME)
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
