@@ -15,7 +15,7 @@ from pathlib import Path
 from random import uniform
 from typing import Any
 
-from utils.clip import Clip, by_video
+from utils.clip import Clip, Result, by_video, reason_of
 from utils.download import youtube_extract
 from utils.download.pace import Attempted
 from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
@@ -25,7 +25,6 @@ from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result, reason_of
 
 TRIES = 3  # attempts for one video in one run, without those that met a block
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no second attempt
@@ -102,7 +101,7 @@ def attempt_video(
         return task.seconds + time.monotonic() - begun - waited
 
     def result(clip: Clip, reason: str, message: str = "", size: int = 0) -> Result:
-        more = {"attempts": task.attempts + 1, "seconds": spent(), "bytes": size}
+        more = {"attempts": task.attempts + 1, "seconds": round(spent(), 2), "bytes": size}
         more["height"] = youtube_extract.height_of(info) if size else 0
         return Result.of(clip, reason, options.source_name, message=message, **more)
 

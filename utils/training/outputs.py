@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formula
-from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, parse_clip_name
+from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, format_time, now, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import OFFICIAL, ListFile
 from utils.process import sleep
-from utils.report import Known, format_time, now
+from utils.report import Known
 from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
 CHUNK = 1024  # lines at once
