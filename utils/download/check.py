@@ -43,7 +43,7 @@ from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
-from utils.lists.versions import ALL_LISTS
+from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
 from utils.run import show_progress
@@ -236,7 +236,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_lists(args: argparse.Namespace, folder: Path) -> Findings:
     """Check that the server of the official lists answers."""
-    url = list_servers(args).deepmind + ALL_LISTS[0].archive
+    url = list_servers(args).archive(OfficialList("400", "train"))
     yield from _answers(url, "--lists_base", args)
 
 
