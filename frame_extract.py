@@ -96,7 +96,7 @@ class Extractor:
             if missing := missing_part(stream.container, task.path, count, table.promised):
                 raise BadClip("truncated", missing)
             fps = Fraction(settings.fps)
-            shown = pictures_of(source, fps, limits.max_frames)
+            shown = pictures_of(source, fps)
             numbers = self._numbers(source, shown, task)
             of_frame: dict[int, list[int]] = {}
             for number in numbers:

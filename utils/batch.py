@@ -17,12 +17,12 @@ from typing import Any
 
 from utils import cli, run
 from utils.cli import printable
+from utils.clip import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.reading import find_lists, form_of, read_lists
 from utils.process import Stopped
-from utils.report import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.video.whole import BadClip, Limits
 
 

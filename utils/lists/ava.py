@@ -21,6 +21,7 @@ from utils.cli import Tell, plural, printable, say
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
+    DOWNLOADED,
     ID_PATTERN,
     MAX_TIME,
     TIME_PATTERN,
@@ -31,7 +32,7 @@ from utils.clip import (
 from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.process import sleep
-from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
+from utils.report import REPORT_NAME, RESULT_COLUMNS, read_reports
 from utils.run import Progress
 
 if TYPE_CHECKING:
@@ -416,7 +417,7 @@ def draw_preview(
     import pandas as pd
 
     from clipreader.media import ClipError
-    from clipreader.pixels import save_sheet
+    from clipreader.transforms import save_sheet
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables])
     keys = rows[["clip", "clip_time", "frame"]].drop_duplicates()

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import Tell
-from utils.clip import Clip, parse_clip_name
+from utils.clip import Clip, format_time, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder, open_text, publish, run_folder
 from utils.lists.forms import looks_like_annotations, open_list
 from utils.lists.reading import clips_in
 from utils.lists.versions import LISTS_FOLDER, ROWS, OfficialList, official_list, same_split
-from utils.report import format_time
-from utils.tar import BadTar, read_archive
-from utils.web import LIST_TRIES, Web, WebError, stoppable
+from utils.web import LIST_TRIES, Web, WebError, read_archive, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -158,16 +156,16 @@ def _take_files(web: Web, url: str, names: re.Pattern[str], folder: Path) -> str
     def take() -> None:
         for member, tar in read_archive(web, url, LIST_TRIES):
             path = folder / member.name.rsplit("/", 1)[-1]
-            is_wanted = names.fullmatch(path.name) and member.is_file
+            is_wanted = names.fullmatch(path.name) and member.isreg()
             if is_wanted and member.size <= LARGEST_FILE:
                 part = path.with_name(f"{path.name}.part")
-                with suppress(BadTar, WebError), part.open("wb") as file:  # raised by the loop, too
+                with suppress(WebError), part.open("wb") as file:  # the next member raises it again
                     tar.copy(file)
                     part.replace(path)
 
     try:
         stoppable(take)
-    except (BadTar, WebError) as error:
+    except WebError as error:
         return str(error)
     return ""
 

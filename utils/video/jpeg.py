@@ -20,7 +20,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from clipreader.pixels import Orientation, shown_size
+from clipreader.transforms import Orientation, shown_size
 
 Plane = NDArray[np.uint8]
 

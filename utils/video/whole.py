@@ -142,7 +142,7 @@ def read_video(
             bad_clips(limits),
             closing(FrameSource(path, **limits.of_source)) as source,
         ):
-            video = _video(source, probe, fps, limits)
+            video = _video(source, probe, fps)
             if video.missing and not partial:
                 raise BadClip("truncated", video.missing)
             if depth == "ends":
@@ -196,8 +196,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits) -> Video:
-    from clipreader.pixels import Orientation, shown_size
+def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
+    from clipreader.transforms import Orientation, shown_size
 
     stream, table = source.stream, source.table
     codec = stream.codec_context
@@ -218,7 +218,7 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
         zero=table.origin,
         end=_end(source),
         rate=ratio(stream.average_rate) or Fraction(0),
-        resampled=len(pictures_of(source, fps, limits.max_frames)),
+        resampled=len(pictures_of(source, fps)),
         codec=codec.name,
         audio_codec=codec_name(sound[0]) or "unknown" if sound else "",
         pixel_format=pixel_format,
@@ -268,25 +268,12 @@ def _promised_size(path: Path) -> int:
     return 0 if is_unknown else at + length + size
 
 
-def pictures_of(
-    source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
-) -> Sequence[int]:
-    """For each picture at `fps`, from the first, the number of the frame that it shows.
+def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
+    """Return, for each frame at `fps`, the number of the clip's frame that it shows.
 
-    A clip that is shorter than half a picture has one, too. Raises TooLarge.
+    A clip that is shorter than half a frame has one, too. Raises TooLarge.
     """
-    from clipreader.media import TooLarge
-    from clipreader.packets import resample_indices
-
-    table = source.table
-    if not fps:
-        return range(len(table.pts))
-    count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
-    if count > max_frames:
-        problem = f"{count:,} frames at {fps} per second, more than --max_frames {max_frames}"
-        raise TooLarge(source.path, problem)
-    shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
-    return shown or [0]
+    return source.resampled(fps) or [0]
 
 
 # --- a stranger's file ---------------------------------------------------------------------------
