@@ -20,7 +20,6 @@ from utils.errors import UserError, check_packages  # isort: skip
 import argparse
 import io
 import os
-import re
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -45,7 +44,6 @@ REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
 COLUMNS = [name for name in batch.COLUMNS if name not in ("action", "bytes", "source_bytes")]
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
-IMAGE_NAME = re.compile(r"\d{6,}\.jpg")
 WINDOW = 2  # frames on either side of an annotated frame
 
 
@@ -84,7 +82,7 @@ class Extractor:
     def _extract(self, task: ClipFile) -> Made:
         """Decode, write and publish one clip. Raises BadClip, OSError."""
         from clipreader.frame_source import FrameSource
-        from utils.video.jpeg import PictureMaker
+        from utils.video.jpeg import JpegEncoder
 
         settings, limits = self.settings, self.limits
         with (
@@ -102,12 +100,12 @@ class Extractor:
             for number in numbers:
                 of_frame.setdefault(shown[number - 1], []).append(number)
             shape = settings.quality, settings.short_side, settings.upscale
-            maker = PictureMaker(source.picture_of, *shape)
+            encoder = JpegEncoder(source.picture_of, *shape)
             temporary = own_folder(self.workspace) / "frames"
             store = TarStore(temporary) if settings.archive else FolderStore(temporary)
             written = 0
             for index, frame in source.decode(list(of_frame)):
-                jpeg = maker.jpeg(frame)
+                jpeg = encoder.encode(frame)
                 for number in of_frame[index]:
                     store.add(f"{number:06d}.jpg", jpeg)
                     written += 1
@@ -117,7 +115,7 @@ class Extractor:
             final.parent.mkdir(parents=True, exist_ok=True)
             store.publish(final, self.overwrite)
             rate = round(float(fps or ratio(stream.average_rate) or 0), 5)
-            width, height = maker.shown_size
+            width, height = encoder.shown_size
             return Made(task.clip, frames=written, fps=rate, width=width, height=height)
 
     def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipFile) -> list[int]:
@@ -203,7 +201,7 @@ def frame_folders(folder: Path) -> set[str]:
 
 def _has_images(folder: str) -> bool:
     with suppress(OSError), os.scandir(folder) as entries:
-        return any(IMAGE_NAME.fullmatch(entry.name) for entry in entries)
+        return any(entry.name.endswith(".jpg") for entry in entries)
     return False
 
 
@@ -260,8 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
     check_dask(args)
-    shape = args.short_side, args.upscale, args.quality, args.archive, args.window
-    settings = Settings(str(args.fps), *shape)
+    fps, side = str(args.fps), args.short_side
+    settings = Settings(fps, side, args.upscale, args.quality, args.archive, args.window)
     made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else frame_folders
     with stop_on_signals():
         plan = batch.plan_batch(args, made_in, read_key_times(args), not args.archive)
@@ -277,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = plan.out / REPORT_NAME
         with run.open_run(args, report, COLUMNS, PACKAGES, [plan.videos]) as opened:
             run.write_settings(kept, opened.workspace, asdict(settings))
-            limits = batch.limits_of(args)
+            limits = Limits(args.max_frames, args.max_pixels, args.timeout)
             worker = Extractor(settings, limits, plan.out, opened.workspace, args.overwrite)
             tally = batch.run_batch(plan, worker, COLUMNS, opened, args)
     frames = f"frames: {tally.totals['frames']:,}"
@@ -285,4 +283,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_script(main)
+    import frame_extract  # by its name, because worker processes cannot import `__main__`
+
+    cli.run_script(frame_extract.main)

@@ -25,7 +25,7 @@ from utils.parallel import run_parallel
 from utils.process import run_child
 from utils.video import whole
 from utils.video.cut import cut_sound, cut_video
-from utils.video.ffmpeg import SOUNDS, Input, file_url
+from utils.video.ffmpeg import SOUNDS, CutTask, Input, file_url
 from utils.video.whole import TOLERANCE, BadClip
 
 NAME = "clips"  # in the report
@@ -189,7 +189,7 @@ def result_of(clip: Clip, source: str, take: Callable[[], str], options: FetchOp
         message = error.message
     except (OSError, *UNEXPECTED) as error:
         reason, message = reason_of(error, options.out)
-    more = {"attempts": 1, "seconds": time.monotonic() - started, "bytes": size}
+    more = {"attempts": 1, "seconds": round(time.monotonic() - started, 2), "bytes": size}
     return Result.of(clip, reason, source, message=message, **more)
 
 
@@ -244,7 +244,8 @@ def take_sound(
     final = options.out / f"{clip.name}{encode.suffix}"
     target = options.workspace / f"{clip.name}.cut{encode.suffix}"
     try:
-        has = cut_sound(run, options.ffmpeg, Input(file_url(path)), start, wanted, encode, target)
+        inputs = [Input(file_url(path))]
+        has = cut_sound(CutTask(run, options.ffmpeg, inputs, start, wanted, encode, target))
         reason = "" if has >= wanted - TOLERANCE else "short"
         if reason and must_fill:
             raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
@@ -266,9 +267,9 @@ def cut_from(
     """Cut the clip from `start` in a file. Raises BadClip, OSError, Stopped."""
     target = options.workspace / f"{clip.name}.cut.mp4"
     run, inputs = partial(run_child, timeout=options.timeout), [Input(file_url(path))]
-    window = start, duration, options.encode, target
+    window = start, duration, options.encode, target, file_end
     try:
-        cut_video(run, options.ffmpeg, inputs, *window, known_end=file_end)
+        cut_video(CutTask(run, options.ffmpeg, inputs, *window))
         files.publish(target, options.out / f"{clip.name}.mp4")
     finally:
         target.unlink(missing_ok=True)
