@@ -45,7 +45,6 @@ OF_THE_COPY = {"undecodable", "truncated", "past_end", "unavailable"}
 # K700-2020 and most of K600 have one archive per class. K400 has mixed ones: it costs most.
 DATASETS = ("700_2020", "600", "400")
 SPLITS = ("train", "val", "test")
-PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
 PATHS_LIMIT = 2**20  # bytes; the longest path list has 100,000
 HEADS_AT_ONCE = 8
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
@@ -221,9 +220,9 @@ class Reader:
         """Yield the clips that are now on disk, each once; return how each archive ended."""
         jobs = max(2, self.context.workers.num_jobs // max(1, len(archives)))
         worker = partial(take_clips, self.context.options, self.web, jobs)
-        ends = []
-        run = self.context.workers.run
-        for made in run(worker, self._tasks(archives), self._lost, threads=True):
+        tasks, ends = self._tasks(archives), []
+        run = partial(self.context.workers.run, threads=True)
+        for made in run(worker, tasks, lambda task, how: ArchiveEnd(task[0], how)):
             if isinstance(made, ArchiveEnd):
                 self._note(made)
                 ends.append(made)
@@ -244,10 +243,6 @@ class Reader:
             found = {key: clip for key in archive.keys if (clip := self.clips.get(key))}
             if found:
                 yield archive, found
-
-    @staticmethod
-    def _lost(task: tuple[Archive, dict[Key, Clip]], how: str) -> ArchiveEnd:
-        return ArchiveEnd(task[0], how)
 
     def _note(self, end: ArchiveEnd) -> None:
         """Tell the user how the reading of an archive ended."""
@@ -437,8 +432,8 @@ def _labels_by_url(
     labels: those of the official list, sorted, because Kinetics-700-2020 numbers its archives so.
     """
     base = official.with_slash(mirror.base)
-    name = f"{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt"
-    text = mirror.lists.web.text(f"{base}{listed.dataset}/{listed.split}/{name}", PATHS_LIMIT)
+    place = f"{listed.dataset}/{listed.split}/k{listed.dataset}_{listed.split}_path.txt"
+    text = mirror.lists.web.text(base + place, PATHS_LIMIT)
     found = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         if line.startswith(official.CVDF):  # also in the path lists of a copy of the mirror

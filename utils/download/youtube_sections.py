@@ -57,15 +57,15 @@ def cut_clips(
     if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
         raise FetchError("unavailable", "the video has no audio")
     inputs = youtube_extract.section_inputs(info, options)
-    errors: dict[str, FetchError] = {}
     if inputs and can_read_through(attempt.proxy):
+        left = []
         for clip, made in cut_sections(attempt, clips, inputs, info.get("duration")):
             last = ("disk_full", *youtube_texts.BLOCKS)
             if isinstance(made, Cut) or made.is_final or made.reason in last:
                 yield clip, made
             else:
-                errors[clip.name] = made
-        clips = [clip for clip in clips if clip.name in errors]
+                left.append(clip)
+        clips = left
     if clips:
         try:
             yield from _cut_whole(attempt, clips, info)
@@ -163,12 +163,9 @@ def cut_sections(
     streams = open_streams(attempt, inputs, _section_limit(attempt))
     for clip in clips:
         try:
-            limit = _section_limit(attempt)
-            deadline = time.monotonic() + limit
+            deadline = time.monotonic() + _section_limit(attempt)
             parts, end = fetch_fragments(attempt, streams, clip, deadline)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
+            left = max(0.1, deadline - time.monotonic())
             cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
             yield clip, cut
         except FetchError as error:
