@@ -62,11 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of kinetics_{train,val,test}_v1.0.csv and of the label map; missing files are"
         " downloaded",
     )
-    parser.add_argument(
-        "--lists_base",
-        metavar="URL",
-        help="server of the annotations (default: DeepMind's, then CVDF's)",
-    )
+    cli.add_shared(parser, "--lists_base")
     parser.add_argument(
         "--output",
         type=Path,

@@ -35,7 +35,7 @@ from utils import cli
 from utils.download.archives import MIRROR
 from utils.download.plan import add_list_options
 from utils.files import make_folder
-from utils.lists.official import form_words
+from utils.lists.reading import form_words
 from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
 from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
 from utils.page.looks import PROBE, SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips
@@ -49,7 +49,7 @@ PAGE_NAME = "report.html"
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
-    add_list_options(parser, fetches=False)
+    add_list_options(parser)
     group = parser.group("what the page shows")
     group.add_argument(
         "--out",

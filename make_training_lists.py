@@ -43,7 +43,6 @@ from typing import Any
 
 from utils import cli
 from utils.files import make_folder, run_folder
-from utils.lists.official import add_input_csv, add_lists_base, add_trim_format
 from utils.process import sleep, stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
@@ -156,8 +155,7 @@ def define_options(parser: cli.Parser) -> None:
 
     group = parser.group("which clips")
     add = group.add_argument
-    add_input_csv(group)
-    cli.add_shared(group, "--label", "--split")
+    cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds", "--label", "--split")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
     add("--license", metavar="NAME", help="keep only videos of this licence: creativecommon, ...")
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
@@ -190,9 +188,7 @@ def define_options(parser: cli.Parser) -> None:
 
     cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     group = parser.group("rarely needed")
-    add_trim_format(group)
-    add_lists_base(group)
-    cli.add_shared(group, "--ffmpeg")
+    cli.add_shared(group, "--trim_format", "--lists_base", "--ffmpeg")
 
 
 def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:

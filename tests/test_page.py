@@ -188,7 +188,7 @@ def test_unreadable_clips_and_licences_are_told(tmp_path: Path) -> None:
     assert numbers["answer"] == "All 3 clips are on disk, 3 of 3 probed cannot be read"
     assert numbers["licences"] == {"not known": 2, "Creative Commons": 1}
     page = (tmp_path / "clips_report" / "report.html").read_text(encoding="utf-8")
-    assert "Creative Commons" in page and page.count("no picture") >= 3
+    assert "Creative Commons" in page and page.count("no thumbnail") >= 3
 
 
 def test_videos_under_two_splits(tmp_path: Path) -> None:

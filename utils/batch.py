@@ -20,8 +20,7 @@ from utils.cli import printable
 from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
-from utils.lists.official import add_form_options, add_trim_format, form_of
-from utils.lists.reading import find_lists, read_lists
+from utils.lists.reading import find_lists, form_of, read_lists
 from utils.process import Stopped
 from utils.report import FAILED, MADE_REASONS, WRITTEN, now, reason_of
 from utils.video.whole import BadClip, Limits
@@ -120,8 +119,7 @@ def add_batch_options(parser: cli.Parser) -> None:
         metavar="LIST",
         help="keep only the clips of these lists or folders of lists (default: all)",
     )
-    add_form_options(group)
-    add_trim_format(group)
+    cli.add_shared(group, "--columns", "--clip_seconds", "--trim_format")
     redo = "redo existing outputs, replacing each when the new one is complete"
     group.add_argument("--overwrite", action="store_true", help=redo)
     group = parser.group("how to run")

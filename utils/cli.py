@@ -34,6 +34,8 @@ from utils.process import Stopped, received_signal
 
 Tell = Callable[[str], None]  # says a line
 
+LIST_ROLES = ("youtube_id", "time_start", "time_end", "label", "split")  # columns that are used
+
 EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are missing: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
@@ -199,6 +201,23 @@ def frame_rate(text: str) -> Fraction:
     return Fraction(text)
 
 
+def trim_format(text: str) -> str:
+    """Parse an argument: one printf conversion of a number, and nothing else."""
+    if re.fullmatch(r"%0?\d{0,2}(d|\.\d{1,3}f)", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
+    return text
+
+
+def named_columns(text: str) -> dict[str, str]:
+    """Parse an argument: `youtube_id=Clip,time_start=From`."""
+    found = dict(part.partition("=")[::2] for part in text.split(","))
+    for role, name in found.items():
+        if role not in LIST_ROLES or not name.strip():
+            roles = ", ".join(LIST_ROLES)
+            raise argparse.ArgumentTypeError(f"{role!r} is not ROLE=NAME with a role of {roles}")
+    return {role: name.strip() for role, name in found.items()}
+
+
 _ALIASES = {"--num_jobs": ("-n", "-j", "--n")}
 _SHARED: dict[str, dict[str, Any]] = {
     "--label": {
@@ -212,6 +231,34 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "SPLIT",
         "help": "keep only these splits; val is also validate (default: all)",
+    },
+    "--input_csv": {
+        "nargs": "+",
+        "type": Path,
+        "metavar": "LIST",
+        "help": "lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such"
+        " as kinetics-400_val (default: the twelve official lists)",
+    },
+    "--columns": {
+        "type": named_columns,
+        "metavar": "ROLE=NAME,...",
+        "help": "columns of a list that is not recognised, as youtube_id=Clip,time_start=From;"
+        " numbers from 1 if it has no header",
+    },
+    "--clip_seconds": {
+        "type": non_negative_float,
+        "metavar": "N",
+        "help": "length of the clips of a list that gives only their start",
+    },
+    "--trim_format": {
+        "type": trim_format,
+        "metavar": "FORMAT",
+        "help": "times in file names (default: %%06d, or %%010.3f if two clips of the lists would"
+        " have the same name)",
+    },
+    "--lists_base": {
+        "metavar": "URL",
+        "help": "server of the official lists (default: DeepMind's, then CVDF's)",
     },
     "--limit": {"type": positive_int, "metavar": "N", "help": "keep the first N clips"},
     "--dry_run": {"action": "store_true", "help": "print the plan and exit"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from collections.abc import Iterable
@@ -16,7 +15,6 @@ _NAME_TIME = r"_0*(\d{1,9}(?:\.\d{1,9})?)"
 NAME_PATTERN = re.compile(rf"({ID_PATTERN.pattern}){_NAME_TIME}(?:{_NAME_TIME})?", re.ASCII)
 # How names write times, and how where two clips of the lists would have one name so.
 TRIM_FORMAT, FINE_FORMAT = "%06d", "%010.3f"
-TRIM_FORMAT_PATTERN = re.compile(r"%0?\d{0,2}(d|\.\d{1,3}f)")
 MAX_TIME = 999_999.0  # seconds; the six digits of a name. The longest video there is has 43,200
 AVA_TIME_END = -1.0  # marks a row of an AVA-Kinetics list
 AVA_LEAD = 3  # seconds of an AVA-Kinetics clip before its key frame's whole second
@@ -71,13 +69,6 @@ def clip_name(
     if time_end == AVA_TIME_END:
         return f"{youtube_id}_{trim_format % math.floor(time_start)}"
     return f"{youtube_id}_{trim_format % time_start}_{trim_format % time_end}"
-
-
-def trim_format(text: str) -> str:
-    """An argparse type: one printf conversion of a number, and nothing else."""
-    if TRIM_FORMAT_PATTERN.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
-    return text
 
 
 def clip_window(clip: Clip) -> tuple[float, float]:

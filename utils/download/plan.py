@@ -32,7 +32,7 @@ from utils.download.sources import (
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
-from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
+from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
 from utils.lists.versions import BY_NAME, same_split
 from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
 from utils.run import say_statement
@@ -123,14 +123,14 @@ def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def add_list_options(parser: cli.Parser, fetches: bool = True) -> None:
+def add_list_options(parser: cli.Parser) -> None:
     """Add the options that select clips; `read_wanted` needs them."""
     parser.set_defaults(draw_sample=None, draw_per_class=None, draw_seed=0)
     group = parser.group("which clips")
-    official.add_input_csv(group, fetches)
+    cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds")
     cli.add_shared(group, "--label", "--split", "--limit")
     _add(group, "--shard", type=shard, default=(1, 1), metavar="I/N")
-    official.add_trim_format(group)
+    cli.add_shared(group, "--trim_format")
 
 
 def add_download_options(parser: cli.Parser) -> None:
@@ -174,7 +174,7 @@ def add_download_options(parser: cli.Parser) -> None:
     cli.add_shared(group, "--ffmpeg")
     _add(group, "--url_base", default=YOUTUBE, metavar="URL")
     _add(group, "--mirror_base", default=official.CVDF, metavar="URL")
-    official.add_lists_base(group)
+    cli.add_shared(group, "--lists_base")
     _add(group, "--check_id", default=CHECK_ID, metavar="ID")
 
 
@@ -270,7 +270,7 @@ def read_wanted(
         per_class=args.draw_per_class,
         seed=args.draw_seed,
     )
-    tell, form = cli.teller(args.quiet), official.form_of(args)
+    tell, form = cli.teller(args.quiet), form_of(args)
     lists = read_lists(args.lists, selection, tell=tell, every_row=every_row, **form)
     if lists.rows == 0:
         raise UserError(f"no rows in {', '.join(map(str, args.lists))}: nothing to download")

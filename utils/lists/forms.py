@@ -22,13 +22,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from utils import files
-from utils.cli import printable
+from utils.cli import LIST_ROLES, printable
 from utils.clip import ID_PATTERN, TIME_PATTERN
 from utils.errors import UserError
 
 MAX_LINE = 1 << 21  # characters of a table's row; Panda-70M has cells of 128 KiB and more
 MAX_JSON = 1 << 29  # characters of one document; the largest official one has 100 million
-ROLES = ("youtube_id", "time_start", "time_end", "label", "split")
 # The columns of published lists by role, as `_plain` leaves them; of several, the first counts.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "youtube_id": ("youtubeid", "videoid", "ytid", "ytvideoid", "vid", "youtubekey", "videourl",
@@ -263,7 +262,7 @@ def _roles(where: str, header: Sequence[str], keys: Keys) -> dict[int, str]:
     """Return column -> role of a header; {} if it lacks one. Raises UserError if it is unclear."""
     plain = [_plain(name) for name in header]
     roles: dict[int, str] = {}
-    for role in dict.fromkeys([*keys.given, *ROLES]):
+    for role in dict.fromkeys([*keys.given, *LIST_ROLES]):
         ranked = sorted(
             (*rank, at) for at, name in enumerate(plain) if (rank := _rank(name, role, keys))
         )
@@ -392,7 +391,7 @@ def _with_ends(rows: Iterator[Row], seconds: float) -> Iterator[Row]:
 def _refuse_milliseconds(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
     """Return the rows, if the first of them can be seconds. Raises UserError for milliseconds."""
     first = list(islice(rows, FIRST_ROWS))
-    texts = [row[role] for _, row, problem in first if not problem for role in ROLES[1:3]]
+    texts = [row[role] for _, row, problem in first if not problem for role in LIST_ROLES[1:3]]
     if all(map(str.isdecimal, texts)):
         times = list(map(float, texts))
         lengths = [b - a for a, b in zip(times[::2], times[1::2], strict=True) if b > a]
@@ -425,10 +424,10 @@ def _why_no_list(row: Sequence[str], keys: Keys) -> str:
     if ids and len(times) > 1:
         columns = f"youtube_id={ids[0]},time_start={times[0]},time_end={times[1]}"
         return f"it has no header: {seen}; use --columns {columns}"
-    has = {r for r in ROLES[:3] if any(_rank(_plain(name), r, keys) for name in row)}
+    has = {r for r in LIST_ROLES[:3] if any(_rank(_plain(name), r, keys) for name in row)}
     if ids or has == {"youtube_id"}:
         return f"it names videos without times of clips: {seen}; needed are {NEEDED}"
-    missing = ", ".join(role for role in ROLES[:3] if role not in has)
+    missing = ", ".join(role for role in LIST_ROLES[:3] if role not in has)
     return f"the header has no {missing}: {seen}; needed are {NEEDED}"
 
 
@@ -549,7 +548,7 @@ def _spans(
         if _plain(key) in keys.spans and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
     own = {key.lower() for key in node}
-    start, end = (known[key] if (key := roles.get(r, "")) in own else None for r in ROLES[1:3])
+    start, end = (known[key] if (key := roles.get(r, "")) in own else None for r in LIST_ROLES[1:3])
     if not spans and start is not None:
         if end is None and keys.seconds is not None:
             end = _later(start, keys.seconds)

@@ -6,21 +6,19 @@ as the list that it should be.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from utils.cli import Tell, non_negative_float
-from utils.clip import Clip, parse_clip_name, trim_format
+from utils.cli import Tell
+from utils.clip import Clip, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
-from utils.lists.forms import ROLES, looks_like_annotations, open_list
+from utils.lists.forms import looks_like_annotations, open_list
 from utils.lists.reading import clips_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
 from utils.report import format_time
@@ -308,76 +306,3 @@ def _publish_annotations(folder: Path, workspace: Path) -> str:
         if not (folder / path.name).exists():
             publish(path, folder / path.name)
     return ""
-
-
-def add_input_csv(group: argparse._ActionsContainer, fetches: bool = True) -> None:
-    """`--input_csv`, and how lists of other forms are read. fetches: missing official lists are."""
-    group.add_argument(
-        "--input_csv",
-        nargs="+",
-        type=Path,
-        metavar="LIST",
-        help="lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such as"
-        f" kinetics-400_val{'; missing ones are downloaded' if fetches else ''} (default: the"
-        " twelve official lists)",
-    )
-    add_form_options(group)
-
-
-def add_form_options(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--columns",
-        type=named_columns,
-        metavar="ROLE=NAME,...",
-        help="columns of a list that is not recognised, as youtube_id=Clip,time_start=From; numbers"
-        " from 1 if it has no header",
-    )
-    group.add_argument(
-        "--clip_seconds",
-        type=non_negative_float,
-        metavar="N",
-        help="length of the clips of a list that gives only their start",
-    )
-
-
-def add_lists_base(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--lists_base",
-        metavar="URL",
-        help="server of the official lists (default: DeepMind's, then CVDF's)",
-    )
-
-
-def add_trim_format(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--trim_format",
-        type=trim_format,
-        metavar="FORMAT",
-        help="times in file names (default: %%06d, or %%010.3f if two clips of the lists would have"
-        " the same name)",
-    )
-
-
-def form_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return how `read_lists` reads the lists and names their clips, by the options."""
-    return {name: getattr(args, name) for name in ("trim_format", "columns", "clip_seconds")}
-
-
-def form_words(args: argparse.Namespace) -> list[str]:
-    """Return the words of a command line that reads the same lists."""
-    lists = ["--input_csv", *map(str, args.input_csv)] if args.input_csv else []
-    columns = ",".join(f"{role}={name}" for role, name in (args.columns or {}).items())
-    given = {"columns": columns, "clip_seconds": args.clip_seconds, "trim_format": args.trim_format}
-    form = [word for name, value in given.items() if value for word in (f"--{name}", f"{value}")]
-    return lists + form
-
-
-def named_columns(text: str) -> dict[str, str]:
-    """An argparse type: `youtube_id=Clip,time_start=From`."""
-    found = dict(part.partition("=")[::2] for part in text.split(","))
-    wrong = [role for role, name in found.items() if role not in ROLES or not name.strip()]
-    if wrong:
-        raise argparse.ArgumentTypeError(
-            f"{wrong[0]!r} is not ROLE=NAME with a role of {', '.join(ROLES)}"
-        )
-    return {role: name.strip() for role, name in found.items()}

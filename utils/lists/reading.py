@@ -6,6 +6,7 @@ or time.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import hashlib
 import math
@@ -19,8 +20,9 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from utils.cli import printable
+from utils.cli import LIST_ROLES, printable
 from utils.clip import (
     AVA_TIME_END,
     FINE_FORMAT,
@@ -34,7 +36,7 @@ from utils.clip import (
     parse_clip_name,
 )
 from utils.errors import UserError
-from utils.lists.forms import ROLES, OpenList, find_id, open_list, read_time, wrong_id
+from utils.lists.forms import OpenList, find_id, open_list, read_time, wrong_id
 from utils.lists.versions import BY_NAME, ListFile, age_of, list_file, same_split
 
 # Limits of the memory that a list can take.
@@ -173,6 +175,20 @@ class ClipLists:
         for at, label in set(zip(self.file_at, labels, strict=True)):
             found[self.files[at].version].update(self.files[at].labels_in(label))
         return found
+
+
+def form_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `read_lists` that options set."""
+    return {name: getattr(args, name) for name in ("trim_format", "columns", "clip_seconds")}
+
+
+def form_words(args: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that reads the same lists."""
+    lists = ["--input_csv", *map(str, args.input_csv)] if args.input_csv else []
+    columns = ",".join(f"{role}={name}" for role, name in (args.columns or {}).items())
+    given = {"columns": columns, "clip_seconds": args.clip_seconds, "trim_format": args.trim_format}
+    form = [word for name, value in given.items() if value for word in (f"--{name}", f"{value}")]
+    return lists + form
 
 
 def shard_of(youtube_id: str, shards: int) -> int:
@@ -394,7 +410,7 @@ def clips_in(
         label = texts.setdefault(label, label)
         if (text := row.get("split", "")) not in splits:
             splits[text] = same_split(text)
-        extra = tuple([(key, row[key]) for key in row if key and key not in ROLES])
+        extra = tuple([(key, row[key]) for key in row if key and key not in LIST_ROLES])
         extra = extras.setdefault(extra, extra)
         yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)
 

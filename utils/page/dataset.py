@@ -126,6 +126,8 @@ def _look_at_folder(data: Dataset) -> None:
                 size = entry.stat().st_size if entry.is_file() else None
             except OSError:  # deleted in the meantime, or a link in a circle
                 continue
+            if name in data.clips:
+                name = data.clips[name].name  # the same string, which saves 50 MB
             if size is not None and suffix == ".mp4":
                 data.sizes[name] = size
                 data.sounds.pop(name, None)
@@ -148,8 +150,9 @@ def _read_reports(data: Dataset) -> int:
             if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
                 minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
                 minute[_PLACE[status]] += 1
-            if name not in data.clips:
+            if (clip := data.clips.get(name)) is None:
                 continue  # of another list: it counts for the pace only
+            name = clip.name  # the same string, which saves 50 MB
             if len(paths) > 1:  # of one file the last line counts, of several the latest
                 if finished_at < latest.get(name, ""):
                     continue
@@ -166,12 +169,12 @@ def name_classes(lists: ClipLists) -> None:
     for label in {clip.label for clip in lists.every}:
         number = classes.number(label) if label else None
         spelled[label] = label if number is None else classes.names[number]
-    versions = lists.versions()
-    ages = [versions.index(each.version) for each in lists.files]
-    newest: dict[str, tuple[int, str]] = {}
-    for clip, at in zip(lists.every, lists.file_at, strict=True):
-        if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
-            newest[clip.name] = ages[at], clip.label
+    versions, newest = lists.versions(), dict[str, tuple[int, str]]()
+    if len(versions) > 1:
+        ages = [versions.index(each.version) for each in lists.files]
+        for clip, at in zip(lists.every, lists.file_at, strict=True):
+            if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
+                newest[clip.name] = ages[at], clip.label
     for name, clip in lists.clips.items():
         label = newest.get(name, (0, clip.label))[1]
         if spelled.get(label, label) != clip.label:
@@ -180,13 +183,13 @@ def name_classes(lists: ClipLists) -> None:
 
 @dataclass
 class Count:
-    """Clips of one class, of one split, or all. `lengths`: the listed seconds of clips on disk."""
+    """Clips of one class, of one split, or all. `lengths`: listed seconds -> clips on disk."""
 
     wanted: int = 0
     there: int = 0
     gone: int = 0
     short: int = 0
-    lengths: list[float] = field(default_factory=list)
+    lengths: Counter[float] = field(default_factory=Counter)
 
     @property
     def missing(self) -> int:
@@ -203,16 +206,16 @@ class Count:
     @property
     def median_seconds(self) -> float | None:
         """Return the median length of the clips on disk, by the list."""
-        return statistics.median_low(self.lengths) if self.lengths else None
+        return statistics.median_low(self.lengths.elements()) if self.lengths else None
 
-    def add(self, is_there: bool, line: LastLine | None) -> None:
-        """Count one more requested clip."""
-        self.wanted += 1
+    def add(self, clips: int, is_there: bool, line: LastLine | None) -> None:
+        """Count more requested clips of which the same is known."""
+        self.wanted += clips
         if is_there:
-            self.there += 1
-            self.short += line is not None and line.reason == "short"
+            self.there += clips
+            self.short += clips * (line is not None and line.reason == "short")
         elif line is not None and line.status == report.UNAVAILABLE:
-            self.gone += 1
+            self.gone += clips
 
 
 @dataclass
@@ -237,32 +240,41 @@ class Counts:
 
 def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
     """Count the clips, and by version and split the rows of the lists (of `splits`, if given)."""
-    counts = Counts()
-    for name, clip in data.clips.items():
-        line, is_there = data.reported.get(name), name in data.sizes
-        of_class = counts.classes.setdefault(clip.label or NO_LABEL, Count())
-        counts.total.add(is_there, line)
-        of_class.add(is_there, line)
+    counts, sizes, reported = Counts(), data.sizes, data.reported
+    # Clips of which the same is known are counted together, in a tenth of the steps.
+    alike = Counter(
+        (clip.label or NO_LABEL, name in sizes, reported.get(name), round(clip_window(clip)[1], 2))
+        for name, clip in data.clips.items()
+    )
+    for (label, is_there, line, seconds), clips in alike.items():
+        of_class = counts.classes.setdefault(label, Count())
+        counts.total.add(clips, is_there, line)
+        of_class.add(clips, is_there, line)
         if not is_there:
-            counts.whys[why_missing(line)] += 1
+            counts.whys[why_missing(line)] += clips
             continue
-        of_class.lengths.append(round(clip_window(clip)[1], 2))
-        counts.bytes += data.sizes[name]
-        if data.licences:
-            counts.licences[data.licences.get(clip.youtube_id, "not known")] += 1
+        of_class.lengths[seconds] += clips
         if line is None or line.status != report.DOWNLOADED:
-            counts.sources[NOT_IN_REPORT] += 1
+            counts.sources[NOT_IN_REPORT] += clips
             continue
-        counts.sources[line.source] += 1
+        counts.sources[line.source] += clips
         if line.height not in ("", "0"):
-            counts.heights[f"{line.height} lines"] += 1
+            counts.heights[f"{line.height} lines"] += clips
+    parts = frozenset(map(same_split, splits))
+    same = Counter(
+        (part, name in sizes, reported.get(name)) for name, part in _rows_once(data, parts)
+    )
+    for (part, is_there, line), clips in same.items():
+        counts.splits.setdefault(part, Count()).add(clips, is_there, line)
+    there = [name for name in sizes if name in data.clips]
+    if data.licences:
+        ids = (data.clips[name].youtube_id for name in there)
+        counts.licences.update(data.licences.get(youtube_id, "not known") for youtube_id in ids)
     counts.failed = sum(
         n for why, n in counts.whys.items() if why[0] not in ("", report.UNAVAILABLE)
     )
-    counts.not_listed = len(data.sizes) - counts.total.there
-    for name, part in _rows_once(data, frozenset(map(same_split, splits))):
-        of_part = counts.splits.setdefault(part, Count())
-        of_part.add(name in data.sizes, data.reported.get(name))
+    counts.bytes = sum(sizes[name] for name in there)
+    counts.not_listed = len(sizes) - len(there)
     return counts
 
 

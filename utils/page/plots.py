@@ -11,12 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from utils.cli import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
 RUN_ENDS_AFTER = 2 * HOUR  # without a line; YouTube's longest pause is an hour
@@ -64,6 +66,8 @@ def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History
 
     A minute that somebody edited into another form is ignored.
     """
+    import pandas as pd  # half a second, and 60 MB
+
     counts = pd.DataFrame.from_dict(dict(minutes), orient="index", columns=list(Bin._fields[1:]))
     counts.index = pd.to_datetime(counts.index, format="%Y-%m-%dT%H:%M", errors="coerce", utc=True)
     counts = counts[counts.index.notna()].sort_index()

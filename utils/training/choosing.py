@@ -24,8 +24,14 @@ from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
 from utils.lists import versions
-from utils.lists.official import ListServers, form_of, lists_at_hand
-from utils.lists.reading import ClipLists, find_lists, read_lists, without_garbage_collection
+from utils.lists.official import ListServers, lists_at_hand
+from utils.lists.reading import (
+    ClipLists,
+    find_lists,
+    form_of,
+    read_lists,
+    without_garbage_collection,
+)
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_licences, read_report, report_paths

@@ -1,5 +1,5 @@
-// What the page does: sorts and searches its classes, opens a class to its pictures, and, while
-// make_report.py --watch renews it, loads itself again and stands where the reader was.
+// Sorts and searches the table of classes, opens a class to its thumbnails, and reloads the page
+// while make_report.py --watch rebuilds it, at the reader's place.
 "use strict";
 
 const table = document.getElementById("class-table");
@@ -62,11 +62,11 @@ function show() {
 
 search.addEventListener("input", show);
 
-// --- a class opens to a strip of pictures --------------------------------------------------------
+// --- a class opens to a strip of thumbnails --------------------------------------------------------
 
 let strips = null;
 
-// The pictures of all classes are 1 to 2 MB of text: read when a class is first opened.
+// The thumbnails of all classes are 1 to 2 MB of text, so they are parsed when a class is opened.
 function picturesOf(row) {
   strips ??= new Map(Object.entries(JSON.parse(document.getElementById("strips").textContent)));
   return strips.get(name(row)) ?? [];
@@ -107,7 +107,7 @@ for (const row of rows) {
   button.addEventListener("click", () => toggle(row));
 }
 
-// --- the page is renewed: keep the reader's place, sorting and search ----------------------------
+// --- reload while watching: keep the reader's place, sorting and search ----------------------------
 
 function place() {
   const sorted = heads.findIndex((head) => head.getAttribute("aria-sort") !== "none");
