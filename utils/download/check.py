@@ -288,10 +288,10 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     is_cut = False
     for proxy in args.proxy or [None]:
         attempt = _attempt(args, folder, proxy)
-        done = attempt.run_ytdlp(extract_command(args.check_id, attempt.options, folder))
         text = f"{args.check_id}{_through(proxy)}: "
-        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
+            done = attempt.run_ytdlp(extract_command(args.check_id, attempt.options, folder))
+            said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
             info = read_info(done, args.url_base)
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")

@@ -73,8 +73,12 @@ class Attempt:
         return process.run_child(argv, timeout=limit, env=child_environment(self.proxy))
 
     def run_ytdlp(self, argv: Sequence[str]) -> Finished:
-        """Run yt-dlp with these arguments for at most the time left."""
-        return run_ytdlp(argv, timeout=self.time_left(), env=child_environment(self.proxy))
+        """Run yt-dlp for at most the time left. Raises FetchError (timeout), Stopped."""
+        env = child_environment(self.proxy)
+        done = run_ytdlp(argv, timeout=self.time_left(), env=env)
+        if done.timed_out:
+            raise FetchError("timeout", "yt-dlp took longer than --timeout")
+        return done
 
 
 # --- command lines -------------------------------------------------------------------------------
@@ -255,8 +259,6 @@ def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
 
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
     """Return the JSON that yt-dlp printed. Raises FetchError if it failed."""
-    if done.timed_out:
-        raise FetchError("timeout", "yt-dlp took longer than --timeout")
     if done.returncode != 0:
         raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
     try:

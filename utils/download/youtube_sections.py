@@ -248,8 +248,6 @@ def _cut_whole(
     """Download the complete video with yt-dlp and cut the clips. Raises FetchError."""
     options, folder = attempt.options, attempt.folder
     done = attempt.run_ytdlp(youtube_extract.whole_command(options, folder))
-    if done.timed_out:
-        raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
     if done.returncode != 0 or len(files) != 1:
         reason = youtube_texts.classify_ytdlp(done.stderr, options.url_base)
