@@ -82,7 +82,7 @@ class Downscaler:
 
     def _downscale(self, task: ClipFile) -> Made:
         """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
-        source = read_apart(task.path, "first", self.fps, self.limits)
+        source = read_apart(task.path, "first", fps=self.fps, limits=self.limits)
         temporary = own_folder(self.workspace) / "clip.mp4"
         final = self.out / f"{task.clip}.mp4"
         try:
@@ -282,4 +282,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_script(main)
+    import downscale_videos  # by its name, because worker processes cannot import `__main__`
+
+    cli.run_script(downscale_videos.main)

@@ -84,7 +84,7 @@ class Extractor:
     def _extract(self, task: ClipFile) -> Made:
         """Decode, write and publish one clip. Raises BadClip, OSError."""
         from clipreader.frame_source import FrameSource
-        from utils.video.jpeg import PictureMaker
+        from utils.video.jpeg import JpegEncoder
 
         settings, limits = self.settings, self.limits
         with (
@@ -96,18 +96,18 @@ class Extractor:
             if missing := missing_part(stream.container, task.path, count, table.promised):
                 raise BadClip("truncated", missing)
             fps = Fraction(settings.fps)
-            shown = pictures_of(source, fps, limits.max_frames)
+            shown = pictures_of(source, fps)
             numbers = self._numbers(source, shown, task)
             of_frame: dict[int, list[int]] = {}
             for number in numbers:
                 of_frame.setdefault(shown[number - 1], []).append(number)
             shape = settings.quality, settings.short_side, settings.upscale
-            maker = PictureMaker(source.picture_of, *shape)
+            encoder = JpegEncoder(source.picture_of, *shape)
             temporary = own_folder(self.workspace) / "frames"
             store = TarStore(temporary) if settings.archive else FolderStore(temporary)
             written = 0
             for index, frame in source.decode(list(of_frame)):
-                jpeg = maker.jpeg(frame)
+                jpeg = encoder.encode(frame)
                 for number in of_frame[index]:
                     store.add(f"{number:06d}.jpg", jpeg)
                     written += 1
@@ -117,7 +117,7 @@ class Extractor:
             final.parent.mkdir(parents=True, exist_ok=True)
             store.publish(final, self.overwrite)
             rate = round(float(fps or ratio(stream.average_rate) or 0), 5)
-            width, height = maker.shown_size
+            width, height = encoder.shown_size
             return Made(task.clip, frames=written, fps=rate, width=width, height=height)
 
     def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipFile) -> list[int]:
@@ -285,4 +285,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_script(main)
+    import frame_extract  # by its name, because worker processes cannot import `__main__`
+
+    cli.run_script(frame_extract.main)

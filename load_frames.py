@@ -36,8 +36,7 @@ try:
     import numpy as np
 
     from clipreader import VERSION
-    from clipreader.audio import load_audio
-    from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish
+    from clipreader.clip_reader import ClipReader, Layout, Rate, Unit, finish, load_audio
     from clipreader.dataset import ClipDataset
     from clipreader.media import (
         MAX_FRAMES,
@@ -52,16 +51,14 @@ try:
         TooLarge,
     )
     from clipreader.packets import parse_fps
-    from clipreader.pixels import Array
-except ImportError as error:
+    from clipreader.transforms import Array, save_sheet
+except (ImportError, KeyboardInterrupt) as stop:
     if __name__ != "__main__":
         raise
-    sys.exit(f"error: {error}: pip install -U -r requirements.txt")
-except KeyboardInterrupt:
-    if __name__ != "__main__":
-        raise
-    print("stopped", file=sys.stderr)
-    sys.exit(130)
+    is_missing = isinstance(stop, ImportError)
+    install = f"error: {stop}: pip install -U -r requirements.txt"
+    print(install if is_missing else "stopped", file=sys.stderr)
+    sys.exit(2 if is_missing else 130)
 
 __all__ = [
     "ClipDataset",
@@ -95,25 +92,25 @@ def load_frames(
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
 ) -> Any:
-    """The frames of a clip: a (T, H, W, 3) uint8 array, RGB, upright.
+    """Return the frames of a clip: a (T, H, W, 3) uint8 array, RGB, upright.
 
     path: a path, the bytes of a file, or a binary file object, which is read to its end
-    start, stop: from this frame to before that one; default: the whole clip
-    indices: these frames instead, in this order, repeats allowed; -1 is the last
+    start, stop: first frame (inclusive) and last frame (exclusive); default: the whole clip
+    indices: load these frames, in this order; repeats are allowed, -1 is the last
     unit: "frame", or "s": start, stop and indices are seconds after the first frame. start and stop
-        then give the frames that appear in between (stop may lie behind the end), an index gives
+        then give the frames that appear in between (stop can be after the end), an index gives
         the frame that is on the screen at that time
-    fps: take the frames that a resampled clip shows, by the rule of ffmpeg and frame_extract.py;
-        start, stop and indices then count pictures of that rate. 12.5, "30000/1001"; 0: its own
+    fps: resample to this rate: the frames that ffmpeg and frame_extract.py give; start, stop and
+        indices then count frames of that rate. 12.5, "30000/1001"; 0: the clip's own
     short_side: scale the shorter side to this many pixels
     out: a (T, H, W, 3) uint8 array to write into, and to return
     layout: "THWC", or "TCHW": a view of the same memory, (T, 3, H, W)
     as_torch: a torch tensor on the same memory
-    max_pixels, max_frames: of a picture, and of the clip; more is TooLarge
+    max_pixels, max_frames: limits of a frame and of the clip; more is TooLarge
 
-    Raises, all of them ClipError: ClipNotFound; NoVideo; TooLarge; FrameIndexError (`.frames`: how
-    many there are); CorruptClip (`.frame`: where; `.frames`: what was asked for and comes before
-    it). And ValueError or TypeError for arguments that make no sense.
+    Raises a ClipError: ClipNotFound; NoVideo; TooLarge; FrameIndexError (`.frames`: the number of
+    frames); CorruptClip (`.frame`: where; `.frames`: the requested frames before it). And
+    ValueError or TypeError for arguments that make no sense.
     """
     limits = {"max_pixels": max_pixels, "max_frames": max_frames}
     with ClipReader(path, short_side=short_side, **limits) as reader:
@@ -136,49 +133,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("clip", type=Path, nargs="?", help="clip to load")
-    what = parser.add_argument_group("what to load (default: every frame)")
-    what.add_argument("--start", type=float, metavar="N", help="first frame (inclusive)")
-    what.add_argument("--stop", type=float, metavar="N", help="last frame (exclusive)")
-    what.add_argument("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
-    what.add_argument(
-        "--unit",
-        choices=("frame", "s"),
-        default="frame",
-        help="unit of the numbers above (default: frame)",
-    )
-    what.add_argument(
-        "--fps",
-        type=_rate,
-        default="0",
-        metavar="N",
-        help="resample to N frames per second (default: 0, the clip's own)",
-    )
-    what.add_argument("--short_side", type=_whole, metavar="N", help="scale to N pixels")
-    what.add_argument(
-        "--max_pixels",
-        type=_whole,
-        default=MAX_PIXELS,
-        metavar="N",
-        help=f"reject larger frames (default: {MAX_PIXELS})",
-    )
-    show = parser.add_argument_group("what to show")
-    show.add_argument("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid")
-    show.add_argument("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
+    add = parser.add_argument_group("what to load (default: every frame)").add_argument
+    add("--start", type=float, metavar="N", help="first frame (inclusive)")
+    add("--stop", type=float, metavar="N", help="last frame (exclusive)")
+    add("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
+    unit = "unit of the numbers above (default: frame)"
+    add("--unit", choices=("frame", "s"), default="frame", help=unit)
+    fps = "resample to N frames per second (default: 0, the clip's own)"
+    add("--fps", type=_rate, default="0", metavar="N", help=fps)
+    add("--short_side", type=_positive, metavar="N", help="scale to N pixels")
+    pixels = f"reject larger frames (default: {MAX_PIXELS})"
+    add("--max_pixels", type=_positive, default=MAX_PIXELS, metavar="N", help=pixels)
+    add = parser.add_argument_group("what to show").add_argument
+    add("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid, in a new file")
+    add("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
     python = f"Python {platform.python_version()} on {sys.platform}"
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
-    general = parser.add_argument_group("general")
-    general.add_argument(
-        "--version", action="version", version=line, help="print versions and exit"
-    )
-    general.add_argument("-q", "--quiet", action="store_true", help="print only errors")
-    general.add_argument(
-        "-v", "--verbose", action="store_true", help="also print the time of each frame"
-    )
+    add = parser.add_argument_group("general").add_argument
+    add("--version", action="version", version=line, help="print versions and exit")
+    add("-q", "--quiet", action="store_true", help="print only errors")
+    add("-v", "--verbose", action="store_true", help="also print the time of each frame")
     words = sys.argv[1:] if argv is None else argv
     # Options may be spelled with dashes, as in the other scripts.
     args = parser.parse_args([re.sub(r"^--[\w-]+", _underscored, word) for word in words])
     if (args.clip is None) == (args.bench is None):
         parser.error("name a clip, or use --bench DIR")
+    if args.sheet is not None and args.sheet.exists():
+        parser.error(f"--sheet: {args.sheet} already exists; choose another name")
     return args
 
 
@@ -201,7 +182,7 @@ def _rate(text: str) -> str:
     return text
 
 
-def _whole(text: str) -> int:
+def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text[:10]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text[:10])
@@ -210,31 +191,25 @@ def _whole(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse_args(argv)
-        if args.bench is not None:
-            _time_chunks(args.bench)
-        else:
-            _show(args)
-    except CorruptClip as error:
-        return _fail(error, EXIT_INCOMPLETE)
+        lines = _time_chunks(args.bench) if args.bench else _load(args)
+        if not args.quiet:
+            print("\n".join(lines))
+        return EXIT_OK
     except (ClipError, OSError, ValueError, TypeError) as error:
-        return _fail(error, EXIT_USAGE)
+        print(f"error: {_printable(error)}", file=sys.stderr)
+        return EXIT_INCOMPLETE if isinstance(error, CorruptClip) else EXIT_USAGE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return EXIT_OK
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"error: {_printable(error)}", file=sys.stderr)
-    return code
 
 
 def _printable(text: object) -> str:
-    """A name may hold codes that a terminal obeys, or bytes that it cannot show."""
+    """Escape what a terminal obeys or cannot show."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def _show(args: argparse.Namespace) -> None:
+def _load(args: argparse.Namespace) -> list[str]:
+    """Load the frames, draw the sheet, and return the lines to print."""
     chosen = {"indices": args.indices, "unit": args.unit, "fps": args.fps}
     began = time.perf_counter()
     options = {"short_side": args.short_side, "max_pixels": args.max_pixels}
@@ -253,28 +228,27 @@ def _show(args: argparse.Namespace) -> None:
         each = zip(numbers, times, strict=True)
         lines += [f"frame   {number} at {time_:.6f} s" for number, time_ in each]
     if args.sheet is not None:
-        from clipreader.pixels import save_sheet
-
         try:
             save_sheet(args.sheet, frames, [str(number) for number in numbers])
         except (OSError, ValueError) as error:
             raise ValueError(f"{args.sheet} cannot be written: {error}") from None
         lines.append(f"sheet   {_printable(args.sheet)}")
-    if not args.quiet:
-        print("\n".join(lines))
+    return lines
 
 
-def _time_chunks(folder: Path) -> None:
-    """Load a chunk of 32 frames from the middle of each clip, and print what it takes."""
+def _time_chunks(folder: Path) -> list[str]:
+    """Load a chunk of 32 frames from the middle of each clip, and return the time it takes."""
     data = ClipDataset(folder, 32, 1, chunk="middle")
-    if not data.samples:
-        raise ValueError(f"{folder}: no clips")
     wall, cpu = time.perf_counter(), time.process_time()
     for index in range(len(data)):
         data[index]
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"clips   {len(data)}, a chunk of 32 frames of each, on one thread")
-    print(f"took    {wall / len(data) * 1e3:.1f} ms a chunk, {cpu / len(data) * 1e3:.1f} ms of CPU")
+    wall = (time.perf_counter() - wall) / len(data) * 1e3
+    cpu = (time.process_time() - cpu) / len(data) * 1e3
+    clips = "1 clip" if len(data) == 1 else f"{len(data)} clips"
+    return [
+        f"clips   {clips}, a chunk of 32 frames of each, on one thread",
+        f"took    {wall:.1f} ms per chunk, {cpu:.1f} ms of CPU",
+    ]
 
 
 if __name__ == "__main__":

@@ -119,4 +119,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from benchmarks import cluster  # by its name, because workers cannot import `__main__`
+
+    sys.exit(cluster.main())

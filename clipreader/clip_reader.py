@@ -1,7 +1,7 @@
-"""`ClipReader`: read a clip as a sequence of arrays.
+"""Read a clip as arrays: `ClipReader` for frames, `load_audio` for audio.
 
-`frame_source` decodes and `pixels` converts to RGB. This module resolves the requested frames,
-places each in the array, and supports threads, forks, pickling and given memory.
+`frame_source` decodes and `transforms` converts to RGB. This module finds the requested frames and
+places each in the array.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
+import av
 import numpy as np
 from av import VideoFrame
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+from numpy.typing import NDArray
 
+from clipreader import media
 from clipreader.frame_source import FrameSource
-from clipreader.media import (
-    MAX_FRAMES,
-    MAX_PIXELS,
-    CorruptClip,
-    FrameIndexError,
-    Media,
-    TooLarge,
-    media_name,
-    take_media,
-)
-from clipreader.packets import parse_fps, resample_indices
-from clipreader.pixels import Array, Orientation, Painter, shown_size
+from clipreader.media import CorruptClip, FrameIndexError, Media, TooLarge
+from clipreader.packets import FrameTable, parse_fps
+from clipreader.transforms import Array, Orientation, Painter, shown_size
 
-Unit = Literal["frame", "s"]
-Layout = Literal["THWC", "TCHW"]
-Rate = float | Fraction | str
+Unit: TypeAlias = Literal["frame", "s"]
+Layout: TypeAlias = Literal["THWC", "TCHW"]
+Rate: TypeAlias = float | Fraction | str
+Sound: TypeAlias = NDArray[np.float32]
 
 MAX_SHORT_SIDE = 16384  # swscale's limit
+MAX_SILENCE = 3600  # seconds of a gap in the audio that are filled
 
 _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-_CLOSE = 1e-6  # seconds; 0.1 as a float lies a little behind the frame at 1/10
+_CLOSE = 1e-6  # seconds; 0.1 as a float is a little after the frame at 1/10
+_GAP = 0.1  # seconds; audio times in containers are rounded, and jitter by less
+_MARGIN = 1.0  # seconds of audio that are decoded after the end, for the resampler
 
 
 class ClipReader:
     """A clip as a sequence of frames: `len(r)`, `r[7]`, `r[10:20]`, `r.read(...)`.
 
-    Frames are numbered from 0 in the order of display, RGB, upright, uint8. Use it from any number
-    of threads (they take turns), after a fork, or pickled: a copy opens the file anew when it is
+    Frames are numbered from 0 in display order, RGB, upright, uint8. Use it from any number of
+    threads (they take turns), after a fork, or pickled: a copy opens the file again when it is
     first used. Close it, or use it in a `with`.
     """
 
@@ -55,20 +56,20 @@ class ClipReader:
         source: Media,
         *,
         short_side: int | None = None,
-        max_pixels: int = MAX_PIXELS,
-        max_frames: int = MAX_FRAMES,
+        max_pixels: int = media.MAX_PIXELS,
+        max_frames: int = media.MAX_FRAMES,
     ) -> None:
         """source: a path, the bytes of a file, or a binary file object, which is read to its end.
 
         short_side: scale the shorter side to this many pixels, up or down
-        max_pixels, max_frames: what a clip may have, for files can ask for any amount of memory
+        max_pixels, max_frames: limits, because a small file can require any amount of memory
 
         Raises ClipNotFound, NoVideo, TooLarge or CorruptClip.
         """
         if short_side is not None and short_side not in range(1, MAX_SHORT_SIDE + 1):
-            raise ValueError(f"short_side is {short_side}: 1 to {MAX_SHORT_SIDE} is needed")
-        self.path = media_name(source)
-        self.media = take_media(source)
+            raise ValueError(f"short_side must be from 1 to {MAX_SHORT_SIDE} (got {short_side})")
+        self.path = media.media_name(source)
+        self.media = media.take_media(source)
         self.short_side = short_side
         self._limits = {"max_pixels": max_pixels, "max_frames": max_frames}
         self._closed = False
@@ -83,8 +84,8 @@ class ClipReader:
 
     def _opened(self) -> FrameSource:
         if self._pid != os.getpid():
-            # After a fork the file's position is shared with the parent, and the lock may be held
-            # by a thread that does not exist here.
+            # After a fork the file's position is shared with the parent, and a thread that does not
+            # exist here may hold the lock.
             self._renew()
         with self._lock:
             if self._closed:
@@ -117,45 +118,46 @@ class ClipReader:
         self.__dict__.update(state)
         self._renew()
 
+    @property
+    def _table(self) -> FrameTable:
+        return self._opened().table
+
     def __len__(self) -> int:
-        return self._opened().table.promised
+        return self._table.promised
 
     @property
     def fps(self) -> Fraction:
-        """Frames a second, on the average over the clip."""
-        table = self._opened().table
-        return len(table.pts) / ((table.end - table.pts[0]) * table.time_base)
+        """The average number of frames per second."""
+        return len(self._table.pts) / self._duration()
+
+    def _duration(self) -> Fraction:
+        table = self._table
+        return (table.end - table.pts[0]) * table.time_base
 
     @property
-    def times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def times(self) -> NDArray[np.float64]:
         """(T,) float64: when each frame is shown, in seconds after the first."""
-        table = self._opened().table
+        table = self._table
         return (np.asarray(table.pts) - table.pts[0]) * float(table.time_base)
 
     @property
     def first_time(self) -> float:
         """When the first frame is shown, in seconds on the file's own clock."""
-        table = self._opened().table
-        return float(table.pts[0] * table.time_base)
+        return float(self._table.pts[0] * self._table.time_base)
 
     @property
     def key_frames(self) -> list[int]:
-        """The frames at which decoding may begin: loading is fastest just behind them."""
-        table = self._opened().table
-        if table.odd:
-            return list(table.starts)
-        at = set(table.starts)
-        return [frame for frame, packet in enumerate(table.packet_of) if packet in at]
+        """The frames at which decoding can begin: loading is fastest right after them."""
+        starts = set(self._table.starts)
+        return [frame for frame, packet in enumerate(self._table.packet_of) if packet in starts]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of each frame."""
         source = self._opened()
         with self._lock:
-            if self._painter is None:
-                self._painter_for(source, next(source.decode([0]))[1])
-            assert self._painter is not None
-            return self._painter.shape
+            painter = self._painter or self._painter_for(source, next(source.decode([0]))[1])
+            return painter.shape
 
     def __getitem__(self, key: int | slice) -> Array:
         """`r[7]`: (H, W, 3); `r[10:20]`, `r[::2]`: (T, H, W, 3). As in a list, -1 is the last."""
@@ -168,16 +170,15 @@ class ClipReader:
         start: float | None = None,
         stop: float | None = None,
         *,
-        indices: Sequence[float] | None = None,
-        unit: Unit = "frame",
-        fps: Rate | None = None,
         out: Array | None = None,
+        **chosen: Any,
     ) -> Array:
-        """(T, H, W, 3) uint8: the frames from `start` to before `stop`, or those of `indices`.
+        """Return (T, H, W, 3) uint8: the frames from `start` to before `stop`, or of `indices=`.
 
-        See `load_frames.load_frames` for the arguments and the errors raised.
+        `chosen` is `indices`, `unit` and `fps`; see `load_frames.load_frames` for all arguments and
+        the errors raised.
         """
-        frames = self.frame_numbers(start, stop, indices=indices, unit=unit, fps=fps)
+        frames = self.frame_numbers(start, stop, **chosen)
         with self._lock:
             return self._load(self._opened(), frames, out)
 
@@ -190,91 +191,69 @@ class ClipReader:
         unit: Unit = "frame",
         fps: Rate | None = None,
     ) -> Sequence[int]:
-        """The numbers of the clip's own frames that `read` with these arguments gives."""
+        """Return the numbers of the clip's own frames that `read` loads for these arguments."""
         if unit not in ("frame", "s"):
-            raise ValueError(f"unit is {unit!r}: 'frame' or 's' is needed")
+            raise ValueError(f"unit must be 'frame' or 's' (got {unit!r})")
         if indices is not None and (start is not None or stop is not None):
             raise ValueError("use either indices, or start and stop")
         shown, times = self._shown_at(fps)
-        chosen: Sequence[int]
+        count = len(shown)
+        if indices is not None and unit == "s":
+            return [shown[self._on_screen(seconds, count, times)] for seconds in indices]
         if indices is not None:
-            chosen = [
-                self._one(index, len(shown), times if unit == "s" else None) for index in indices
-            ]
-        elif unit == "s":
-            chosen = self._seconds(start, stop, len(shown), times)
+            numbers = [frame_number(index) for index in indices]
+            if outside := [n for n in numbers if not -count <= n < count]:
+                raise FrameIndexError(self.path, outside[0], count)
+            return [shown[number] for number in numbers]
+        if unit == "s":
+            first, last = self._between(start, stop, count, times)
         else:
-            chosen = self._span(start, stop, len(shown))
-        return chosen if isinstance(shown, range) else [shown[n] for n in chosen]
+            first = 0 if start is None else frame_number(start)
+            last = count if stop is None else frame_number(stop)
+            if not 0 <= first <= count:
+                raise FrameIndexError(self.path, first, count)
+            if not 0 <= last <= count:
+                raise FrameIndexError(self.path, last - 1, count)
+        if start is not None and stop is not None and stop < start:
+            raise ValueError(f"stop is {stop}, before start, {start}")
+        return shown[first:last]
 
     def _shown_at(self, fps: Rate | None) -> tuple[Sequence[int], Sequence[float]]:
-        """For each picture at `fps` the frame that it shows, and its time in seconds."""
-        table = self._opened().table
+        """Return, for each frame at `fps`, the clip's frame that it shows, and its time."""
+        source, table = self._opened(), self._table
         rate = parse_fps(str(fps)) if fps is not None else Fraction(0)
         if not rate:
             return range(table.promised), self.times.tolist()
-        try:
-            shown = resample_indices(
-                *(table.pts, table.time_base, rate),
-                end=table.end,
-                origin=table.origin,
-                limit=self._limits["max_frames"],
-            )
-        except ValueError as error:
-            raise TooLarge(self.path, str(error)) from None
+        shown = source.resampled(rate)
         if table.promised > len(table.pts):
-            shown.append(len(table.pts))  # a lost frame: whoever asks for it is told
+            shown = [*shown, len(table.pts)]  # a lost frame: loading it raises CorruptClip
         return shown, [float(n / rate) for n in range(len(shown))]
 
-    def _one(self, index: float, count: int, times: Sequence[float] | None) -> int:
-        if times is not None:
-            return self._at(index, count, times)
-        number = _whole(index)
-        if not -count <= number < count:
-            raise FrameIndexError(self.path, number, count)
-        return number % count
-
-    def _at(self, seconds: float, count: int, times: Sequence[float]) -> int:
-        """The picture on the screen at a time. Of a file that was cut off, the first one lost."""
+    def _on_screen(self, seconds: float, count: int, times: Sequence[float]) -> int:
+        """Return the frame that is shown at a time; if the file was cut off, the first one lost."""
         if not math.isfinite(seconds):
             raise ValueError(f"{seconds} is not a time")
+        number = len(times)
         if seconds < float(self._duration()) + _CLOSE:
             number = bisect_right(times, seconds + _CLOSE) - 1
-        else:
-            number = len(times)
         if not 0 <= number < count:
             raise FrameIndexError(self.path, number, count)
         return number
 
-    def _span(self, start: float | None, stop: float | None, count: int) -> range:
-        first = 0 if start is None else _whole(start)
-        last = count if stop is None else _whole(stop)
-        if first < 0 or first > count:
-            raise FrameIndexError(self.path, first, count)
-        if last < 0 or last > count:
-            raise FrameIndexError(self.path, last - 1, count)
-        if last < first:
-            raise ValueError(f"stop is {stop}, before start, {start}")
-        return range(first, last)
-
-    def _seconds(
+    def _between(
         self, start: float | None, stop: float | None, count: int, times: Sequence[float]
-    ) -> range:
+    ) -> tuple[int, int]:
+        first, last = 0, count
         if start is not None:
-            self._at(start, count, times)
-        if stop is not None and math.isnan(stop):
-            raise ValueError(f"{stop} is not a time")
-        if start is not None and stop is not None and stop < start:
-            raise ValueError(f"stop is {stop} s, before start, {start} s")
-        first = 0 if start is None else bisect_left(times, start - _CLOSE)
-        last = count if stop is None else bisect_left(times, stop - _CLOSE)
-        if stop is not None and last == len(times) and stop > float(self._duration()) + _CLOSE:
-            last = count  # more than `times` if the file was cut off: whoever asks for it is told
-        return range(first, max(first, last))
-
-    def _duration(self) -> Fraction:
-        table = self._opened().table
-        return (table.end - table.pts[0]) * table.time_base
+            self._on_screen(start, count, times)
+            first = bisect_left(times, start - _CLOSE)
+        if stop is not None:
+            if math.isnan(stop):
+                raise ValueError(f"{stop} is not a time")
+            last = bisect_left(times, stop - _CLOSE)
+            if last == len(times) and stop > float(self._duration()) + _CLOSE:
+                last = count  # more than `times` if the file was cut off
+        return first, last
 
     def _load(self, source: FrameSource, frames: Sequence[int], out: Array | None) -> Array:
         rows: dict[int, list[int]] = {}
@@ -302,7 +281,7 @@ class ClipReader:
         return array if array is not None else self._room(out, (0, *self.shape))
 
     def _room(self, out: Array | None, shape: tuple[int, ...]) -> Array:
-        """`out`, if it fits, or a new array."""
+        """Return `out`, if it fits, or a new array."""
         if out is None:
             if (size := math.prod(shape)) > _MEMORY:
                 raise TooLarge(self.path, f"{size >> 20:,} MB of frames, more than the memory has")
@@ -315,16 +294,23 @@ class ClipReader:
         return out
 
     def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:
-        # A frame tells how it is turned; the container, through PyAV, does not.
+        # PyAV tells how a clip is turned on its frames only, not on the container.
         width, height = shown_size(*source.picture_of(frame), self.short_side)
         self._painter = Painter(width, height, Orientation.of(frame))
         return self._painter
 
 
+def frame_number(number: float) -> int:
+    """Return a frame number as an int. Raises TypeError if it is not whole."""
+    if not math.isfinite(number) or number != int(number):
+        raise TypeError(f"{number} is not the number of a frame; for seconds use unit='s'")
+    return int(number)
+
+
 def finish(array: Any, layout: Layout | None, as_torch: bool) -> Any:
     """Return `array` in the requested layout, or as a tensor, on the same memory."""
     if layout not in ("THWC", "TCHW", None):
-        raise ValueError(f"layout is {layout!r}: 'THWC' or 'TCHW' is needed")
+        raise ValueError(f"layout must be 'THWC' or 'TCHW' (got {layout!r})")
     view = array.transpose(0, 3, 1, 2) if layout == "TCHW" else array
     if not as_torch:
         return view
@@ -333,7 +319,83 @@ def finish(array: Any, layout: Layout | None, as_torch: bool) -> Any:
     return torch.from_numpy(view)
 
 
-def _whole(number: float) -> int:
-    if not math.isfinite(number) or number != int(number):
-        raise TypeError(f"{number} is not the number of a frame; for seconds use unit='s'")
-    return int(number)
+# --- audio ---
+
+
+def load_audio(
+    clip: Media | ClipReader,
+    start: float = 0.0,
+    stop: float | None = None,
+    *,
+    sample_rate: int | None = None,
+    mono: bool = False,
+) -> Sound:
+    """Return (channels, samples) float32: the audio from `start` to before `stop`.
+
+    start, stop: in seconds after the clip's first frame, as with `load_frames(unit="s")`; after the
+        first sample if the file has no video
+    sample_rate: resample to this rate; default: the clip's own
+    mono: mix the channels down to one, as ffmpeg does
+
+    Before the audio begins and in its gaps there is silence; after its end there is nothing.
+    Raises ClipNotFound, NoAudio, CorruptClip; ValueError for times that make no sense.
+    """
+    if not math.isfinite(start) or start < 0 or (stop is not None and not stop >= start):
+        raise ValueError(f"start is {start} and stop {stop}: 0 <= start <= stop is needed")
+    zero: float | None = None
+    if isinstance(clip, ClipReader):
+        source, path, zero = clip.media, clip.path, clip.first_time
+    else:
+        source, path = media.take_media(clip), media.media_name(clip)
+        try:
+            with ClipReader(source) as reader:
+                zero = reader.first_time
+        except media.NoVideo:
+            pass
+    until = math.inf if stop is None else (zero or 0) + stop + _MARGIN
+    with media.open_clip(source) as container:
+        streams = container.streams.audio
+        if not streams or streams[0].codec_context is None:
+            raise media.NoAudio(path, "no decoder for its audio" if streams else "has no audio")
+        rate = sample_rate or streams[0].codec_context.sample_rate
+        try:
+            sound, begins = _decode_audio(container, rate, mono, until)
+        except av.error.FFmpegError as error:
+            raise CorruptClip(path, 0, f"its audio: {error.strerror}") from None
+        if media.is_mp4(container) and streams[0].duration:
+            # An edit list ends within the last packet; ffmpeg 8 decodes all of that.
+            duration = streams[0].duration * media.time_base(streams[0])
+            sound = sound[:, : round(duration * rate)]
+    first = round(((begins if zero is None else zero) + start - begins) * rate)
+    count = sound.shape[1] - first if stop is None else round((stop - start) * rate)
+    silent = np.zeros((len(sound), max(0, min(-first, count))), np.float32)
+    return np.concatenate([silent, sound[:, max(0, first) : max(0, first + count)]], axis=1)
+
+
+def _decode_audio(
+    container: InputContainer, rate: int, mono: bool, until: float
+) -> tuple[Sound, float]:
+    """Return the audio at `rate` up to a time, gaps filled, and the time of its first sample."""
+    resampler = AudioResampler(format="fltp", layout="mono" if mono else None, rate=rate)
+    parts: list[Sound] = []
+    begins, count = 0.0, 0
+
+    def add(frame: AudioFrame | None) -> None:
+        nonlocal count
+        for made in resampler.resample(frame):
+            parts.append(made.to_ndarray().astype(np.float32, copy=False))
+            count += made.samples
+
+    for frame in container.decode(audio=0):
+        time = float((frame.pts or 0) * (media.ratio(frame.time_base) or 0))
+        if not parts:
+            begins = time
+        elif (lacking := round((time - begins - _GAP) * rate) - count) > 0:
+            silent = min(lacking + round(_GAP * rate), MAX_SILENCE * rate)
+            parts.append(np.zeros((len(parts[0]), silent), np.float32))
+            count += silent
+        if time > until:
+            break
+        add(frame)
+    add(None)
+    return np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32), begins

@@ -1,47 +1,49 @@
-"""`ClipDataset`: clips on disk as training samples, chunks of frames and a label each.
+"""`ClipDataset`: clips on disk as training samples, a chunk of frames and a label each.
 
-It has the two methods that torch's DataLoader asks of a dataset, and needs no torch itself.
+It has the two methods that torch's DataLoader requires of a dataset, and needs no torch itself.
+
+The clips are those of a folder or of a list: a download list (CSV or TSV with a header, Kinetics'
+JSON; .gz of both), or what `make_training_lists.py` writes: `csv`, `json`, `slowfast`, `videomae`,
+`jepa`, `mmaction2`, and `manifest.csv`.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 import inspect
+import io
+import json
 import math
 import operator
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from clipreader.audio import load_audio
-from clipreader.clip_reader import ClipReader, Layout, Rate, finish
-from clipreader.lists import (
-    NO_LABEL,
-    SPLITS,
-    Classes,
-    Listed,
-    read_classes,
-    read_folder,
-    read_list,
-)
-from clipreader.media import MAX_PIXELS, ClipError, NoAudio
-from clipreader.pixels import Array
+from clipreader.clip_reader import ClipReader, Layout, Rate, finish, load_audio
+from clipreader.media import MAX_PIXELS, SUFFIXES, ClipError, NoAudio
+from clipreader.transforms import Array, Rng
 
-Rng = np.random.Generator
-Transform = Callable[..., Any]
+Folder: TypeAlias = str | os.PathLike[str]
+Classes: TypeAlias = Folder | Sequence[str] | Mapping[str, int]
+Transform: TypeAlias = Callable[..., Any]
 
-TRIES = 20  # clips in the place of one that is broken
+TRIES = 20  # clips in the place of one that is corrupt
+SPLITS = ("train", "val", "test", "validate", "validation")
+NO_LABEL = -1
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSample:
-    """A clip on disk, and what it shows: an index into `ClipDataset.labels`, or -1."""
+    """A clip on disk, and its label: an index into `ClipDataset.labels`, or -1."""
 
     path: str
     label: int
@@ -54,10 +56,10 @@ class ClipSample:
 class ClipDataset:
     """Map-style: `dataset[i]` is (frames, label) of clip i; `len(dataset)` clips.
 
-    samples: the clips, in the order of the list or, of a folder, by name
+    samples: the clips, in the order of the list, or by name if the source is a folder
     labels: the names of the classes; a sample's label is an index into it
     missing: how many clips of the list are not on disk; they are left out
-    skipped: how many clips another one stood in for, in all worker processes (on_error="next")
+    skipped: how many clips were replaced by another, in all worker processes (on_error="next")
 
     Made from a list and the `folder` that holds its clips, or from a folder of clips:
 
@@ -65,41 +67,40 @@ class ClipDataset:
         folder of such lists (with split=), or a folder of clips, where sub-folders are labels
     split: only the clips of this split
     classes: the names by their indices: a list, a classes.json or classes.txt. Default: the
-        classes.json beside the list, or all labels that the list names, on disk or not, sorted
-    unlabelled: keep clips without a label; theirs is -1, which a loss may not take
+        classes.json next to the list, or all labels in the list, on disk or not, sorted
+    unlabelled: keep clips without a label; theirs is -1, which a loss may reject
 
-    frames, stride: a sample is `frames` frames, every `stride`-th. Where a clip is too short
-        for that its last frame is repeated
-    chunk: "random" place; "middle" of the clip; "segments": `segment_frames` frames from a
-        random place in each of `frames` equal parts of the clip; "views": `views` chunks evenly
-        over the clip, which are one more axis, before T
-    training: False: what would lie at a random place lies in its middle
+    frames, stride: a sample is `frames` frames, every `stride`-th. The last frame is repeated
+        if the clip is too short
+    chunk: "random" position; "middle" of the clip; "segments": `segment_frames` frames from a
+        random position in each of `frames` equal parts of the clip; "views": `views` chunks
+        evenly over the clip, which are one more axis, before T
+    training: False: the middle instead of random positions
     crops: 3: of each chunk three squares along the longer side, as further views
 
     fps: resample first, so that the stride means the same time in every clip
     short_side: scale the shorter side to this many pixels
     layout, as_torch: as in load_frames
-    transform: `transform(array)` or `transform(array, rng)`, of each (T, H, W, 3) array, in
-        place of layout and as_torch; `rng` is a numpy generator that depends on (seed, epoch,
+    transform: `transform(array)` or `transform(array, rng)`, of each (T, H, W, 3) array,
+        instead of layout and as_torch; `rng` is a NumPy generator that depends on (seed, epoch,
         clip). `clipreader.transforms` has some
     audio: items are (frames, sound, label); sound is (1, samples) float32 of the time of the
-        frames, at this rate (True: 16000), silent where the clip has none
+        frames, at this rate (True: 16000), silent if the clip has none
     with_info: a dict as the item's last: the clip's name, path and index, and the numbers of
         its frames
-    on_error: "next": another clip, the same one every time, in the place of one that cannot
-        be loaded
-    seed: what is random depends on (seed, epoch, i) and on nothing else
+    on_error: "next": replace a clip that cannot be loaded by another, the same one every time
+    seed: random choices depend on (seed, epoch, i) and on nothing else
 
-    Raises ValueError or OSError for a list or folder that cannot be read.
+    Raises ValueError or OSError for a list or folder that cannot be read or has no clips.
     """
 
     def __init__(
         self,
-        list_or_folder: str | os.PathLike[str],
+        list_or_folder: Folder,
         frames: int = 32,
         stride: int = 2,
         *,
-        folder: str | os.PathLike[str] | None = None,
+        folder: Folder | None = None,
         split: str | None = None,
         classes: Classes | None = None,
         unlabelled: bool = True,
@@ -119,7 +120,10 @@ class ClipDataset:
         on_error: Literal["raise", "next"] = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        _check(frames, stride, chunk, segment_frames, views, crops, on_error)
+        _check_counts(frames, stride, segment_frames, views)
+        _check_choice("chunk", chunk, ("random", "middle", "segments", "views"))
+        _check_choice("crops", crops, (1, 3))
+        _check_choice("on_error", on_error, ("raise", "next"))
         self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
         self.layout, self.as_torch, self.transform = layout, as_torch, transform
         self.seed, self.chunk, self.training = seed, chunk, training
@@ -129,18 +133,23 @@ class ClipDataset:
         self.audio_rate = 16000 if audio is True else int(audio)
         self.max_pixels = max_pixels
         self._gives_rng = transform is not None and _takes_rng(transform)
-        self._shared = _Shared()
         self._find_samples(Path(list_or_folder), folder, split, classes, unlabelled)
+        # The epoch, then a byte for each clip skipped, in a small file. Worker processes find it,
+        # however they were started; shared memory would need torch or a context.
+        file, self._shared = tempfile.mkstemp(prefix="clip_dataset_")
+        os.close(file)
+        self.set_epoch(0)
+        weakref.finalize(self, _remove, self._shared, os.getpid())
 
     def _find_samples(
         self,
         source: Path,
-        folder: str | os.PathLike[str] | None,
+        folder: Folder | None,
         split: str | None,
         classes: Classes | None,
         unlabelled: bool,
     ) -> None:
-        listed, is_list = _read(source, split)
+        listed, is_list = _read_source(source, split)
         beside = (source if source.is_dir() else source.parent) / "classes.json"
         if classes is None and is_list and beside.is_file():
             classes = beside
@@ -160,7 +169,7 @@ class ClipDataset:
         paths: list[str | None] = [each.files[0] for each in listed]
         if is_list:
             paths = _on_disk(source, folder, listed)
-        self.missing = sum(path is None for path in paths)
+        self.missing = paths.count(None)
         self.samples = [
             ClipSample(path, numbers.get(each.label, NO_LABEL))
             for path, each in zip(paths, listed, strict=True)
@@ -171,23 +180,29 @@ class ClipDataset:
         return len(self.samples)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose other chunks, in worker processes that are running, too (persistent_workers)."""
-        self._shared.epoch = epoch
+        """Choose other chunks, also in running worker processes (persistent_workers)."""
+        self._epoch = operator.index(epoch)
+        with suppress(OSError), open(self._shared, "r+b") as file:
+            file.write(self._epoch.to_bytes(8, "little"))
 
     @property
     def epoch(self) -> int:
-        return self._shared.epoch
+        with suppress(OSError), open(self._shared, "rb") as file:  # gone with the first dataset
+            self._epoch = int.from_bytes(file.read(8), "little")
+        return self._epoch
 
     @property
     def skipped(self) -> int:
-        return self._shared.skipped
+        with suppress(OSError):
+            return os.path.getsize(self._shared) - 8
+        return 0
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
-        """(frames, label), or what `audio` and `with_info` make of it.
+        """Return (frames, label), and what `audio` and `with_info` add.
 
         Raises IndexError, and ClipError as load_frames does.
         """
-        at = operator.index(index)  # torch's and numpy's numbers, too
+        at = operator.index(index)  # torch's and NumPy's numbers, too
         if not -len(self) <= at < len(self):
             raise IndexError(f"clip {at} does not exist: there are {len(self)}")
         at %= len(self)
@@ -200,29 +215,29 @@ class ClipDataset:
                 tried.add(at)
                 if self.on_error != "next" or len(tried) >= min(TRIES, len(self)):
                     raise
-                self._shared.count_skipped()
+                with suppress(OSError), open(self._shared, "ab") as file:
+                    file.write(b".")
                 while at in tried:
                     at = int(rng.integers(len(self)))
 
     def _item(self, at: int, rng: Rng) -> tuple[Any, ...]:
         sample = self.samples[at]
-        limits = {"max_pixels": self.max_pixels}
-        with ClipReader(sample.path, short_side=self.short_side, **limits) as reader:
+        side, limit = self.short_side, self.max_pixels
+        with ClipReader(sample.path, short_side=side, max_pixels=limit) as reader:
             shown = reader.frame_numbers(fps=self.fps)
             if not shown:
-                raise ClipError(reader.path, f"shorter than a picture at fps={self.fps}")
-            chosen = self._choose(len(shown), rng)
-            numbers = np.asarray([[shown[n] for n in each] for each in chosen])
-            wanted = sorted(set(numbers.ravel().tolist()))
-            array = reader.read(indices=wanted)
-            row = {number: place for place, number in enumerate(wanted)}
+                raise ClipError(reader.path, f"shorter than a frame at fps={self.fps}")
+            numbers = np.asarray(shown)[self._choose(len(shown), rng)]
+            wanted, places = np.unique(numbers, return_inverse=True)
+            array = reader.read(indices=wanted.tolist())
             sound = self._sound(reader, numbers) if self.audio_rate else None
-        rows = [[row[number] for number in each] for each in numbers.tolist()]
-        # A chunk that is all of the array as it stands needs no copy.
-        chunks = [array if each == list(range(len(array))) else array[each] for each in rows]
-        chunks = [crop for each in chunks for crop in _crops(each, self.crops)]
-        made = [self._finished(each, rng) for each in chunks]
-        one = len(made) == 1 and self.chunk != "views" and self.crops == 1
+        made = []
+        for rows in places.reshape(numbers.shape):
+            # A chunk that is all of the array as it is needs no copy.
+            whole = np.array_equal(rows, np.arange(len(array)))
+            for crop in _crops(array if whole else array[rows], self.crops):
+                made.append(self._finished(crop, rng))
+        one = len(made) == 1 and self.chunk != "views"
         item = [made[0] if one else _stacked(made)]
         if sound is not None:
             item.append(finish(sound, None, self.as_torch))
@@ -238,34 +253,29 @@ class ClipDataset:
         return self.transform(chunk, rng) if self._gives_rng else self.transform(chunk)
 
     def _choose(self, count: int, rng: Rng) -> list[list[int]]:
-        """Which of a clip's `count` pictures make the sample: one chunk, or several views."""
-        if self.chunk == "segments":
-            return [self._segments(count, rng)]
-        room = max(0, count - (self.frames - 1) * self.stride - 1)
-        if self.chunk == "views":
-            firsts = [round(n * room / max(1, self.views - 1)) for n in range(self.views)]
-            firsts = firsts if self.views > 1 else [room // 2]
-        elif self.chunk == "random" and self.training:
-            firsts = [int(rng.integers(room + 1))]
-        else:
-            firsts = [room // 2]
-        return [
-            [min(first + n * self.stride, count - 1) for n in range(self.frames)]
-            for first in firsts
-        ]
+        """Return which of a clip's `count` frames make the sample: one chunk, or several views."""
+        if self.chunk == "segments":  # as TSN
+            edges = [part * count // self.frames for part in range(self.frames + 1)]
+            length = self.segment_frames
+            firsts = [self._first(begin, end, length, rng) for begin, end in pairwise(edges)]
+            return [[n for first in firsts for n in self._row(first, length, count)]]
+        firsts = [self._first(0, count, self.frames, rng)]
+        if self.views > 1:
+            room = max(0, count - (self.frames - 1) * self.stride - 1)
+            firsts = [round(n * room / (self.views - 1)) for n in range(self.views)]
+        return [self._row(first, self.frames, count) for first in firsts]
 
-    def _segments(self, count: int, rng: Rng) -> list[int]:
-        """As TSN: some frames in a row of each of `frames` equal parts."""
-        chosen = []
-        for part in range(self.frames):
-            begin, end = part * count // self.frames, (part + 1) * count // self.frames
-            room = max(0, end - begin - (self.segment_frames - 1) * self.stride - 1)
-            first = begin + (int(rng.integers(room + 1)) if self.training else room // 2)
-            chosen += [min(first + n * self.stride, count - 1) for n in range(self.segment_frames)]
-        return chosen
+    def _first(self, begin: int, end: int, frames: int, rng: Rng) -> int:
+        """Return the first of `frames` frames between two positions."""
+        room = max(0, end - begin - (frames - 1) * self.stride - 1)
+        is_random = self.training and self.chunk in ("random", "segments")
+        return begin + (int(rng.integers(room + 1)) if is_random else room // 2)
+
+    def _row(self, first: int, frames: int, count: int) -> list[int]:
+        return [min(first + n * self.stride, count - 1) for n in range(frames)]
 
     def _sound(self, reader: ClipReader, numbers: np.ndarray[Any, Any]) -> Any:
-        """The sound from the first frame on, as long as the frames are at the clip's rate."""
+        """Return the audio from the first frame on, as long as the frames at the clip's rate."""
         rate = float(self.fps or reader.fps)
         samples = math.ceil(
             self.frames * self.segment_frames * self.stride / rate * self.audio_rate
@@ -273,31 +283,23 @@ class ClipDataset:
         sound = np.zeros((1, samples), np.float32)
         start = float(reader.times[numbers.min()])
         stop = start + samples / self.audio_rate
-        try:
+        with suppress(NoAudio):
             got = load_audio(reader, start, stop, sample_rate=self.audio_rate, mono=True)
             sound[:, : got.shape[1]] = got[:, :samples]
-        except NoAudio:
-            pass
         return sound
 
 
-def _check(
-    frames: int, stride: int, chunk: str, segment_frames: int, views: int, crops: int, error: str
-) -> None:
-    if not all(hasattr(number, "__index__") for number in (frames, stride, segment_frames, views)):
-        raise TypeError(
-            "frames, stride, segment_frames and views are whole numbers; the folder of the clips is"
-            " folder=DIR"
-        )
-    if min(frames, stride, segment_frames, views) < 1:
-        raise ValueError("frames, stride, segment_frames and views are 1 or more")
-    for name, value, known in (
-        ("chunk", chunk, ("random", "middle", "segments", "views")),
-        ("crops", crops, (1, 3)),
-        ("on_error", error, ("raise", "next")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}: one of {known} is needed")
+def _check_counts(*counts: int) -> None:
+    names = "frames, stride, segment_frames and views"
+    if not all(hasattr(number, "__index__") for number in counts):
+        raise TypeError(f"{names} are whole numbers; the folder of the clips is folder=DIR")
+    if min(counts) < 1:
+        raise ValueError(f"{names} must be 1 or more")
+
+
+def _check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {known} (got {value!r})")
 
 
 def _takes_rng(transform: Transform) -> bool:
@@ -309,50 +311,8 @@ def _takes_rng(transform: Transform) -> bool:
     return len([p for p in parameters if p.kind in plain]) > 1
 
 
-def _read(source: Path, split: str | None) -> tuple[list[Listed], bool]:
-    """The clips of a list, of a folder of lists, or of a folder; whether it was a list."""
-    if not source.is_dir():
-        listed = read_list(source)
-        splits = {each.split for each in listed}
-        if split is not None and splits != {""}:
-            listed = [each for each in listed if each.split == split]
-            if not listed:
-                raise ValueError(f"{source}: no clip of split {split!r}; it has {sorted(splits)}")
-        return listed, True
-    lists = {name: source / f"{name}.csv" for name in SPLITS if (source / f"{name}.csv").is_file()}
-    parts = {name: source / name for name in SPLITS if (source / name).is_dir()}
-    there = lists or parts
-    if not there or split is None:
-        if there:
-            raise ValueError(f"{source}: give split=, one of {', '.join(there)}")
-        return read_folder(source), False
-    if split not in there:
-        raise ValueError(f"{source}: no split {split!r}; there is {', '.join(there)}")
-    return (read_list(lists[split]), True) if lists else (read_folder(parts[split]), False)
-
-
-def _on_disk(
-    source: Path, folder: str | os.PathLike[str] | None, listed: Sequence[Listed]
-) -> list[str | None]:
-    """Where each clip is, None for one that is not there."""
-    if folder is None:
-        if any(os.path.dirname(each.files[0]) for each in listed):
-            return [each.files[0] if os.path.isfile(each.files[0]) else None for each in listed]
-        raise ValueError(f"folder is needed: where are the clips of the list {source}?")
-    # One look at the folder: asking for 650,000 files one by one takes ten times as long.
-    there = {entry.name for entry in os.scandir(folder)}
-    found: list[str | None] = []
-    for each in listed:
-        names = (os.path.basename(name) for name in each.files)
-        name = next((name for name in names if name in there), None)
-        inside = os.path.join(folder, each.files[0])
-        path = os.path.join(folder, name) if name else inside if os.path.isfile(inside) else None
-        found.append(path)
-    return found
-
-
 def _crops(chunk: Array, crops: int) -> list[Array]:
-    """`chunk`, or three squares of it: at both ends of the longer side, and in the middle."""
+    """Return `chunk`, or three squares of it: both ends of the longer side, and the middle."""
     if crops == 1:
         return [chunk]
     height, width = chunk.shape[1:3]
@@ -373,50 +333,193 @@ def _stacked(made: list[Any]) -> Any:
     return made
 
 
-class _Shared:
-    """The epoch, and how many clips were skipped, for every process that has the dataset.
-
-    A small file: the epoch, then a byte for each clip skipped. Worker processes find it, however
-    they were started, where shared memory would need torch or a context.
-    """
-
-    def __init__(self) -> None:
-        file, self._path = tempfile.mkstemp(prefix="clip_dataset_")
-        os.close(file)
-        self._last = 0
-        self.epoch = 0
-        # Not in a child process, where the same object is dropped.
-        self._end = weakref.finalize(self, _remove, self._path, os.getpid())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_last": self.epoch}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    @property
-    def epoch(self) -> int:
-        with suppress(OSError):  # pickled, and the dataset that it was made of is gone
-            self._last = int.from_bytes(Path(self._path).read_bytes()[:8], "little")
-        return self._last
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._last = operator.index(epoch)
-        with suppress(OSError), open(self._path, "r+b") as file:
-            file.write(self._last.to_bytes(8, "little"))
-
-    @property
-    def skipped(self) -> int:
-        with suppress(OSError):
-            return max(0, os.path.getsize(self._path) - 8)
-        return 0
-
-    def count_skipped(self) -> None:
-        with suppress(OSError), open(self._path, "ab") as file:
-            file.write(b".")
-
-
 def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:
+    if os.getpid() == owner:  # not in a child process, where a copy of the dataset is dropped
         Path(path).unlink(missing_ok=True)
+
+
+# --- lists and folders of clips ---
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A clip of a list. `files`: where it may be, the likeliest first; `label`: the class's name or
+    its index, None if the list has neither."""
+
+    files: tuple[str, ...]
+    label: str | int | None
+    split: str = ""
+
+
+def _read_source(source: Path, split: str | None) -> tuple[list[Listed], bool]:
+    """Return the clips of a list, a folder of lists, or a folder; and if they are of a list."""
+    if not source.is_dir():
+        listed = read_list(source)
+        splits = {each.split for each in listed}
+        if split is not None and splits != {""}:
+            listed = [each for each in listed if each.split == split]
+            if not listed:
+                raise ValueError(f"{source}: no clip of split {split!r}; it has {sorted(splits)}")
+        return listed, True
+    lists = {name: source / f"{name}.csv" for name in SPLITS if (source / f"{name}.csv").is_file()}
+    there = lists or {name: source / name for name in SPLITS if (source / name).is_dir()}
+    if there and split is None:
+        raise ValueError(f"{source}: give split=, one of {', '.join(there)}")
+    if there and split not in there:
+        raise ValueError(f"{source}: no split {split!r}; there is {', '.join(there)}")
+    place = there.get(split or "", source)
+    return (read_list(place), True) if lists else (_read_folder(place), False)
+
+
+def _read_folder(folder: Path) -> list[Listed]:
+    """Return the clips in a folder and its sub-folders, labelled by these; no hidden ones."""
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        label = None if Path(where) == folder else os.path.basename(where)
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                found.append(Listed((os.path.join(where, name),), label))
+    if not found:
+        raise ValueError(f"{folder}: no clips ({' '.join(SUFFIXES)})")
+    return found
+
+
+def _on_disk(source: Path, folder: Folder | None, listed: Sequence[Listed]) -> list[str | None]:
+    """Return the path of each clip, None if it is not on disk."""
+    if folder is None:
+        if any(os.path.dirname(each.files[0]) for each in listed):
+            return [each.files[0] if os.path.isfile(each.files[0]) else None for each in listed]
+        raise ValueError(f"{source}: give folder=, the folder of the clips of this list")
+    # The folder is listed once: testing 650,000 files one by one takes ten times as long.
+    there = {entry.name for entry in os.scandir(folder)}
+    found: list[str | None] = []
+    for each in listed:
+        names = (os.path.basename(name) for name in each.files)
+        name = next((name for name in names if name in there), None)
+        if name is None and os.path.isfile(os.path.join(folder, each.files[0])):
+            name = each.files[0]
+        found.append(os.path.join(folder, name) if name else None)
+    return found
+
+
+# The names of columns in existing lists; `_` stands for a blank and `-`, too.
+_COLUMNS = {
+    "youtube_id": ("video_id", "ytid", "id"),
+    "start": ("time_start", "start_time"),
+    "end": ("time_end", "end_time"),
+    "label": ("label_name", "class"),
+    "split": ("subset",),
+}
+
+
+def _column(name: str) -> str:
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    return next((column for column, names in _COLUMNS.items() if plain in names), plain)
+
+
+def read_list(path: Path) -> list[Listed]:
+    """Return the clips of a list, no repeats. Raises OSError, and ValueError with the bad line.
+
+    Files are names without a folder, except those of lists that have paths.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            text = file.read().decode("utf-8-sig", "surrogateescape")
+        return list(dict.fromkeys(_clips_of(text)))
+    except (ValueError, csv.Error, EOFError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path}: JSON that is not a list of clips in a known form") from None
+
+
+def _clips_of(text: str) -> Iterator[Listed]:
+    if text.lstrip()[:1] in ("[", "{"):
+        yield from map(_from_row, _json_rows(json.loads(text)))
+        return
+    lines = text.splitlines()
+    head = next((at for at, line in enumerate(lines) if line and not line.startswith("#")), 0)
+    header = lines[head] if lines else ""
+    delimiter = max("\t,;", key=header.count)
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    has_header = {_column(name) for name in names} & {"youtube_id", "clip", "path"}
+    body = io.StringIO("\n".join(lines[head + 1 :]))
+    rows: Any = csv.reader(body, delimiter=delimiter) if has_header else lines
+    for number, row in enumerate(rows, head + 2 if has_header else 1):
+        try:
+            if has_header and row:
+                yield _from_row(dict(zip(names, row, strict=False)))
+            elif row and row.strip():
+                yield _from_line(row.strip())
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"line {number}: {error}") from None
+
+
+def _from_line(line: str) -> Listed:
+    """Read `path label`, the form of SlowFast, VideoMAE, V-JEPA and MMAction2."""
+    path, _, label = line.rpartition(" ")
+    if not path or not label.lstrip("-").isdigit():
+        raise ValueError(f"neither a header nor `path label`: {line[:60]!r}")
+    if label == "-1":  # for pretraining: `path 0 -1`
+        path = path.removesuffix(" 0")
+    return Listed((path,), int(label) if int(label) >= 0 else None)
+
+
+def _json_rows(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON array of objects, or of Kinetics' `{id: {annotations, subset}}`."""
+    if isinstance(data, list):
+        yield from data
+        return
+    for youtube_id, entry in data.items():
+        start, end = entry["annotations"]["segment"]
+        label = entry["annotations"].get("label", "")
+        split = entry.get("subset", "")
+        yield {"id": youtube_id, "start": start, "end": end, "label": label, "split": split}
+
+
+def _from_row(row: Mapping[str, Any]) -> Listed:
+    values = {_column(name): value for name, value in row.items()}
+    number = values.get("number")
+    label = str(values.get("label") or "") or None
+    return Listed(
+        _files_of(values),
+        int(number) if number not in (None, "") else label,
+        str(values.get("split") or ""),
+    )
+
+
+def _files_of(values: Mapping[str, Any]) -> tuple[str, ...]:
+    if values.get("path"):
+        return (str(values["path"]),)
+    if values.get("clip"):
+        return (f"{values['clip']}.mp4",)
+    if not values.get("youtube_id"):
+        raise ValueError("no youtube_id")
+    youtube_id, start = str(values["youtube_id"]), float(values.get("start") or 0)
+    end = float(values.get("end") or -1)
+    if end == -1:  # a clip of AVA-Kinetics
+        return (f"{youtube_id}_{math.floor(start):06d}.mp4",)
+    # The second form distinguishes two clips within a second.
+    return (
+        f"{youtube_id}_{int(start):06d}_{int(end):06d}.mp4",
+        f"{youtube_id}_{start:010.3f}_{end:010.3f}.mp4",
+    )
+
+
+def read_classes(classes: Classes) -> list[str]:
+    """Return the names of the classes by index: of a list, `classes.txt`, or `classes.json`."""
+    if isinstance(classes, (str, os.PathLike)):
+        text = Path(classes).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        is_json = os.fspath(classes).endswith(".json")
+        try:
+            classes = json.loads(text) if is_json else [line for line in text.splitlines() if line]
+        except ValueError as error:
+            raise ValueError(f"{classes}: {error}") from None
+    if isinstance(classes, Mapping):
+        names = sorted(classes, key=classes.__getitem__)
+        if [classes[name] for name in names] != list(range(len(names))):
+            raise ValueError("the indices of the classes are not 0, 1, 2 and so on")
+        return names
+    if len(set(classes)) != len(classes):
+        raise ValueError("two classes have the same name")
+    return list(classes)

@@ -99,6 +99,20 @@ class FrameSource:
         aspect = self.stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
         return width, height, media.ratio(aspect)
 
+    def resampled(self, fps: Fraction) -> Sequence[int]:
+        """Return, for each frame at `fps`, the number of the frame that it shows. Raises TooLarge.
+
+        0 is the clip's own rate. The result is empty if the clip is shorter than half a frame.
+        """
+        table = self.table
+        if not fps:
+            return range(len(table.pts))
+        times = {"end": table.end, "origin": table.origin, "limit": self._max_frames}
+        try:
+            return packets.resample_indices(table.pts, table.time_base, fps, **times)
+        except ValueError as error:
+            raise media.TooLarge(self.path, str(error)) from None
+
     def close(self) -> None:
         """Close the file and drop the packets."""
         self._packets = []

@@ -39,6 +39,7 @@ MEDIA_FORMATS = (
     "nut,rm,dv,swf,nsv,ivf,kux,pva,ty,yuv4mpegpipe,h264,hevc,vvc,av1,obu,m4v,mpegvideo,h263,h261,"
     "vc1,dirac,mjpeg,wav,w64,flac,mp3,aac,loas,ac3,eac3,dts,truehd,aiff,au,caf,amr,wv,ape,tta"
 )
+SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")  # of clips
 MEDIA_PROTOCOLS = "file"  # for a file on disk; for `ffmpeg -protocol_whitelist`, too
 
 # Limits, because a few bytes can require any amount of memory or time.
@@ -89,9 +90,11 @@ def open_clip(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
         raise NoVideo(name, str(error)) from None
     except av.error.FFmpegError as error:
         is_path = isinstance(source, (str, os.PathLike))
-        is_empty = source == b"" or (is_path and os.path.getsize(name) == 0)
-        problem = "the file is empty" if is_empty else str(error.strerror)
-        raise CorruptClip(name, 0, problem) from None
+        if source == b"" or (is_path and os.path.getsize(name) == 0):
+            raise CorruptClip(name, 0, "the file is empty") from None
+        if is_path and name.suffix.lower() not in SUFFIXES:
+            raise NoVideo(name, "is not a video") from None
+        raise CorruptClip(name, 0, str(error.strerror)) from None
     except OSError as error:
         problem = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise ClipNotFound(name, problem) from None

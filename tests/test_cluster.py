@@ -234,6 +234,15 @@ def test_ctrl_c(lab: Lab, standin: StandIn, source: MakeSource, shared: Path) ->
     check_whole(out, 3)
 
 
+def test_a_killed_run_leaves_nothing_at_work(
+    lab: Lab, standin: StandIn, source: MakeSource, shared: Path
+) -> None:
+    process, out = stalled(lab, standin, source, shared)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not [c for c in children_with(str(out)) if c.name() != "python"], 15)
+
+
 def test_the_scheduler_is_lost(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     with Lab(tmp_path) as own:
         own.machine("alpha")

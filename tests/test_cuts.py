@@ -18,7 +18,7 @@ from tests.conftest import MakeSource
 from tests.standin.sources import ffmpeg_path, frame_numbers, frame_times
 from utils.process import run_child
 from utils.video.cut import cut_video
-from utils.video.ffmpeg import Encode, Input, file_url, find_ffmpeg
+from utils.video.ffmpeg import CutTask, Encode, Input, file_url, find_ffmpeg
 
 TOOLS = sorted({ffmpeg_path(), shutil.which("ffmpeg") or ffmpeg_path()})
 TICK = 1e-5  # seconds
@@ -71,5 +71,6 @@ def test_two_frames_of_one_time_are_both_kept(
 def cut(tool: str, path: Path, target: Path) -> Path:
     """Two seconds from 1 s on, as download.py cuts them."""
     given = Input(file_url(path))
-    cut_video(run_child, find_ffmpeg(tool), [given], 1, 2, Encode(preset="ultrafast"), target)
+    encode = Encode(preset="ultrafast")
+    cut_video(CutTask(run_child, find_ffmpeg(tool), [given], 1, 2, encode, target))
     return target

@@ -85,7 +85,7 @@ def test_a_dataset_of_a_list_numbers_every_label_that_the_list_names(
         ClipDataset(shelf / "list.csv", folder=shelf / "clips", classes=["archery", "zumba"])
     with pytest.raises(TypeError, match="folder=DIR"):
         ClipDataset(shelf / "list.csv", shelf / "clips")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="folder is needed"):
+    with pytest.raises(ValueError, match="give folder="):
         ClipDataset(shelf / "list.csv")
 
 
@@ -150,6 +150,9 @@ def test_a_folder_a_tree_with_splits_and_hidden_files(
     assert isinstance(data[0][0], float)
     with pytest.raises(ValueError, match="give split="):
         ClipDataset(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no clips"):
+        ClipDataset(tmp_path / "empty")
     short, unlabelled = ClipDataset(tmp_path / "val" / "yoga", 4, 2)[0]
     assert (short.shape, unlabelled) == ((4, 3, 72, 128), -1)
     assert (short == short[0]).all()
@@ -263,7 +266,7 @@ def test_an_epoch_reaches_processes_that_are_running(shelf: Path, method: str) -
         assert answers.get(timeout=60) == data[0][0].tobytes()
     asked.put(None)
     child.join(30)
-    path = Path(data._shared._path)
+    path = Path(data._shared)
     assert path.exists() and data.epoch == 2
     del data
     assert not path.exists()

@@ -26,7 +26,7 @@ from tests.standin.sources import beep_times, frame_numbers, make_source, top_bo
 from utils.download.sources import FetchOptions
 from utils.download.youtube_extract import section_inputs
 from utils.process import run_child
-from utils.video.ffmpeg import Encode, Input, cut_command, find_ffmpeg
+from utils.video.ffmpeg import CutTask, Encode, Input, cut_command, find_ffmpeg
 from utils.video.whole import read_video
 
 FAST = ("--videos_per_hour", "0")
@@ -522,8 +522,8 @@ def test_sections_come_over_https_too(
         kept = {k: v for k, v in given.options.items() if not k.startswith("reconnect")}
         given = Input(url, kept)  # a reconnect would try for minutes
         target = tmp_path / f"{trusted}.mp4"
-        window = Fraction(8), Fraction(10)
-        argv = cut_command(tool, [given], *window, Encode(), target, seek=Fraction(8))
+        task = CutTask(run_child, tool, [given], 8, 2, Encode(), target)
+        argv = cut_command(task, seek=Fraction(8))
         codes[trusted] = run_child(argv, timeout=60).returncode
     server.shutdown()
     server.server_close()

@@ -22,7 +22,7 @@ from tests.test_fragments import part_of
 from utils.download.youtube_sections import FRAGMENT_OPTIONS, read_index
 from utils.process import run_child
 from utils.video.cut import cut_video
-from utils.video.ffmpeg import FINE_TIME_BASE, Encode, Input, file_url, find_ffmpeg, ticks
+from utils.video.ffmpeg import FINE_TIME_BASE, CutTask, Encode, Input, file_url, find_ffmpeg, ticks
 from utils.video.whole import BadClip, read_video
 
 FILMS = int(os.environ.get("FILMS", "20"))
@@ -129,7 +129,7 @@ def check(film: Film, inputs: list[Input], window: tuple[float, float], way: str
     if not wanted(film, *window):
         return  # before the first frame of a late picture
     try:
-        cut_video(run_child, find_ffmpeg(), inputs, *window, encode, target, known_end=known)
+        cut_video(CutTask(run_child, find_ffmpeg(), inputs, *window, encode, target, known))
     except BadClip as error:
         expected = wanted(film, *window)
         # What ends nobody knows how far after its last frame may be refused, and comes otherwise.

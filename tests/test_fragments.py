@@ -27,7 +27,7 @@ from utils.download.youtube_sections import (
 )
 from utils.process import run_child
 from utils.video.cut import cut_video
-from utils.video.ffmpeg import Encode, Input, file_url, find_ffmpeg
+from utils.video.ffmpeg import CutTask, Encode, Input, file_url, find_ffmpeg
 from utils.web import Web, WebError
 
 LONG = {"seconds": 16, "size": (160, 90)}
@@ -53,7 +53,7 @@ def part_of(path: Path, start: float, end: float, folder: Path) -> Path:
 
 def cut(tool: str, inputs: list[Input], window: tuple[float, float], target: Path) -> Path:
     encode = Encode(preset="ultrafast")
-    cut_video(run_child, find_ffmpeg(tool), inputs, *window, encode, target)
+    cut_video(CutTask(run_child, find_ffmpeg(tool), inputs, *window, encode, target))
     return target
 
 

@@ -29,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipreader import frame_source
-from clipreader.pixels import Array, shown_size
+from clipreader.transforms import Array, shown_size
 from load_frames import (
     ClipError,
     ClipNotFound,
@@ -577,7 +577,11 @@ def test_the_script_prints_what_it_loaded(plain: Path, tmp_path: Path) -> None:
 def test_the_script_fails_in_one_line(plain: Path, front: bytes, tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(front[: len(front) // 2])
+    listing = tmp_path / "my_list.csv"
+    listing.write_text("youtube_id,time_start,time_end\n" * 9)
     for code, args in (
+        (2, [str(listing)]),
+        (2, [str(plain), "--sheet", str(listing)]),
         (2, [str(tmp_path / "gone.mp4")]),
         (2, [str(plain), "--indices", "100"]),
         (2, [str(plain), "--sheet", str(tmp_path / "no_folder" / "a.png")]),
@@ -587,6 +591,8 @@ def test_the_script_fails_in_one_line(plain: Path, front: bytes, tmp_path: Path)
         done = script(*args)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
         assert "Traceback" not in done.stderr
+    assert "my_list.csv: is not a video\n" in script(str(listing)).stderr
+    assert listing.read_text().startswith("youtube_id")  # not overwritten by a sheet
 
 
 def test_the_script_draws_by_seconds(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:

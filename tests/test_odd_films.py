@@ -20,7 +20,7 @@ import pytest
 
 from clipreader.media import open_clip
 from clipreader.packets import FilePackets, packets_of, shown_packets
-from clipreader.pixels import Array
+from clipreader.transforms import Array
 from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
 from tests.standin.sources import ffmpeg_path
 

@@ -20,7 +20,7 @@ from tests.standin.sources import ffmpeg_path, make_dash
 from tests.test_sources import ID, REPORT, fetch
 from utils.process import run_child
 from utils.video.cut import cut_sound
-from utils.video.ffmpeg import SOUNDS, Encode, Input, file_url, find_ffmpeg
+from utils.video.ffmpeg import SOUNDS, CutTask, Encode, Input, file_url, find_ffmpeg
 from utils.video.whole import BadClip, read_sound
 
 
@@ -49,7 +49,7 @@ def sweep(rate: int, seconds: float = 20) -> str:
 def cut(source: Path, start: float, seconds: float, encode: Encode) -> tuple[float, Path]:
     target = source.with_name(f"cut{encode.suffix}")
     given = Input(file_url(source))
-    has = cut_sound(run_child, find_ffmpeg(), given, start, seconds, encode, target)
+    has = cut_sound(CutTask(run_child, find_ffmpeg(), [given], start, seconds, encode, target))
     return has, target
 
 

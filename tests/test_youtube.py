@@ -12,8 +12,10 @@ import pytest
 from utils.download.sources import FetchOptions, is_youtube
 from utils.download.youtube_extract import extract_command, section_inputs, whole_command
 from utils.download.youtube_texts import TEXTS, classify, classify_ytdlp
+from utils.process import run_child
 from utils.report import FAILED, REASONS
 from utils.video.ffmpeg import (
+    CutTask,
     Encode,
     Ffmpeg,
     Input,
@@ -128,15 +130,16 @@ def test_youtube_under_any_spelling(address: str, is_it: bool) -> None:
 
 
 def test_one_encode_for_cut_scale_and_gop() -> None:
-    argv = cut_command(
+    task = CutTask(
+        run_child,
         Ffmpeg("/bin/ff", "9"),
         [Input("http://h/v", {"headers": "A: b\r\n"}), Input("http://h/a")],
-        Fraction(417),
-        Fraction(427),
+        417,
+        10,
         Encode(short_side=256, keyint=16),
         Path("/o/a b.mp4"),
-        seek=Fraction(417),
     )
+    argv = cut_command(task, seek=Fraction(417))
     assert argv[0] == "/bin/ff"
     assert "file:/o/a b.mp4" in argv
     text = " ".join(argv)

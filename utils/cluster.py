@@ -12,7 +12,6 @@ import argparse
 import importlib.util
 import io
 import logging
-import os
 import pickle
 import queue
 import re
@@ -26,7 +25,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -47,9 +46,8 @@ ANSWER_SECONDS = 60.0  # for a worker to say whether it can take part
 ALONE_SECONDS = 600.0  # after so long without any worker the run ends
 STOP_SECONDS = 7.0  # for the tasks of a stopped run to end
 CLOSE_SECONDS = 3.0
-BEAT_SECONDS = 60.0
 SAME_RELEASES = ("yt-dlp", "av", "simplejpeg")  # packages that find clips, or decide their bytes
-CODE = ("utils/**/*.py", "clipreader/**/*.py", "requirements*.txt")  # what a worker needs
+CODE = ("*.py", "utils/**/*.py", "clipreader/**/*.py", "benchmarks/*.py", "requirements*.txt")
 _POLL_SECONDS = 0.1
 _END = object()
 
@@ -73,10 +71,9 @@ def add_cluster_options(parser: argparse._ActionsContainer) -> None:
 
 
 def dask_address(text: str) -> str:
-    """An argparse type: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
-    if not re.fullmatch(
-        r"(local:[1-9][0-9]{0,3}|(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+)", text
-    ):
+    """Check an argument: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
+    address = r"(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+"
+    if not re.fullmatch(f"local:[1-9][0-9]{{0,3}}|{address}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not tls://HOST:PORT, tcp://..., or local:N")
     return text
 
@@ -130,29 +127,26 @@ def open_workers(
 
 @contextmanager
 def _connect(address: str, workspace: Path) -> Iterator[Any]:
-    """A client of the cluster. Raises UserError."""
+    """Connect to the scheduler, or start one. Raises UserError."""
     from distributed import Client
     from distributed.security import Security
 
     local: Any = None
-    client: Any = None
     try:
+        certificates = Security().get_connection_args("client").get("ssl_context")
         if address.startswith("local:"):
             local = _start_local(int(address.removeprefix("local:")), workspace / "dask")
-        elif address.startswith("tls://") and not Security().get_connection_args("client").get(
-            "ssl_context"
-        ):
+        elif address.startswith("tls://") and not certificates:
             raise UserError(
                 f"{address} needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
                 " ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY (docs/scale.md)"
             )
         client = Client(local or address, timeout=CONNECT_SECONDS, set_as_default=False)
-        yield client
+    # An OSError, or an address that Dask does not understand, or needs more for (tls://).
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        if client is not None:
-            raise
-        # All but the first: an address that Dask does not understand, or needs more for (tls://).
         raise UserError(f"no Dask scheduler answers at {address}: {error}") from None
+    try:
+        yield client
     finally:
         for each in (client, local):
             if each is not None:
@@ -160,28 +154,23 @@ def _connect(address: str, workspace: Path) -> Iterator[Any]:
 
 
 def _start_local(count: int, folder: Path) -> Any:
-    """Start a scheduler and workers in this process. No port is opened; tasks use child processes.
+    """Start a scheduler and workers in this process, which open no port."""
+    from distributed import LocalCluster, Scheduler, Worker
 
-    LocalCluster cannot do that: its HTTP pages listen on all addresses, also without a dashboard.
-    """
-    from distributed import Scheduler, SpecCluster, Worker
-
-    class WithoutPages:
-        def start_http_server(self, *_: Any, **__: Any) -> None:
-            pass
-
-    head = type("LocalScheduler", (WithoutPages, Scheduler), {})
-    worker = type("LocalWorker", (WithoutPages, Worker), {})
-    options: dict[str, Any] = {"protocol": "inproc://", "dashboard": False}
-    own = options | {"nthreads": 1, "local_directory": str(folder)}
-    return SpecCluster(
-        scheduler={"cls": head, "options": options},
-        workers={number: {"cls": worker, "options": own} for number in range(count)},
+    kind: Any
+    for kind in (Scheduler, Worker):  # their HTTP pages would listen on all addresses
+        kind.start_http_server = lambda *_, **__: None
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        local_directory=str(folder),
     )
 
 
 def _aside(action: Callable[[], Any], seconds: float = CLOSE_SECONDS) -> None:
-    """Call what may never come back from a cluster in trouble, and wait for some time."""
+    """Make a call that may never return if the cluster is in trouble, and wait some time."""
 
     def act() -> None:
         with suppress(Exception):
@@ -207,12 +196,6 @@ class Question:
     ffmpeg: str | None
     sees: Sequence[Path]
     versions: Mapping[str, str]
-    token: str = field(default_factory=lambda: uuid4().hex)
-
-    @property
-    def lifeline(self) -> Path:
-        """The file that exists as long as the run lasts."""
-        return self.workspace / f"alive-{self.token}"
 
 
 def versions_of(packages: Sequence[str], ffmpeg: str | None) -> dict[str, str]:
@@ -237,7 +220,7 @@ def _problem_here(question: Question) -> str:
         for name, version in versions_of(question.packages, question.ffmpeg).items():
             if version != question.versions[name]:
                 return f"it has {name} {version}, and this run {question.versions[name]}"
-        for path in (question.lifeline, *question.sees):
+        for path in (question.workspace, *question.sees):
             if not path.exists():
                 return f"it cannot see {path}: share the folder"
         test = question.workspace / f"seen-{uuid4().hex}"
@@ -259,31 +242,26 @@ class Outpost:
     It is sent by value, because workers have no `utils` of this run.
     """
 
-    def __init__(self, code: bytes, script: str, lifeline: str) -> None:
-        self.code, self.script, self.lifeline = code, script, lifeline
-        self.children: Children | None = None
+    def __init__(self, code: bytes) -> None:
+        self.code = code
 
     def setup(self, worker: Any) -> None:
         """Unpack the code. Called by dask."""
         self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
-        self.children = Children(self.folder, self.script, self.lifeline)
+        self.children = Children(self.folder, on_cluster=True)
 
     def teardown(self, worker: Any) -> None:
         """End the children. Called by dask when the run or the worker ends."""
-        if self.children is not None:
-            self.children.hang_up()
+        self.children.hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def pack_code() -> bytes:
     """Return a zip of the code that the workers need."""
     packed = io.BytesIO()
-    paths = [path for pattern in CODE for path in ROOT.glob(pattern)]
-    if script := parallel.own_script():
-        paths.append(ROOT / script)
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in paths:
+        for path in (path for pattern in CODE for path in ROOT.glob(pattern)):
             archive.write(path, path.relative_to(ROOT))
     return packed.getvalue()
 
@@ -320,23 +298,21 @@ class Cluster(Workers):
 
         super().__init__(num_jobs)
         self.client, self.question = client, question
-        self.name = f"kinetics-{question.token[:12]}"
+        self.name = f"kinetics-{uuid4().hex[:12]}"
         self.asked: set[str] = set()  # addresses, also of workers that are left out
         self.fit: dict[str, str] = {}  # address -> machine
         self.threads: dict[str, int] = {}
         self.left_out = 0
         self.done: Counter[str] = Counter()  # tasks by machine
         self.turns: Turns | None = None
+        self.has_hung_up = False
         self.under_way: dict[Any, Begun] = {}  # by dask's future
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures; workers come and gone
-        self.last_beat = time.monotonic()
-        question.lifeline.touch()
         for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
             cloudpickle.register_pickle_by_value(module)
         kind = type("RunOutpost", (Outpost, WorkerPlugin), {})
-        plugin = kind(pack_code(), parallel.own_script(), str(question.lifeline))
         # It waits for every worker, and one may never answer.
-        _aside(lambda: client.register_plugin(plugin, name=self.name))
+        _aside(lambda: client.register_plugin(kind(pack_code()), name=self.name))
 
     def wait_for_answers(self) -> None:
         """Ask the workers of the cluster whether they can take part."""
@@ -365,16 +341,13 @@ class Cluster(Workers):
         """
         fresh, self.turns = iter(tasks), turns
         waiting: list[Begun] = []
-        all_drawn, deadline, last_seen = False, 0.0, time.monotonic()
+        deadline, last_seen = 0.0, time.monotonic()
         try:
-            while self.under_way or waiting or not all_drawn or self._due():
-                while not STOP.is_set():
-                    if not all_drawn and not waiting:
-                        task = next(fresh, _END)
-                        all_drawn = task is _END
-                        waiting += [] if all_drawn else [Begun(task)]
-                    if not self._begin_next(waiting, worker):
-                        break
+            while True:
+                while not STOP.is_set() and self._begin_next(waiting, fresh, worker):
+                    pass
+                if not self.under_way and not waiting and not self._due():
+                    break
                 for begun in self._next_answers():
                     yield from self._settle(begun, waiting, lost)
                 last_seen = time.monotonic() if self.fit else last_seen
@@ -410,10 +383,15 @@ class Cluster(Workers):
 
     def close(self) -> None:
         """End what the run has on the workers."""
-        self.question.lifeline.unlink(missing_ok=True)
+        self._hang_up()
         if self.client.status == "running":
             for future in self.under_way:
                 future.release()
+
+    def _hang_up(self) -> None:
+        """Let the workers drop their tasks."""
+        if not self.has_hung_up and self.client.status == "running":
+            self.has_hung_up = True
             _aside(lambda: self.client.unregister_worker_plugin(self.name))
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -433,10 +411,13 @@ class Cluster(Workers):
         turns = self.turns
         return [m for m in set(self.fit.values()) if turns is not None and turns.of(m).check_is_due]
 
-    def _begin_next(self, waiting: list[Begun], worker: Worker) -> bool:
+    def _begin_next(self, waiting: list[Begun], fresh: Iterator[Any], worker: Worker) -> bool:
         """Give the next task to a free worker whose machine has a turn."""
         now, due = time.monotonic(), self._due()
         ready = next((each for each in waiting if each.not_before <= now), None)
+        if ready is None and (task := next(fresh, _END)) is not _END:
+            ready = Begun(task)
+            waiting.append(ready)
         busy = Counter(each.address for each in self.under_way.values())
         for address in sorted(self.fit, key=lambda each: busy[each]):
             machine = self.fit[address]
@@ -461,22 +442,20 @@ class Cluster(Workers):
         def call(frame: bytes) -> Any:  # a closure, which dask sends by value
             from distributed import get_worker
 
-            deadline = time.monotonic() + ANSWER_SECONDS / 2
-            plugins: Any = get_worker().plugins
-            while not getattr(plugins.get(name), "children", None):
-                if time.monotonic() > deadline:
+            here: Any = get_worker()
+            key, deadline = here.get_current_task(), time.monotonic() + ANSWER_SECONDS / 2
+
+            def is_stopped() -> bool:  # dask's own word that the head has ended
+                return key not in here.state.tasks or here.state.tasks[key].state == "cancelled"
+
+            while not getattr(here.plugins.get(name), "children", None):
+                if time.monotonic() > deadline or is_stopped():
                     return ([], b"", "it did not take the code of the run"), 1
                 time.sleep(0.05)
-            answer = plugins[name].children.call(frame, lambda: False)
-            return answer, get_worker().state.nthreads
+            return here.plugins[name].children.call(frame, is_stopped), here.state.nthreads
 
-        future = self.client.submit(
-            call,
-            pickle.dumps((worker, begun.task)),
-            workers=[begun.address],
-            pure=False,
-            priority=priority,
-        )
+        frame, where = pickle.dumps((worker, begun.task)), [begun.address]
+        future = self.client.submit(call, frame, workers=where, pure=False, priority=priority)
         self.under_way[future] = begun
         future.add_done_callback(self.events.put)
 
@@ -559,11 +538,7 @@ class Cluster(Workers):
             waiting.append(Begun(begun.task, begun.losses + 1))
 
     def _look_after(self, seconds_alone: float) -> None:
-        """Renew the run's lifeline; stop the run if the cluster is gone."""
-        if time.monotonic() - self.last_beat > BEAT_SECONDS:
-            self.last_beat = time.monotonic()
-            with suppress(OSError):
-                os.utime(self.question.lifeline)
+        """Stop the run if the cluster is gone; tell the workers if the run is stopped."""
         if not STOP.is_set():
             if seconds_alone > ALONE_SECONDS:
                 self.say("the Dask cluster has no worker left: start some, run the same command")
@@ -572,4 +547,4 @@ class Cluster(Workers):
                 self.say("the Dask scheduler is lost: start it again, run the same command")
                 STOP.set()
         if STOP.is_set():
-            self.question.lifeline.unlink(missing_ok=True)
+            self._hang_up()

@@ -1,6 +1,7 @@
 """Run one function over many tasks: on threads, in worker processes, or on a cluster.
 
-A worker is a function of one task. It returns an outcome, or yields several, and raises nothing.
+A worker is a function of one task, in an importable module. It returns an outcome, or yields
+several, and raises nothing.
 `Workers.run` is what a script calls; `utils/cluster.py` has the same method, so that no caller
 knows which machines do the work. Only the main thread prints and writes the report.
 """
@@ -11,7 +12,7 @@ import atexit
 import os
 import pickle
 import queue
-import shutil
+import select
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
-from multiprocessing import spawn
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,8 +37,7 @@ Outcomes = Generator[Any, None, None]
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 2.5  # seconds in which a task may end by itself when its run is over
 STOP_SECONDS = 3.0  # a thread that still waits for a server after so long is left behind
-LOOK_SECONDS = 1.0  # between two checks of a lifeline
-SILENT_SECONDS = 300.0  # a run that has not renewed its lifeline for so long is dead
+IDLE_SECONDS = 300.0  # a child on a cluster ends by itself after so long without a task
 _POLL_SECONDS = 0.1
 THREADS_PER_JOB = 3  # in turns: further tasks are under way while `pause` holds up others
 _END = object()
@@ -64,16 +63,14 @@ class Child:
     called, or when this process ends for any reason, together with its process group. The class
     uses nothing of `utils`, because it is sent to machines of a cluster, which have no `utils`.
 
-    root: the folder of the code. script: its script that becomes `__main__`, for functions that
-    are defined there. lifeline: a file; the child ends when it is removed or no longer renewed.
-    quiet: drop what the child prints. flags: options of the interpreter.
+    root: the folder of the code. on_cluster: whether another machine gives the tasks, which may
+    disappear. quiet: drop what the child prints. flags: options of the interpreter.
     """
 
     def __init__(
         self,
         root: str,
-        script: str = "",
-        lifeline: str = "",
+        on_cluster: bool = False,
         quiet: bool = False,
         flags: Sequence[str] = (),
     ) -> None:
@@ -83,7 +80,7 @@ class Child:
         self._answers, answers = Pipe(duplex=False)
         with tasks, answers:
             self.process = subprocess.Popen(
-                [sys.executable, *flags, "-c", program, root, script, lifeline],
+                [sys.executable, *flags, "-c", program, root, "cluster" if on_cluster else ""],
                 stdin=tasks.fileno(),
                 stdout=answers.fileno(),
                 stderr=subprocess.DEVNULL if quiet else None,
@@ -121,8 +118,8 @@ class Child:
 class Children:
     """The `Child` processes of a run on one machine: as many as threads call at once."""
 
-    def __init__(self, root: str, script: str, lifeline: str = "") -> None:
-        self.given = root, script, lifeline
+    def __init__(self, root: str, on_cluster: bool = False) -> None:
+        self.given = root, on_cluster
         self.is_over = False
         self._idle: list[Child] = []
         self._all: list[Child] = []
@@ -136,8 +133,10 @@ class Children:
         with self._lock:
             if self.is_over:
                 return [], b"", "the run is over"
-            if self._idle:
-                child = self._idle.pop()
+            idle = [child for child in self._idle if child.process.poll() is None]
+            if idle:
+                child = idle[-1]
+                self._idle.remove(child)
             else:  # within the lock, so that no process starts that `hang_up` does not see
                 child = Child(*self.given)
                 self._all.append(child)
@@ -149,6 +148,7 @@ class Children:
                     has_more, answer = child.receive(_POLL_SECONDS)
                 except queue.Empty:
                     if is_stopped():
+                        child.hang_up()
                         return [], b"", "the run is stopped"
                     continue
                 if not has_more:
@@ -175,13 +175,6 @@ class Children:
             child.end()
 
 
-def own_script() -> str:
-    """Return the running script's path in the code; empty for a script of another project."""
-    path = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
-    is_ours = path.suffix == ".py" and path.parent in (ROOT, ROOT / "benchmarks")
-    return path.relative_to(ROOT).as_posix() if is_ours else ""
-
-
 # --- the child's side ----------------------------------------------------------------------------
 
 
@@ -190,40 +183,35 @@ def serve() -> None:
     global IS_CHILD
     IS_CHILD = True
     process.limit_memory(os.getpid(), process.CHILD_MEMORY)
-    root, script, lifeline = sys.argv[1:]
-    sys.argv[:] = [os.path.join(root, script)]
+    on_cluster = bool(sys.argv[2])
     tasks_in, answers = Connection(os.dup(0)), Connection(os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # keeps printed text out of the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     at_work = threading.Event()
-    frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def read_tasks() -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                frames.put(tasks_in.recv_bytes())
-        leave(at_work, root if lifeline else "")
+    def watch() -> None:
+        run = select.poll()
+        run.register(tasks_in.fileno(), 0)  # for its end only
+        run.poll()
+        leave(at_work if on_cluster else threading.Event())
 
-    threading.Thread(target=read_tasks, daemon=True).start()
-    if lifeline:
-        threading.Thread(target=watch, args=(lifeline, at_work, root), daemon=True).start()
-    while True:
-        frame = frames.get()
-        at_work.set()
-        for answer in work(os.path.join(root, script) if script else "", frame):
-            with suppress(OSError):  # the run has ended, which `read_tasks` notices, too
-                answers.send(answer)
-        at_work.clear()
+    threading.Thread(target=watch, daemon=True).start()
+    with suppress(EOFError):
+        while tasks_in.poll(IDLE_SECONDS if on_cluster else None):
+            frame = tasks_in.recv_bytes()
+            at_work.set()
+            for answer in work(frame):
+                with suppress(OSError):  # the run has ended, which `watch` notices, too
+                    answers.send(answer)
+            at_work.clear()
 
 
-def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
+def work(frame: bytes) -> Iterator[tuple[bool, bytes]]:
     """Run one task and yield its answers as `Child.receive` returns them."""
     problem: Exception | None = None
     try:
-        if script:
-            spawn.import_main_path(script)
         for outcome in outcomes_of(*pickle.loads(frame)):
             yield True, pickle.dumps(outcome)
     except (Stopped, UserError) as error:
@@ -233,37 +221,15 @@ def work(script: str, frame: bytes) -> Iterator[tuple[bool, bytes]]:
     yield False, pickle.dumps(problem)
 
 
-def watch(lifeline: str, at_work: threading.Event, root: str) -> None:
-    """End this process when the run's lifeline is removed or no longer renewed."""
-    renewed, seen = 0.0, time.monotonic()
-    while time.monotonic() - seen < SILENT_SECONDS:
-        time.sleep(LOOK_SECONDS)
-        try:
-            with open(lifeline, "rb") as file:  # makes a network file system ask its server
-                now = os.fstat(file.fileno()).st_mtime
-        except FileNotFoundError:
-            if renewed:  # or this machine does not see the folder, as its self-report will say
-                break
-        except OSError:
-            pass
-        else:
-            if now != renewed:
-                renewed, seen = now, time.monotonic()
-    leave(at_work, root)
-
-
-def leave(at_work: threading.Event, code: str) -> None:
+def leave(at_work: threading.Event) -> None:
     """End this process and everything that it has started.
 
-    code: on a cluster, the folder of the run's code, which a killed worker cannot remove. There
-    the task may end first, because the head waits for its outcome.
+    A task that is at work may end first, because the head of a cluster waits for its outcome.
     """
     STOP.set()
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (process._running or (code and at_work.is_set())):
+    while time.monotonic() < deadline and (process._running or at_work.is_set()):
         time.sleep(0.02)
-    if code:
-        shutil.rmtree(code, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
@@ -352,7 +318,7 @@ class WorkerPool(Children):
     """
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__(str(ROOT), own_script())
+        super().__init__(str(ROOT))
         self.worker = worker
 
     def outcomes(self, task: Any) -> list[Any]:

@@ -28,7 +28,14 @@ from utils.report import ReportFile, read_report, report_paths
 from utils.run import Opened
 from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
-from utils.video.whole import TOLERANCE, BadClip, check_length, read_sound, read_video
+from utils.video.whole import (
+    TOLERANCE,
+    BadClip,
+    check_length,
+    decode_whole,
+    read_sound,
+    read_video,
+)
 
 OWN_FOLDERS = (files.TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", *SOUNDS)
@@ -240,7 +247,9 @@ def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
         if found.suffix in SOUNDS:
             sound = read_sound(path)
             return Quality(duration=sound.samples / sound.rate)
-        video = read_video(path, "all" if check else "packets")
+        video = read_video(path)
+        if check:
+            decode_whole(path)
         if not found.is_kept and (problem := rewrap_problem(video)):
             return Quality(problem)
         check_length(video, named_duration(found.path) or math.inf)

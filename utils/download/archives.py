@@ -24,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
 from utils.cli import plural
-from utils.clip import Clip, clip_window, parse_clip_name
+from utils.clip import Clip, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
@@ -167,16 +167,7 @@ def _members(archive: Archive, web: Web) -> Iterator[tuple[Member, TarStream]]:
 
 def _finish(archive: Archive, clip: Clip, path: Path, options: FetchOptions) -> Result:
     """Check a copied clip and publish it."""
-
-    def take() -> disk.Taken:
-        if options.encode.sound:
-            return disk.take_sound(clip, path, 0.0, clip_window(clip)[1], options)
-        taken = disk.check_copy(clip, path, options)
-        if options.encode.changes_clips:
-            return disk.reencode(clip, path, taken, options)
-        files.publish(path, options.out / path.name)
-        return taken
-
+    take = partial(disk.take_copy, clip, path, options, may_be_short=True, is_ours=True)
     try:
         return disk.result_of(clip, archive.source, take, options)
     finally:

@@ -25,7 +25,7 @@ from utils.download.youtube_extract import Attempt, chosen_formats
 from utils.download.youtube_texts import FetchError
 from utils.files import disk_is_full, publish
 from utils.video.cut import CutFailed, cut_sound, cut_video
-from utils.video.ffmpeg import Input, complaints, file_url
+from utils.video.ffmpeg import CutTask, Input, complaints, file_url
 from utils.video.whole import TOLERANCE, BadClip, read_apart
 from utils.web import Web, WebError
 
@@ -291,12 +291,10 @@ def cut_clip(
     options = attempt.options
     target = attempt.folder / f"{clip.name}{options.encode.suffix}"
     start, wanted = clip_window(clip)
-    run, window = partial(attempt.run, limit=limit), (start, wanted, options.encode, target)
+    run, encode = partial(attempt.run, limit=limit), options.encode
+    task = CutTask(run, options.ffmpeg, inputs, start, wanted, encode, target, known_end)
     try:
-        if options.encode.sound:
-            has = cut_sound(run, options.ffmpeg, inputs[0], *window, known_end=known_end)
-        else:
-            has = cut_video(run, options.ffmpeg, inputs, *window, known_end=known_end)
+        has = cut_sound(task) if encode.sound else cut_video(task)
     except BadClip as error:
         reason, message = _reason_of(error, options), error.message
         if reason == "past_end" and claimed is not None and start <= claimed - 1:

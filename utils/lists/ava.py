@@ -416,7 +416,7 @@ def draw_preview(
     import pandas as pd
 
     from clipreader.media import ClipError
-    from clipreader.pixels import save_sheet
+    from clipreader.transforms import save_sheet
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables])
     keys = rows[["clip", "clip_time", "frame"]].drop_duplicates()

@@ -30,7 +30,7 @@ from utils.run import Progress
 from utils.video.whole import missing_part
 
 if TYPE_CHECKING:
-    from clipreader.pixels import Array
+    from clipreader.transforms import Array
 
 FRAMES_LOOKED_AT = 9
 # Bits per pixel of the median frame that is not a keyframe: 0.001 to 0.023 in frozen clips, 0.05 to

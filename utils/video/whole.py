@@ -1,31 +1,22 @@
 """Decide whether a video file is complete, by the times of its frames.
 
-Never by durations: a container's is a claim, and in an mp4 those of packets follow the order of
-decoding. Packets are read by `clipreader`. A stranger's file can crash a decoder: `read_apart`
-reads it in a worker process.
+Never by durations: that of a container is only a claim, and in an mp4 those of packets follow the
+decoding order. `clipreader` reads the packets. An untrusted file can crash a decoder, so that
+`read_apart` reads it in a worker process.
 """
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clipreader.media import (
-    MAX_FRAMES,
-    MAX_PIXELS,
-    captured_logs,
-    codec_name,
-    open_media,
-    ratio,
-)
+from clipreader import media
 from utils import parallel
 from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
@@ -35,17 +26,17 @@ if TYPE_CHECKING:
 
     from clipreader.frame_source import FrameSource
 
-TOLERANCE = 0.1  # seconds by which a clip that others cut may be short
-TOO_LONG = 1.0  # seconds by which it may be long
+TOLERANCE = 0.1  # seconds by which a clip made elsewhere may be too short
+TOO_LONG = 1.0  # seconds by which it may be too long
 
-Depth = Literal["packets", "first", "ends", "all"]
+Depth = Literal["packets", "first", "ends"]  # what is decoded: nothing, or some frames
 
 
 class BadClip(Exception):
     """A file that is not the clip it should be. `reason` is one of the report's reasons."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both, or it would not come through a pipe
+        super().__init__(reason, message)  # both, because pickling needs them
         self.reason = reason
         self.message = message
 
@@ -57,12 +48,12 @@ class BadClip(Exception):
 class Video:
     """A video file as described by its packets.
 
-    width, height: of the picture; as shown (upright, square pixels) where frames were decoded.
+    width, height: as shown (upright, square pixels) if frames were decoded, otherwise as stored.
     times: of its frames in the order shown, in ticks of `time_base`, 0 being a player's zero, which
-    stands at `zero` in the file.
-    end: where the last frame goes, in seconds. resampled: how many frames there are at the rate
-    asked for. Codecs have FFmpeg's names for their decoders; audio_codec: "" is no sound,
-    "unknown" one without a decoder. missing: what the file promises and does not hold, in words.
+    is `zero` in the file. end: where the last frame ends, in seconds. resampled: the number of
+    frames at the requested rate. Codecs have FFmpeg's names for their decoders. audio_codec: "" for
+    no audio, "unknown" for audio without a decoder. missing: what the file promises and does not
+    contain, in words.
     """
 
     width: int
@@ -75,8 +66,8 @@ class Video:
     resampled: int
     codec: str
     audio_codec: str
-    pixel_format: str = ""
-    missing: str = ""
+    pixel_format: str
+    missing: str
 
     @property
     def frames(self) -> int:
@@ -84,21 +75,21 @@ class Video:
 
     @property
     def first(self) -> float:
-        """When the first frame is shown, in seconds."""
+        """Return when the first frame is shown, in seconds."""
         return float(self.times[0] * self.time_base)
 
     @property
     def last(self) -> float:
-        """When the last frame is shown, in seconds."""
+        """Return when the last frame is shown, in seconds."""
         return float(self.times[-1] * self.time_base)
 
     @property
     def gap(self) -> float:
-        """The mean time from a frame to the next, in seconds."""
+        """Return the mean time from a frame to the next, in seconds."""
         return (self.last - self.first) / max(1, self.frames - 1)
 
     def covers(self, seconds: float) -> bool:
-        """Whether it is that long: to a frame and a half, for nobody knows its source's frames."""
+        """Return whether it is that long, to 1.5 frames, because its source is unknown."""
         return self.end >= seconds - max(TOLERANCE, 1.5 * self.gap)
 
 
@@ -109,17 +100,14 @@ class Limits:
     max_frames, max_pixels: of a clip, of a frame. timeout: seconds for a clip, 0 for no limit.
     """
 
-    max_frames: int = MAX_FRAMES
-    max_pixels: int = MAX_PIXELS
+    max_frames: int = media.MAX_FRAMES
+    max_pixels: int = media.MAX_PIXELS
     timeout: float = 3600.0
 
     @property
     def of_source(self) -> dict[str, int]:
-        """Those that a FrameSource is given."""
+        """Return the arguments for a FrameSource."""
         return {"max_frames": self.max_frames, "max_pixels": self.max_pixels}
-
-
-Question = tuple[Path, Depth, Fraction, Limits, bool]
 
 
 def read_video(
@@ -129,75 +117,66 @@ def read_video(
     limits: Limits = Limits(),
     partial: bool = False,
 ) -> Video:
-    """Read a file's packets; decode its first frame, both ends, or all of it, too.
+    """Read a file's packets; decode also its first frame, or both ends.
 
-    partial: a file of which only the beginning is there is taken; `Video.missing` tells.
-    Raises BadClip: `truncated` where frames are missing, `undecodable` where it is no video.
+    partial: accept a file of which only the beginning is there; `Video.missing` tells.
+    Raises BadClip: `truncated` if frames are missing, `undecodable` if it is no video.
     """
     from clipreader.frame_source import FrameSource
 
-    probe = depth != "packets"
     try:
-        with (
-            bad_clips(limits),
-            closing(FrameSource(path, **limits.of_source)) as source,
-        ):
-            video = _video(source, probe, fps, limits)
+        with bad_clips(limits), closing(FrameSource(path, **limits.of_source)) as source:
+            video = _video(source, depth != "packets", fps)
             if video.missing and not partial:
                 raise BadClip("truncated", video.missing)
             if depth == "ends":
-                table = source.table
-                last = max(table.starts, default=0)
-                ends = [n for n, at in enumerate(table.packet_of) if at >= last or n == 0]
-                for _ in source.decode(ends):
+                last = max(source.table.starts, default=0)
+                packets = enumerate(source.table.packet_of)
+                for _ in source.decode([n for n, at in packets if at >= last or n == 0]):
                     pass
     except (OSError, ValueError) as error:
         raise BadClip("undecodable", f"cannot be read: {error}") from error
-    if depth == "all":
-        decode_whole(path)
     return video
 
 
 @contextmanager
 def bad_clips(limits: Limits) -> Iterator[None]:
-    """Raise BadClip for whatever is wrong with the file that is read inside; within limits."""
-    from clipreader.media import ClipError, CorruptClip, TooLarge
-
+    """Raise BadClip for every fault of the file that is read inside, and past its time limit."""
     try:
         with time_limit(limits.timeout):
             yield
-    except TooLarge as error:
+    except media.TooLarge as error:
         raise BadClip("unknown", f"{error.problem}; to allow it, raise that option") from error
-    except CorruptClip as error:
+    except media.CorruptClip as error:
         problem = f"does not decode at frame {error.frame}: {error.problem}"
         raise BadClip("undecodable", problem) from error
-    except ClipError as error:
+    except media.ClipError as error:
         raise BadClip("undecodable", error.problem) from error
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """End what is inside after so many seconds, 0 for never, where that can be done: in the main
-    thread of a process. Raises BadClip (timeout)."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not seconds or not is_main or not hasattr(signal, "setitimer"):
+    """End the code inside after so many seconds; 0: never. Raises BadClip (timeout).
+
+    Works only in the main thread of a process, which is where worker processes run tasks.
+    """
+    if not seconds or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: object) -> None:
         raise BadClip("timeout", f"took longer than --timeout {seconds:g}")
 
-    before = signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
-def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits) -> Video:
-    from clipreader.pixels import Orientation, shown_size
+def _video(source: FrameSource, is_decoded: bool, fps: Fraction) -> Video:
+    from clipreader.transforms import Orientation, shown_size
 
     stream, table = source.stream, source.table
     codec = stream.codec_context
@@ -217,17 +196,17 @@ def _video(source: FrameSource, is_decoded: bool, fps: Fraction, limits: Limits)
         time_base=table.time_base,
         zero=table.origin,
         end=_end(source),
-        rate=ratio(stream.average_rate) or Fraction(0),
-        resampled=len(pictures_of(source, fps, limits.max_frames)),
+        rate=media.ratio(stream.average_rate) or Fraction(0),
+        resampled=len(pictures_of(source, fps)),
         codec=codec.name,
-        audio_codec=codec_name(sound[0]) or "unknown" if sound else "",
+        audio_codec=media.codec_name(sound[0]) or "unknown" if sound else "",
         pixel_format=pixel_format,
         missing=missing_part(stream.container, source.path, len(table.pts), table.promised),
     )
 
 
 def _end(source: FrameSource) -> float:
-    """Where the last frame goes: it stands as long as the one before, or as its track lasts."""
+    """Return where the last frame ends: it is shown as long as the one before, or as its track."""
     table, stream = source.table, source.stream
     stands = table.end - table.pts[-1]
     if len(table.pts) > 1:
@@ -239,10 +218,10 @@ def _end(source: FrameSource) -> float:
 
 
 def missing_part(container: Container, path: Path, frames: int, promised: int | None) -> str:
-    """What a file promises and does not hold, in words; "" for a file that is whole.
+    """Return what a file promises and does not contain, in words; "" if it is complete.
 
-    promised: how many frames it says it has. In an mp4 every packet of the index has to be there,
-    because ffmpeg says nothing of a file that ends between two packets.
+    promised: the number of frames in its header. In an mp4 every packet of the index must exist,
+    because ffmpeg accepts a file that ends between two packets.
     """
     if promised and frames < promised:
         return f"cut off: {frames} of {promised} frames"
@@ -254,54 +233,38 @@ def missing_part(container: Container, path: Path, frames: int, promised: int | 
 
 
 def _promised_size(path: Path) -> int:
-    """How many bytes a Matroska or an AVI file has by its own head; 0: unsaid."""
+    """Return the bytes that a Matroska or AVI file has by its own header; 0 if it does not say."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] == b"RIFF":
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] != b"\x1a\x45\xdf\xa3" or (at := head.find(b"\x18\x53\x80\x67")) < 0:
         return 0
-    at += 4  # at the segment's size: as many bytes as zeros lead it, and its own (RFC 8794, 4)
+    at += 4  # the segment's size: its leading zeros tell how many bytes it has (RFC 8794, 4)
     length = 9 - head[at].bit_length() if at < len(head) and head[at] else 9
     size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
     is_unknown = length > 8 or size == (1 << 7 * length) - 1
     return 0 if is_unknown else at + length + size
 
 
-def pictures_of(
-    source: FrameSource, fps: Fraction, max_frames: int = Limits.max_frames
-) -> Sequence[int]:
-    """For each picture at `fps`, from the first, the number of the frame that it shows.
+def pictures_of(source: FrameSource, fps: Fraction) -> Sequence[int]:
+    """Return, for each frame at `fps`, the number of the clip's frame that it shows.
 
-    A clip that is shorter than half a picture has one, too. Raises TooLarge.
+    A clip that is shorter than half a frame has one, too. Raises TooLarge.
     """
-    from clipreader.media import TooLarge
-    from clipreader.packets import resample_indices
-
-    table = source.table
-    if not fps:
-        return range(len(table.pts))
-    count = math.ceil((table.end - table.pts[0]) * table.time_base * fps)
-    if count > max_frames:
-        problem = f"{count:,} frames at {fps} per second, more than --max_frames {max_frames}"
-        raise TooLarge(source.path, problem)
-    shown = resample_indices(table.pts, table.time_base, fps, end=table.end, origin=table.origin)
-    return shown or [0]
+    return source.resampled(fps) or [0]
 
 
-# --- a stranger's file ---------------------------------------------------------------------------
+# --- an untrusted file ---------------------------------------------------------------------------
 
 
-def read_apart(
-    path: Path,
-    depth: Depth = "packets",
-    fps: Fraction = Fraction(0),
-    limits: Limits = Limits(),
-    partial: bool = False,
-) -> Video:
-    """`read_video` in a worker process, which may crash. Raises BadClip, Stopped."""
+def read_apart(path: Path, depth: Depth = "packets", **options: Any) -> Video:
+    """Read a file as `read_video` does, in a worker process, which may crash.
+
+    Raises BadClip, Stopped.
+    """
+    task = (path, depth, options)
     try:
-        task = (path, depth, fps, limits, partial)
         found = _read(task) if parallel.IS_CHILD else parallel.run_apart(_read, task)
     except parallel.Crashed as crash:
         raise BadClip("undecodable", f"the decoder crashed: {crash}") from crash
@@ -309,13 +272,15 @@ def read_apart(
         raise BadClip("unknown", str(failure)) from failure
     if isinstance(found, BadClip):
         raise found
+    assert isinstance(found, Video)
     return found
 
 
-def _read(task: Question) -> Video | BadClip:
-    """The BadClip is returned and not raised, to come through a pipe."""
+def _read(task: tuple[Path, Depth, dict[str, Any]]) -> Video | BadClip:
+    """Return a BadClip instead of raising it, so that it comes through a pipe."""
+    path, depth, options = task
     try:
-        return read_video(*task)
+        return read_video(path, depth, **options)
     except BadClip as error:
         return error
 
@@ -333,33 +298,33 @@ def check_clip(path: Path, seconds: float, depth: Depth = "ends") -> Video:
 
 
 def check_length(video: Video, seconds: float) -> None:
-    """Raises BadClip where a clip shows frames long after the end that its name says."""
+    """Check that a clip shows no frames long after the end in its name. Raises BadClip."""
     if video.last > seconds + TOO_LONG:
         raise BadClip("undecodable", f"{video.end:.2f} s long, but its name says {seconds:g} s")
 
 
 class Sound(NamedTuple):
-    """A sound file as it is played: samples per second, and how many there are."""
+    """An audio file as it is played: samples per second, and their number."""
 
     rate: int
     samples: int
 
 
 def read_sound(path: Path) -> Sound:
-    """Decode a file of sound alone and count its samples. Raises BadClip (undecodable)."""
+    """Decode a file with only audio and count its samples. Raises BadClip (undecodable)."""
     import av
 
     try:
-        with open_media(path) as container:
+        with media.open_media(path) as container:
             if not container.streams:
-                return Sound(1, 0)  # as ffmpeg writes an mp4 that nothing came for
+                return Sound(1, 0)  # an mp4 that ffmpeg wrote without input
             if container.streams.video or not container.streams.audio:
-                raise BadClip("undecodable", "is no sound file")
+                raise BadClip("undecodable", "is not an audio file")
             stream = container.streams.audio[0]
             samples = sum(frame.samples for frame in container.decode(stream))
             rate = stream.codec_context.sample_rate
             if stream.duration is not None and stream.time_base:
-                # AAC fills its last packet up, which not every decoder takes off again.
+                # AAC fills up its last packet, and not every decoder removes that.
                 samples = min(samples, round(stream.duration * Fraction(stream.time_base) * rate))
             return Sound(rate, samples)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -367,62 +332,60 @@ def read_sound(path: Path) -> Sound:
 
 
 def check_sound(path: Path, seconds: float) -> Sound:
-    """Whether a sound file has all samples of so many seconds. Raises BadClip."""
+    """Check that an audio file has all samples of so many seconds. Raises BadClip."""
     sound = read_sound(path)
     if sound.samples != round(seconds * sound.rate):
-        raise BadClip(
-            "truncated", f"{sound.samples / sound.rate:.2f} s of {seconds:.2f} s are there"
-        )
+        found = sound.samples / sound.rate
+        raise BadClip("truncated", f"{found:.2f} s of {seconds:.2f} s are there")
     return sound
 
 
 # --- decoding all --------------------------------------------------------------------------------
 
 
-def decode_whole(path: Path, timeout: float = math.inf, tool: Ffmpeg | None = None) -> None:
-    """Decode every frame of a file, picture and sound. Raises BadClip (undecodable).
+def decode_whole(path: Path, timeout: float = 0) -> None:
+    """Decode every frame of a file, video and audio. Raises BadClip (undecodable, timeout).
 
-    Damage is what `ffmpeg -xerror` ends on. Where the libraries complain, ffmpeg is asked: they
-    complain of whole files, too (of an open GOP that a cut begins with). The deblocking filter
-    finds no fault: without it this takes 0.6 of the CPU of an ffmpeg started for each.
+    Damage is what stops `ffmpeg -xerror`. ffmpeg decides if the libraries complain, because they
+    complain of intact files, too (of a cut inside an open GOP). The deblocking filter finds no
+    fault: without it this takes 0.6 of the CPU time of one ffmpeg per file.
     """
     import av
 
-    deadline = time.monotonic() + timeout
-    is_shown = False
+    shown = 0
     try:
-        with captured_logs(av.logging.ERROR) as complaints, open_media(path) as container:
+        with (
+            time_limit(timeout),
+            media.captured_logs(av.logging.ERROR) as complaints,
+            media.open_media(path) as container,
+        ):
             videos = [s for s in container.streams.video if s.codec_context][:1]
-            if not videos:
-                raise BadClip("undecodable", "does not decode: no video, or no decoder for it")
             streams = [*videos, *(s for s in container.streams.audio if s.codec_context)]
             for stream in streams:
                 stream.codec_context.thread_type = "NONE"
-            videos[0].codec_context.options = {"skip_loop_filter": "all"}
-            for packet in container.demux(streams):
-                if time.monotonic() > deadline:
-                    raise BadClip("undecodable", "decoding does not end")
+                stream.codec_context.options = {"skip_loop_filter": "all"}
+            for packet in container.demux(streams if videos else []):
                 for frame in packet.decode():
                     assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
                     if frame.is_corrupt:
                         raise BadClip("undecodable", "does not decode: a corrupt frame")
-                    is_shown |= packet.stream is videos[0]
+                    shown += packet.stream is videos[0]
                 if complaints:
                     break
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BadClip("undecodable", f"does not decode: {error}") from error
     if complaints:
-        picture_hashes(tool, path)
-    elif not is_shown:
+        picture_hashes(find_ffmpeg(), path)
+    elif not shown:
         raise BadClip("undecodable", "does not decode: no frames")
 
 
-def picture_hashes(tool: Ffmpeg | None, path: Path) -> list[str]:
-    """The MD5 of every decoded frame, in the order shown; the sound is decoded, too.
+def picture_hashes(tool: Ffmpeg, path: Path) -> list[str]:
+    """Return the MD5 of every decoded frame, in the order shown; decode the audio, too.
 
-    In a child process. Raises BadClip (undecodable) for what `ffmpeg -xerror` stops at.
+    In a child process. Raises BadClip (undecodable) if `ffmpeg -xerror` stops.
     """
-    argv = [(tool or find_ffmpeg()).path, *STRICT, "-threads", "1", "-i", file_url(path)]
+    argv = [tool.path, *STRICT, "-threads", "1", "-i", file_url(path)]
     argv += ["-map", "0:V:0", "-map", "0:a?", "-fps_mode", "passthrough"]
     done = run_child([*argv, "-f", "framehash", "-hash", "md5", "-"])
     if done.returncode != 0:
