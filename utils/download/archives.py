@@ -408,7 +408,7 @@ def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> S
             return None
         return Split(listed, _labels_by_url(listed, sorted(labels - {""}), mirror), wanted)
     except (UserError, WebError) as error:
-        context.tell(f"cvdf         {listed.name} is left out: {error}")
+        context.tell(f"cvdf         {listed.name} is skipped: {error}")
         # Any clip may be in this list, so that no clip is certainly unavailable.
         message = f"{listed.name}: {error}"
         reader.failures.update(dict.fromkeys(reader.clips, ("network", message)))

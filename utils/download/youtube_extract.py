@@ -137,8 +137,7 @@ def child_environment(proxy: str | None) -> dict[str, str]:
 
 @cache
 def _children() -> Children:
-    flags = ("-X", "utf8", "-X", "runs=yt_dlp")
-    return Children(str(ROOT), quiet=True, flags=flags)
+    return Children(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp"))
 
 
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:

@@ -35,7 +35,7 @@ INDEX_SECONDS = 20.0
 REQUEST_BYTES = 8 * 2**20  # over 10 MiB YouTube slows down
 HEAD_BOXES = (b"ftyp", b"moov", b"free")
 # Fragments are also taken this close to a window, because an edit list may move frames relative to
-# the index, and frames of an open group are shown before the key frame of their fragment.
+# the index, and frames of an open group are shown before the keyframe of their fragment.
 MARGIN = 0.3  # seconds
 SOUND_BEHIND = 1.0  # seconds by which a video's audio may come later in the file than its frames
 # Fragments keep the video's times, but without this ffmpeg would count from the first of them.
@@ -134,7 +134,7 @@ def read_index(data: bytes) -> FragmentIndex | None:
     if not scale or earliest or not count or len(rows) < count:
         return None
     for size, length, access in rows:
-        # The first bit of `size` means an index of indexes, that of `access` a key frame.
+        # The first bit of `size` means an index of indexes, that of `access` a keyframe.
         if size >> 31 or not access >> 31 or not size or not length:
             return None
     times = accumulate((length for _, length, _ in rows), initial=0)
