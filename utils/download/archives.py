@@ -358,7 +358,7 @@ def read_dataset(
             )
             more += [each for each in split.archives(any_order=True) if each.url not in read]
     yield from read_stage(dataset, more, reader, mirror)
-    if dataset == "400" and reader.clips:
+    if dataset == "400" and archives and reader.clips:
         keys = frozenset[Key]().union(*(archive.keys for archive in archives))
         spare = Archive(official.with_slash(mirror.base) + REPLACEMENTS, keys, MIRROR)
         try:
