@@ -44,7 +44,6 @@ MEMORY_FOLDER = ".cvdf"
 OF_THE_COPY = {"undecodable", "truncated", "past_end", "unavailable"}
 # K700-2020 and most of K600 have one archive per class. K400 has mixed ones: it costs most.
 DATASETS = ("700_2020", "600", "400")
-SPLITS = ("train", "val", "test")
 PATHS_LIMIT = 2**20  # bytes; the longest path list has 100,000
 HEADS_AT_ONCE = 8
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
@@ -344,8 +343,8 @@ def read_dataset(
     dataset: str, reader: Reader, mirror: MirrorOptions
 ) -> Generator[Result, None, None]:
     """Read a dataset's archives, in the order in which they are likely to hold requested clips."""
-    found = (find_split(OfficialList(dataset, split), reader, mirror) for split in SPLITS)
-    splits = [split for split in found if split]
+    lists = [OfficialList(dataset, split) for split in ("train", "val", "test")]
+    splits = list(filter(None, (find_split(each, reader, mirror) for each in lists)))
     archives = [archive for split in splits for archive in split.archives()]
     ends = yield from read_stage(dataset, archives, reader, mirror)
     read = {end.archive.url for end in ends}

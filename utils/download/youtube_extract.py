@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +143,15 @@ def _children() -> Children:
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
     """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
-
-    def is_over() -> bool:
-        return STOP.is_set() or time.monotonic() > deadline
-
     frame = pickle.dumps((answer_as_ytdlp, (list(argv), dict(env))))
-    outcomes, _, how_it_ended = _children().call(frame, is_over)
+    call = partial(_children().call, frame)
+    outcomes, _, how_it_ended = call(lambda: STOP.is_set() or time.monotonic() > deadline)
     if outcomes:
         return Finished(*pickle.loads(outcomes[0]))
     if STOP.is_set():
         raise Stopped
-    timed_out = time.monotonic() > deadline
-    return Finished(-9, "", f"ERROR: yt-dlp: {how_it_ended}", timed_out)
+    error = f"ERROR: yt-dlp: {how_it_ended or 'no answer'}"
+    return Finished(-9, "", error, timed_out=time.monotonic() > deadline)
 
 
 def end_ytdlp() -> None:

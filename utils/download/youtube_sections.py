@@ -261,11 +261,10 @@ def _cut_whole(
     source = Input(file_url(whole), zero)
     for clip in clips:
         try:
-            limit = attempt.time_left()
             if video and video.missing and sum(clip_window(clip)) > video.last - SOUND_BEHIND:
                 raise FetchError("truncated", f"the whole video: {video.missing}")
             end = video.end if video else None
-            yield clip, cut_clip(attempt, clip, [source], limit, known_end=end)
+            yield clip, cut_clip(attempt, clip, [source], attempt.time_left(), known_end=end)
         except FetchError as error:
             yield clip, error
     whole.unlink(missing_ok=True)
