@@ -41,6 +41,7 @@ from typing import Any
 
 from utils import report, run
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, run_script, say, teller
+from utils.clip import DOWNLOADED, REASONS, UNAVAILABLE, Result
 from utils.cluster import check_dask
 from utils.download import sources
 from utils.download.archives import MirrorOptions, from_mirror, from_tars
@@ -145,17 +146,17 @@ def fetch(
     tally = DownloadTally(asked_height=min(heights, default=0))
     recorded: set[str] = set()
 
-    def record(result: report.Result) -> None:
+    def record(result: Result) -> None:
         # Called from the workers' threads: each line is one write.
         own.append_result(result)
         recorded.add(result.clip)
 
     for refused in plan.lists.refused:
-        invalid = report.Result.of_refused(refused)
+        invalid = Result.of_refused(refused)
         if invalid.message not in plan.known.refused:
             own.append_result(invalid)
     for name in plan.known.unreported:
-        own.append_result(report.Result.of(plan.lists.clips[name], "", "", message=FOUND))
+        own.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
     chain = [make_source(name, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
@@ -212,10 +213,10 @@ class DownloadTally(run.Tally):
         """Print the counts by status and reason, and what each reason means."""
         for status, count in self.statuses.most_common():
             came = ", ".join(f"{name} {number:,}" for name, number in self.sources.items())
-            say(f"  {status} {count:,}" + (f" ({came})" if status == report.DOWNLOADED else ""))
-            for line in self.reason_lines(report.REASONS, status):
+            say(f"  {status} {count:,}" + (f" ({came})" if status == DOWNLOADED else ""))
+            for line in self.reason_lines(REASONS, status):
                 say(f"  {line}")
-            if status == report.DOWNLOADED and self.low:
+            if status == DOWNLOADED and self.low:
                 low, most = self.low.total(), self.asked_height
                 heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
                 say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
@@ -231,10 +232,10 @@ def end_download(
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
     out, lists, requested = path.parent, plan.lists, len(plan.lists.clips)
     on_disk = len(plan.on_disk)
-    if tally.statuses[report.DOWNLOADED]:  # the folder counts, whatever this run counted
+    if tally.statuses[DOWNLOADED]:  # the folder counts, whatever this run counted
         on_disk = len(lists.clips.keys() & names_in(out, sources.clip_suffix(args)))
     missing, processed = requested - on_disk, sum(tally.statuses.values())
-    gone = tally.statuses[report.UNAVAILABLE] + plan.skipped
+    gone = tally.statuses[UNAVAILABLE] + plan.skipped
     is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
     state = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
     if args.quiet and not processed:
@@ -267,7 +268,7 @@ def say_next_steps(
         more = () if context.ask_again else ("--retry", "unavailable")
         run.say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
     if tally.hopeless:
-        meaning = report.REASONS[tally.hopeless][1]
+        meaning = REASONS[tally.hopeless][1]
         say(f"the last {LASTING_AFTER} videos failed for the same reason: {meaning}")
         say(f"find the broken step: {run.own_command('--check')}")
 

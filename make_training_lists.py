@@ -12,7 +12,7 @@ examples:
 
 The first command prints what it read and excluded, and ends like this:
 
-               wanted       there    missing      listed
+            requested     on disk    missing      listed
   train       246,505     240,618      2.39%     240,618
   val          19,906      19,404      2.52%      19,404
   lost most     12.40%  121 of 976: sniffing
@@ -43,14 +43,13 @@ from typing import Any
 
 from utils import cli
 from utils.files import make_folder, run_folder
-from utils.process import sleep, stop_on_signals
+from utils.process import stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
 from utils.training.choosing import AUDIO, NO_LABEL, SPLITS, VIDEO, Choice, Reason
 from utils.training.outputs import ListSet
 
 MARK = ".make_training_lists"  # marks a folder that this script wrote
-SHOWN = 10
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 SMALLEST_SHARD = 10_000
 PUBLISHED = (  # versions, who used them, and with how many clips in train and val
@@ -102,10 +101,7 @@ _AVA = (
     " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
 )
 _CODE = "next: python -c {code}"
-_TORCHVISION = (
-    "from torchvision.datasets import Kinetics;"
-    " Kinetics({out!r}, frames_per_clip=16, split={split!r})"
-)
+_TORCHVISION = "from torchvision.datasets import Kinetics; Kinetics({out!r}, 16, split={split!r})"
 _HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
 _WEBDATASET = (
     "import webdataset; webdataset.WebDataset({out!r} +"
@@ -160,9 +156,8 @@ def define_options(parser: cli.Parser) -> None:
     add("--license", metavar="NAME", help="keep only videos of this licence: creativecommon, ...")
     add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")
-    add("--fraction", **number, metavar="F", help="keep this part of each class in each split")
-    seed: dict[str, Any] = {"type": cli.non_negative_int, "default": 0, "metavar": "N"}
-    add("--seed", **seed, help="seed for --per_class, --fraction and the order in shards")
+    add("--fraction", **number, metavar="F", help="keep this fraction of each class in each split")
+    add("--seed", type=cli.non_negative_int, default=0, metavar="N", help="seed of random choices")
     seconds = number | {"default": 0.0, "metavar": "SECONDS"}
     add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
     add("--only_manifest", **file, help="use exactly the clips of this manifest.csv")
@@ -255,7 +250,7 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     is_absolute = args.absolute or (form.absolute and not args.path_prefix)
     prefix = None if is_absolute else (args.path_prefix or base).absolute()
     before = outputs.path_before(base, prefix, form.splits_at_blanks, tell)
-    wanted = choice.by_class()
+    requested = choice.by_class()
     choosing.look(choice, clips, form.suffixes)
     check_any(choice, args)
     if args.frames:
@@ -265,13 +260,12 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         if args.hash or args.measure or args.min_seconds:
             choosing.measure(choice, clips, out / choosing.MEMORY_NAME, args)
     check_any(choice, args)
-    there = choice.by_class()
+    on_disk = choice.by_class()
     choosing.draw(choice, args.per_class, args.fraction, args.seed)
     if args.dry_run:
-        say_table(choice, wanted, there, tell)
+        say_table(choice, requested, on_disk, tell)
         tell(f"would write {args.out}: lists for {args.format}")
         return exit_code_of(choice)
-    sleep(0)
     missing = choice.count(Reason.MISSING)
     known = read_known((args.report or clips) / REPORT_NAME) if missing else Known()
     if missing and not args.report and not (clips / REPORT_NAME).exists():
@@ -283,7 +277,7 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
             outputs.link_all(files, make_folder(args.link_dir), links)
         form.write(files)
         outputs.write_beside(files, known, theirs)
-    say_table(choice, wanted, there, tell)
+    say_table(choice, requested, on_disk, tell)
     say_written(files, prefix)
     return exit_code_of(choice)
 
@@ -301,11 +295,6 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: cli.Tell) -> Non
             row.reason = Reason.SEVERAL_LABELS
         elif form.needs_label and not row.numbers:
             row.reason = Reason.NO_LABEL
-    if number := choice.count(Reason.NO_LABEL):
-        tell(f"no label     {cli.plural(number, 'clip')}: excluded from {args.format} lists")
-    if number := choice.count(Reason.SEVERAL_LABELS):
-        several = ", ".join(name for name, each in FORMATS.items() if not each.one_label)
-        tell(f"many labels  {cli.plural(number, 'clip')}: excluded; use --format {several}")
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -329,26 +318,26 @@ def check_any(choice: Choice, args: argparse.Namespace) -> None:
         raise UserError(f"no clip to list ({reasons}): check {args.clips}, --trim_format")
 
 
-def say_table(choice: Choice, wanted: ByClass, there: ByClass, tell: cli.Tell) -> None:
+def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Tell) -> None:
     """Print the clips of each split, the classes that lost most, and what published work had."""
     reasons = Counter(row.reason for row in choice.rows)
     parts = [f"{reasons[each]:,} {each}" for each in Reason if each and reasons[each]]
     tell(f"excluded     {', '.join(parts) or 'no row'}")
-    tell("             wanted       there    missing      listed")
+    tell("          requested     on disk    missing      listed")
     total, lost = Counter[int](), Counter[int]()
     listed = Counter(row.split for row in choice.chosen())
     for split in SPLITS:
-        all_ = sum(number for (each, _), number in wanted.items() if each == split)
-        here = sum(number for (each, _), number in there.items() if each == split)
-        if all_:
-            share = f"{100 * (all_ - here) / all_:.2f}%"
-            tell(f"{split:7}{all_:12,}{here:12,}{share:>11}{listed[split]:12,}")
-    for (split, number), clips in wanted.items():
+        clips = sum(number for (each, _), number in requested.items() if each == split)
+        here = sum(number for (each, _), number in on_disk.items() if each == split)
+        if clips:
+            share = f"{100 * (clips - here) / clips:.2f}%"
+            tell(f"{split:7}{clips:12,}{here:12,}{share:>11}{listed[split]:12,}")
+    for (split, number), clips in requested.items():
         if number != NO_LABEL:
             total[number] += clips
-            lost[number] += clips - there[split, number]
+            lost[number] += clips - on_disk[split, number]
     worst = sorted((n for n in lost if lost[n]), key=lambda n: (-lost[n] / total[n], -lost[n], n))
-    for number in worst[:SHOWN]:
+    for number in worst[: choosing.SHOWN]:
         share = f"{100 * lost[number] / total[number]:.2f}%"
         name = cli.printable(choice.classes.names[number])
         tell(f"lost most    {share:>7}  {lost[number]:,} of {total[number]:,}: {name}")

@@ -19,9 +19,9 @@ from unittest import mock
 
 from tests.scripts import ROOT
 from utils.cli import Parser
+from utils.clip import REASONS
 from utils.download.plan import ACCOUNT_PER_HOUR, BYTES_PER_CLIP, GUEST_PER_HOUR, LINE_BITS
 from utils.lists.versions import ROWS
-from utils.report import REASONS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EVERYWHERE = {"--help", "--version", "--quiet", "--verbose"}  # README has them, for all scripts

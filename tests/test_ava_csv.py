@@ -19,10 +19,10 @@ from PIL import Image
 
 from clipreader.packets import resample_indices
 from tests.scripts import run
-from utils.clip import Clip, clip_window
+from utils.clip import Clip, Result, clip_window, now
 from utils.lists import ava
 from utils.lists.reading import read_lists
-from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile, Result, now
+from utils.report import REPORT_NAME, RESULT_COLUMNS, ReportFile
 
 ROOT = Path(__file__).parents[1]
 LABEL_MAP = """label {

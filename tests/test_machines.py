@@ -14,14 +14,13 @@ import pytest
 
 from tests.conftest import MakeSource
 from tests.scripts import ROOT, finish, start, write_list
-from utils.clip import Clip
+from utils.clip import Clip, Result
 from utils.files import MACHINE_VARIABLE, RUN_PREFIX, SILENT_SECONDS, run_folder
 from utils.lists.ava import read_windows
 from utils.reorg import REPORT_COLUMNS, read_unfinished
 from utils.report import (
     RESULT_COLUMNS,
     ReportFile,
-    Result,
     own_names,
     read_known,
     read_reports,
@@ -135,7 +134,7 @@ def test_a_line_that_comes_while_reports_are_read_does_no_harm(tmp_path: Path) -
     found = [next(rows)[0]]
     with other.open("a") as file:
         file.write(line.format("c"))
-    assert [*found, *(row[0] for row in rows)] == ["a", "b"]
+    assert [*found, *(row[0] for row in rows)] == ["a", "b", "c"]
 
 
 def test_only_a_machines_own_leftovers_are_cleared_at_once(

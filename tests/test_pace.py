@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from utils.clip import Clip
+from utils.clip import Clip, Result
 from utils.download.pace import FAILING, MANY, Attempted, Pace, Turn
 from utils.process import STOP
-from utils.report import Result
 
 PASSED, UNCLEAR = Attempted("passed", is_shown=True), Attempted("unclear", "truncated")
 BLOCKED = Attempted("blocked", "bot_check")

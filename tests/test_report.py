@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from utils.cli import csv_text
-from utils.clip import Clip
+from utils.clip import REASONS, Clip, Result, format_time
 from utils.errors import UserError
 from utils.report import (
-    REASONS,
     REPORT_NAME,
     RESULT_COLUMNS,
     VIDEOS_NAME,
     ReportFile,
-    Result,
     VideosFile,
-    format_time,
     read_known,
     read_licences,
     read_report,

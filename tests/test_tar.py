@@ -1,4 +1,4 @@
-"""utils/tar: archives as Python's tarfile writes them, read in pieces of any size."""
+"""utils/web: archives as Python's tarfile writes them, read in pieces of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from utils.tar import BadTar, TarStream
+from utils.web import BadTar, TarStream
 
 LONG = "x" * 120 + "/" + "é" * 150 + ".mp4"
 FILES = {"a.mp4": b"a" * 1000, "./label (b)/b.mp4": b"", LONG: b"c" * 512, "d": b"d" * 70_000}
@@ -42,7 +42,7 @@ def reader(data: bytes, most: int) -> TarStream:
 def read_all(tar: TarStream, skip: str = "") -> dict[str, bytes]:
     found = {}
     for member in tar.members():
-        if member.is_file and member.name != skip:
+        if member.isreg() and member.name != skip:
             file = io.BytesIO()
             tar.copy(file)
             assert len(file.getvalue()) == member.size
@@ -70,10 +70,10 @@ def test_it_goes_on_from_the_last_whole_member() -> None:
             for member in first.members():
                 file = io.BytesIO()
                 first.copy(file)
-                if member.is_file:
+                if member.isreg():
                     found[member.name] = file.getvalue()
         except BadTar as error:
-            assert error.ends_early
+            assert not error.for_good
         assert first.whole <= end
         rest = TarStream(io.BytesIO(data[first.whole :]).read, first.whole)
         assert found | read_all(rest) == FILES
@@ -85,11 +85,11 @@ def test_damage_is_told_from_an_early_end(pack: type[bytes]) -> None:
     for end in (0, 1, len(data) // 2):
         with pytest.raises(BadTar) as caught:
             read_all(reader(data[:end], 999))
-        assert caught.value.ends_early
+        assert not caught.value.for_good
     for junk in (b"<html>" * 200, b"\x1f\x8b" + b"\xff" * 1000, random.Random(1).randbytes(4096)):
         with pytest.raises(BadTar) as caught:
             read_all(reader(junk, 999))
-        assert not caught.value.ends_early
+        assert caught.value.for_good
 
 
 def test_a_damaged_header_in_the_middle_is_not_the_end() -> None:
@@ -101,7 +101,7 @@ def test_a_damaged_header_in_the_middle_is_not_the_end() -> None:
         for member in reader(bytes(data), 999).members():
             found.append(member.name)
     assert found == ["a.mp4"]
-    assert not caught.value.ends_early
+    assert caught.value.for_good
 
 
 def test_a_huge_extended_header_is_not_read() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from utils.clip import FAILED, REASONS
 from utils.download.sources import FetchOptions, is_youtube
 from utils.download.youtube_extract import extract_command, section_inputs, whole_command
 from utils.download.youtube_texts import TEXTS, classify, classify_ytdlp
 from utils.process import run_child
-from utils.report import FAILED, REASONS
 from utils.video.ffmpeg import (
     CutTask,
     Encode,

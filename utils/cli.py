@@ -184,13 +184,9 @@ def non_negative_int(text: str) -> int:
 
 def non_negative_float(text: str) -> float:
     """Parse an argument: a finite number from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
+    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return value
+    return float(text)
 
 
 def frame_rate(text: str) -> Fraction:
@@ -275,8 +271,7 @@ _SHARED: dict[str, dict[str, Any]] = {
 def existing_folder(path: Path, what: str) -> Path:
     """Return the absolute path of an existing folder. Raises UserError, which says `what` it is."""
     if not path.is_dir():
-        problem = "is not a folder" if path.exists() else "does not exist"
-        raise UserError(f"{what} {path} {problem}")
+        raise UserError(f"{what} {path} does not exist, or is not a folder")
     return path.absolute()
 
 

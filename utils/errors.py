@@ -48,7 +48,7 @@ class DiskFull(UserError):
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that the disk, or the user's part of it, is full."""
+    """Return whether an error says that the disk, or the user's part of it, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -63,12 +63,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _say_problem(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    problem = problem_of(error)
-    if not problem:
-        sys.__excepthook__(kind, error, trace)
-        return
-    os.write(2, f"error: {problem}\n".encode(errors="backslashreplace"))
-    os._exit(2)
+    if problem := problem_of(error):
+        os.write(2, f"error: {problem}\n".encode(errors="backslashreplace"))
+        os._exit(2)
+    sys.__excepthook__(kind, error, trace)
 
 
 def problem_of(error: BaseException) -> str:
@@ -95,12 +93,6 @@ def hand_over() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _is_own_script() -> bool:
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
-    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return main is not None and os.path.dirname(os.path.abspath(main)) == top
-
-
 def _open_closed_streams() -> None:
     """Give a process that was started without them (`2>&-`) its three standard streams.
 
@@ -116,7 +108,8 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-if _is_own_script():
+_script = getattr(sys.modules["__main__"], "__file__", None)
+if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of ours
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
@@ -131,7 +124,7 @@ if _is_own_script():
 
 @functools.cache
 def required() -> dict[str, tuple[str, str]]:
-    """Package -> (lowest release that will do, first one that was not tried, or nothing)."""
+    """Return package -> (lowest release that will do, first one that was not tried, or nothing)."""
     found = {}
     text = "".join(path.read_text(encoding="utf-8") for path in REQUIREMENTS)
     for line in text.splitlines():
@@ -141,7 +134,7 @@ def required() -> dict[str, tuple[str, str]]:
 
 
 def release_of(package: str) -> str:
-    """The release of a package that is installed; empty if it is not."""
+    """Return the installed release of a package; empty if it is not installed."""
     from importlib import metadata  # slow to import, and Ctrl-C is to be caught before
 
     try:
@@ -151,53 +144,33 @@ def release_of(package: str) -> str:
 
 
 def check_packages(*packages: str) -> None:
-    """Check that these are installed, in releases that will do, in 1 ms each. Raises UserError."""
+    """Check that packages are installed, in releases that will do. Raises UserError."""
     for package in packages:
         (lowest, untried), have = required()[package], release_of(package)
         name = NAMES.get(package, package)
         if not have:
             raise UserError(f"{name} is not installed: pip install -r requirements.txt")
-        too_new = bool(untried) and numbers(have) >= numbers(untried)
-        if numbers(have) < numbers(lowest) or too_new:
+        is_too_new = untried and numbers(have) >= numbers(untried)
+        if numbers(have) < numbers(lowest) or is_too_new:
+            wanted = f"{lowest} or newer" + (f", below {untried}" if untried else "")
             raise UserError(
-                f"{name} {have} is installed, and the suite works with {releases(package)}:"
+                f"{name} {have} is installed, and the suite works with {wanted}:"
                 " pip install -U -r requirements.txt"
             )
 
 
 def module_of(package: str) -> str:
-    """The name under which a package is imported."""
+    """Return the name under which a package is imported."""
     return MODULES.get(package, package.replace("-", "_"))
 
 
 def numbers(release: str) -> tuple[int, ...]:
-    """`2026.10.26` -> (2026, 10, 26), for comparing."""
+    """Return (2026, 10, 26) for `2026.10.26`, to compare releases."""
     return tuple(map(int, re.findall(r"\d+", release)[:3]))
 
 
-def releases(package: str) -> str:
-    """`18.1 or newer, below 20`."""
-    lowest, untried = required()[package]
-    return f"{lowest} or newer" + (f", below {untried}" if untried else "")
-
-
 def describe(error: BaseException) -> str:
-    """Describe an unexpected exception for the report, with the package that it likely comes from.
-
-    `TypeError: open() got an unexpected keyword argument 'mode' (av 20.0.0)`
-    """
-    owner = getattr(error, "obj", None)  # of an attribute that is missing
-    kind = owner if isinstance(owner, type) else type(owner)
-    frames, trace = [], error.__traceback__
-    while trace:
-        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    missing = error.name if isinstance(error, ImportError) else ""
-    of_module = {module_of(package): package for package in required()}
-    for module in (getattr(owner, "__name__", ""), kind.__module__, missing, *reversed(frames)):
-        package = of_module.get(str(module).partition(".")[0], "")
-        if package and (release := release_of(package)):
-            return f"{type(error).__name__}: {error} ({package} {release})"
+    """Describe an unexpected exception for the report, as UNEXPECTED_MESSAGE expects it."""
     return f"{type(error).__name__}: {error}"
 
 
@@ -221,34 +194,16 @@ class Streak:
         return self._count >= STREAK
 
     def problem(self) -> UserError:
-        """The error that ends the run, with what to type."""
+        """Return the error that ends the run, with what to type."""
         start = f"{STREAK} clips in a row failed with the same error: {self.message}"
-        found = re.search(r"\(([\w.-]+) (\S+)\)$", self.message)
         if self.message.startswith("MemoryError"):
             return UserError(f"{start}: give this run more memory, or use fewer jobs (--num_jobs)")
-        if found and found[1] in required():
-            name = NAMES.get(found[1], found[1])
-            return UserError(
-                f"{start}: {name} {found[2]} is installed, the suite works with"
-                f" {releases(found[1])}: pip install -U -r requirements.txt"
-            )
         return UserError(f"{start}: pip install -U -r requirements.txt; see download.py --check")
 
 
 def version_line(version: str) -> str:
-    """The suite's version, and what it runs on, in one line for a bug report."""
-    found = [f"Python {sys.version.split()[0]} on {sys.platform}"]
-    for package in ("yt-dlp", "av", "numpy"):
-        name, release = NAMES.get(package, package), release_of(package)
-        found.append(f"{name} {release}" if release else f"no {name}")
-    found.insert(2, _ffmpeg_version())
-    return f"{version} ({', '.join(found)})"
-
-
-def _ffmpeg_version() -> str:
-    try:
-        import imageio_ffmpeg
-
-        return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
-    except (ImportError, RuntimeError):
-        return "no ffmpeg in the environment"
+    """Return the suite's version, and what it runs on, in one line for a bug report."""
+    packages = ("yt-dlp", "imageio-ffmpeg", "av", "numpy")
+    found = [f"{NAMES.get(each, each)} {release_of(each) or 'is missing'}" for each in packages]
+    python = f"Python {sys.version.split()[0]} on {sys.platform}"
+    return f"{version} ({', '.join([python, *found])})"

@@ -51,68 +51,54 @@ _DEAD = ".dead"  # the end of a name whose folder is being removed
 def open_regular(path: str | Path, limit: int | None = None) -> io.BufferedReader:
     """Open a regular file, or a link to one, for reading. Raises OSError.
 
-    Use it for every file that others may have put there: a FIFO would block the run for ever, a
-    device has no end, and reading changes some devices. limit: the largest size in bytes.
+    Use it for every file that others may have put there, because a FIFO would block the run for
+    ever, and a device has no end. limit: the largest size in bytes.
     """
-    _check_regular(path, os.stat(path).st_mode)
-    # The file may have been replaced since: the open does not wait for a writer, and the opened
-    # file is checked again.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    try:
-        found = os.fstat(file.fileno())
-        _check_regular(path, found.st_mode)
-        if limit is not None and found.st_size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
-    except OSError:
+    flags = os.O_NONBLOCK | os.O_NOCTTY  # the open does not wait for a FIFO's writer
+    file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
+    found, problem = os.fstat(file.fileno()), None
+    if not stat.S_ISREG(found.st_mode):
+        problem = OSError(errno.EINVAL, "is not a regular file", str(path))
+    elif limit is not None and found.st_size > limit:
+        problem = OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    if problem is not None:
         file.close()
-        raise
+        raise problem
     return file
 
 
-def _check_regular(path: str | Path, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "is not a regular file", str(path))
-
-
 def open_text(path: str | Path, errors: str = "strict", limit: int | None = None) -> TextIO:
-    """`open_regular` for UTF-8 text with or without a byte order mark; keeps the line ends."""
+    """Open UTF-8 text, with or without a byte order mark, as `open_regular`; keep line ends."""
     return io.TextIOWrapper(open_regular(path, limit), "utf-8-sig", errors, newline="")
 
 
 def bounded_lines(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
-    """The lines of a file with their ends. Raises ValueError for a line that is too long."""
-    for line in iter(lambda: file.readline(longest + 1), ""):
+    """Yield the lines of a file with their ends. Raises ValueError for a line that is too long."""
+    while line := file.readline(longest + 1):
         if len(line) > longest:
             raise ValueError(f"a line is longer than {longest:,} characters")
         yield line
 
 
 def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
-    """The text of a regular file of at most `limit` bytes. Raises OSError, ValueError."""
+    """Return the text of a regular file of at most `limit` bytes. Raises OSError, ValueError."""
     with open_regular(path, limit) as file:
-        data = file.read(limit + 1)  # it may grow
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
-    try:
-        return data.decode("utf-8-sig", errors)
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
+        try:
+            return file.read(limit).decode("utf-8-sig", errors)
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8 text") from None
 
 
-def read_json(path: str | Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
-    """The object in a JSON file. Raises OSError, and ValueError with a short reason."""
-    return parse_json(read_text(path, limit))
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises OSError, and ValueError with a short reason."""
+    return parse_json(read_text(path, SETTINGS_LIMIT))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """The object in a JSON text from outside. Raises only ValueError."""
+    """Return the object in a JSON text from outside. Raises only ValueError."""
     try:
         found = json.loads(text)
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # or no UTF-8, or a number of many digits
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(found, dict):
         raise ValueError("is not a JSON object")
@@ -159,27 +145,21 @@ def check_ours(path: Path, first: str, how: str) -> None:
 
     This way no output replaces a file of another program. how: what the user can do.
     """
-    with telling(path):
-        try:
-            with open_text(path, errors="replace") as file:
-                begins = file.read(len(first))
-        except FileNotFoundError:
-            return
-        except IsADirectoryError:
-            raise UserError(f"{path} is a folder: {how}") from None
-    if begins != first:
-        raise UserError(f"{path} is not a file of this script: {how}")
+    if os.path.lexists(path):
+        with telling(path), open_text(path, errors="replace") as file:
+            if file.read(len(first)) != first:
+                raise UserError(f"{path} is not a file of this script: {how}")
 
 
 def free_bytes(folder: Path) -> int:
-    """Free bytes on the disk of `folder`, or of its nearest existing parent."""
+    """Return the free bytes on the disk of `folder`, or of its nearest existing parent."""
     while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether a full disk explains a bad output: less than FULL_BELOW is free.
+    """Return whether a full disk explains a bad output: less than FULL_BELOW is free.
 
     A quota shows only when a file is written, so space is reserved in a file without a name.
     """
@@ -197,12 +177,8 @@ def disk_is_full(folder: Path) -> bool:
 def make_folder(path: Path) -> Path:
     """Make a folder that can be written, and return its absolute path. Raises UserError."""
     path = path.absolute()
-    try:
+    with telling(path, "make the folder"):
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError(f"{path} is a file: name a folder for the output") from error
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"cannot write into the folder {path}: permission denied")
     return path
@@ -211,20 +187,11 @@ def make_folder(path: Path) -> Path:
 def publish(temporary: Path, final: Path) -> None:
     """Sync a finished file to disk, then rename it into place in one step. Raises OSError.
 
-    After a power cut there is either the complete file or none.
+    After a power cut there is either the complete file or none. It never replaces a folder, nor a
+    file of another name: on macOS and Windows `abc` and `ABC` name the same file, so the second of
+    two IDs that differ only in case would replace the first.
     """
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    replace_file(temporary, final)
-    sync_folder(final.parent)
-
-
-def replace_file(temporary: Path, final: Path) -> None:
-    """`os.replace`, but never over a folder, nor over a file of another name. Raises OSError.
-
-    On macOS and Windows `abc` and `ABC` name the same file, so the second of two ids that differ
-    only in case would replace the first.
-    """
+    _sync_file(temporary)
     if final.is_dir() and not final.is_symlink():  # os.replace would name the temporary file only
         raise IsADirectoryError(errno.EISDIR, "a folder has the name of the file", str(final))
     with _REPLACING:
@@ -236,10 +203,16 @@ def replace_file(temporary: Path, final: Path) -> None:
                 str(final),
             )
         os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _is_of_another_name(path: Path) -> bool:
-    """Whether the file at `path` is stored under a name that differs in case."""
+    """Return whether the file at `path` is stored under a name that differs in case."""
     other = path.with_name(path.name.swapcase())
     if not os.path.lexists(other) or not os.path.samestat(path.lstat(), other.lstat()):
         return False  # as nearly always: this file system knows case, and no listing is needed
@@ -257,24 +230,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def names_in(folder: Path, suffix: str) -> set[str]:
-    """The names, without `suffix`, of the files in `folder`: one scandir and no stat.
+    """Return the names, without `suffix`, of the files in `folder`; none if it does not exist.
 
-    650,000 names take 1.0 s so; `Path.exists` one by one takes 2.5 to 10 s.
+    650,000 names take 1.0 s with scandir; `Path.exists` one by one takes 2.5 to 10 s.
     """
-    length = len(suffix)
-    try:
+    with telling(folder):
+        if not folder.exists():
+            return set()
         with os.scandir(folder) as entries:
-            return {e.name[:-length] for e in entries if e.name.endswith(suffix) and _is_file(e)}
-    except FileNotFoundError:
-        return set()
-    except NotADirectoryError as error:
-        raise UserError(f"{folder} is a file: name a folder") from error
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+            names = (each.name for each in entries if _is_file(each))
+            return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a regular file, or a link to one; a link that loops is none."""
+    """Return whether it is a regular file, or a link to one; a link that loops is none."""
     try:
         return entry.is_file()
     except OSError:
@@ -305,9 +274,8 @@ def move_new(path: str | Path, final: str | Path) -> None:
 
 
 def publish_new(temporary: Path, final: Path) -> None:
-    """`publish`, but never over a file. Raises FileExistsError, OSError."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    """Do as `publish` does, but never over a file. Raises FileExistsError, OSError."""
+    _sync_file(temporary)
     move_new(temporary, final)
     sync_folder(final.parent)
 
@@ -319,8 +287,7 @@ def copy_new(path: Path, final: Path, temporary: Path) -> None:
     if the copy does not hold the same bytes.
     """
     try:
-        shutil.copyfile(path, temporary, follow_symlinks=False)
-        shutil.copystat(path, temporary, follow_symlinks=False)
+        shutil.copy2(path, temporary, follow_symlinks=False)
         if not filecmp.cmp(path, temporary, shallow=False):
             raise OSError(errno.EIO, "the copy does not hold the same bytes", str(path))
         publish_new(temporary, final)
@@ -329,7 +296,7 @@ def copy_new(path: Path, final: Path, temporary: Path) -> None:
 
 
 def move_across(path: Path, final: Path) -> None:
-    """`move_new`, also to another file system. Raises FileExistsError, OSError."""
+    """Do as `move_new` does, also to another file system. Raises FileExistsError, OSError."""
     try:
         move_new(path, final)
     except OSError as error:
@@ -341,7 +308,7 @@ def move_across(path: Path, final: Path) -> None:
 
 
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:
-    """The videos in `folder`, flat or nested: clip -> file, both as paths below `folder`.
+    """Return the videos in `folder`, flat or nested: clip -> file, as paths below `folder`.
 
     A clip is the path of its file without the suffix (`abseiling/x_000001_000011`). The second part
     lists further files of the same clip; an .mp4 is preferred. Skips `leave_out` (an output folder

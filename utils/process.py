@@ -96,9 +96,8 @@ def limit_memory(pid: int, memory: int) -> None:
     RLIMIT_DATA counts what can be written to. RLIMIT_AS would count addresses, too, of which
     JavaScript engines reserve terabytes.
     """
-    if hasattr(psutil, "RLIMIT_DATA"):
-        with suppress(psutil.Error, OSError):
-            psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
+    with suppress(psutil.Error, OSError, AttributeError):
+        psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
 def _communicate(

@@ -76,22 +76,24 @@ def open_run(
 
 
 def has_settings(path: Path, wanted: Mapping[str, object], made: str) -> bool:
-    """Whether `path` holds the options that the files in its folder were made with.
+    """Return whether `path` holds the options that the files in its folder were made with.
 
-    made: what these files are. Raises UserError if the options are not the `wanted` ones: files
-    that were made with different options are never mixed.
+    made: what these files are. Raises UserError if the options are not the `wanted` ones, because
+    files that were made with different options are never mixed.
     """
     if not os.path.lexists(path):
         return False
     try:
-        before = read_json(path)
+        before = _without_off(read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); use another output folder") from None
+    wanted = _without_off(wanted)
     other = [
-        _option_text(name, before.get(name))
+        f"with --{name} {before[name]}".removesuffix(" True")
+        if name in before
+        else f"without --{name}"
         for name in {**wanted, **before}
-        if (before.get(name), wanted.get(name)) not in ((None, False), (False, None))
-        and before.get(name) != wanted.get(name)
+        if before.get(name) != wanted.get(name)
     ]
     if other:
         raise UserError(
@@ -101,10 +103,11 @@ def has_settings(path: Path, wanted: Mapping[str, object], made: str) -> bool:
     return True
 
 
-def _option_text(name: str, value: object) -> str:
-    if value is None or value is False:
-        return f"without --{name}"
-    return f"with --{name}" + ("" if value is True else f" {value}")
+def _without_off(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that are set; those that are off may be None, False, or not there."""
+    return {
+        name: value for name, value in settings.items() if value is not None and value is not False
+    }
 
 
 def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object]) -> None:
@@ -132,14 +135,9 @@ class Progress:
         self._shown: Counter[str] = Counter()
         self._started = time.monotonic()
         self._done = threading.Event()
-        self._on_terminal = is_terminal() and not quiet
+        self._on_terminal = sys.stderr.isatty() and not quiet
         self._bar = tqdm(
-            total=total,
-            unit=unit,
-            file=sys.stderr,
-            disable=not self._on_terminal,
-            dynamic_ncols=True,
-            smoothing=0.1,
+            total=total, unit=unit, disable=not self._on_terminal, dynamic_ncols=True, smoothing=0.1
         )
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
@@ -176,7 +174,7 @@ class Progress:
             self.say(f"{cause}: (more failures with this message are in the report only)")
 
     def line(self) -> str:
-        """The plain form: done of total, outcomes, rate per hour, time left."""
+        """Return the plain form: done of total, outcomes, rate per hour, time left."""
         done = sum(self.counts.values())
         elapsed = time.monotonic() - self._started
         parts = [f"{done:,} of {plural(self.total, self.unit)}"]
@@ -195,14 +193,6 @@ class Progress:
                 self._bar.set_postfix_str("; ".join(filter(None, [self._outcomes(), self.note()])))
             elif not self.quiet:
                 say(f"{time.strftime('%H:%M:%S')} {self.line()}")
-
-
-def is_terminal() -> bool:
-    """Whether stderr is a terminal with a size; one of no lines (a bare pty) shows no bar."""
-    try:
-        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).lines > 0
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 @contextmanager
@@ -238,7 +228,7 @@ class Tally:
             STOP.set()
 
     def reason_lines(self, table: Mapping[str, tuple[str, str]], *statuses: str) -> list[str]:
-        """Each reason with one of these statuses: how many clips, and what it means."""
+        """Return lines for the reasons with these statuses: how many clips, and what it means."""
         return [
             f"  {reason} {count:,}: {table[reason][1]}"
             for reason, count in sorted(self.reasons.items(), key=lambda each: (-each[1], each[0]))
@@ -264,14 +254,14 @@ def say_next(what: str, *more: str) -> None:
 
 
 def own_command(*more: str) -> str:
-    """This run's command line, as it was typed, with `more` options."""
+    """Return this run's command line, as it was typed, with `more` options."""
     words = sys.argv[1:]
     at = words.index("--") if "--" in words else len(words)
     return command_line([sys.orig_argv[0], sys.argv[0], *words[:at], *more, *words[at:]])
 
 
 def exit_code(tally: Tally, out: Path, is_all: bool) -> int:
-    """The exit code; `is_all`: nothing is missing. Raises DiskFull, UserError."""
+    """Return the exit code. is_all: nothing is missing. Raises DiskFull, UserError."""
     if signal := received_signal():
         return 128 + signal
     if tally.disk_full:

@@ -1,8 +1,16 @@
-"""Send HTTP requests: resumable streams, sizes, small texts, parts of a file.
+"""Send HTTP requests (resumable streams, sizes, texts, parts of a file), and read tar archives.
 
 requests sends the requests, and each of its errors becomes a WebError. No client (requests, httpx)
 resumes within a file that may have changed without storing it first, in a process that a stop must
 end at once.
+
+Python's tarfile reads the archives, gzipped or not. This module adds what tarfile lacks:
+
+- After a lost connection it resumes at the last complete member.
+- tarfile takes a header that is damaged or cut off in the middle of an archive for the end.
+- If a file ends inside a member, tarfile skips for as long as the member claims to be.
+- Of a gzip file with several members, tarfile's `r|gz` reads only the first.
+- tarfile reads extended headers of any size into memory.
 """
 
 from __future__ import annotations
@@ -10,13 +18,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import shutil
+import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from utils.files import TEXT_LIMIT
@@ -28,6 +39,13 @@ TRIES = 6  # in a row, without a byte of progress between them
 LIST_TRIES = 3
 TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
 TEXT_SECONDS = 600.0  # for a text; a server may send a byte now and then for ever
+PIECE = 2**16  # bytes that are read at once; larger ones cost a page fault every 4096 bytes
+GZIP = b"\x1f\x8b"
+LONGEST_NAME = 2**16  # bytes; an extended header that is longer is no name
+EXTENDED = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 
 
 class WebError(Exception):
@@ -37,6 +55,10 @@ class WebError(Exception):
         super().__init__(message)
         self.message = message
         self.for_good = for_good
+
+
+class BadTar(WebError):
+    """An archive is damaged (`for_good`), or breaks off."""
 
 
 @dataclass
@@ -49,7 +71,7 @@ class Download:
     etag: str
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end. Raises WebError where it breaks off."""
+        """Return up to `size` bytes; none at the end. Raises WebError if it breaks off."""
         import urllib3
 
         if self.response is None:
@@ -61,15 +83,6 @@ class Download:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise WebError(f"the connection was lost ({type(error).__name__})") from error
         return data
-
-    def all(self, limit: int) -> bytes:
-        """What is left, if it is no more than `limit` bytes. Raises WebError."""
-        data = bytearray()
-        while piece := self.read(2**16):
-            data += piece
-            if len(data) > limit:
-                raise WebError(f"is larger than {limit:,} bytes", for_good=True)
-        return bytes(data)
 
 
 @dataclass(frozen=True)
@@ -85,83 +98,76 @@ class Web:
 
     @contextmanager
     def open(self, url: str, start: int = 0, etag: str = "") -> Iterator[Download]:
-        """The bytes of `url` from `start` on, or, where the server cannot, from 0.
+        """Open the bytes of `url` from `start` on, or, if the server cannot, from 0.
 
-        With `etag`, from 0 as well where the file is no longer the one that had it. Raises
-        WebError. Where `start` is the file's end, the answer is empty.
+        With `etag`, also from 0 if the file is no longer the one that had it. If `start` is the
+        file's end, the answer is empty. Raises WebError.
         """
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-            if etag and not etag.startswith("W/"):
-                headers["If-Range"] = etag
-        response = self._ask("GET", quoted(url), headers, stream=True)
-        try:
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        if start and etag and not etag.startswith("W/"):
+            headers["If-Range"] = etag
+        with self._ask("GET", quoted(url), headers, stream=True) as response:
             if response.status_code == 416 and start:
                 yield Download(None, start, 0, etag)
                 return
             check_status(response)
-            begin = start if response.status_code == 206 else 0
-            told = response.headers.get("Content-Range", f"bytes {start}-")
-            if begin and not told.startswith(f"bytes {start}-"):
-                raise WebError(f"requested byte {start:,} got {told!r}")
-            length = response.headers.get("Content-Length", "")
-            given = int(length) if length.isdigit() else None
-            yield Download(response, begin, given, response.headers.get("ETag", ""))
-        finally:
-            response.close()
+            if response.status_code == 206 and start:
+                _check_range(response, start)
+            else:
+                start = 0
+            yield Download(response, start, _length(response), response.headers.get("ETag", ""))
 
     def part(self, url: str, first: int, end: int, deadline: float) -> bytes:
-        """The bytes of a file from `first` to before `end`, fewer where the file ends before.
+        """Return the bytes of a file from `first` to before `end`, fewer if the file ends before.
 
-        `url`: as it was signed, no part of it quoted anew. `deadline`: by `time.monotonic()`.
+        `url`: as it was signed, with no part of it quoted again. `deadline`: by `time.monotonic()`.
         Raises WebError, Stopped.
         """
-        return stoppable(lambda: self._part(url, first, end, deadline), deadline)
 
-    def _part(self, url: str, first: int, end: int, deadline: float) -> bytes:
-        headers = {"Accept-Encoding": "identity", "Range": f"bytes={first}-{end - 1}"}
-        with self._ask("GET", url, headers, stream=True) as response:
-            check_status(response)
-            told = response.headers.get("Content-Range", "")
-            if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
-                raise WebError(f"requested byte {first:,} got {told!r}", for_good=True)
-            data, download = bytearray(), Download(response, first, None, "")
-            while len(data) < end - first and (piece := download.read(end - first - len(data))):
-                if STOP.is_set() or time.monotonic() > deadline:
-                    raise WebError("took too long")
-                data += piece
-            return bytes(data)
+        def read() -> bytes:
+            headers = {"Range": f"bytes={first}-{end - 1}"}
+            with self._ask("GET", url, headers, stream=True) as response:
+                check_status(response)
+                _check_range(response, first)
+                download = Download(response, first, None, "")
+                return _read_all(download, end - first, deadline)
+
+        return stoppable(read, deadline)
 
     def size(self, url: str) -> int | None:
-        """The size of a file by HEAD; None if the server does not say. Raises WebError, Stopped."""
-        return stoppable(lambda: self._size(url))
+        """Return the size of a file by HEAD, or None if the server does not say.
 
-    def _size(self, url: str) -> int | None:
-        headers = {"Accept-Encoding": "identity"}
-        response = self._ask("HEAD", quoted(url), headers, allow_redirects=True)
-        with response:
-            check_status(response)
-            length = response.headers.get("Content-Length", "")
-            return int(length) if length.isdigit() else None
+        Raises WebError, Stopped.
+        """
+
+        def ask() -> int | None:
+            with self._ask("HEAD", quoted(url), {}, allow_redirects=True) as response:
+                check_status(response)
+                return _length(response)
+
+        return stoppable(ask)
 
     def text(self, url: str, limit: int = TEXT_LIMIT) -> str:
-        """A text file of at most `limit` bytes, with tries. Raises WebError, Stopped."""
+        """Return a text file of at most `limit` bytes, with tries. Raises WebError, Stopped."""
         deadline = time.monotonic() + TEXT_SECONDS
-        return stoppable(lambda: self._text(url, limit), deadline)
 
-    def _text(self, url: str, limit: int) -> str:
-        for pause in waits(LIST_TRIES):
-            try:
-                with self.open(url) as download:
-                    return download.all(limit).decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise WebError("is not UTF-8 text", for_good=True) from error
-            except WebError as error:
-                if error.for_good or pause is None:
-                    raise
-            sleep(pause)
-        raise AssertionError("waits() ends with None")
+        def read() -> str:
+            for pause in waits(LIST_TRIES):
+                try:
+                    with self.open(url) as download:
+                        data = _read_all(download, limit + 1, deadline)
+                    if len(data) > limit:
+                        raise WebError(f"is larger than {limit:,} bytes", for_good=True)
+                    return data.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    raise WebError("is not UTF-8 text", for_good=True) from error
+                except WebError as error:
+                    if error.for_good or pause is None:
+                        raise
+                sleep(pause)
+            raise AssertionError("waits() ends with None")
+
+        return stoppable(read, deadline)
 
     def _ask(self, method: str, url: str, headers: dict[str, str], **more: Any) -> Any:
         import requests
@@ -171,11 +177,10 @@ class Web:
             proxy = self.proxies[next(self._turns) % len(self.proxies)]
             proxies = {"http": proxy, "https": proxy}
         try:
-            asking = self.session or requests
-            return asking.request(
+            return (self.session or requests).request(
                 method,
                 url,
-                headers=headers,
+                headers={"Accept-Encoding": "identity"} | headers,
                 timeout=TIMEOUTS,
                 proxies=proxies,
                 hooks={"response": _drop_redirects_body},
@@ -217,30 +222,216 @@ def stoppable(work: Callable[[], Answer], deadline: float = math.inf) -> Answer:
 
 
 def check_status(response: Any) -> None:
-    """Raises WebError for an answer that is an error."""
+    """Raise WebError for an answer that is an error."""
     code = response.status_code
     if code not in (200, 206):
         passing = code in (408, 425, 429) or code >= 500
         raise WebError(f"HTTP {code} {response.reason}", for_good=not passing)
 
 
+def _check_range(response: Any, first: int) -> None:
+    """Raise WebError for an answer that does not begin at byte `first`."""
+    told = response.headers.get("Content-Range", "")
+    if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
+        raise WebError(f"requested byte {first:,} got {told!r}", for_good=True)
+
+
+def _length(response: Any) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _read_all(download: Download, most: int, deadline: float) -> bytes:
+    """Return what is left, but at most `most` bytes. Raises WebError."""
+    data = bytearray()
+    while piece := download.read(min(PIECE, most - len(data))):
+        if STOP.is_set() or time.monotonic() > deadline:
+            raise WebError("took too long")
+        data += piece
+    return bytes(data)
+
+
 def waits(tries: int = TRIES) -> Iterator[float | None]:
-    """The seconds to wait after each try, growing and never the same; None after the last."""
+    """Yield the seconds to wait after each try, growing and never the same; None after the last."""
     for number in range(tries - 1):
         yield 2.0**number * random.uniform(0.4, 0.8)
     yield None
 
 
 def quoted(url: str) -> str:
-    """An address with its path quoted: class names hold spaces and parentheses."""
+    """Quote the path of an address, because class names hold spaces and parentheses."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=quote(unquote(parts.path))))
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a requests error, in a few words."""
+    """Return the innermost reason of a requests error in a few words."""
     text = str(error)
     for words in ("Connection refused", "timed out", "Name or service not known", "SOCKS"):
         if words in text:
             return words if words != "SOCKS" else "SOCKS proxies need: pip install pysocks"
     return f"{type(error).__name__}: {text}"[:200]
+
+
+# --- tar archives --------------------------------------------------------------------------------
+
+
+class TarStream:
+    """The members of a tar that `read(size)` gives the bytes of, from byte `start` on.
+
+    `whole` counts the bytes up to the end of the last member that was read to its end: a plain tar
+    can be resumed there.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], start: int = 0) -> None:
+        self.whole = self.start = self._end = start
+        self.is_gzip = False
+        self._failure: WebError | None = None  # of a `copy`
+        self._read = read
+        self._content: IO[bytes] | None = None  # of the current member
+
+    def members(self) -> Iterator[tarfile.TarInfo]:
+        """Yield the members; skips what `copy` has not read. Raises WebError.
+
+        Their names are as the archive has them, and not to be trusted.
+        """
+        with self._bad_tar():
+            source: Any = _Source(self._read)
+            if not self.start and source.begins_with(GZIP):  # whatever the archive is called
+                self.is_gzip = True
+                source = _Source(_inflated(source.read))
+            with tarfile.open(fileobj=source, mode="r|", bufsize=PIECE, tarinfo=_Header) as tar:
+                while member := self._next(tar):
+                    yield member
+                    if self._failure is not None:
+                        raise self._failure
+
+    def _next(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+        while self._content and self._content.read(PIECE):  # tarfile's skip minds no end
+            pass
+        member = tar.next()
+        self.whole, self._end = self._end, self.start + tar.offset
+        tar.members.clear()  # type: ignore[attr-defined]  # or all headers would be kept
+        self._content = None
+        if member and member.issparse():
+            raise ValueError("a sparse member")
+        # Links and devices have no data, whatever size they claim.
+        if member and (member.isreg() or member.type not in tarfile.SUPPORTED_TYPES):
+            self._content = tar.extractfile(member)
+        return member
+
+    def copy(self, file: IO[bytes]) -> None:
+        """Write the current member into `file`. Raises OSError, WebError.
+
+        After a WebError `members` raises the same.
+        """
+        try:
+            with self._bad_tar():
+                if self._content:
+                    shutil.copyfileobj(self._content, file, PIECE)
+        except WebError as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def _bad_tar(self) -> Iterator[None]:
+        """Turn errors of tarfile and gzip into BadTar."""
+        try:
+            yield
+        except (tarfile.ReadError, EOFError, IndexError) as error:
+            # _Header reports damaged headers. IndexError: cut within an extended sparse header.
+            raise BadTar(f"breaks off; whole up to byte {self.whole:,}") from error
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            # RecursionError: a chain of headers that extend each other.
+            message = f"is damaged ({error}); whole up to byte {self.whole:,}"
+            raise BadTar(message, for_good=True) from error
+
+
+class _Source:
+    """A file for tarfile, made of bytes as they come."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read, self._head = read, b""
+
+    def begins_with(self, mark: bytes) -> bool:
+        while len(self._head) < len(mark) and (more := self._read(PIECE)):
+            self._head += more
+        return self._head.startswith(mark)
+
+    def read(self, size: int) -> bytes:
+        piece, self._head = self._head[:size] or self._read(size), self._head[size:]
+        return piece
+
+
+def _inflated(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Return a `read` of what a gzip file of one or several members holds.
+
+    Not gzip.GzipFile, because it reads zeros after the end for as long as a server sends them.
+    """
+    inflate = zlib.decompressobj(wbits=31)
+
+    def read_plain(size: int) -> bytes:
+        nonlocal inflate
+        plain = b""
+        while not plain and (data := inflate.unconsumed_tail or inflate.unused_data or read(PIECE)):
+            if inflate.eof:
+                inflate = zlib.decompressobj(wbits=31)
+            try:
+                plain = inflate.decompress(data, size)
+            except zlib.error as error:  # which tarfile would report as an early end
+                raise ValueError(str(error)) from error
+        return plain
+
+    return read_plain
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header that raises an error if it is damaged."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        if 0 < len(buf) < tarfile.BLOCKSIZE:
+            raise EOFError
+        if not any(buf):  # the end, with its mark or without
+            return super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise ValueError(f"a damaged header: {error}") from error
+        if header.size < 0 or (header.type in EXTENDED and header.size > LONGEST_NAME):
+            raise ValueError(f"a header of {header.size:,} bytes")
+        return header
+
+
+def read_archive(
+    web: Web, url: str, tries: int = TRIES
+) -> Iterator[tuple[tarfile.TarInfo, TarStream]]:
+    """Yield the members of an archive at `url`, over as many connections as it takes.
+
+    tries: in a row, without progress between them. A plain tar is resumed where it broke off, a
+    gzipped one begins again. Raises WebError, Stopped.
+    """
+    start, furthest, etag, pauses = 0, 0, "", waits(tries)
+    while True:
+        before, has_length = furthest, False
+        try:
+            with web.open(url, start, etag) as download:
+                etag, has_length = download.etag, download.length is not None
+                tar = TarStream(download.read, download.start)
+                try:
+                    for member in tar.members():
+                        yield member, tar
+                    return
+                finally:
+                    start = 0 if tar.is_gzip else tar.whole
+                    furthest = max(furthest, tar.whole)
+        except WebError as error:
+            failure = error
+            if isinstance(error, BadTar) and has_length:
+                failure.for_good = True  # all that the server has was read
+        if furthest > before:
+            pauses = waits(tries)
+        pause = next(pauses)
+        if failure.for_good or pause is None:
+            raise failure
+        sleep(pause)

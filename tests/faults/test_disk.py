@@ -27,8 +27,8 @@ from tests.faults.promise import (
 )
 from tests.scripts import finish, link_clips, run
 from tests.standin.server import StandIn
-from utils.clip import Clip
-from utils.report import RESULT_COLUMNS, ReportFile, Result
+from utils.clip import Clip, Result
+from utils.report import RESULT_COLUMNS, ReportFile
 
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to mount"

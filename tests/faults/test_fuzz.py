@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.standin.mirror import make_tar
-from utils.clip import Clip, clip_name
+from utils.clip import Clip, Result, clip_name
 from utils.download.archives import member_key
 from utils.download.youtube_sections import find_index, read_index
 from utils.errors import UserError
 from utils.lists.reading import read_lists
-from utils.report import RESULT_COLUMNS, ReportFile, Result, read_known, read_report
-from utils.tar import BadTar, TarStream
+from utils.report import RESULT_COLUMNS, ReportFile, read_known, read_report
+from utils.web import BadTar, TarStream
 
 NAME = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}(_\d{6})?")
 ODD = st.sampled_from(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -24,7 +25,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
 from utils.cli import plural
-from utils.clip import Clip, parse_clip_name
+from utils.clip import Clip, Result, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
@@ -32,9 +33,7 @@ from utils.lists import official
 from utils.lists.versions import OfficialList
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
-from utils.report import Result
-from utils.tar import BadTar, Member, TarStream, read_archive
-from utils.web import Web, WebError
+from utils.web import TarStream, Web, WebError, read_archive
 
 TARS, MIRROR = "tar", "cvdf"  # in the report
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -83,12 +82,12 @@ def key_of(clip: Clip) -> Key | None:
     return None if clip.is_ava else (clip.youtube_id, clip.time_start, clip.time_end)
 
 
-def member_key(member: Member, suffixes: Collection[str] = (".mp4",)) -> Key | None:
+def member_key(member: tarfile.TarInfo, suffixes: Collection[str] = (".mp4",)) -> Key | None:
     """Return the key of the clip in a member, or None if the member must not be used."""
     folder, _, name = member.name.rpartition("/")
     stem, suffix = os.path.splitext(name)
     is_safe = not member.name.startswith("/") and ".." not in folder.split("/")
-    if not (member.is_file and is_safe and suffix in suffixes and member.size <= LARGEST_CLIP):
+    if not (member.isreg() and is_safe and suffix in suffixes and member.size <= LARGEST_CLIP):
         return None
     found = parse_clip_name(stem)
     return None if found is None or found[2] is None else (found[0], found[1], found[2])
@@ -129,19 +128,19 @@ def take_clips(
                     raise Stopped
                 key = member_key(member, options.encode.sources)
                 if key is None:
-                    if not member.is_folder:
+                    if not member.isdir():
                         skipped.add(member.name)
                     continue
                 held.add(key)
                 if clip := wanted.get(key):
                     path = own.workspace / f"{clip.name}{os.path.splitext(member.name)[1]}"
-                    with suppress(BadTar, WebError):  # the next member raises it again
+                    with suppress(WebError):  # the next member raises it again
                         with path.open("wb") as file:
                             tar.copy(file)
                         del wanted[key]
                         checks.append((key, pool.submit(_finish, archive, clip, path, own)))
                 yield from checked(2 * jobs)
-        except (BadTar, WebError, OSError) as problem:
+        except (WebError, OSError) as problem:
             error = str(problem)
             if isinstance(problem, OSError) and is_disk_full(problem):
                 clip = next(iter(task[1].values()))
@@ -154,7 +153,7 @@ def take_clips(
     yield ArchiveEnd(archive, error, len(skipped), others)
 
 
-def _members(archive: Archive, web: Web) -> Iterator[tuple[Member, TarStream]]:
+def _members(archive: Archive, web: Web) -> Iterator[tuple[tarfile.TarInfo, TarStream]]:
     if archive.is_remote:
         yield from read_archive(web, archive.url)
         return

@@ -27,7 +27,7 @@ from typing import Any
 
 from utils import errors, files
 from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
-from utils.clip import Clip, clip_window
+from utils.clip import REASONS, UNAVAILABLE, Clip, clip_window
 from utils.cluster import open_workers
 from utils.download.plan import list_servers, make_plan, read_wanted, size_of, size_text
 from utils.download.sources import clip_suffix, fetch_options, is_youtube
@@ -45,7 +45,7 @@ from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
 from utils.lists.versions import ALL_LISTS
 from utils.process import run_child, sleep, stop_on_signals
-from utils.report import REASONS, REPORT_NAME, UNAVAILABLE, read_shorts
+from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils import files, report
-from utils.clip import Clip, clip_window, parse_clip_name
+from utils.clip import Clip, Result, clip_window, format_time, parse_clip_name, reason_of
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UNEXPECTED, UserError, is_disk_full
 from utils.parallel import run_parallel
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 def from_disk(
     clips: Sequence[Clip], context: SourceContext, folders: tuple[Path, ...], allow_partial: bool
-) -> Generator[report.Result, None, None]:
+) -> Generator[Result, None, None]:
     """Yield the results of the source `clips:DIR[:DIR...]`."""
     ids = {clip.youtube_id for clip in clips}
     videos = find_files(folders, ids, context.options.encode.sources)
@@ -62,7 +62,7 @@ def from_disk(
         except UserError as error:
             context.tell(f"note: {error}: short clips of {folder} are not used")
 
-    def get(clip: Clip) -> report.Result:
+    def get(clip: Clip) -> Result:
         names = videos.get(clip.youtube_id, [])
         parsed = ((path, parse_clip_name(Path(path).stem)) for path in names)
         held = [Held(Path(path), *found[1:]) for path, found in parsed if found]
@@ -94,7 +94,7 @@ def find_files(
 
 def get_clip(
     clip: Clip, held: Sequence[Held], is_short: bool, options: FetchOptions, allow_partial: bool
-) -> report.Result:
+) -> Result:
     """Take or cut one clip from the clips of its video; `unavailable` if none contains it.
 
     is_short: a report marks it as short. If its own file is damaged, and no longer clip contains
@@ -124,15 +124,15 @@ def get_clip(
             begin, has = part.held.start + part.start, part.duration
             return replace(  # the real window, so that annotated frames can be found in the clip
                 result,
-                time_start=report.format_time(begin),
-                time_end=report.format_time(begin + has),
+                time_start=format_time(begin),
+                time_end=format_time(begin + has),
                 message=f"{has:.2f} of {clip_window(clip)[1]:.0f} s, from {path.name}",
             )
         if result.is_on_disk or result.reason == "disk_full":
             return result
         problems.append(f"{path}: {result.message}")
     message = "; ".join(problems) or "not in any clip on disk"
-    return report.Result.of(clip, reason, NAME, attempts=1, message=message)
+    return Result.of(clip, reason, NAME, attempts=1, message=message)
 
 
 def find_parts(
@@ -174,9 +174,7 @@ def find_parts(
 # --- making a clip --------------------------------------------------------------------------------
 
 
-def result_of(
-    clip: Clip, source: str, take: Callable[[], str], options: FetchOptions
-) -> report.Result:
+def result_of(clip: Clip, source: str, take: Callable[[], str], options: FetchOptions) -> Result:
     """Call `take`, which makes the clip and returns its reason; return its line of the report.
 
     Raises only Stopped.
@@ -190,9 +188,9 @@ def result_of(
         reason = "disk_full" if files.disk_is_full(options.out) else error.reason
         message = error.message
     except (OSError, *UNEXPECTED) as error:
-        reason, message = report.reason_of(error, options.out)
+        reason, message = reason_of(error, options.out)
     more = {"attempts": 1, "seconds": time.monotonic() - started, "bytes": size}
-    return report.Result.of(clip, reason, source, message=message, **more)
+    return Result.of(clip, reason, source, message=message, **more)
 
 
 def take_copy(
@@ -287,8 +285,4 @@ def link_file(source: Path, final: Path, workspace: Path) -> None:
             raise
         # Another file system, one without links, or a file of another user's.
         shutil.copyfile(source, temporary)
-        files.publish(temporary, final)
-        return
-    # `publish` would open the file for writing.
-    files.replace_file(temporary, final)
-    files.sync_folder(final.parent)
+    files.publish(temporary, final)

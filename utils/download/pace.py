@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from utils.clip import FAILED, Result
 from utils.parallel import TurnEnd
 from utils.process import STOP
-from utils.report import FAILED, Result
 
 MANY = 10  # final verdicts in a row before the check video is requested
 FAILING = 10  # failures in a row with the same message before a pause

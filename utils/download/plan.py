@@ -18,7 +18,7 @@ from typing import Any
 
 from utils import cli
 from utils.cli import plural
-from utils.clip import ID_PATTERN, Clip
+from utils.clip import FAILED, ID_PATTERN, UNAVAILABLE, Clip
 from utils.cluster import add_cluster_options
 from utils.download.sources import (
     CHECK_ID,
@@ -34,7 +34,7 @@ from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
 from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
 from utils.lists.versions import BY_NAME, same_split
-from utils.report import FAILED, REPORT_NAME, UNAVAILABLE, Known, read_known
+from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
 from utils.web import Web

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.clip import Clip
+from utils.clip import UNAVAILABLE, Clip, Result
 from utils.download.pace import Pace
 from utils.parallel import Workers
 from utils.process import STOP
-from utils.report import UNAVAILABLE, Known, Result, VideosFile
+from utils.report import Known, VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg, find_ffmpeg
 
 NAMES = ("youtube", "cvdf")

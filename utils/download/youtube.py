@@ -15,7 +15,7 @@ from pathlib import Path
 from random import uniform
 from typing import Any
 
-from utils.clip import Clip, by_video
+from utils.clip import Clip, Result, by_video, reason_of
 from utils.download import youtube_extract
 from utils.download.pace import Attempted
 from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
@@ -25,7 +25,6 @@ from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
 from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
-from utils.report import Result, reason_of
 
 TRIES = 3  # attempts for one video in one run, without those that met a block
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no second attempt

@@ -27,11 +27,11 @@ import certifi
 
 from clipreader.media import MEDIA_FORMATS
 from utils import process
+from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
 from utils.parallel import ROOT, Children
 from utils.process import STOP, Finished, Stopped
-from utils.report import now
 from utils.video.ffmpeg import Input
 
 # Bytes per request. What ffmpeg does not need of the last one is wasted, and YouTube slows down

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
+from utils.clip import FAILED, REASONS
 from utils.download.sources import YOUTUBE, is_youtube
 from utils.process import Finished
-from utils.report import FAILED, REASONS
 from utils.video.whole import BadClip
 
 BLOCKS = ("rate_limited", "bot_check")

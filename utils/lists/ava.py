@@ -21,6 +21,7 @@ from utils.cli import Tell, plural, printable, say
 from utils.clip import (
     AVA_LEAD,
     AVA_TIME_END,
+    DOWNLOADED,
     ID_PATTERN,
     MAX_TIME,
     TIME_PATTERN,
@@ -31,7 +32,7 @@ from utils.clip import (
 from utils.errors import UserError
 from utils.parallel import run_parallel
 from utils.process import sleep
-from utils.report import DOWNLOADED, REPORT_NAME, RESULT_COLUMNS, read_reports
+from utils.report import REPORT_NAME, RESULT_COLUMNS, read_reports
 from utils.run import Progress
 
 if TYPE_CHECKING:

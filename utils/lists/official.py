@@ -15,15 +15,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from utils.cli import Tell
-from utils.clip import Clip, parse_clip_name
+from utils.clip import Clip, format_time, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder, publish, run_folder
 from utils.lists.forms import looks_like_annotations, open_list
 from utils.lists.reading import clips_in
 from utils.lists.versions import ALL_LISTS, BY_NAME, ROWS, OfficialList
-from utils.report import format_time
-from utils.tar import BadTar, read_archive
-from utils.web import LIST_TRIES, Web, WebError, stoppable
+from utils.web import LIST_TRIES, Web, WebError, read_archive, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
 CVDF = "https://s3.amazonaws.com/kinetics/"
@@ -189,17 +187,14 @@ def take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None
 
 
 def _take_files(web: Web, url: str, target: Callable[[str], Path | None]) -> None:
-    try:
-        for member, tar in read_archive(web, url, LIST_TRIES):
-            path = target(member.name.rsplit("/", 1)[-1])
-            if path is None or not member.is_file or member.size > LARGEST_FILE:
-                continue
-            part = path.with_name(f"{path.name}.part")
-            with suppress(BadTar, WebError), part.open("wb") as file:  # the stream tells of it
-                tar.copy(file)
-                part.replace(path)
-    except BadTar as error:
-        raise WebError(str(error), for_good=True) from error
+    for member, tar in read_archive(web, url, LIST_TRIES):
+        path = target(member.name.rsplit("/", 1)[-1])
+        if path is None or not member.isreg() or member.size > LARGEST_FILE:
+            continue
+        part = path.with_name(f"{path.name}.part")
+        with suppress(WebError), part.open("wb") as file:  # the next member raises it again
+            tar.copy(file)
+            part.replace(path)
 
 
 def _csv_clips(path: Path) -> Iterator[Clip]:

@@ -21,12 +21,12 @@ from typing import Any
 from urllib.parse import quote
 
 from utils.cli import VERSION, csv_text, printable, without_formula
+from utils.clip import format_time
 from utils.files import check_ours, publish, run_folder, telling, write_whole
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
 from utils.page.looks import SHEET, STRIP, ClipLook
 from utils.page.suspects import KINDS, NOT_SAMPLED, RULES, Suspect
-from utils.report import format_time
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from utils import report
 from utils.cli import plural, say
-from utils.clip import Clip, clip_window
+from utils.clip import DOWNLOADED, FAILED, REASONS, UNAVAILABLE, Clip, clip_window
 from utils.download.plan import read_wanted
 from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
@@ -36,7 +36,7 @@ VANISHED = (
 )
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
-_PLACE = {report.DOWNLOADED: 0, report.UNAVAILABLE: 1, report.FAILED: 2}
+_PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
 
 
 class LastLine(NamedTuple):
@@ -214,7 +214,7 @@ class Count:
         if is_there:
             self.there += clips
             self.short += clips * (line is not None and line.reason == "short")
-        elif line is not None and line.status == report.UNAVAILABLE:
+        elif line is not None and line.status == UNAVAILABLE:
             self.gone += clips
 
 
@@ -254,7 +254,7 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
             counts.whys[why_missing(line)] += clips
             continue
         of_class.lengths[seconds] += clips
-        if line is None or line.status != report.DOWNLOADED:
+        if line is None or line.status != DOWNLOADED:
             counts.sources[NOT_IN_REPORT] += clips
             continue
         counts.sources[line.source] += clips
@@ -270,9 +270,7 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
     if data.licences:
         ids = (data.clips[name].youtube_id for name in there)
         counts.licences.update(data.licences.get(youtube_id, "not known") for youtube_id in ids)
-    counts.failed = sum(
-        n for why, n in counts.whys.items() if why[0] not in ("", report.UNAVAILABLE)
-    )
+    counts.failed = sum(n for why, n in counts.whys.items() if why[0] not in ("", UNAVAILABLE))
     counts.bytes = sum(sizes[name] for name in there)
     counts.not_listed = len(sizes) - len(there)
     return counts
@@ -293,13 +291,9 @@ def why_missing(line: LastLine | None) -> tuple[str, str, str]:
     """Return (status, reason, what to do) of a clip that is not on disk."""
     if line is None:
         return NOT_ASKED
-    if line.status == report.DOWNLOADED:
+    if line.status == DOWNLOADED:
         return VANISHED
-    todo = (
-        report.REASONS[line.reason][1]
-        if line.reason in report.REASONS
-        else "see its line in the report"
-    )
+    todo = REASONS[line.reason][1] if line.reason in REASONS else "see its line in the report"
     return line.status, line.reason, todo
 
 

@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
@@ -46,7 +46,7 @@ MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
 UNREAD = "-1"  # the length of a file that has none
 SHORTER_BY = 0.5  # seconds by which an audio file may be shorter than its header says
-REFUSED_SHOWN = 10
+SHOWN = 10  # lines of a kind
 
 
 class Reason(StrEnum):
@@ -174,7 +174,7 @@ def read_choice(
         _say_shared(rows, tell)
         held_out = {clip.youtube_id for clip in more.every if clip.split != TRAIN}
         _number_and_split(choice, held_out, tell)
-        _one_row_a_clip(choice, held_out, tell)
+        _one_row_a_clip(choice, held_out)
     return choice
 
 
@@ -192,7 +192,7 @@ def _say_lists(
         tell(f"renamed      {each.old!r} is {each.new!r} now (all {each.videos} videos of both)")
     if rows.refused:
         tell(f"invalid      {plural(len(rows.refused), 'row')}")
-        for refused in rows.refused[:REFUSED_SHOWN]:
+        for refused in rows.refused[:SHOWN]:
             tell(f"             {refused}")
 
 
@@ -220,7 +220,9 @@ def _say_shared(rows: ClipLists, tell: Tell) -> None:
         if not all(of_train):
             one, other = pair[::-1] if of_train[1] else pair
             what = "held out" if any(of_train) else "shared"
-            tell(f"{what:13}{plural(count, 'video')} of {' '.join(one)} in {' '.join(other)}")
+            tell(
+                f"{what:13}{plural(count, 'video')} of {' '.join(one).strip()} in {' '.join(other)}"
+            )
 
 
 def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
@@ -248,7 +250,7 @@ def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
         tell(f"split        {plural(without, 'row')} without a split: train")
 
 
-def _one_row_a_clip(choice: Choice, held_out: set[str], tell: Tell) -> None:
+def _one_row_a_clip(choice: Choice, held_out: Container[str]) -> None:
     """Keep one row per clip, and none of train whose video is held out; the others get a reason.
 
     Val goes before test, and test before train; then the newest version, then the first row. The
@@ -261,11 +263,9 @@ def _one_row_a_clip(choice: Choice, held_out: set[str], tell: Tell) -> None:
         first = choice.by_name.setdefault(row.name, row)
         if first is not row:
             groups.setdefault(row.name, [first]).append(row)
-    relabelled = 0
     for name, group in groups.items():
         group.sort(key=lambda row: -choice.version_names.index(row.listed.version))
         labels = [row.numbers for row in group if row.numbers] or [()]
-        relabelled += len(set(labels)) > 1
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
         for row in group:
@@ -274,10 +274,6 @@ def _one_row_a_clip(choice: Choice, held_out: set[str], tell: Tell) -> None:
                 row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
         stays.numbers = labels[0]
         choice.by_name[name] = stays
-    if rows := choice.count(Reason.HELD_OUT):
-        tell(f"             {plural(rows, 'row')} of train held out")
-    if relabelled:
-        tell(f"labels       {plural(relabelled, 'clip')} with two: the newest version's is used")
 
 
 def exclude(choice: Choice, paths: Sequence[Path], args: argparse.Namespace, tell: Tell) -> None:

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formula
-from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, parse_clip_name
+from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, format_time, now, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import OFFICIAL, ListFile
 from utils.process import sleep
-from utils.report import Known, format_time, now
+from utils.report import Known
 from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
 CHUNK = 1024  # lines at once
@@ -124,8 +124,7 @@ def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] |
     if names := choice.classes.names:
         files.write("classes.txt", (f"{name}\n" for name in names))
         numbers = {name: number for number, name in enumerate(names)}
-        text = json.dumps(numbers, ensure_ascii=False, indent=1) + "\n"
-        files.write("classes.json", [text])
+        files.write("classes.json", [json.dumps(numbers, ensure_ascii=False, indent=1), "\n"])
     files.write("excluded.csv", csv_lines(_excluded_rows(choice, known)))
     if args.only_manifest:
         files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice)))
@@ -283,19 +282,19 @@ def _frame_lines(files: ListSet, split: str) -> Iterator[str]:
         yield f"{files.before}{row.name} {row.frames} {row.number}\n"
 
 
-def known_of(choice: Choice, row: Candidate, path: str) -> dict[str, Any]:
+def known_of(files: ListSet, row: Candidate) -> dict[str, Any]:
     """Return all that is known of a clip, with the further columns of its list; None for unknown.
 
     Of several labels, `label` is as in the list, and `number` a list.
     """
     known: dict[str, Any] = {
-        "path": path,
+        "path": f"{files.before}{row.name}{row.suffix}",
         "clip": row.name,
         "youtube_id": row.youtube_id,
         "time_start": row.start,
         "time_end": row.end,
         "split": row.split,
-        "label": choice.label(row) or None,
+        "label": files.choice.label(row) or None,
         "number": row.numbers[0] if len(row.numbers) == 1 else ([*row.numbers] or None),
         "version": row.listed.version,
         "bytes": row.bytes,
@@ -317,7 +316,7 @@ def _csv_rows(files: ListSet, split: str) -> Iterator[list[object]]:
     columns = [*COLUMNS, *MORE_COLUMNS, *sorted(extra.difference(COLUMNS, MORE_COLUMNS))]
     yield [*columns]
     for row in files.choice.chosen(split):
-        known = known_of(files.choice, row, f"{files.before}{row.name}{row.suffix}")
+        known = known_of(files, row)
         known["time_start"], known["time_end"] = format_time(row.start), format_time(row.end)
         known["number"] = ",".join(map(str, row.numbers))
         yield [known.get(name) for name in columns]
@@ -333,8 +332,7 @@ def _json_lines(files: ListSet, split: str) -> Iterator[str]:
     encode = json.JSONEncoder(ensure_ascii=not is_utf8(files.before)).encode
     between = "[\n"
     for row in files.choice.chosen(split):
-        path = f"{files.before}{row.name}{row.suffix}"
-        yield between + encode(known_of(files.choice, row, path))
+        yield between + encode(known_of(files, row))
         between = ",\n"
     yield "\n]\n"
 
@@ -450,8 +448,8 @@ def torchvision(files: ListSet) -> None:
     """Write `<split>/<class>/<clip>.mp4`. torchvision numbers the existing folders, sorted."""
     folders: dict[str, str] = {}
     for name in files.choice.classes.names:
-        if folders.setdefault(class_folder(name), name) != name:
-            other, folder = folders[class_folder(name)], class_folder(name)
+        folder = class_folder(name)
+        if (other := folders.setdefault(folder, name)) != name:
             raise UserError(f"the classes {other!r} and {name!r} would share {folder}/")
     names = [*folders]
     _make_trees(files, lambda row: f"{names[row.number]}/{row.name}.mp4")
@@ -533,12 +531,11 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> No
     for folder, _, names in os.walk(base):
         for name in names:
             path = os.path.join(folder, name)
-            if not name.endswith(".mp4") or path.removeprefix(f"{base}{os.sep}") in tree:
-                continue
-            if _is_link_to(path, clips / name):
-                os.unlink(path)
-            else:
-                kept += 1
+            if name.endswith(".mp4") and path.removeprefix(f"{base}{os.sep}") not in tree:
+                if _is_link_to(path, clips / name):
+                    os.unlink(path)
+                else:
+                    kept += 1
         if folder != str(base):
             with suppress(OSError):
                 os.rmdir(folder)  # refuses one that is not empty

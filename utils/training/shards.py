@@ -12,8 +12,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,37 +34,32 @@ OWNER = slice(265, 297)  # where a tar's first header holds the name of its owne
 
 
 class ShardSample(NamedTuple):
-    """One clip of a shard: the name of its members, its file, its size, and two more members."""
+    """One clip of a shard: its key, its file, the size of that, and further members by suffix."""
 
     key: str
     path: str
     size: int
-    cls: bytes  # b"" without a label
-    json: bytes
+    members: Mapping[str, bytes]
 
     @property
     def tar_bytes(self) -> int:
-        sizes = [self.size, len(self.json), *([len(self.cls)] if self.cls else [])]
+        sizes = [self.size, *map(len, self.members.values())]
         return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)
 
 
 @dataclass
 class Shard:
-    """A shard: its name, its clips in their order, a digest of all but these clips' bytes."""
+    """A shard: its file, its clips in their order, a digest of all but these clips' bytes.
 
-    name: str
-    rows: list[Candidate] = field(default_factory=list)
-    tar_bytes: int = END
-    digest: str = ""
-
-
-class ShardTask(NamedTuple):
-    """A shard for a worker process to write."""
+    samples: of the clips, made just before they are written, because they take more memory.
+    """
 
     final: Path
     temporary: Path
-    digest: str
-    samples: Sequence[ShardSample]
+    rows: list[Candidate] = field(default_factory=list)
+    samples: list[ShardSample] = field(default_factory=list)
+    tar_bytes: int = END
+    digest: str = ""
 
 
 def webdataset(files: ListSet) -> None:
@@ -75,20 +70,18 @@ def webdataset(files: ListSet) -> None:
     for split in files.choice.used_splits():
         of_split = plan_shards(files, split)
         _check_workers(split, of_split, files.args.workers)
-        shards |= {shard.name: shard for shard in of_split}
+        shards |= {shard.final.name: shard for shard in of_split}
     existing = _existing_shards(files.out, shards)
     missing = [shard for name, shard in shards.items() if name not in existing]
     files.tell(f"shards       {len(shards):,}, {len(existing):,} of them existing")
-
-    def tasks() -> Iterator[ShardTask]:  # made as workers become free
-        for shard in missing:
-            samples = [_sample(files, row) for row in shard.rows]
-            final, temporary = files.out / shard.name, files.workspace / shard.name
-            yield ShardTask(final, temporary, shard.digest, samples)
-
+    # A generator, because a shard is taken from it when a worker is free.
+    tasks = (
+        replace(shard, rows=[], samples=[_sample(files, row) for row in shard.rows])
+        for shard in missing
+    )
     with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
         for name, problem in run_in_processes(
-            write_shard, tasks(), files.args.num_jobs, lambda task, how: (task.final.name, how)
+            write_shard, tasks, files.args.num_jobs, lambda shard, how: (shard.final.name, how)
         ):
             progress.add("not written" if problem else "written")
             if problem:
@@ -108,10 +101,11 @@ def plan_shards(files: ListSet, split: str) -> list[Shard]:
         if (size := END + sample.tar_bytes) > most:
             raise UserError(f"--shard_size {most:,} is too small: {sample.path} needs {size:,}")
         if not shards or shards[-1].tar_bytes + sample.tar_bytes > most:
-            shards.append(Shard(f"{split}-{len(shards):06d}.tar"))
+            name = f"{split}-{len(shards):06d}.tar"
+            shards.append(Shard(files.out / name, files.workspace / name))
         shard, known = shards[-1], f"{sample.key} {sample.size}\n".encode()
         digest = hashlib.blake2b(shard.digest.encode(), digest_size=15)
-        digest.update(known + sample.cls + sample.json)
+        digest.update(known + b"".join(sample.members.values()))
         shard.digest = digest.hexdigest()
         shard.rows.append(row)
         shard.tar_bytes += sample.tar_bytes
@@ -129,14 +123,14 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
 
 
 def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    known = known_of(files.choice, row, "")
+    known = known_of(files, row)
     number = known["number"]
-    cls = str(number).encode() if isinstance(number, int) else b""
+    cls = {".cls": str(number).encode()} if isinstance(number, int) else {}
     text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False)
-    data = text.encode(errors="surrogateescape")
+    members = cls | {".json": text.encode(errors="surrogateescape")}
     # webdataset takes what precedes the first dot of a name for the sample's key.
     key = row.name.replace(".", "_")
-    return ShardSample(key, str(files.clips / (row.name + row.suffix)), row.bytes, cls, data)
+    return ShardSample(key, str(files.clips / (row.name + row.suffix)), row.bytes, members)
 
 
 def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
@@ -158,24 +152,24 @@ def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
     return existing
 
 
-def write_shard(task: ShardTask) -> tuple[str, str]:
+def write_shard(shard: Shard) -> tuple[str, str]:
     """Write one shard, in a worker process; return its name, and what is wrong or "".
 
     Raises UserError if the disk is full.
     """
-    name, temporary = task.final.name, task.temporary
+    name, temporary = shard.final.name, shard.temporary
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
-            for number, sample in enumerate(task.samples):
-                if problem := _add_sample(tar, sample, "" if number else task.digest):
+            for number, sample in enumerate(shard.samples):
+                if problem := _add_sample(tar, sample, "" if number else shard.digest):
                     return name, problem
         # tarfile pads to 10,240 bytes; the format requires two empty blocks only.
-        os.truncate(temporary, END + sum(sample.tar_bytes for sample in task.samples))
-        publish(temporary, task.final)
+        os.truncate(temporary, shard.tar_bytes)
+        publish(temporary, shard.final)
         return name, ""
     except OSError as error:
         if is_disk_full(error):  # as a UserError, because a DiskFull cannot be pickled
-            raise UserError(str(DiskFull(task.final.parent))) from error
+            raise UserError(str(DiskFull(shard.final.parent))) from error
         return name, str(error)
     finally:
         temporary.unlink(missing_ok=True)
@@ -193,9 +187,8 @@ def _add_sample(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
         if is_disk_full(error):
             raise
         return f"{sample.path} cannot be read ({error.strerror or error}): run again"
-    for kind, data in ((".cls", sample.cls), (".json", sample.json)):
-        if data:
-            tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
+    for kind, data in sample.members.items():
+        tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
     return ""
 
 
