@@ -333,12 +333,12 @@ def from_mirror(
     with suppress(Stopped):
         for dataset in DATASETS:
             if reader.clips and not STOP.is_set():
-                yield from read_dataset(dataset, reader, mirror)
+                yield from read_archives_of(dataset, reader, mirror)
         if not STOP.is_set():
             yield from reader.rest(clips, MIRROR, "in no archive of the mirror")
 
 
-def read_dataset(
+def read_archives_of(
     dataset: str, reader: Reader, mirror: MirrorOptions
 ) -> Generator[Result, None, None]:
     """Read a dataset's archives, in the order in which they are likely to hold requested clips."""
