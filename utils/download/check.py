@@ -262,10 +262,11 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         deadline = time.monotonic() + options.timeout
         attempt = youtube_extract.Attempt(options, folder, proxy, deadline)
-        done = attempt.run_ytdlp(youtube_extract.extract_command(args.check_id, options, folder))
+        argv = youtube_extract.extract_command(args.check_id, options, folder)
         text = f"{args.check_id}{_through(proxy)}"
-        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
+            done = attempt.run_ytdlp(argv)
+            said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
             info = youtube_extract.read_info(done, args.url_base)
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")
