@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
 from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
-from utils.lists.versions import BY_NAME, same_split
+from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
@@ -189,7 +189,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     """Check the options that argparse cannot check; exits with code 2 if one is wrong."""
     if args.out is None and not args.check:
         parser.error("the output folder is missing: python download.py OUT --input_csv LIST")
-    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or str(args.out) in BY_NAME)
+    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or official_list(str(args.out)))
     if args.out and not args.out.is_dir() and (is_list or args.out.exists()):
         use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
         parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
