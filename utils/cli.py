@@ -14,7 +14,6 @@ import argparse
 import csv
 import difflib
 import io
-import itertools
 import os
 import re
 import shlex
@@ -26,13 +25,14 @@ from contextlib import suppress
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from clipreader import VERSION
 from utils.errors import UserError, hand_over, problem_of, version_line
 from utils.process import Stopped, received_signal
 
 Tell = Callable[[str], None]  # says a line
+Value = TypeVar("Value")
 
 LIST_ROLES = ("youtube_id", "time_start", "time_end", "label", "split")  # columns that are used
 
@@ -120,20 +120,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
-        last = self._greedy()
-        if last and re.search("arguments are required|folder is missing", message):
-            message += f"; words after {last} are read as its values: put the folder first"
+        known = self._option_string_actions
+        greedy = [word for word in self._words if word in known and known[word].nargs == "+"]
+        if greedy and re.search("arguments are required|folder is missing", message):
+            message += f"; words after {greedy[-1]} are read as its values: put the folder first"
         text = f"{self.prog}: error: {message} (see {self.prog} --help)"
         self.exit(EXIT_USAGE, shown(text) + "\n")
-
-    def _greedy(self) -> str:
-        """Return an option that takes any number of values and was given more than one."""
-        known = self._option_string_actions
-        for number, word in enumerate(self._words, 1):
-            values = itertools.takewhile(lambda each: each not in known, self._words[number:])
-            if word in known and known[word].nargs in ("+", "*") and len(list(values)) > 1:
-                return word
-        return ""
 
 
 class _Version(argparse.Action):
@@ -168,40 +160,26 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def positive_int(text: str) -> int:
-    """Parse an argument: a whole number from 1 on, that ffmpeg too can hold."""
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _argument(pattern: str, convert: Callable[[str], Value], what: str) -> Callable[[str], Value]:
+    """Return an argparse type for texts of that pattern."""
+
+    def parse(text: str) -> Value:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return convert(text)
+
+    return parse
 
 
-def non_negative_int(text: str) -> int:
-    """Parse an argument: a whole number from 0 on."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above")
-    return int(text)
-
-
-def non_negative_float(text: str) -> float:
-    """Parse an argument: a finite number from 0 on."""
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return float(text)
-
-
-def frame_rate(text: str) -> Fraction:
-    """Parse an argument: `30`, `12.5`, `30000/1001`; 0 stands for the clip's own rate."""
-    # Fraction("1e999999999") would take minutes and gigabytes.
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001")
-    return Fraction(text)
-
-
-def trim_format(text: str) -> str:
-    """Parse an argument: one printf conversion of a number, and nothing else."""
-    if re.fullmatch(r"%0?\d{0,2}(d|\.\d{1,3}f)", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
-    return text
+# Their lengths are limited because ffmpeg holds 32 bits, and Fraction("1e999999999") takes minutes.
+positive_int = _argument("(?=.*[1-9])[0-9]{1,9}", int, "a whole number above 0")
+non_negative_int = _argument("[0-9]{1,18}", int, "a whole number, 0 or above")
+_DECIMAL = r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}"
+non_negative_float = _argument(_DECIMAL, float, "a number from 0 on")
+_RATE = r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"  # 0 stands for the clip's own rate
+frame_rate = _argument(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
+_TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and nothing else
+trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
 
 
 def named_columns(text: str) -> dict[str, str]:
@@ -294,6 +272,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes as `1.2 GB` or `3.4 MB`."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as people read it: `0:01:40`, `2 days, 3:00:00`."""
     return str(timedelta(seconds=round(seconds)))
@@ -381,23 +364,16 @@ def without_formula(cell: object) -> object:
 
 
 _SECRET_WORD = r"token|secret|passw(?:or)?d|pwd|auth|sig|signature|key|credential|session|jwt"
+# What each pattern finds after its group is hidden. A password in an address (user:password@ or
+# TOKEN@) may hold a slash or a quote, so all is hidden up to the last @ of the word.
 _SECRETS = (
-    # user:password@ and TOKEN@ of an address. A password may hold a slash or a quote, so all is
-    # hidden up to the last @ of the word.
-    (re.compile(r"(://[^/@\s:'\"]*):\S*@"), r"\1:***@"),
-    (re.compile(r"(://)(?![^\s:]*:\*\*\*@)\S*@"), r"\1***@"),
-    (re.compile(r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+"), r"\1***"),
-    # `-pSECRET` of yt-dlp; ffmpeg has options that begin so, too.
-    (re.compile(r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+"), r"\1***"),
-    (re.compile(rf"\b([\w.-]*(?:{_SECRET_WORD})=)[^\s&;'\"#]+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+"), r"\1***"),
-    (
-        re.compile(
-            r"(\b(?:(?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]+|[\w-]*Api-?Key) ?: ?)[^'\"]+",
-            re.IGNORECASE,
-        ),
-        r"\1***",
-    ),
+    r"(://[^/@\s:'\"]*:)\S*(?=@)",
+    r"(://)(?![^\s:]*:\*\*\*@)\S*(?=@)",
+    r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+",
+    r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+",  # of yt-dlp; not of ffmpeg
+    rf"\b((?i:[\w.-]*(?:{_SECRET_WORD})=))[^\s&;'\"#]+",
+    r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+",
+    r"(\b(?i:(?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]+|[\w-]*Api-?Key) ?: ?)[^'\"]+",
 )
 _SECRET_OPTION = re.compile(r"--[\w-]*(?:password|twofactor)|-p|-2|--add-headers?")
 
@@ -407,8 +383,8 @@ def hide_secrets(text: str) -> str:
 
     `command_line` hides more, because it knows which words are values of which options.
     """
-    for pattern, hidden in _SECRETS:
-        text = pattern.sub(hidden, text)
+    for pattern in _SECRETS:
+        text = re.sub(pattern, r"\1***", text)
     return text
 
 
