@@ -450,7 +450,7 @@ class Cluster(Workers):
 
             while not getattr(here.plugins.get(name), "children", None):
                 if time.monotonic() > deadline or is_stopped():
-                    return ([], b"", "it did not take the code of the run"), 1
+                    return (b"", "it did not take the code of the run"), 1
                 time.sleep(0.05)
             return here.plugins[name].children.call(frame, is_stopped), here.state.nthreads
 
@@ -475,12 +475,13 @@ class Cluster(Workers):
             return []
         try:
             answer, self.threads[begun.address] = event.result(timeout=CLOSE_SECONDS)
-            begun.outcomes = [pickle.loads(outcome) for outcome in answer[0]]
-            error, begun.loss = pickle.loads(answer[1]) if answer[1] else None, answer[2]
-            if isinstance(error, Stopped):
-                begun.loss = "its worker has ended"
-            elif error is not None:
-                begun.problem = str(error)
+            begun.loss = answer[1]
+            if not begun.loss:
+                begun.outcomes, error = pickle.loads(answer[0])
+                if isinstance(error, Stopped):
+                    begun.loss = "its worker has ended"
+                elif error is not None:
+                    begun.problem = str(error)
         except Exception as error:  # dask's own, or its worker is being lost
             begun.loss = f"its worker was lost ({type(error).__name__}: {error})"
         if begun.task is not self.question:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import pickle
-import queue
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ RENEW_AFTER = 100  # command lines per process, because yt-dlp is not made to ru
 MEMORY_LIMIT = 2**30  # bytes per process, which usually takes 100 MB: an answer may never end
 LONGEST_WAIT = 600.0  # seconds; advertisements are shorter
 INFO_FILE = "info.json"  # yt-dlp's JSON of a video, in the folder of its attempt
-_POLL_SECONDS = 0.1
 METADATA = (
     *("title", "channel", "channel_id", "upload_date", "categories", "tags", "language"),
     "duration",
@@ -142,21 +140,18 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
     child, calls = _ytdlp_process()
-    keep, done = False, (1, "", "ERROR: yt-dlp gave no answer")
+    frame, keep = pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))), False
     try:
-        child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
-        while True:
-            if STOP.is_set():
-                raise Stopped
-            if time.monotonic() > deadline:
-                return Finished(-9, "", "", timed_out=True)
-            with suppress(queue.Empty):
-                is_outcome, answer = child.receive(_POLL_SECONDS)
-                if not is_outcome:
-                    break
-                done = pickle.loads(answer)
+        answer = child.call(frame, lambda: STOP.is_set() or time.monotonic() > deadline)
+        outcomes, problem = pickle.loads(answer)
+        if problem:
+            return Finished(1, "", f"ERROR: {problem}")
         keep = calls < RENEW_AFTER
-        return Finished(*done)
+        return Finished(*outcomes[0])
+    except TimeoutError:
+        if STOP.is_set():
+            raise Stopped from None
+        return Finished(-9, "", "", timed_out=True)
     except (EOFError, OSError):
         code = child.process.wait()
         return Finished(code, "", f"ERROR: yt-dlp ended with exit code {code}")
