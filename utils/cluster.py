@@ -106,7 +106,10 @@ def open_workers(
             " code on these machines; keep it inside, or use tls:// (docs/scale.md)"
         )
     ffmpeg = getattr(args, "ffmpeg", None)
-    question = Question(workspace, packages, ffmpeg, sees, versions_of(packages, ffmpeg))
+    proof = workspace / f"head-{uuid4().hex}"  # no other folder of this name has this file
+    proof.touch()
+    versions = versions_of(packages, ffmpeg)
+    question = Question(workspace, packages, ffmpeg, (proof, *sees), versions)
     with _connect(args.dask, workspace) as client:
         cluster = Cluster(client, question, args.num_jobs)
         try:
@@ -220,7 +223,7 @@ def _problem_here(question: Question) -> str:
         for name, version in versions_of(question.packages, question.ffmpeg).items():
             if version != question.versions[name]:
                 return f"it has {name} {version}, and this run {question.versions[name]}"
-        for path in (question.workspace, *question.sees):
+        for path in question.sees:
             if not path.exists():
                 return f"it cannot see {path}: share the folder"
         test = question.workspace / f"seen-{uuid4().hex}"
