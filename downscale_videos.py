@@ -187,26 +187,24 @@ def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
 # --- the options ---------------------------------------------------------------------------------
 
 
-def choose_encode(args: argparse.Namespace) -> Encode:
-    """Return the encode of the options; single options override --for_loading."""
+def choose_encode(args: argparse.Namespace) -> tuple[Encode, bool]:
+    """Return the encode of the options, and whether small videos are remuxed, not re-encoded.
+
+    Single options override --for_loading.
+    """
     encode = FOR_LOADING if args.for_loading else DEFAULT
     if args.preset and args.preset != DEFAULT.preset:  # DEFAULT's parameters suit `veryfast` only
         encode = replace(encode, x264_params=LOADING_PARAMS if args.for_loading else None)
     given = {name: getattr(args, name) for name in ENCODING if getattr(args, name) is not None}
-    shape: dict[str, Any] = {"short_side": args.short_side, "upscale": args.upscale}
-    return replace(encode, **shape, audio=not args.no_audio, **given)
+    encode = replace(encode, short_side=args.short_side, upscale=args.upscale, **given)
+    is_remuxed = not (args.for_loading or args.upscale or args.fps or given)
+    return replace(encode, audio=not args.no_audio), is_remuxed
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the options that all clips of an output folder share, as they were given."""
     names = ("short_side", "upscale", *ENCODING, "for_loading", "no_audio")
     return {"fps": str(args.fps), **{name: getattr(args, name) for name in names}}
-
-
-def wants_encoding(args: argparse.Namespace) -> bool:
-    """Return whether an option requires that small videos are re-encoded, too."""
-    given = any(getattr(args, name) is not None for name in ENCODING)
-    return bool(args.for_loading or args.upscale or args.fps or given)
 
 
 def encode_lines(encode: Encode, fps: Fraction, remux: bool) -> run.Lines:
@@ -224,8 +222,7 @@ def encode_lines(encode: Encode, fps: Fraction, remux: bool) -> run.Lines:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
-    folder: dict[str, Any] = {"metavar": "input_dir", "type": Path}
-    parser.add_argument("videos_dir", **folder, help="folder of videos, flat or nested")
+    parser.add_argument("videos_dir", type=Path, help="folder of videos, flat or nested")
     parser.add_argument("output_dir", type=Path, help="folder for the scaled clips")
     group = parser.group("video and audio")
     batch.add_size_options(group, fps=0, short_side=DEFAULT.short_side)
@@ -261,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
     check_dask(args)
-    encode, remux = choose_encode(args), not wants_encoding(args)
+    encode, remux = choose_encode(args)
     settings, tool = settings_of(args), ffmpeg.find_ffmpeg(args.ffmpeg)
     with stop_on_signals():
         plan = batch.plan_batch(args, lambda folder: names_in(folder, ".mp4"))
@@ -274,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ffmpeg.require_encoder(tool, encode.codec)
         with run.open_run(args, report, batch.COLUMNS, PACKAGES, [plan.videos]) as opened:
             run.write_settings(kept, opened.workspace, settings)
-            limits = batch.limits_of(args)
+            limits = Limits(args.max_frames, args.max_pixels, args.timeout)
             worker = Downscaler(tool, encode, args.fps, remux, limits, plan.out, opened.workspace)
             tally = batch.run_batch(plan, worker, batch.COLUMNS, opened, args)
     size = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"

@@ -20,7 +20,6 @@ from utils.errors import UserError, check_packages  # isort: skip
 import argparse
 import io
 import os
-import re
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -45,7 +44,6 @@ REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
 COLUMNS = [name for name in batch.COLUMNS if name not in ("action", "bytes", "source_bytes")]
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
-IMAGE_NAME = re.compile(r"\d{6,}\.jpg")
 WINDOW = 2  # frames on either side of an annotated frame
 
 
@@ -203,7 +201,7 @@ def frame_folders(folder: Path) -> set[str]:
 
 def _has_images(folder: str) -> bool:
     with suppress(OSError), os.scandir(folder) as entries:
-        return any(IMAGE_NAME.fullmatch(entry.name) for entry in entries)
+        return any(entry.name.endswith(".jpg") for entry in entries)
     return False
 
 
@@ -260,8 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
     check_dask(args)
-    shape = args.short_side, args.upscale, args.quality, args.archive, args.window
-    settings = Settings(str(args.fps), *shape)
+    fps, side = str(args.fps), args.short_side
+    settings = Settings(fps, side, args.upscale, args.quality, args.archive, args.window)
     made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else frame_folders
     with stop_on_signals():
         plan = batch.plan_batch(args, made_in, read_key_times(args), not args.archive)
@@ -277,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = plan.out / REPORT_NAME
         with run.open_run(args, report, COLUMNS, PACKAGES, [plan.videos]) as opened:
             run.write_settings(kept, opened.workspace, asdict(settings))
-            limits = batch.limits_of(args)
+            limits = Limits(args.max_frames, args.max_pixels, args.timeout)
             worker = Extractor(settings, limits, plan.out, opened.workspace, args.overwrite)
             tally = batch.run_batch(plan, worker, COLUMNS, opened, args)
     frames = f"frames: {tally.totals['frames']:,}"

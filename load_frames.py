@@ -212,8 +212,7 @@ def _load(args: argparse.Namespace) -> list[str]:
     """Load the frames, draw the sheet, and return the lines to print."""
     chosen = {"indices": args.indices, "unit": args.unit, "fps": args.fps}
     began = time.perf_counter()
-    options = {"short_side": args.short_side, "max_pixels": args.max_pixels}
-    with ClipReader(args.clip, **options) as reader:
+    with ClipReader(args.clip, short_side=args.short_side, max_pixels=args.max_pixels) as reader:
         frames = reader.read(args.start, args.stop, **chosen)
         ms = (time.perf_counter() - began) * 1e3
         numbers = reader.frame_numbers(args.start, args.stop, **chosen)
@@ -228,10 +227,7 @@ def _load(args: argparse.Namespace) -> list[str]:
         each = zip(numbers, times, strict=True)
         lines += [f"frame   {number} at {time_:.6f} s" for number, time_ in each]
     if args.sheet is not None:
-        try:
-            save_sheet(args.sheet, frames, [str(number) for number in numbers])
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{args.sheet} cannot be written: {error}") from None
+        save_sheet(args.sheet, frames, [str(number) for number in numbers])
         lines.append(f"sheet   {_printable(args.sheet)}")
     return lines
 
@@ -244,9 +240,8 @@ def _time_chunks(folder: Path) -> list[str]:
         data[index]
     wall = (time.perf_counter() - wall) / len(data) * 1e3
     cpu = (time.process_time() - cpu) / len(data) * 1e3
-    clips = "1 clip" if len(data) == 1 else f"{len(data)} clips"
     return [
-        f"clips   {clips}, a chunk of 32 frames of each, on one thread",
+        f"clips   {len(data)}, a chunk of 32 frames of each, on one thread",
         f"took    {wall:.1f} ms per chunk, {cpu:.1f} ms of CPU",
     ]
 

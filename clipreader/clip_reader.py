@@ -11,6 +11,7 @@ import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, Literal, Self, TypeAlias
 
@@ -96,13 +97,12 @@ class ClipReader:
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-        if self._pid != os.getpid():
-            self._renew()
-        with self._lock:
-            if self._source is not None:
-                self._source.close()
-            self._source = None
-            self._closed = True
+        if self._pid == os.getpid():  # after a fork, the parent has the file and the lock
+            with self._lock:
+                if self._source is not None:
+                    self._source.close()
+                self._source = None
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -214,8 +214,8 @@ class ClipReader:
                 raise FrameIndexError(self.path, first, count)
             if not 0 <= last <= count:
                 raise FrameIndexError(self.path, last - 1, count)
-        if start is not None and stop is not None and stop < start:
-            raise ValueError(f"stop is {stop}, before start, {start}")
+        if stop is not None and (math.isnan(stop) or (start is not None and stop < start)):
+            raise ValueError(f"start is {start} and stop {stop}: start <= stop is needed")
         return shown[first:last]
 
     def _shown_at(self, fps: Rate | None) -> tuple[Sequence[int], Sequence[float]]:
@@ -243,16 +243,12 @@ class ClipReader:
     def _between(
         self, start: float | None, stop: float | None, count: int, times: Sequence[float]
     ) -> tuple[int, int]:
-        first, last = 0, count
         if start is not None:
             self._on_screen(start, count, times)
-            first = bisect_left(times, start - _CLOSE)
-        if stop is not None:
-            if math.isnan(stop):
-                raise ValueError(f"{stop} is not a time")
-            last = bisect_left(times, stop - _CLOSE)
-            if last == len(times) and stop > float(self._duration()) + _CLOSE:
-                last = count  # more than `times` if the file was cut off
+        first = 0 if start is None else bisect_left(times, start - _CLOSE)
+        last = count if stop is None else bisect_left(times, stop - _CLOSE)
+        if stop is not None and last == len(times) and stop > float(self._duration()) + _CLOSE:
+            last = count  # more than `times` if the file was cut off
         return first, last
 
     def _load(self, source: FrameSource, frames: Sequence[int], out: Array | None) -> Array:
@@ -287,8 +283,7 @@ class ClipReader:
                 raise TooLarge(self.path, f"{size >> 20:,} MB of frames, more than the memory has")
             return np.empty(shape, np.uint8)
         if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != shape:
-            found = f"{getattr(out, 'shape', type(out).__name__)} {getattr(out, 'dtype', '')}"
-            raise ValueError(f"out is {found.strip()}, and {shape} uint8 is needed")
+            raise ValueError(f"out is not a uint8 array of shape {shape}")
         if not out.flags.writeable:
             raise ValueError("out is read-only")
         return out
@@ -347,11 +342,8 @@ def load_audio(
         source, path, zero = clip.media, clip.path, clip.first_time
     else:
         source, path = media.take_media(clip), media.media_name(clip)
-        try:
-            with ClipReader(source) as reader:
-                zero = reader.first_time
-        except media.NoVideo:
-            pass
+        with suppress(media.NoVideo), ClipReader(source) as reader:
+            zero = reader.first_time
     until = math.inf if stop is None else (zero or 0) + stop + _MARGIN
     with media.open_clip(source) as container:
         streams = container.streams.audio

@@ -127,11 +127,10 @@ class ClipDataset:
         self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
         self.layout, self.as_torch, self.transform = layout, as_torch, transform
         self.seed, self.chunk, self.training = seed, chunk, training
-        self.segment_frames = segment_frames
+        self.segment_frames, self.max_pixels = segment_frames, max_pixels
         self.views = views if chunk == "views" else 1
         self.crops, self.with_info, self.on_error = crops, with_info, on_error
         self.audio_rate = 16000 if audio is True else int(audio)
-        self.max_pixels = max_pixels
         self._gives_rng = transform is not None and _takes_rng(transform)
         self._find_samples(Path(list_or_folder), folder, split, classes, unlabelled)
         # The epoch, then a byte for each clip skipped, in a small file. Worker processes find it,
@@ -162,10 +161,7 @@ class ClipDataset:
         numbers: dict[str | int | None, int] = {name: n for n, name in enumerate(self.labels)}
         numbers.update((n, n) for n in range(len(self.labels)))
         if unknown := sorted(map(str, (named | numbered) - set(numbers))):
-            raise ValueError(
-                f"{source}: {len(unknown)} labels are not among the {len(self.labels)} classes,"
-                f" first {unknown[0]!r}"
-            )
+            raise ValueError(f"{source}: label {unknown[0]!r} is not one of the classes")
         paths: list[str | None] = [each.files[0] for each in listed]
         if is_list:
             paths = _on_disk(source, folder, listed)
@@ -277,9 +273,8 @@ class ClipDataset:
     def _sound(self, reader: ClipReader, numbers: np.ndarray[Any, Any]) -> Any:
         """Return the audio from the first frame on, as long as the frames at the clip's rate."""
         rate = float(self.fps or reader.fps)
-        samples = math.ceil(
-            self.frames * self.segment_frames * self.stride / rate * self.audio_rate
-        )
+        seconds = self.frames * self.segment_frames * self.stride / rate
+        samples = math.ceil(seconds * self.audio_rate)
         sound = np.zeros((1, samples), np.float32)
         start = float(reader.times[numbers.min()])
         stop = start + samples / self.audio_rate
@@ -307,20 +302,18 @@ def _takes_rng(transform: Transform) -> bool:
         parameters = inspect.signature(transform).parameters.values()
     except (TypeError, ValueError):
         return False
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return len([p for p in parameters if p.kind in plain]) > 1
+    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(plain) > 1
 
 
 def _crops(chunk: Array, crops: int) -> list[Array]:
     """Return `chunk`, or three squares of it: both ends of the longer side, and the middle."""
     if crops == 1:
         return [chunk]
-    height, width = chunk.shape[1:3]
-    side, room = min(height, width), abs(height - width)
-    places = (0, room // 2, room)
-    if width >= height:
-        return [chunk[:, :, at : at + side] for at in places]
-    return [chunk[:, at : at + side] for at in places]
+    side = min(chunk.shape[1:3])
+    down, right = chunk.shape[1] - side, chunk.shape[2] - side  # one of them is 0
+    places = [(down * n // 2, right * n // 2) for n in range(3)]
+    return [chunk[:, top : top + side, left : left + side] for top, left in places]
 
 
 def _stacked(made: list[Any]) -> Any:

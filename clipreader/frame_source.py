@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain, islice
 from typing import Literal
 
@@ -23,7 +24,6 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
 from av.stream import Discard, Stream
-from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from clipreader import media, packets
@@ -52,6 +52,7 @@ class FrameSource:
         self.path = media.media_name(source)
         self._media = source
         self._max_pixels, self._max_frames = max_pixels, max_frames
+        self._read_packets = partial(packets.whole_packets, max_frames=max_frames)
         self._rolling: Iterator[tuple[int, VideoFrame]] | None = None
         self._next = 0  # the frame that `_rolling` gives next
         self._packets: list[Packet[Stream]] = []
@@ -224,7 +225,7 @@ class FrameSource:
         # With a new decoder: one that was flushed conceals missing references in another way.
         with self._open() as container:
             stream = self._only_picture(container)
-            every = self._packets or packets.whole_packets(container, stream, self._max_frames)
+            every = self._packets or self._read_packets(container, stream)
             for packet in chain(every, [None]):
                 try:
                     yield from stream.codec_context.decode(packet)
@@ -269,14 +270,13 @@ class FrameSource:
             if position:
                 container.seek(stamp, stream=stream)
             found = not position
-            for packet in packets.whole_packets(container, stream, self._max_frames):
+            for packet in self._read_packets(container, stream):
                 found = found or packet.pts == stamp
                 if found:
                     yield packet
         if not found:
             with self._open() as container:
-                stream = self._only_picture(container)
-                every = packets.whole_packets(container, stream, self._max_frames)
+                every = self._read_packets(container, self._only_picture(container))
                 yield from islice(every, position, None)
 
     def _cropped(self, frame: VideoFrame) -> VideoFrame:
@@ -285,24 +285,14 @@ class FrameSource:
             return frame
         kind = frame.width, frame.height, frame.format.name
         if kind not in self._croppers:
-            self._croppers[kind] = _crop_graph(frame, self._crop)
-        self._croppers[kind].push(frame)
-        cropped = self._croppers[kind].pull()
-        assert isinstance(cropped, VideoFrame)
-        return cropped
-
-
-def _crop_graph(frame: VideoFrame, crop: tuple[int, int, int, int]) -> Graph:
-    left, right, top, bottom = crop
-    width, height = max(1, frame.width - left - right), max(1, frame.height - top - bottom)
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=VideoFormat(frame.format.name, frame.width, frame.height),
-        time_base=frame.time_base or Fraction(1, 1000),
-    )
-    cut = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")  # rounded to whole chroma
-    graph.link_nodes(source, cut, graph.add("buffersink")).configure()
-    return graph
+            left, right, top, bottom = self._crop
+            width, height = frame.width - left - right, frame.height - top - bottom
+            size = f"w={max(1, width)}:h={max(1, height)}:x={left}:y={top}"
+            self._croppers[kind] = graph = Graph()
+            graph.threads = 1
+            base = frame.time_base or Fraction(1, 1000)
+            source = graph.add_buffer(None, frame.width, frame.height, frame.format, time_base=base)
+            # The crop is rounded to whole chroma samples.
+            graph.link_nodes(source, graph.add("crop", size), graph.add("buffersink")).configure()
+        self._croppers[kind].vpush(frame)
+        return self._croppers[kind].vpull()

@@ -17,7 +17,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple
 
 import av
@@ -63,62 +62,34 @@ def shown_packets(marks: Sequence[Mark]) -> list[tuple[int, int]]:
     return sorted((m.pts, at) for at, m in each if m.pts is not None and not m.is_hidden)
 
 
-@dataclass
-class FilePackets:
-    """A media file as described by its packets.
+def packets_of(container: InputContainer) -> tuple[list[Mark], list[Mark] | None]:
+    """Read the packets of the video and of the first audio track, None if there is none.
 
-    video: the packets of the track that a player shows; audio: those of the first audio track, None
-    if there is none; both up to the end or to where the file breaks off
-    listed: how many packets the index of an mp4 lists, None for other containers
-    time_base: of the video; zero: the time that a player shows as 0, in seconds on the file's own
-    clock: the earliest start of a stream, after edit lists; end: of the last frame, from `zero`
-    width, height: as stored, without crop and aspect; rate: frames per second, 0 if unknown
-    codec, audio_codec: names of decoders, "" if there is none
+    Both up to the end or to where the file breaks off. Raises ClipError.
     """
-
-    video: list[Mark]
-    audio: list[Mark] | None
-    listed: int | None
-    time_base: Fraction
-    zero: Fraction
-    end: Fraction
-    width: int
-    height: int
-    rate: Fraction
-    codec: str
-    audio_codec: str
-
-
-def packets_of(container: InputContainer) -> FilePackets:
-    """Read all packets of the video and of the first audio track. Raises ClipError."""
-    stream = media.picture_stream(container)
-    streams: list[Stream] = [stream, *container.streams.audio[:1]]
-    tracks: dict[int, list[Mark]] = {each.index: [] for each in streams}
-    width, height = stream.codec_context.width, stream.codec_context.height  # decoding changes it
-    for packet in whole_packets(container, streams):
+    streams = [media.picture_stream(container), *container.streams.audio[:1]]
+    tracks: dict[int, list[Mark]] = {stream.index: [] for stream in streams}
+    for packet in whole_packets(container, *streams):
         tracks[packet.stream_index].append(Mark.of(packet))
     video, *audio = tracks.values()
-    if not (known := shown_packets(video)):
-        raise media.NoVideo(Path(container.name), "a video stream without frames")
-    base, zero = media.time_base(stream), _zero(container)
+    if not shown_packets(video):
+        raise media.NoVideo(container.name, "a video stream without frames")
+    return video, audio[0] if audio else None
+
+
+def end_of_video(container: InputContainer, video: Sequence[Mark]) -> float:
+    """Return when the last frame ends, in seconds after the time that a player shows as 0."""
+    known = shown_packets(video)
     last = end_of_last([pts for pts, _ in known], video[known[-1][1]].duration)
-    return FilePackets(
-        video=video,
-        audio=audio[0] if audio else None,
-        listed=len(stream.index_entries) if media.is_mp4(container) else None,
-        time_base=base,
-        zero=zero,
-        end=last * base - zero,
-        width=width,
-        height=height,
-        rate=media.ratio(stream.average_rate) or media.ratio(stream.guessed_rate) or Fraction(0),
-        codec=media.codec_name(stream),
-        audio_codec=media.codec_name(streams[1]) if audio else "",
-    )
+    stream = media.picture_stream(container)
+    return float(last * media.time_base(stream) - _zero(container))
 
 
 def _zero(container: InputContainer) -> Fraction:
-    """Return the earliest start of a stream, exactly; ffmpeg rounds it to microseconds."""
+    """Return the time that a player shows as 0, in seconds on the file's own clock.
+
+    That is the earliest start of a stream, after edit lists; ffmpeg rounds it to microseconds.
+    """
     told = Fraction(container.start_time or 0, av.time_base)
     starts = [
         stream.start_time * media.time_base(stream)
@@ -129,9 +100,7 @@ def _zero(container: InputContainer) -> Fraction:
 
 
 def whole_packets(
-    container: InputContainer,
-    streams: Stream | Sequence[Stream],
-    max_frames: int = media.MAX_FRAMES,
+    container: InputContainer, *streams: Stream, max_frames: int = media.MAX_FRAMES
 ) -> Iterator[Packet[Stream]]:
     """Yield the packets from the container's position to where the file ends or breaks off.
 
@@ -142,11 +111,10 @@ def whole_packets(
     that refers to the same bytes again and again.
     """
     is_mp4 = media.is_mp4(container)
-    several = list(streams) if isinstance(streams, Sequence) else [streams]
     room = 4 * container.size + (1 << 20) if container.size > 0 else math.inf
-    path, count = Path(container.name), 0
+    path, count = container.name, 0
     try:
-        for packet in container.demux(several):
+        for packet in container.demux(list(streams)):
             if not packet.size or (is_mp4 and packet.is_corrupt):
                 continue
             room -= packet.size
@@ -154,7 +122,7 @@ def whole_packets(
             if room < 0:
                 problem = "its index refers to more data than the file contains"
                 raise media.CorruptClip(path, 0, problem)
-            if count > max_frames * len(several):
+            if count > max_frames * len(streams):
                 raise media.TooLarge(path, f"has more than max_frames={max_frames} frames")
             yield packet
     except av.error.FFmpegError:
@@ -234,7 +202,7 @@ def read_frame_table(
     kept: list[Packet[Stream]] = []
     starts: list[int] = []
     own_headers, odd, latest = 0, False, -math.inf
-    for packet in whole_packets(container, stream, max_frames):
+    for packet in whole_packets(container, stream, max_frames=max_frames):
         mark = Mark.of(packet)
         if mark.is_key:
             can_start, has_headers = nal.look(bytes(packet)) if nal else (True, False)

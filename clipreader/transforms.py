@@ -89,9 +89,7 @@ class Painter:
 
     def __init__(self, width: int, height: int, orientation: Orientation) -> None:
         """width, height: the size before the turn."""
-        self.width = width
-        self.height = height
-        self.orientation = orientation
+        self.width, self.height, self.orientation = width, height, orientation
         turned = (width, height) if orientation.transposed else (height, width)
         self.shape = (*turned, 3)  # of a painted frame
         self._scaler = VideoReformatter()

@@ -69,7 +69,7 @@ def failure(clip: str, reason: str, message: str) -> Made:
     return Made(clip, FAILED, reason, message=printable(message, 500))
 
 
-def lost(task: ClipFile, how: str) -> Made:
+def lost_clip(task: ClipFile, how: str) -> Made:
     """Return the result of a task that killed its worker process twice, or raised in it."""
     if "process" in how:
         return failure(task.clip, "undecodable", f"the decoder crashed: {how}")
@@ -135,11 +135,6 @@ def add_batch_options(parser: cli.Parser) -> None:
     pixels = "reject clips with frames of more than N pixels"
     add("--max_frames", **count, default=Limits.max_frames, help=frames)
     add("--max_pixels", **count, default=Limits.max_pixels, help=pixels)
-
-
-def limits_of(args: argparse.Namespace) -> Limits:
-    """Return the limits that the options set."""
-    return Limits(args.max_frames, args.max_pixels, args.timeout)
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -240,7 +235,7 @@ def run_batch(
     tally = run.Tally()
     with (
         run.show_progress(len(batch.to_do), "clip", args.quiet, opened.workers) as progress,
-        closing(opened.workers.run(worker, batch.tasks(), lost)) as results,
+        closing(opened.workers.run(worker, batch.tasks(), lost_clip)) as results,
     ):
         for made in results:
             tally.add(made)

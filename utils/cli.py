@@ -14,7 +14,6 @@ import argparse
 import csv
 import difflib
 import io
-import itertools
 import os
 import re
 import shlex
@@ -120,20 +119,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
-        last = self._greedy()
-        if last and re.search("arguments are required|folder is missing", message):
-            message += f"; words after {last} are read as its values: put the folder first"
+        known = self._option_string_actions
+        greedy = [word for word in self._words if word in known and known[word].nargs == "+"]
+        if greedy and re.search("arguments are required|folder is missing", message):
+            message += f"; words after {greedy[-1]} are read as its values: put the folder first"
         text = f"{self.prog}: error: {message} (see {self.prog} --help)"
         self.exit(EXIT_USAGE, shown(text) + "\n")
-
-    def _greedy(self) -> str:
-        """Return an option that takes any number of values and was given more than one."""
-        known = self._option_string_actions
-        for number, word in enumerate(self._words, 1):
-            values = itertools.takewhile(lambda each: each not in known, self._words[number:])
-            if word in known and known[word].nargs in ("+", "*") and len(list(values)) > 1:
-                return word
-        return ""
 
 
 class _Version(argparse.Action):
@@ -294,6 +285,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes as `1.2 GB` or `3.4 MB`."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as people read it: `0:01:40`, `2 days, 3:00:00`."""
     return str(timedelta(seconds=round(seconds)))
@@ -381,23 +377,16 @@ def without_formula(cell: object) -> object:
 
 
 _SECRET_WORD = r"token|secret|passw(?:or)?d|pwd|auth|sig|signature|key|credential|session|jwt"
+# What each pattern finds after its group is hidden. A password in an address (user:password@ or
+# TOKEN@) may hold a slash or a quote, so all is hidden up to the last @ of the word.
 _SECRETS = (
-    # user:password@ and TOKEN@ of an address. A password may hold a slash or a quote, so all is
-    # hidden up to the last @ of the word.
-    (re.compile(r"(://[^/@\s:'\"]*):\S*@"), r"\1:***@"),
-    (re.compile(r"(://)(?![^\s:]*:\*\*\*@)\S*@"), r"\1***@"),
-    (re.compile(r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+"), r"\1***"),
-    # `-pSECRET` of yt-dlp; ffmpeg has options that begin so, too.
-    (re.compile(r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+"), r"\1***"),
-    (re.compile(rf"\b([\w.-]*(?:{_SECRET_WORD})=)[^\s&;'\"#]+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+"), r"\1***"),
-    (
-        re.compile(
-            r"(\b(?:(?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]+|[\w-]*Api-?Key) ?: ?)[^'\"]+",
-            re.IGNORECASE,
-        ),
-        r"\1***",
-    ),
+    r"(://[^/@\s:'\"]*:)\S*(?=@)",
+    r"(://)(?![^\s:]*:\*\*\*@)\S*(?=@)",
+    r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+",
+    r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+",  # of yt-dlp; not of ffmpeg
+    rf"\b((?i:[\w.-]*(?:{_SECRET_WORD})=))[^\s&;'\"#]+",
+    r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+",
+    r"(\b(?i:(?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]+|[\w-]*Api-?Key) ?: ?)[^'\"]+",
 )
 _SECRET_OPTION = re.compile(r"--[\w-]*(?:password|twofactor)|-p|-2|--add-headers?")
 
@@ -407,8 +396,8 @@ def hide_secrets(text: str) -> str:
 
     `command_line` hides more, because it knows which words are values of which options.
     """
-    for pattern, hidden in _SECRETS:
-        text = pattern.sub(hidden, text)
+    for pattern in _SECRETS:
+        text = re.sub(pattern, r"\1***", text)
     return text
 
 

@@ -171,12 +171,8 @@ class Result:
     finished_at: str = ""
 
     @classmethod
-    def of(cls, clip: Clip, reason: str, source: str, **more: Any) -> Result:
+    def of(cls, clip: Clip, reason: str, source: str, message: str = "", **more: Any) -> Result:
         """Return the result of `clip` with `reason` (empty: all is well), finished now."""
-        if "message" in more:
-            more["message"] = printable(hide_secrets(more["message"]), 500)
-        if "seconds" in more:
-            more["seconds"] = round(more["seconds"], 2)
         return cls(
             clip.name,
             clip.youtube_id,
@@ -185,6 +181,7 @@ class Result:
             REASONS[reason][0],
             reason,
             source,
+            message=printable(hide_secrets(message), 500),
             finished_at=now(),
             **more,
         )

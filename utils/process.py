@@ -7,6 +7,7 @@ group, because yt-dlp leaves its ffmpeg running when it alone is ended.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -64,7 +65,7 @@ def run_child(
     """
     if STOP.is_set():
         raise Stopped
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = time.monotonic() + (math.inf if timeout is None else timeout)
     try:
         process = subprocess.Popen(
             argv,
@@ -100,9 +101,7 @@ def limit_memory(pid: int, memory: int) -> None:
         psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
-def _communicate(
-    process: subprocess.Popen[bytes], deadline: float | None
-) -> tuple[bytes, bytes, bool]:
+def _communicate(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool]:
     assert process.stdout and process.stderr
     outputs = [bytearray(), bytearray()]
     readers = [
@@ -121,7 +120,7 @@ def _communicate(
                 return bytes(outputs[0]), bytes(outputs[1]), timed_out
         if STOP.is_set():
             raise Stopped
-        if deadline is not None and time.monotonic() > deadline and not timed_out:
+        if time.monotonic() > deadline and not timed_out:
             timed_out = True
             kill_group(process)
 

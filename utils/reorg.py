@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import filecmp
-import math
 import os
 import stat
 from collections import Counter
@@ -65,11 +64,10 @@ class Found:
     size: int  # bytes
     mtime_ns: int
     device: int
-    inode: int
 
     @classmethod
     def at(cls, path: str, found: os.stat_result) -> Found:
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_dev)
 
     @property
     def suffix(self) -> str:
@@ -79,9 +77,6 @@ class Found:
     def is_kept(self) -> bool:
         """Return whether it is brought in as it is, not remuxed."""
         return self.suffix == ".mp4" or self.suffix in SOUNDS
-
-    def is_same_file(self, other: Found) -> bool:
-        return (self.device, self.inode) == (other.device, other.inode)
 
 
 @dataclass(frozen=True)
@@ -240,7 +235,9 @@ def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
     """Return how good a file is, unless it is the same as `there`; `check`: decode all of it."""
     path = Path(found.path)
     try:
-        if there and (found.is_same_file(there) or filecmp.cmp(path, there.path, shallow=False)):
+        if there and os.path.samefile(path, there.path):
+            return Quality(is_same=True)
+        if there and filecmp.cmp(path, there.path, shallow=False):
             return Quality(is_same=True)
         if not found.size:
             return Quality("the file is empty")
@@ -252,7 +249,7 @@ def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
             decode_whole(path)
         if not found.is_kept and (problem := rewrap_problem(video)):
             return Quality(problem)
-        check_length(video, named_duration(found.path) or math.inf)
+        check_length(video, named_duration(found.path))
     except BadClip as error:
         return Quality(error.message)
     except OSError as error:
@@ -263,19 +260,18 @@ def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
 def named_duration(path: str) -> float:
     """Return the seconds that a clip's name promises."""
     parsed = clips.parse_clip_name(os.path.splitext(os.path.basename(path))[0])
-    if parsed is None:
-        return 0.0
+    assert parsed is not None
     return clips.AVA_DURATION if parsed[2] is None else float(parsed[2] - parsed[1])
 
 
-def best_of(files: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
+def best_of(good: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
     """Return the best of these good files: the longer, then the larger video, then the newer.
 
     The file in place (`there`) is replaced by a longer or larger one, but not by a newer one.
     Lengths that differ by less than 0.1 s are equal.
     """
-    longest = max(worth[found.path].duration for found in files)
-    long = [found for found in files if worth[found.path].duration >= longest - TOLERANCE]
+    longest = max(worth[found.path].duration for found in good)
+    long = [found for found in good if worth[found.path].duration >= longest - TOLERANCE]
     return max(long, key=lambda f: (worth[f.path].pixels, f is there, f.mtime_ns, f.is_kept))
 
 
@@ -360,7 +356,7 @@ def file_same(found: Found, clip: ClipFiles, how: HowToBring) -> Filed:
     there, name = clip.there, clip.name
     assert there is not None
     try:
-        if found.is_same_file(there):
+        if os.path.samefile(found.path, there.path):
             is_link = os.path.islink(there.path) or os.lstat(found.path).st_nlink < 2
             if how.mode != MOVE or is_link:
                 return Filed(found.path, name, PRESENT, "the same file")

@@ -131,21 +131,21 @@ def report_paths(path: Path) -> list[Path]:
 
 
 def report_line(path: Path, main: Path) -> str:
-    """The summary's line: the report's path, and the number of others beside it."""
+    """Return the summary's line: the report's path, and the number of others beside it."""
     others = len([each for each in report_paths(main) if each != path])
     more = f", and {others:,} of other machines or runs in the same folder" if others else ""
     return f"report: {path}{more}"
 
 
 def _torn_end(path: Path) -> str:
-    """The text after the last line end: empty, unless a run was killed while it wrote."""
+    """Return the text after the last line end: empty, unless a run was killed while it wrote."""
     with open_regular(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
         return file.read().rpartition(b"\n")[2].decode(errors="replace")
 
 
 def _is_older(path: Path, columns: Sequence[str]) -> bool:
-    """Whether a report lacks LATER_COLUMNS. Raises UserError when the file is another one."""
+    """Return whether a report lacks LATER_COLUMNS. Raises UserError if it is no such report."""
     header = csv_text([columns])
     older = csv_text([[name for name in columns if name not in LATER_COLUMNS]])
     with telling(path, "read the report"):
@@ -232,8 +232,7 @@ def read_known(path: Path, on_disk: Iterable[str] = ()) -> Known:
         clip, status = row[0], row[4]
         if status == DOWNLOADED:
             unreported.discard(clip)
-            if clip in reasons:
-                del reasons[clip]
+            reasons.pop(clip, None)
         elif status == INVALID:
             refused.add(row[10])
         elif status in (UNAVAILABLE, FAILED):
@@ -243,7 +242,7 @@ def read_known(path: Path, on_disk: Iterable[str] = ()) -> Known:
 
 
 def read_shorts(path: Path) -> frozenset[str]:
-    """The clips that the report marks as `short`: their videos end before they do."""
+    """Return the clips that the report marks as `short`."""
     shorts: set[str] = set()
     for row in read_reports(path, RESULT_COLUMNS, DOWNLOADED):
         (shorts.add if row[5] == "short" else shorts.discard)(row[0])

@@ -41,11 +41,7 @@ TIMEOUTS = (20.0, 30.0)  # seconds to connect, and between two bytes
 TEXT_SECONDS = 600.0  # for a text; a server may send a byte now and then for ever
 PIECE = 2**16  # bytes that are read at once; larger ones cost a page fault every 4096 bytes
 GZIP = b"\x1f\x8b"
-LONGEST_NAME = 2**16  # bytes; an extended header that is longer is no name
-EXTENDED = (
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-)
+LONGEST_NAME = 2**16  # bytes of an extended header; a longer one is not a name
 
 
 class WebError(Exception):
@@ -398,7 +394,7 @@ class _Header(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             raise ValueError(f"a damaged header: {error}") from error
-        if header.size < 0 or (header.type in EXTENDED and header.size > LONGEST_NAME):
+        if header.size < 0 or (not header.isreg() and header.size > LONGEST_NAME):
             raise ValueError(f"a header of {header.size:,} bytes")
         return header
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
-from utils.cli import plural
+from utils.cli import plural, size_text
 from utils.clip import Clip, Result, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
@@ -388,9 +388,7 @@ def read_stage(
         return 0
 
     sizes = list(run_parallel(size_of_archive, reads, HEADS_AT_ONCE))
-    total = sum(sizes)
-    text = f"{total / 1e9:,.1f} GB" if total > 1e8 else f"{total / 1e6:,.1f} MB"
-    text = text if all(sizes) else "of unknown size"
+    text = size_text(sum(sizes)) if all(sizes) else "of unknown size"
     count = plural(len(reads), "archive")
     reader.context.tell(f"cvdf         reading {count} of Kinetics-{dataset}, {text}")
     return (yield from reader.read(reads))

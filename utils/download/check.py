@@ -18,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import date
 from http.cookiejar import LoadError, MozillaCookieJar
@@ -26,19 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from utils import errors, files
-from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say, size_text
 from utils.clip import REASONS, UNAVAILABLE, Clip, clip_window
 from utils.cluster import open_workers
-from utils.download.plan import list_servers, make_plan, read_wanted, size_of, size_text
-from utils.download.sources import clip_suffix, fetch_options, is_youtube
-from utils.download.youtube_extract import (
-    Attempt,
-    extract_command,
-    read_info,
-    section_inputs,
-    try_ytdlp,
-)
-from utils.download.youtube_sections import can_read_through, cut_sections
+from utils.download import plan, sources, youtube_extract, youtube_sections
 from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
@@ -71,14 +62,15 @@ def try_tools(args: argparse.Namespace) -> None:
 
     A problem that affects every clip is reported once, before the first. Raises UserError.
     """
-    encoder = str(SOUNDS[clip_suffix(args)]["c:a"]) if args.audio_only else "libx264"
+    encoder = str(SOUNDS[sources.clip_suffix(args)]["c:a"]) if args.audio_only else "libx264"
     require_encoder(find_ffmpeg(args.ffmpeg), encoder)
     if "youtube" not in args.source:
         return
-    if problem := try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser):
+    problem = youtube_extract.try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser)
+    if problem:
         raise UserError(problem)
     has_own = any(word.startswith("--js-runtimes") for word in args.ytdlp_args)
-    if is_youtube(args.url_base) and not has_own and find_deno() is None:
+    if sources.is_youtube(args.url_base) and not has_own and find_deno() is None:
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
 
 
@@ -90,14 +82,9 @@ def find_deno() -> str | None:
 
 def tool_versions(args: argparse.Namespace) -> str:
     """Return the versions of the tools that do the work, for the plan."""
-    deno = errors.release_of("deno") or find_deno()
-    return ", ".join(
-        [
-            f"ffmpeg {find_ffmpeg(args.ffmpeg).version}",
-            f"yt-dlp {errors.release_of('yt-dlp')}",
-            f"deno {deno}" if deno else "no deno: YouTube needs it (--check)",
-        ]
-    )
+    deno = errors.release_of("deno") or find_deno() or "missing (YouTube requires it)"
+    ffmpeg, ytdlp = find_ffmpeg(args.ffmpeg).version, errors.release_of("yt-dlp")
+    return f"ffmpeg {ffmpeg}, yt-dlp {ytdlp}, deno {deno}"
 
 
 # --- --check: this machine -----------------------------------------------------------------------
@@ -139,15 +126,10 @@ def check_python(args: argparse.Namespace, folder: Path) -> Findings:
     yield OK, f"Python {platform.python_version()}, {len(errors.required())} packages"
 
 
-def check_ffmpeg(args: argparse.Namespace, folder: Path) -> Findings:
-    """Check that ffmpeg runs, and has the encoders and the protocol that clips need."""
-    tool = find_ffmpeg(args.ffmpeg)
-    for encoder in ("libx264", "aac"):
-        require_encoder(tool, encoder)
-    protocols = run_child([tool.path, "-hide_banner", "-protocols"], timeout=60).stdout.split()
-    if "https" not in protocols:
-        raise UserError(f"{tool.path} has no https; {INSTALL}, or use another --ffmpeg")
-    yield OK, f"ffmpeg {tool.version}, {tool.path}: libx264, aac, https"
+def check_tools(args: argparse.Namespace, folder: Path) -> Findings:
+    """Check ffmpeg, and yt-dlp with its arguments and cookies, as every run does at its start."""
+    try_tools(args)
+    yield OK, tool_versions(args)
 
 
 def check_js_runtime(args: argparse.Namespace, folder: Path) -> Findings:
@@ -165,17 +147,16 @@ def check_js_runtime(args: argparse.Namespace, folder: Path) -> Findings:
 def check_ytdlp(args: argparse.Namespace, folder: Path) -> Findings:
     """Check the age of yt-dlp, whose releases are named after their day."""
     version = errors.release_of("yt-dlp")
-    try:
-        age = (date.today() - date(*errors.numbers(version))).days
-    except (TypeError, ValueError):
-        raise UserError(f"release {version!r} is not named after a day; {UPDATE}") from None
+    if not version:
+        raise UserError(f"yt-dlp is not installed; {INSTALL}")
+    age = (date.today() - date(*errors.numbers(version))).days
     if age > OLD_DAYS:
         raise UserError(f"{version} is {age} days old, and YouTube changes faster; {UPDATE}")
     yield OK, f"{version}, {plural(max(0, age), 'day')} old"
 
 
 def check_folder(args: argparse.Namespace, folder: Path) -> Findings:
-    """Check that files in the output folder can be written, renamed, linked and locked."""
+    """Check that files in the output folder can be written, renamed and locked."""
     if args.out is None:
         return
     out = existing = args.out.absolute()
@@ -183,34 +164,29 @@ def check_folder(args: argparse.Namespace, folder: Path) -> Findings:
         existing = existing.parent
     try:
         with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as inner:
-            notes = _limits_of(Path(inner))
+            path = Path(inner) / "a"
+            path.write_bytes(b"a")
+            has_locks = _can_lock(path.rename(path.with_name("b")))
     except OSError as error:
         problem = f"{existing} cannot be written: {error.strerror}"
         raise UserError(f"{problem}; use another folder, or change its permissions") from error
     text = f"{out}: files can be written and renamed"
     text += "" if out.exists() else "; the folder will be created"
-    yield NOTE if notes else OK, "; ".join([text, *notes])
+    if has_locks:
+        yield OK, text
+    else:
+        yield NOTE, f"{text}; no file locks: start one run at a time in this folder"
 
 
-def _limits_of(inner: Path) -> list[str]:
-    """Return the limits of the file system of `inner`. Raises OSError if it cannot be used."""
-    notes = []
-    (inner / "a").write_bytes(b"a")
-    os.replace(inner / "a", inner / "b")
-    try:
-        os.link(inner / "b", inner / "c")
-    except OSError:
-        notes.append("no hard links: clips from other folders are copied")
-    with (inner / "b").open("rb+") as first, (inner / "b").open("rb+") as second:
+def _can_lock(path: Path) -> bool:
+    """Return whether a file that is locked cannot be locked again."""
+    with path.open("rb+") as first, path.open("rb+") as second:
         try:
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_locked = False
         except OSError as error:
-            is_locked = isinstance(error, BlockingIOError)
-    if not is_locked:
-        notes.append("no file locks: start one run at a time in this folder")
-    return notes
+            return isinstance(error, BlockingIOError)
+    return False
 
 
 def check_space(args: argparse.Namespace, folder: Path) -> Findings:
@@ -218,15 +194,16 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
     if args.out is None:
         return
     free = files.free_bytes(args.out.absolute())
-    text = f"{free / 1e9:,.1f} GB free"
+    text = f"{size_text(free)} free"
     try:
         paths, _ = needed_lists(args.input_csv)
-        plan = make_plan(read_wanted(paths, args), args.out.absolute(), args)
+        planned = plan.make_plan(plan.read_wanted(paths, args), args.out.absolute(), args)
     except UserError as error:
         yield NOTE, f"{text}; needed: unknown ({error})"
         return
-    text += f", {plural(len(plan.to_fetch), 'clip')} need about {size_text(plan, args)}"
-    if size_of(plan, args) > free:
+    size = plan.size_of(planned, args)
+    text += f", {plural(len(planned.to_fetch), 'clip')} need about {size_text(size)}"
+    if size > free:
         raise UserError(f"{text}; free some space; --short_side 256 halves it, --shard divides it")
     yield OK, text
 
@@ -234,28 +211,18 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 # --- --check: the network ------------------------------------------------------------------------
 
 
-def check_lists(args: argparse.Namespace, folder: Path) -> Findings:
-    """Check that the server of the official lists answers."""
-    url = list_servers(args).deepmind + ALL_LISTS[0].archive
-    yield from _answers(url, "--lists_base", args)
-
-
-def check_mirror(args: argparse.Namespace, folder: Path) -> Findings:
-    """Check that the CVDF mirror answers."""
-    url = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
-    yield from _answers(url, "--mirror_base", args)
-
-
-def _answers(url: str, option: str, args: argparse.Namespace) -> Findings:
-    """Send a HEAD request, directly or through each proxy."""
-    for proxy in args.proxy or [None]:
-        text, started = hide_secrets(url) + _through(proxy), time.monotonic()
-        try:
-            Web((proxy,) if proxy else ()).size(url)
-        except WebError as error:
-            yield NOT_OK, f"{text}: {hide_secrets(error.message)}; try again, or use {option}"
-        else:
-            yield OK, f"{text} answers in {time.monotonic() - started:.1f} s"
+def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
+    """Send a HEAD request to the servers of the lists and of the mirror, through each proxy."""
+    lists = plan.list_servers(args).deepmind + ALL_LISTS[0].archive
+    mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
+    for url, option in ((lists, "--lists_base"), (mirror, "--mirror_base")):
+        for proxy in args.proxy or [None]:
+            text, started = hide_secrets(url) + _through(proxy), time.monotonic()
+            try:
+                Web((proxy,) if proxy else ()).size(url)
+                yield OK, f"{text} answers in {time.monotonic() - started:.1f} s"
+            except WebError as error:
+                yield NOT_OK, f"{text}: {hide_secrets(error.message)}; try again, or use {option}"
 
 
 def _through(proxy: str | None) -> str:
@@ -270,9 +237,8 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
     jar = MozillaCookieJar(args.cookies)
     try:
         jar.load(ignore_discard=True, ignore_expires=True)
-    except (LoadError, OSError, UnicodeDecodeError) as error:
-        problem = f"is not a cookie file in Netscape format ({error})"
-        raise UserError(f"{args.cookies} {problem}; {todo}") from error
+    except (LoadError, OSError, UnicodeDecodeError):
+        return  # the step "tools" reports it
     login = [c for c in jar if c.name in LOGIN_COOKIES and c.domain.endswith("youtube.com")]
     for cookie in login:
         if cookie.is_expired():
@@ -285,49 +251,44 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     """Look a video up, directly or through each proxy, and cut a section of it once."""
+    options = sources.fetch_options(args, folder, folder)
+    options = replace(
+        options,
+        encode=replace(options.encode, max_height=LINES, audio=False),
+        ytdlp_args=(*args.ytdlp_args, "--verbose"),  # prints the player client
+        timeout=min(args.timeout, 120.0),
+    )
     is_cut = False
     for proxy in args.proxy or [None]:
-        attempt = _attempt(args, folder, proxy)
-        done = attempt.run_ytdlp(extract_command(args.check_id, attempt.options, folder))
-        text = f"{args.check_id}{_through(proxy)}: "
+        deadline = time.monotonic() + options.timeout
+        attempt = youtube_extract.Attempt(options, folder, proxy, deadline)
+        done = attempt.run_ytdlp(youtube_extract.extract_command(args.check_id, options, folder))
+        text = f"{args.check_id}{_through(proxy)}"
         said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
-            info = read_info(done, args.url_base)
+            info = youtube_extract.read_info(done, args.url_base)
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")
         except FetchError as error:
             status, todo = REASONS[error.reason]
             todo += "; or use another --check_id" if status == UNAVAILABLE else ""
-            yield NOT_OK, f"{text}{error.reason}: {hide_secrets(error.message)}; {todo}"
+            yield NOT_OK, f"{text}: {error.reason}: {hide_secrets(error.message)}; {todo}"
             continue
         clients = re.findall(r"Downloading (.+?) player API JSON", "\n".join(said))
         number = plural(len(info.get("formats") or [info]), "format")
-        yield OK, ", ".join([text + number, *(f"client {name}" for name in clients[:1])])
+        yield OK, f"{text}: {number}, client {(clients or ['unknown'])[0]}"
         if not is_cut:
             is_cut = True
             yield _cut_section(attempt, info)
 
 
-def _attempt(args: argparse.Namespace, folder: Path, proxy: str | None) -> Attempt:
-    """Return an attempt for the smallest format of a video, with the options of the run."""
-    options = fetch_options(args, folder, folder)
-    limit = min(args.timeout, 120.0)
-    options = replace(
-        options,
-        encode=replace(options.encode, max_height=LINES, audio=False),
-        ytdlp_args=(*args.ytdlp_args, "--verbose"),  # prints the player client
-        timeout=limit,
-    )
-    return Attempt(options, folder, proxy, time.monotonic() + limit)
-
-
-def _cut_section(attempt: Attempt, info: dict[str, Any]) -> tuple[str, str]:
+def _cut_section(attempt: youtube_extract.Attempt, info: dict[str, Any]) -> tuple[str, str]:
     """Cut a video's first seconds as a clip is cut."""
-    inputs = section_inputs(info, attempt.options)
-    if not inputs or not can_read_through(attempt.proxy):
+    inputs = youtube_extract.section_inputs(info, attempt.options)
+    if not inputs or not youtube_sections.can_read_through(attempt.proxy):
         return NOTE, "section: cannot be read here, so whole videos are downloaded"
     started, clip = time.monotonic(), Clip("section", "", 0.0, SECONDS)
-    ((_, made),) = cut_sections(attempt, [clip], inputs, info.get("duration"))
+    ((_, made),) = youtube_sections.cut_sections(attempt, [clip], inputs, info.get("duration"))
     if isinstance(made, FetchError):
         return NOT_OK, f"section: {hide_secrets(made.message)}; {UPDATE}"
     took = time.monotonic() - started
@@ -338,11 +299,10 @@ def _cut_section(attempt: Attempt, info: dict[str, Any]) -> tuple[str, str]:
 # The source that a step is for ("": every source), its name, and the function.
 STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ...] = (
     ("", "packages", check_python),
-    ("", "ffmpeg", check_ffmpeg),
+    ("", "tools", check_tools),
     ("youtube", "JavaScript", check_js_runtime),
     ("youtube", "yt-dlp", check_ytdlp),
-    ("cvdf", "lists", check_lists),
-    ("cvdf", "mirror", check_mirror),
+    ("cvdf", "servers", check_servers),
     ("youtube", "cookies", check_cookies),
     ("youtube", "YouTube", check_youtube),
     ("", "folder", check_folder),
@@ -359,7 +319,7 @@ Verified = tuple[Clip, str, str]  # the clip, the reason (empty: it is good), th
 
 def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     """Decode the requested clips on disk, and move bad ones to OUT/.bad (not with --dry_run)."""
-    suffix = clip_suffix(args)
+    suffix = sources.clip_suffix(args)
     on_disk = files.names_in(out, suffix)
     clips = [clip for name, clip in lists.clips.items() if name in on_disk]
     shorts = read_shorts(out / REPORT_NAME)
@@ -371,18 +331,23 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):
         for clip, reason, message in workers.run(worker, tasks, not_verified):
-            progress.add("bad" if reason not in ("", NOT_CHECKED) else reason or "good")
-            if reason == NOT_CHECKED:
-                progress.say(f"{reason}: {clip.name}: {message}; the file is kept")
-            elif reason:
-                done = "would be moved to .bad/" if args.dry_run else ""
-                done = done or _move_bad(out, clip.name + suffix)
-                progress.say(f"{reason}: {clip.name}: {message}; {done}")
+            is_bad = reason not in ("", NOT_CHECKED)
+            progress.add("bad" if is_bad else reason or "good")
+            if reason:
+                progress.say(f"{reason}: {clip.name}: {message}")
+            path = out / f"{clip.name}{suffix}"
+            if is_bad and not args.dry_run:
+                # Another run, or the user, may have removed it.
+                with files.telling(path, "move"), suppress(FileNotFoundError):
+                    files.set_aside(path, out / BAD_FOLDER)
     if not args.quiet:
         counts = progress.counts
-        more = f", {counts[NOT_CHECKED]:,} not checked" if counts[NOT_CHECKED] else ""
-        number = f"{sum(counts.values()):,} of {plural(len(clips), 'clip')}"
-        say(f"verified     {number}, {counts['bad']:,} bad{more}")
+        text = f"{counts.total():,} of {plural(len(clips), 'clip')}, {counts['bad']:,} bad"
+        if counts["bad"] and not args.dry_run:
+            text += f" (moved to {out / BAD_FOLDER})"
+        if counts[NOT_CHECKED]:
+            text += f", {counts[NOT_CHECKED]:,} not checked (kept)"
+        say(f"verified     {text}")
 
 
 def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool]) -> Verified:
@@ -408,13 +373,3 @@ def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
     if "process" in how:
         return task[0], "undecodable", f"the decoder crashed: {how}"
     return task[0], NOT_CHECKED, how
-
-
-def _move_bad(out: Path, name: str) -> str:
-    """Move a bad clip to OUT/.bad; return what was done. Raises UserError."""
-    try:
-        return f"moved to {files.set_aside(out / name, out / BAD_FOLDER)}"
-    except FileNotFoundError:
-        return "already removed"  # by another run, or by the user
-    except OSError as error:
-        raise UserError(f"cannot move {name} to {out / BAD_FOLDER}: {error.strerror}") from error

@@ -189,7 +189,7 @@ def result_of(clip: Clip, source: str, take: Callable[[], str], options: FetchOp
         message = error.message
     except (OSError, *UNEXPECTED) as error:
         reason, message = reason_of(error, options.out)
-    more = {"attempts": 1, "seconds": time.monotonic() - started, "bytes": size}
+    more = {"attempts": 1, "seconds": round(time.monotonic() - started, 2), "bytes": size}
     return Result.of(clip, reason, source, message=message, **more)
 
 

@@ -101,7 +101,7 @@ def attempt_video(
         return task.seconds + time.monotonic() - begun - waited
 
     def result(clip: Clip, reason: str, message: str = "", size: int = 0) -> Result:
-        more = {"attempts": task.attempts + 1, "seconds": spent(), "bytes": size}
+        more = {"attempts": task.attempts + 1, "seconds": round(spent(), 2), "bytes": size}
         more["height"] = youtube_extract.height_of(info) if size else 0
         return Result.of(clip, reason, options.source_name, message=message, **more)
 

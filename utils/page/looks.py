@@ -205,39 +205,43 @@ def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
 
 def _probe(path: Path, look: ClipLook) -> ClipLook:
     """Measure a clip by its packets and first frame, and decode more if these look odd."""
-    from clipreader.media import open_clip, picture_stream
-    from clipreader.packets import packets_of, shown_packets
+    from clipreader import media
+    from clipreader.packets import end_of_video, packets_of, shown_packets
 
-    with open_clip(path) as container:
-        found = packets_of(container)
-        if missing := missing_part(container, path, len(found.video), found.listed):
+    with media.open_clip(path) as container:
+        stream, audio_streams = media.picture_stream(container), container.streams.audio[:1]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        video, audio = packets_of(container)
+        listed = len(stream.index_entries) if media.is_mp4(container) else None
+        if missing := missing_part(container, path, len(video), listed):
             raise ValueError(missing)
+        seconds = end_of_video(container, video)
         container.seek(0)
-        stream = picture_stream(container)
         stream.thread_type = "NONE"
         first = next(container.decode(stream))
         is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
-    frames = [found.video[at] for _, at in shown_packets(found.video)]
-    seconds, pixels = float(found.end), found.width * found.height
+        rate = media.ratio(stream.average_rate) or media.ratio(stream.guessed_rate) or 0
+        audio_codec = media.codec_name(audio_streams[0]) if audio_streams else ""
+    frames, pixels = [video[at] for _, at in shown_packets(video)], width * height
     keys = [number for number, frame in enumerate(frames) if frame.is_key] or [0]
     file_bytes = os.path.getsize(path)
     look = replace(
         look,
-        width=found.width,
-        height=found.height,
+        width=width,
+        height=height,
         bytes=file_bytes,
-        fps=float(found.rate),
+        fps=float(rate),
         seconds=seconds,
         kbits=file_bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
         pixel_bits=sum(frame.size for frame in frames) * 8 / pixels / len(frames),
-        codec=found.codec,
-        audio_codec=found.audio_codec,
+        codec=stream.codec_context.name,
+        audio_codec=audio_codec,
         key_frames=max(after - key for key, after in pairwise([*keys, len(frames)])),
     )
     between = [frame.size for frame in frames if not frame.is_key]
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
         look = _look_closer(path, look, is_plain)
-    if found.audio is not None and sum(mark.size for mark in found.audio) < ODD_SOUND * seconds:
+    if audio is not None and sum(mark.size for mark in audio) < ODD_SOUND * seconds:
         look = replace(look, peak=_sound_peak(path))
     return look
 

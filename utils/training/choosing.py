@@ -23,15 +23,8 @@ from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
-from utils.lists import versions
+from utils.lists import reading, versions
 from utils.lists.official import ListServers, lists_at_hand
-from utils.lists.reading import (
-    ClipLists,
-    find_lists,
-    form_of,
-    read_lists,
-    without_garbage_collection,
-)
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
 from utils.process import sleep
 from utils.report import ReportFile, read_licences, read_report, report_paths
@@ -124,7 +117,7 @@ class Choice:
         """Return the name of a row's class, all of several as the list has them, or ""."""
         if len(row.numbers) > 1:
             return row.label
-        return self.classes.names[row.number] if row.numbers else ""
+        return self.classes.names[row.numbers[0]] if row.numbers else ""
 
     def count(self, reason: Reason) -> int:
         return sum(row.reason == reason for row in self.rows)
@@ -146,7 +139,7 @@ def read_choice(
     holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
     if paths is None or holdout is None:
         return None
-    rows = read_lists(find_lists(paths), every_row=True, **form_of(args))
+    rows = reading.read_lists(reading.find_lists(paths), every_row=True, **reading.form_of(args))
     if not rows.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
     args.trim_format = rows.trim_format  # all further lists name their clips alike
@@ -157,9 +150,9 @@ def read_choice(
     if args.classes:
         classes = versions.ordered_classes(args.classes, classes)
     _say_lists(rows, classes, labels, tell)
-    held = find_lists(holdout)
+    held = reading.find_lists(holdout)
     held += _beside(rows, held, tell)
-    with without_garbage_collection():
+    with reading.without_garbage_collection():
         every = zip(rows.every, rows.file_at, rows.lines, strict=True)
         candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
         choice = Choice(candidates, classes, rows.versions(), [*rows.files], [*rows.refused])
@@ -167,8 +160,8 @@ def read_choice(
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
             choice.lists = [choice.rows[0].listed]
             held += [each.path for each in rows.files if each.split in (VAL, TEST)]
-            rows = ClipLists()
-        more = read_lists(held, every_row=True, **form_of(args))
+            rows = reading.ClipLists()
+        more = reading.read_lists(held, every_row=True, **reading.form_of(args))
         more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
         rows.extend(more)
         _say_shared(rows, tell)
@@ -179,7 +172,7 @@ def read_choice(
 
 
 def _say_lists(
-    rows: ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
+    rows: reading.ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
 ) -> None:
     tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
     tell(f"classes      {len(found.names):,} of {', '.join(rows.versions())}")
@@ -196,7 +189,7 @@ def _say_lists(
             tell(f"             {refused}")
 
 
-def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
+def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """Return the official val and test lists in the lists' folders that are not named."""
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
     names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
@@ -213,16 +206,14 @@ def _beside(rows: ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     return found
 
 
-def _say_shared(rows: ClipLists, tell: Tell) -> None:
+def _say_shared(rows: reading.ClipLists, tell: Tell) -> None:
     """Print how many videos of train are held out, and how many val and test lists share."""
     for pair, count in versions.shared_videos(rows).items():
         of_train = [split in (TRAIN, "") for _, split in pair]
         if not all(of_train):
             one, other = pair[::-1] if of_train[1] else pair
-            what = "held out" if any(of_train) else "shared"
-            tell(
-                f"{what:13}{plural(count, 'video')} of {' '.join(one).strip()} in {' '.join(other)}"
-            )
+            what, name = "held out" if any(of_train) else "shared", " ".join(one).strip()
+            tell(f"{what:13}{plural(count, 'video')} of {name} in {' '.join(other)}")
 
 
 def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
@@ -286,7 +277,7 @@ def exclude(choice: Choice, paths: Sequence[Path], args: argparse.Namespace, tel
                 at = header.index("clip")
                 names = {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
         if "clip" not in header:
-            names = set(read_lists([path], **form_of(args)).clips)
+            names = set(reading.read_lists([path], **reading.form_of(args)).clips)
         taken = [row for row in choice.chosen() if row.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED

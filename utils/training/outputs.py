@@ -257,9 +257,9 @@ def path_label(files: ListSet) -> None:
 
 
 def _path_lines(files: ListSet, split: str) -> Iterator[str]:
+    before, pretrain = files.before, files.args.pretrain
     for row in files.choice.chosen(split):
-        label = "0 -1" if files.args.pretrain else row.number
-        yield f"{files.before}{row.name}.mp4 {label}\n"
+        yield f"{before}{row.name}.mp4 {'0 -1' if pretrain else row.numbers[0]}\n"
 
 
 def mmaction2(files: ListSet) -> None:
@@ -279,7 +279,7 @@ def mmaction2(files: ListSet) -> None:
 def _frame_lines(files: ListSet, split: str) -> Iterator[str]:
     """Yield `folder total_frames label`."""
     for row in files.choice.chosen(split):
-        yield f"{files.before}{row.name} {row.frames} {row.number}\n"
+        yield f"{files.before}{row.name} {row.frames} {row.numbers[0]}\n"
 
 
 def known_of(files: ListSet, row: Candidate) -> dict[str, Any]:
