@@ -259,10 +259,8 @@ def run_parallel(worker: Worker, tasks: Iterable[Any], num_jobs: int) -> Outcome
                 outcomes.put(outcome)
 
     def run_all() -> None:
-        settings = {"backend": "threading", "return_as": "generator_unordered", "batch_size": 1}
         with _noted(problems):
-            for _ in Parallel(num_jobs, pre_dispatch=num_jobs, **settings)(draw()):
-                pass
+            Parallel(num_jobs, backend="threading", pre_dispatch=num_jobs, batch_size=1)(draw())
         outcomes.put(_END)
 
     def take() -> Any:
