@@ -34,7 +34,7 @@ from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
-from utils.lists.versions import ALL_LISTS
+from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
@@ -213,7 +213,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
     """Send a HEAD request to the servers of the lists and of the mirror, through each proxy."""
-    lists = plan.list_servers(args).deepmind + ALL_LISTS[0].archive
+    lists = plan.list_servers(args).archive(OfficialList("400", "train"))
     mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
     for url, option in ((lists, "--lists_base"), (mirror, "--mirror_base")):
         for proxy in args.proxy or [None]:
@@ -262,10 +262,11 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         deadline = time.monotonic() + options.timeout
         attempt = youtube_extract.Attempt(options, folder, proxy, deadline)
-        done = attempt.run_ytdlp(youtube_extract.extract_command(args.check_id, options, folder))
+        argv = youtube_extract.extract_command(args.check_id, options, folder)
         text = f"{args.check_id}{_through(proxy)}"
-        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
+            done = attempt.run_ytdlp(argv)
+            said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
             info = youtube_extract.read_info(done, args.url_base)
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")
