@@ -62,7 +62,7 @@ def test_all_in_order(standin: StandIn, source: MakeSource, tmp_path: Path, fres
         "--lists_base", standin.root, "--input_csv", listing, *["--cookies", cookies(tmp_path)],
     )  # fmt: skip
     assert done.code == 0, done.err
-    for link in ("packages", "ffmpeg", "JavaScript", "yt-dlp", "servers", "cookies"):
+    for link in ("packages", "tools", "JavaScript", "yt-dlp", "servers", "cookies"):
         assert f"{link:12} ok " in done.err, done.err
     assert " formats, client visionos" in line(done, "YouTube")
     assert "YouTube      ok     section: 2 s cut and encoded in " in done.err
@@ -84,7 +84,7 @@ def test_the_folder_and_its_room(
     done = check(standin, tmp_path, fresh, out, "--input_csv", listing)
     assert done.code == 0, done.err
     assert "will be created" in line(done, "folder")
-    assert "2 clips need about 2 MB" in line(done, "disk space")
+    assert "2 clips need about 2.4 MB" in line(done, "disk space")
     assert not (tmp_path / "not").exists()
     (tmp_path / "file").write_text("")
     done = check(standin, tmp_path, fresh, tmp_path / "file", "--input_csv", listing)
@@ -113,7 +113,9 @@ def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, f
     shadow(fresh, "sitecustomize.py", f"{usage}shutil.disk_usage = lambda p: U(9, 9, 10**7)\n")
     done = check(standin, tmp_path, fresh, tmp_path / "out", "--input_csv", listing)
     assert done.code == 2
-    assert "disk space   not ok 0.0 GB free, 60 clips need about 72 MB; free some space" in done.err
+    assert (
+        "disk space   not ok 10.0 MB free, 60 clips need about 72.0 MB; free some space" in done.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,10 +146,10 @@ def test_an_ffmpeg_without_the_encoder(
     tool.chmod(0o755)
     done = check(standin, tmp_path, fresh, "--ffmpeg", tool)
     assert done.code == 2
-    assert "has no libx264: pip install" in line(done, "ffmpeg")
+    assert "has no libx264: pip install" in line(done, "tools")
     done = check(standin, tmp_path, fresh, "--ffmpeg", tmp_path / "none")
     assert done.code == 2
-    assert "cannot run" in line(done, "ffmpeg")
+    assert "cannot run" in line(done, "tools")
 
 
 def test_a_runtime_that_does_not_run(
@@ -247,10 +249,10 @@ def test_cookies(
     elif kind == "guest":
         path.write_text("# Netscape HTTP Cookie File\n")
     done = check(standin, tmp_path, fresh, "--cookies", path)
-    said = line(done, "cookies")
+    said = line(done, "tools" if kind == "not_netscape" else "cookies")
     says = {
         "over": "LOGIN_INFO has expired; export the cookies again",
-        "not_netscape": "is not a cookie file in Netscape format",
+        "not_netscape": "--cookies: ",
         "guest": "note   ",
     }
     assert says[kind] in said

@@ -285,6 +285,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes as `1.2 GB` or `3.4 MB`."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as people read it: `0:01:40`, `2 days, 3:00:00`."""
     return str(timedelta(seconds=round(seconds)))

@@ -118,8 +118,10 @@ class Child:
 class Children:
     """The `Child` processes of a run on one machine: as many as threads call at once."""
 
-    def __init__(self, root: str, on_cluster: bool = False) -> None:
-        self.given = root, on_cluster
+    def __init__(
+        self, root: str, on_cluster: bool = False, quiet: bool = False, flags: Sequence[str] = ()
+    ) -> None:
+        self.given = root, on_cluster, quiet, flags
         self.is_over = False
         self._idle: list[Child] = []
         self._all: list[Child] = []

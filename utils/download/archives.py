@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from utils import files
-from utils.cli import plural
+from utils.cli import plural, size_text
 from utils.clip import Clip, Result, parse_clip_name
 from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
@@ -43,8 +43,6 @@ MEMORY_FOLDER = ".cvdf"
 OF_THE_COPY = {"undecodable", "truncated", "past_end", "unavailable"}
 # K700-2020 and most of K600 have one archive per class. K400 has mixed ones: it costs most.
 DATASETS = ("700_2020", "600", "400")
-SPLITS = ("train", "val", "test")
-PATH_LISTS = {"700_2020": "k700_2020", "600": "k600", "400": "k400"}
 PATHS_LIMIT = 2**20  # bytes; the longest path list has 100,000
 HEADS_AT_ONCE = 8
 REPLACEMENTS = "400/replacement_for_corrupted_k400.tgz"
@@ -211,9 +209,9 @@ class Reader:
         """Yield the clips that are now on disk, each once; return how each archive ended."""
         jobs = max(2, self.context.workers.num_jobs // max(1, len(archives)))
         worker = partial(take_clips, self.context.options, self.web, jobs)
-        ends = []
-        run = self.context.workers.run
-        for made in run(worker, self._tasks(archives), self._lost, threads=True):
+        tasks, ends = self._tasks(archives), []
+        run = partial(self.context.workers.run, threads=True)
+        for made in run(worker, tasks, lambda task, how: ArchiveEnd(task[0], how)):
             if isinstance(made, ArchiveEnd):
                 self._note(made)
                 ends.append(made)
@@ -234,10 +232,6 @@ class Reader:
             found = {key: clip for key in archive.keys if (clip := self.clips.get(key))}
             if found:
                 yield archive, found
-
-    @staticmethod
-    def _lost(task: tuple[Archive, dict[Key, Clip]], how: str) -> ArchiveEnd:
-        return ArchiveEnd(task[0], how)
 
     def _note(self, end: ArchiveEnd) -> None:
         """Tell the user how the reading of an archive ended."""
@@ -339,17 +333,17 @@ def from_mirror(
     with suppress(Stopped):
         for dataset in DATASETS:
             if reader.clips and not STOP.is_set():
-                yield from read_dataset(dataset, reader, mirror)
+                yield from read_archives_of(dataset, reader, mirror)
         if not STOP.is_set():
             yield from reader.rest(clips, MIRROR, "in no archive of the mirror")
 
 
-def read_dataset(
+def read_archives_of(
     dataset: str, reader: Reader, mirror: MirrorOptions
 ) -> Generator[Result, None, None]:
     """Read a dataset's archives, in the order in which they are likely to hold requested clips."""
-    found = (find_split(OfficialList(dataset, split), reader, mirror) for split in SPLITS)
-    splits = [split for split in found if split]
+    lists = [OfficialList(dataset, split) for split in ("train", "val", "test")]
+    splits = list(filter(None, (find_split(each, reader, mirror) for each in lists)))
     archives = [archive for split in splits for archive in split.archives()]
     ends = yield from read_stage(dataset, archives, reader, mirror)
     read = {end.archive.url for end in ends}
@@ -362,7 +356,7 @@ def read_dataset(
             )
             more += [each for each in split.archives(any_order=True) if each.url not in read]
     yield from read_stage(dataset, more, reader, mirror)
-    if dataset == "400" and reader.clips:
+    if dataset == "400" and archives and reader.clips:
         keys = frozenset[Key]().union(*(archive.keys for archive in archives))
         spare = Archive(official.with_slash(mirror.base) + REPLACEMENTS, keys, MIRROR)
         try:
@@ -388,9 +382,7 @@ def read_stage(
         return 0
 
     sizes = list(run_parallel(size_of_archive, reads, HEADS_AT_ONCE))
-    total = sum(sizes)
-    text = f"{total / 1e9:,.1f} GB" if total > 1e8 else f"{total / 1e6:,.1f} MB"
-    text = text if all(sizes) else "of unknown size"
+    text = size_text(sum(sizes)) if all(sizes) else "of unknown size"
     count = plural(len(reads), "archive")
     reader.context.tell(f"cvdf         reading {count} of Kinetics-{dataset}, {text}")
     return (yield from reader.read(reads))
@@ -412,7 +404,7 @@ def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> S
             return None
         return Split(listed, _labels_by_url(listed, sorted(labels - {""}), mirror), wanted)
     except (UserError, WebError) as error:
-        context.tell(f"cvdf         {listed.name} is left out: {error}")
+        context.tell(f"cvdf         {listed.name} is skipped: {error}")
         # Any clip may be in this list, so that no clip is certainly unavailable.
         message = f"{listed.name}: {error}"
         reader.failures.update(dict.fromkeys(reader.clips, ("network", message)))
@@ -427,8 +419,8 @@ def _labels_by_url(
     labels: those of the official list, sorted, because Kinetics-700-2020 numbers its archives so.
     """
     base = official.with_slash(mirror.base)
-    name = f"{PATH_LISTS[listed.dataset]}_{listed.split}_path.txt"
-    text = mirror.lists.web.text(f"{base}{listed.dataset}/{listed.split}/{name}", PATHS_LIMIT)
+    place = f"{listed.dataset}/{listed.split}/k{listed.dataset}_{listed.split}_path.txt"
+    text = mirror.lists.web.text(base + place, PATHS_LIMIT)
     found = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         if line.startswith(official.CVDF):  # also in the path lists of a copy of the mirror

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import errors, files
-from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say
+from utils.cli import EXIT_OK, EXIT_USAGE, hide_secrets, plural, say, size_text
 from utils.clip import REASONS, UNAVAILABLE, Clip, clip_window
 from utils.cluster import open_workers
 from utils.download import plan, sources, youtube_extract, youtube_sections
@@ -34,7 +34,7 @@ from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
-from utils.lists.versions import ALL_LISTS
+from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
@@ -126,15 +126,10 @@ def check_python(args: argparse.Namespace, folder: Path) -> Findings:
     yield OK, f"Python {platform.python_version()}, {len(errors.required())} packages"
 
 
-def check_ffmpeg(args: argparse.Namespace, folder: Path) -> Findings:
-    """Check that ffmpeg runs, and has the encoders and the protocol that clips need."""
-    tool = find_ffmpeg(args.ffmpeg)
-    for encoder in ("libx264", "aac"):
-        require_encoder(tool, encoder)
-    protocols = run_child([tool.path, "-hide_banner", "-protocols"], timeout=60).stdout.split()
-    if "https" not in protocols:
-        raise UserError(f"{tool.path} has no https; {INSTALL}, or use another --ffmpeg")
-    yield OK, f"ffmpeg {tool.version}, {tool.path}: libx264, aac, https"
+def check_tools(args: argparse.Namespace, folder: Path) -> Findings:
+    """Check ffmpeg, and yt-dlp with its arguments and cookies, as every run does at its start."""
+    try_tools(args)
+    yield OK, tool_versions(args)
 
 
 def check_js_runtime(args: argparse.Namespace, folder: Path) -> Findings:
@@ -199,15 +194,16 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
     if args.out is None:
         return
     free = files.free_bytes(args.out.absolute())
-    text = f"{free / 1e9:,.1f} GB free"
+    text = f"{size_text(free)} free"
     try:
         paths, _ = needed_lists(args.input_csv)
         planned = plan.make_plan(plan.read_wanted(paths, args), args.out.absolute(), args)
     except UserError as error:
         yield NOTE, f"{text}; needed: unknown ({error})"
         return
-    text += f", {plural(len(planned.to_fetch), 'clip')} need about {plan.size_text(planned, args)}"
-    if plan.size_of(planned, args) > free:
+    size = plan.size_of(planned, args)
+    text += f", {plural(len(planned.to_fetch), 'clip')} need about {size_text(size)}"
+    if size > free:
         raise UserError(f"{text}; free some space; --short_side 256 halves it, --shard divides it")
     yield OK, text
 
@@ -217,7 +213,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
     """Send a HEAD request to the servers of the lists and of the mirror, through each proxy."""
-    lists = plan.list_servers(args).deepmind + ALL_LISTS[0].archive
+    lists = plan.list_servers(args).archive(OfficialList("400", "train"))
     mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
     for url, option in ((lists, "--lists_base"), (mirror, "--mirror_base")):
         for proxy in args.proxy or [None]:
@@ -241,9 +237,8 @@ def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
     jar = MozillaCookieJar(args.cookies)
     try:
         jar.load(ignore_discard=True, ignore_expires=True)
-    except (LoadError, OSError, UnicodeDecodeError) as error:
-        problem = f"is not a cookie file in Netscape format ({error})"
-        raise UserError(f"{args.cookies} {problem}; {todo}") from error
+    except (LoadError, OSError, UnicodeDecodeError):
+        return  # the step "tools" reports it
     login = [c for c in jar if c.name in LOGIN_COOKIES and c.domain.endswith("youtube.com")]
     for cookie in login:
         if cookie.is_expired():
@@ -267,10 +262,11 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
     for proxy in args.proxy or [None]:
         deadline = time.monotonic() + options.timeout
         attempt = youtube_extract.Attempt(options, folder, proxy, deadline)
-        done = attempt.run_ytdlp(youtube_extract.extract_command(args.check_id, options, folder))
+        argv = youtube_extract.extract_command(args.check_id, options, folder)
         text = f"{args.check_id}{_through(proxy)}"
-        said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
         try:
+            done = attempt.run_ytdlp(argv)
+            said = re.findall(r"^(?:ERROR|WARNING|\[(?!debug)).*", done.stderr, re.MULTILINE)
             info = youtube_extract.read_info(done, args.url_base)
             if any(classify(line) == "cookies" for line in said):  # yt-dlp continued as a guest
                 raise FetchError("cookies", "the account's cookies have expired")
@@ -304,7 +300,7 @@ def _cut_section(attempt: youtube_extract.Attempt, info: dict[str, Any]) -> tupl
 # The source that a step is for ("": every source), its name, and the function.
 STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ...] = (
     ("", "packages", check_python),
-    ("", "ffmpeg", check_ffmpeg),
+    ("", "tools", check_tools),
     ("youtube", "JavaScript", check_js_runtime),
     ("youtube", "yt-dlp", check_ytdlp),
     ("cvdf", "servers", check_servers),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import functools
+import os
 import re
 import shlex
 from collections import Counter
@@ -33,7 +33,7 @@ from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
 from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
-from utils.lists.versions import BY_NAME, same_split
+from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
@@ -52,49 +52,83 @@ BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in
 LINE_BITS = 100e6  # bits per second, of the line that the mirror's time is given for
 INVALID_SHOWN = 10
 
-# The text of each option in --help. docs/download.md shows the same (tests/docs_tables.py).
-TEXTS = f"""
---shard            process part I of N of the videos, for machines that share nothing (default: 1/1)
---sample           keep N clips at random, the same for the same --seed (default: all)
---per_class        keep at most N clips per label, at random (default: all)
---seed             seed of --sample and --per_class
---source           comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),
-                   clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)
---allow_partial    with clips:DIR: accept a part of an AVA-Kinetics clip with the annotated frame
---cookies          cookies in Netscape format; never modified
---cookies_from_browser    read cookies from a browser, as yt-dlp does
---proxy            proxy; repeat to rotate. https_proxy in the environment keeps its password secret
---videos_per_hour  start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from
-                   YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)
---on_block         when YouTube blocks: pause and continue, or stop the run
---timeout          time limit per clip with its retries; the clips of a video share their total
---max_height       maximum video height in pixels; 0 means no limit
---short_side       scale the shorter side down to N pixels (default: keep)
---keyint           set a keyframe every N frames (default: at scene cuts, at most 250 apart)
---no_audio         drop the audio
---audio_only       download the audio alone: <clip>.m4a, or another --audio_format
---audio_format     with --audio_only: AAC in m4a, or 16-bit wav or flac
---sample_rate      with --audio_only: resample to N samples per second (default: keep)
---crf              x264 quality: 0 (lossless) to 51
---metadata         write metadata of each video (title, licence, ...) to OUT/videos.jsonl
---retry            also retry unavailable clips; `all` also re-reads archives that were read to the
-                   end (default: retry failed clips only)
---accept_unavailable      exit with 0 if only unavailable clips are missing
---verify           decode all requested clips on disk, and download bad ones again
---check            test every step of a download once, print the results and exit
---block_pause      first pause after a block; doubles up to four times this
---ytdlp_args       extra yt-dlp arguments, quoted. Some run programs: use only those you trust
---url_base         address before a video ID
---mirror_base      mirror laid out like CVDF's
---check_id         public video that --check downloads, as does a run that doubts YouTube's answers
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Split --ytdlp_args as a shell does, as an argparse type."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).lower()) from error
+
+
+# Group, then option, metavar and text in --help. An option without metavar is a flag, unless
+# SETTINGS has its choices. docs/download.md shows the same (tests/docs_tables.py).
+OPTIONS = f"""
+[which clips]
+--sample N               keep N clips at random, the same for the same --seed (default: all)
+--per_class N            keep at most N clips per label, at random (default: all)
+--seed N                 seed of --sample and --per_class
+[where from]
+--source SOURCES         comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),
+                         clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)
+--allow_partial          with clips:DIR: accept a part of an AVA-Kinetics clip that has the
+                         annotated frame
+--cookies FILE           cookies in Netscape format; never modified
+--cookies_from_browser NAME    read cookies from a browser, as yt-dlp does
+--proxy URL              proxy; repeat to rotate. https_proxy in the environment hides its password
+--videos_per_hour N      start at most N videos per hour; 0 means no limit (default:
+                         {GUEST_PER_HOUR} from YouTube, {ACCOUNT_PER_HOUR} with cookies,
+                         no limit from another --url_base)
+--on_block               when YouTube blocks: pause and continue, or stop the run
+--timeout SECONDS        time limit per clip with its retries; clips of a video share their total
+[video and audio]
+--max_height N           maximum video height in pixels; 0 means no limit
+--short_side N           scale the shorter side down to N pixels (default: keep)
+--keyint N               set a keyframe every N frames (default: at scene cuts, at most 250 apart)
+--no_audio               drop the audio
+--audio_only             download the audio alone: <clip>.m4a, or another --audio_format
+--audio_format           with --audio_only: AAC in m4a, or 16-bit wav or flac
+--sample_rate N          with --audio_only: resample to N samples per second (default: keep)
+--crf N                  x264 quality: 0 (lossless) to 51
+--metadata               write metadata of each video (title, licence, ...) to OUT/videos.jsonl
+[how to run]
+--retry                  also retry unavailable clips; `all` also re-reads archives that were read
+                         to the end (default: retry failed clips only)
+--accept_unavailable     exit with 0 if only unavailable clips are missing
+--verify                 decode all requested clips on disk, and download bad ones again
+--check                  test every step of a download once, print the results and exit
+[rarely needed]
+--block_pause MINUTES    first pause after a block; doubles up to four times this
+--ytdlp_args ARGS        extra yt-dlp arguments, quoted. Some run programs: use only those you trust
+--url_base URL           address before a video ID
+--mirror_base URL        mirror laid out like CVDF's
+--check_id ID            public video that --check downloads, as does a run that doubts YouTube
 """
-_TEXTS = {
-    name: " ".join(text.split())
-    for name, text in re.findall(r"^(--\w+) (.*(?:\n .*)*)", TEXTS, re.MULTILINE)
+TYPES = {"N": cli.positive_int, "FILE": Path}
+TYPES |= dict.fromkeys(("SECONDS", "MINUTES"), cli.non_negative_float)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "--sample": {"dest": "draw_sample"},  # make_report.py has another --sample
+    "--per_class": {"dest": "draw_per_class"},
+    "--seed": {"dest": "draw_seed", "type": cli.non_negative_int, "default": 0},
+    "--source": {"type": parse_sources, "default": "youtube"},
+    "--proxy": {"action": "append", "default": []},
+    "--videos_per_hour": {"type": cli.non_negative_float},
+    "--on_block": {"choices": ["wait", "stop"], "default": "wait"},
+    "--timeout": {"default": 600.0},
+    "--max_height": {"type": cli.non_negative_int, "default": VIDEO_OPTIONS["max_height"]},
+    "--audio_format": {"choices": [suffix[1:] for suffix in SOUNDS], "default": "m4a"},
+    "--crf": {"type": int, "default": Encode.crf},
+    "--retry": {"choices": ["unavailable", "all"]},
+    "--block_pause": {"default": 15.0},
+    "--ytdlp_args": {"type": split_words, "default": ""},
+    "--url_base": {"default": YOUTUBE},
+    "--mirror_base": {"default": official.CVDF},
+    "--check_id": {"default": CHECK_ID},
 }
 ADDRESS, PROXY = re.compile(r"https?://."), re.compile(r"(https?|socks\w*)://.")
 # Option, test of its value, the rule that a wrong value breaks.
 RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
+    ("cookies", lambda path: os.access(path, os.R_OK), "be a file that can be read"),
     ("check_id", ID_PATTERN.fullmatch, "be 11 characters from A-Z a-z 0-9 _ -"),
     ("crf", lambda crf: 0 <= crf <= 51, "be between 0 and 51"),
     ("timeout", lambda seconds: seconds > 0, "be more than 0"),
@@ -113,9 +147,8 @@ RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
 def parse_args(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse download.py's command line; exits with code 2 if an option is wrong."""
     parser = cli.make_parser(doc, text_options=["--ytdlp_args"])
-    parser.add_argument(
-        "out", type=Path, nargs="?", help="folder for the clips (optional with --check)"
-    )
+    text = "folder for the clips (optional with --check)"
+    parser.add_argument("out", type=Path, nargs="?", help=text)
     add_list_options(parser)
     add_download_options(parser)
     args = parser.parse_args(argv)
@@ -129,57 +162,27 @@ def add_list_options(parser: cli.Parser) -> None:
     group = parser.group("which clips")
     cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds")
     cli.add_shared(group, "--label", "--split", "--limit")
-    _add(group, "--shard", type=shard, default=(1, 1), metavar="I/N")
+    text = "process part I of N of the videos, for machines that share nothing (default: 1/1)"
+    group.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help=text)
     cli.add_shared(group, "--trim_format")
 
 
 def add_download_options(parser: cli.Parser) -> None:
     """Add the options that download.py alone has."""
-    count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
-    whole: dict[str, Any] = {"type": cli.non_negative_int, "metavar": "N"}
-    number: dict[str, Any] = {"type": cli.non_negative_float}
-    flag: dict[str, Any] = {"action": "store_true"}
-    add = functools.partial(_add, parser.group("which clips"))
-    add("--sample", dest="draw_sample", **count)  # make_report.py has another --sample
-    add("--per_class", dest="draw_per_class", **count)
-    add("--seed", dest="draw_seed", default=0, **whole)
-    add = functools.partial(_add, parser.group("where from"))
-    add("--source", type=parse_sources, default="youtube", metavar="SOURCES")
-    add("--allow_partial", **flag)
-    add("--cookies", type=Path, metavar="FILE")
-    add("--cookies_from_browser", metavar="NAME")
-    add("--proxy", action="append", default=[], metavar="URL")
-    add("--videos_per_hour", metavar="N", **number)
-    add("--on_block", choices=["wait", "stop"], default="wait")
-    add("--timeout", default=600.0, metavar="SECONDS", **number)
-    add = functools.partial(_add, parser.group("video and audio"))
-    add("--max_height", default=480, **whole)
-    add("--short_side", **count)
-    add("--keyint", **count)
-    add("--no_audio", **flag)
-    add("--audio_only", **flag)
-    add("--audio_format", choices=[suffix[1:] for suffix in SOUNDS], default="m4a")
-    add("--sample_rate", **count)
-    add("--crf", type=int, default=Encode.crf, metavar="N")
-    add("--metadata", **flag)
-    group = parser.group("how to run")
-    cli.add_shared(group, "--num_jobs", "--dry_run")
-    _add(group, "--retry", choices=["unavailable", "all"])
-    for name in ("--accept_unavailable", "--verify", "--check"):
-        _add(group, name, **flag)
-    add_cluster_options(group)
-    group = parser.group("rarely needed")
-    _add(group, "--block_pause", default=15.0, metavar="MINUTES", **number)
-    _add(group, "--ytdlp_args", type=split_words, default="", metavar="ARGS")
-    cli.add_shared(group, "--ffmpeg")
-    _add(group, "--url_base", default=YOUTUBE, metavar="URL")
-    _add(group, "--mirror_base", default=official.CVDF, metavar="URL")
-    cli.add_shared(group, "--lists_base")
-    _add(group, "--check_id", default=CHECK_ID, metavar="ID")
-
-
-def _add(group: argparse._ArgumentGroup, name: str, **settings: Any) -> None:
-    group.add_argument(name, help=_TEXTS[name], **settings)
+    cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
+    add_cluster_options(parser.group("how to run"))
+    cli.add_shared(parser.group("rarely needed"), "--ffmpeg", "--lists_base")
+    for group in OPTIONS.split("\n[")[1:]:
+        title, _, rows = group.partition("]\n")
+        for name, metavar, text in re.findall(
+            r"^(--\w+)(?: ([A-Z]+))? +(.*(?:\n .*)*)", rows, re.MULTILINE
+        ):
+            settings = dict(SETTINGS.get(name, {}))
+            if metavar:
+                settings = {"metavar": metavar, "type": TYPES.get(metavar)} | settings
+            elif not settings:
+                settings = {"action": "store_true"}
+            parser.group(title).add_argument(name, help=" ".join(text.split()), **settings)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -190,19 +193,11 @@ def shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def split_words(text: str) -> tuple[str, ...]:
-    """Split --ytdlp_args as a shell does, as an argparse type."""
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).lower()) from error
-
-
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Check the options that argparse cannot check; exits with code 2 if one is wrong."""
     if args.out is None and not args.check:
         parser.error("the output folder is missing: python download.py OUT --input_csv LIST")
-    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or str(args.out) in BY_NAME)
+    is_list = args.out and (args.out.suffix in LIST_SUFFIXES or official_list(str(args.out)))
     if args.out and not args.out.is_dir() and (is_list or args.out.exists()):
         use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
         parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
@@ -221,11 +216,6 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if args.sample_rate and args.sample_rate not in rates:
         known = ", ".join(map(str, AAC_RATES)) if rates is AAC_RATES else "1000 to 192000"
         parser.error(f"--sample_rate must be one of {known} (got {args.sample_rate})")
-    if args.cookies:
-        try:
-            args.cookies.open("rb").close()
-        except OSError as error:
-            parser.error(f"--cookies {args.cookies}: {error.strerror}")
 
 
 def videos_per_hour(args: argparse.Namespace) -> float:
@@ -313,6 +303,7 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
     """Print the plan, without the lines that have nothing to say."""
     lists, videos = plan.lists, len({clip.youtube_id for clip in plan.to_fetch})
     repeats = lists.rows - len(lists.refused) - lists.not_wanted - len(lists.clips)
+    size = size_of(plan, args)
     before = Counter(plan.known.status(clip) for clip in plan.to_fetch)
     how = "retried" if args.retry else "skipped (use --retry unavailable)"
     if not args.retry and args.source != ["youtube"]:
@@ -335,8 +326,8 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
             ("unavailable", _some(plan.skipped or before[UNAVAILABLE], "clip", how)),
             ("to download", f"{plural(len(plan.to_fetch), 'clip')} from {plural(videos, 'video')}"),
             ("", _some(before[FAILED], "clip", "failed before")),
-            ("size", f"about {size_text(plan, args)}" * bool(videos)),
-            ("time", time_text(videos, size_of(plan, args), args) * bool(videos)),
+            ("size", f"about {cli.size_text(size)}" * bool(videos)),
+            ("time", time_text(videos, size, args) * bool(videos)),
             ("sources", ", ".join(args.source)),
             ("jobs", f"{args.num_jobs:,}"),
             ("output", f"{out} ({free_bytes(out) / 1e9:,.1f} GB free)"),
@@ -357,12 +348,6 @@ def size_of(plan: Plan, args: argparse.Namespace) -> int:
     elif args.short_side and args.short_side <= 256:
         per_clip = BYTES_PER_SMALL_CLIP
     return len(plan.to_fetch) * per_clip
-
-
-def size_text(plan: Plan, args: argparse.Namespace) -> str:
-    """Return that size in MB or GB."""
-    size = size_of(plan, args)
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def time_text(videos: int, size: int, args: argparse.Namespace) -> str:

@@ -11,16 +11,15 @@ import io
 import json
 import os
 import pickle
-import queue
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from utils import process
 from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
-from utils.parallel import ROOT, Child
+from utils.parallel import ROOT, Children
 from utils.process import STOP, Finished, Stopped
 from utils.video.ffmpeg import Input
 
@@ -40,11 +39,9 @@ from utils.video.ffmpeg import Input
 CHUNK = 2**18
 # The same while ffmpeg reads a file's beginning, end and index, of which it needs little.
 INDEX_CHUNK = 2**15
-RENEW_AFTER = 100  # command lines per process, because yt-dlp is not made to run for weeks
 MEMORY_LIMIT = 2**30  # bytes per process, which usually takes 100 MB: an answer may never end
 LONGEST_WAIT = 600.0  # seconds; advertisements are shorter
 INFO_FILE = "info.json"  # yt-dlp's JSON of a video, in the folder of its attempt
-_POLL_SECONDS = 0.1
 METADATA = (
     *("title", "channel", "channel_id", "upload_date", "categories", "tags", "language"),
     "duration",
@@ -73,8 +70,11 @@ class Attempt:
         return process.run_child(argv, timeout=limit, env=child_environment(self.proxy))
 
     def run_ytdlp(self, argv: Sequence[str]) -> Finished:
-        """Run yt-dlp with these arguments for at most the time left."""
-        return run_ytdlp(argv, timeout=self.time_left(), env=child_environment(self.proxy))
+        """Run yt-dlp for at most the time left. Raises FetchError (timeout), Stopped."""
+        done = run_ytdlp(argv, timeout=self.time_left(), env=child_environment(self.proxy))
+        if done.timed_out:
+            raise FetchError("timeout", "yt-dlp took longer than --timeout")
+        return done
 
 
 # --- command lines -------------------------------------------------------------------------------
@@ -134,56 +134,30 @@ def child_environment(proxy: str | None) -> dict[str, str]:
 
 # --- the process that yt-dlp runs in -------------------------------------------------------------
 
-_idle: list[tuple[Child, int]] = []  # with the number of command lines that each has run
-_lock = threading.Lock()
+
+@cache
+def _children() -> Children:
+    return Children(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp"))
 
 
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
     """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
-    child, calls = _ytdlp_process()
-    keep, done = False, (1, "", "ERROR: yt-dlp gave no answer")
-    try:
-        child.send(pickle.dumps((answer_as_ytdlp, (list(argv), dict(env)))))
-        while True:
-            if STOP.is_set():
-                raise Stopped
-            if time.monotonic() > deadline:
-                return Finished(-9, "", "", timed_out=True)
-            with suppress(queue.Empty):
-                is_outcome, answer = child.receive(_POLL_SECONDS)
-                if not is_outcome:
-                    break
-                done = pickle.loads(answer)
-        keep = calls < RENEW_AFTER
-        return Finished(*done)
-    except (EOFError, OSError):
-        code = child.process.wait()
-        return Finished(code, "", f"ERROR: yt-dlp ended with exit code {code}")
-    finally:
-        if keep:
-            with _lock:
-                _idle.append((child, calls))
-        else:
-            child.end(0)
-
-
-def _ytdlp_process() -> tuple[Child, int]:
-    """Return the process that was used last, or a new one, and how often it is used with this."""
-    with _lock:
-        while _idle:
-            child, calls = _idle.pop()
-            if child.process.poll() is None:
-                return child, calls + 1
-            child.end(0)
-    return Child(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp")), 1
+    frame = pickle.dumps((answer_as_ytdlp, (list(argv), dict(env))))
+    call = partial(_children().call, frame)
+    outcomes, _, how_it_ended = call(lambda: STOP.is_set() or time.monotonic() > deadline)
+    if outcomes:
+        return Finished(*pickle.loads(outcomes[0]))
+    if STOP.is_set():
+        raise Stopped
+    error = f"ERROR: yt-dlp: {how_it_ended or 'no answer'}"
+    return Finished(-9, "", error, timed_out=time.monotonic() > deadline)
 
 
 def end_ytdlp() -> None:
-    """End the idle processes."""
-    with _lock:
-        while _idle:
-            _idle.pop()[0].end(0)
+    """End the processes."""
+    _children().close()
+    _children.cache_clear()
 
 
 def try_ytdlp(
@@ -255,8 +229,6 @@ def ask_ytdlp(attempt: Attempt, youtube_id: str) -> dict[str, Any]:
 
 def read_info(done: Finished, url_base: str = YOUTUBE) -> dict[str, Any]:
     """Return the JSON that yt-dlp printed. Raises FetchError if it failed."""
-    if done.timed_out:
-        raise FetchError("timeout", "yt-dlp took longer than --timeout")
     if done.returncode != 0:
         raise FetchError(classify_ytdlp(done.stderr, url_base), ytdlp_message(done))
     try:

@@ -35,7 +35,7 @@ INDEX_SECONDS = 20.0
 REQUEST_BYTES = 8 * 2**20  # over 10 MiB YouTube slows down
 HEAD_BOXES = (b"ftyp", b"moov", b"free")
 # Fragments are also taken this close to a window, because an edit list may move frames relative to
-# the index, and frames of an open group are shown before the key frame of their fragment.
+# the index, and frames of an open group are shown before the keyframe of their fragment.
 MARGIN = 0.3  # seconds
 SOUND_BEHIND = 1.0  # seconds by which a video's audio may come later in the file than its frames
 # Fragments keep the video's times, but without this ffmpeg would count from the first of them.
@@ -57,15 +57,15 @@ def cut_clips(
     if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
         raise FetchError("unavailable", "the video has no audio")
     inputs = youtube_extract.section_inputs(info, options)
-    errors: dict[str, FetchError] = {}
     if inputs and can_read_through(attempt.proxy):
+        left = []
         for clip, made in cut_sections(attempt, clips, inputs, info.get("duration")):
             last = ("disk_full", *youtube_texts.BLOCKS)
             if isinstance(made, Cut) or made.is_final or made.reason in last:
                 yield clip, made
             else:
-                errors[clip.name] = made
-        clips = [clip for clip in clips if clip.name in errors]
+                left.append(clip)
+        clips = left
     if clips:
         try:
             yield from _cut_whole(attempt, clips, info)
@@ -134,7 +134,7 @@ def read_index(data: bytes) -> FragmentIndex | None:
     if not scale or earliest or not count or len(rows) < count:
         return None
     for size, length, access in rows:
-        # The first bit of `size` means an index of indexes, that of `access` a key frame.
+        # The first bit of `size` means an index of indexes, that of `access` a keyframe.
         if size >> 31 or not access >> 31 or not size or not length:
             return None
     times = accumulate((length for _, length, _ in rows), initial=0)
@@ -163,12 +163,9 @@ def cut_sections(
     streams = open_streams(attempt, inputs, _section_limit(attempt))
     for clip in clips:
         try:
-            limit = _section_limit(attempt)
-            deadline = time.monotonic() + limit
+            deadline = time.monotonic() + _section_limit(attempt)
             parts, end = fetch_fragments(attempt, streams, clip, deadline)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise FetchError("timeout", f"a section took longer than {limit:.0f} s")
+            left = max(0.1, deadline - time.monotonic())
             cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
             yield clip, cut
         except FetchError as error:
@@ -251,8 +248,6 @@ def _cut_whole(
     """Download the complete video with yt-dlp and cut the clips. Raises FetchError."""
     options, folder = attempt.options, attempt.folder
     done = attempt.run_ytdlp(youtube_extract.whole_command(options, folder))
-    if done.timed_out:
-        raise FetchError("timeout", "downloading the whole video took longer than --timeout")
     files = [p for p in folder.glob("whole.*") if p.suffix not in (".part", ".ytdl")]
     if done.returncode != 0 or len(files) != 1:
         reason = youtube_texts.classify_ytdlp(done.stderr, options.url_base)
@@ -266,11 +261,10 @@ def _cut_whole(
     source = Input(file_url(whole), zero)
     for clip in clips:
         try:
-            limit = attempt.time_left()
             if video and video.missing and sum(clip_window(clip)) > video.last - SOUND_BEHIND:
                 raise FetchError("truncated", f"the whole video: {video.missing}")
             end = video.end if video else None
-            yield clip, cut_clip(attempt, clip, [source], limit, known_end=end)
+            yield clip, cut_clip(attempt, clip, [source], attempt.time_left(), known_end=end)
         except FetchError as error:
             yield clip, error
     whole.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import re
 from utils.clip import FAILED, REASONS
 from utils.download.sources import YOUTUBE, is_youtube
 from utils.process import Finished
+from utils.video.whole import BadClip
 
 BLOCKS = ("rate_limited", "bot_check")
 
@@ -67,22 +68,14 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ("undecodable", r"Invalid data found when processing input"),
     ("network", r"HTTP error [45]\d\d|Server returned [45](\d\d|XX)|timed? ?out|timeout"),
     ("network", r"Connection (refused|reset|aborted|broken|to .* (closed|lost|failed))"),
-    (
-        "network",
-        r"(closed|reset|lost) (the )?connection|Cannot connect|Failed to (resolve|connect)",
-    ),
-    (
-        "network",
-        r"name resolution|(name|node|service) not known|getaddrinfo|redirect(s|ed too| loop)",
-    ),
-    ("network", r"more expected|content too short|file is empty|end(s|ed) prematurely"),
+    ("network", r"(closed|reset|lost) (the )?connection|Cannot connect|redirect(s|ed too| loop)"),
+    ("network", r"Failed to (resolve|connect)|name resolution|getaddrinfo|nodename nor servname"),
+    ("network", r"(name|node|service) not known|more expected|content too short|file is empty"),
     ("network", r"not get any data blocks|Input/output error|certificate|Remote (end|host) closed"),
     ("network", r"\bSSL|\bTLS\b|handshake|proxy|SOCKS|No route to host|Broken pipe|IncompleteRead"),
     ("network", r"network (is down|error|problem)|YouTube said:|Incomplete data|Conflicting range"),
-    (
-        "network",
-        r"unreachable|nodename nor servname|RENEGOTIATION|curl: \(|Failed to extract any player",
-    ),
+    ("network", r"unreachable|end(s|ed) prematurely|RENEGOTIATION|curl: \("),
+    ("network", r"Failed to extract any player"),
 )
 _TEXTS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in TEXTS)
 
@@ -98,15 +91,10 @@ _NO_REASON = ("no_format", "forbidden", "network", "unknown")  # a warning can b
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`\uff07\u2032", "'"))
 
 
-class FetchError(Exception):
-    """A video or a clip could not be fetched; `reason` is one of the report's reasons."""
+class FetchError(BadClip):
+    """A video or a clip that could not be fetched."""
 
     at_extraction = False  # whether the site itself gave the error, not a server of its data
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
 
     @property
     def is_final(self) -> bool:

@@ -201,7 +201,7 @@ def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> lis
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
     names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
     found = []
-    for official in versions.ALL_LISTS:
+    for official in versions.ROWS:
         folders = {each.path.parent for each in rows.files if each.version == official.dataset}
         is_named = (official.dataset, official.split) in named or official.name in names
         if not folders or is_named or official.split == TRAIN:
