@@ -176,8 +176,8 @@ def _say_lists(
     rows: reading.ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
 ) -> None:
     tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
-    official = [_printed(each) for each in rows.versions() if each in versions.OFFICIAL]
-    others = [each.path.name for each in rows.files if each.version not in versions.OFFICIAL]
+    official = [_printed(each) for each in rows.versions() if each in versions.CLASSES]
+    others = [each.path.name for each in rows.files if each.version not in versions.CLASSES]
     tell(f"classes      {len(found.names):,}, in {', '.join(official + others)}")
     for version, names in labels.items():
         if 0 < (named := len(names)) < (classes := versions.CLASSES.get(version, 0)):
@@ -193,7 +193,7 @@ def _say_lists(
 
 
 def _printed(version: str) -> str:
-    return f"Kinetics-{version}" if version in versions.OFFICIAL else version
+    return f"Kinetics-{version}" if version in versions.CLASSES else version
 
 
 def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
