@@ -376,23 +376,23 @@ def test_an_answer_without_end_is_bounded(
 ) -> None:
     """In memory and time: of each server that the source asks, and of a redirect's body."""
     given = command(mirror, tmp_path, [name(1)], "--lists_base", f"{mirror.standin.root}/lists")
-    mirror.add_class("700_2020", "val", "zumba", {name(1): data})
+    mirror.add_class("700_2020", "test", "zumba", {name(1): data})
     mirror.publish(tmp_path / "kinetics_csv")
-    paths = f"/{mirror.prefix}/700_2020/val/k700_2020_val_path.txt"
+    paths = f"/{mirror.prefix}/700_2020/test/k700_2020_test_path.txt"
     if what == "path list":
         mirror.standin.knobs(paths, endless=True)
     elif what == "redirect":
-        text = f"{mirror.urls['700_2020', 'val'][0]}\n".encode()
+        text = f"{mirror.urls['700_2020', 'test'][0]}\n".encode()
         moved = mirror.standin.add_file("/moved.txt", text)
         mirror.standin.knobs(paths, redirect=moved, endless=True)
     else:
-        (tmp_path / "kinetics_csv" / "kinetics-700_2020_val.csv").unlink()
-        csv, archive = "/lists/700_2020/annotations/val.csv", "/lists/kinetics700_2020.tar.gz"
+        (tmp_path / "kinetics_csv" / "kinetics-700_2020_test.csv").unlink()
+        csv, archive = "/lists/700_2020/annotations/test.csv", "/lists/kinetics700_2020.tar.gz"
         header = b"label,youtube_id,time_start,time_end,split\n"
         mirror.standin.add_file(csv, header)
         mirror.standin.knobs(csv, endless=True)
         if what != "list":
-            mirror.standin.add_file(archive, make_tar([("kinetics700_2020/val.csv", header)]))
+            mirror.standin.add_file(archive, make_tar([("kinetics700_2020/test.csv", header)]))
             mirror.standin.knobs(archive, endless=True)
     process = start("download.py", *given, cwd=tmp_path)
     resource.prlimit(process.pid, resource.RLIMIT_DATA, (1500 * 2**20,) * 2)

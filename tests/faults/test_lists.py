@@ -84,6 +84,7 @@ NO_LISTS: dict[str, tuple[bytes, str]] = {
     "one endless line": (b"youtube_id" * 300_000, "a line is longer than"),
     "AVA boxes": (b"abcdefghijk,0902,0.1,0.2,0.3,0.4,12\n", "make_ava_kin_download_csv.py"),
     "AVA key frames": (b"abcdefghijk,0902\n", "make_ava_kin_download_csv.py"),
+    "one row that is no clip": (b"youtube_id,time_start,time_end\nx,1,2\n", "no row of"),
     "no clip at all": (
         b"youtube_id,time_start,time_end\n" + b"x,1,2\n" * 100_001,
         "is this a list",

@@ -34,7 +34,7 @@ from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
 from utils.lists.official import needed_lists, with_slash
 from utils.lists.reading import ClipLists
-from utils.lists.versions import ALL_LISTS
+from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
@@ -213,7 +213,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_servers(args: argparse.Namespace, folder: Path) -> Findings:
     """Send a HEAD request to the servers of the lists and of the mirror, through each proxy."""
-    lists = plan.list_servers(args).deepmind + ALL_LISTS[0].archive
+    lists = plan.list_servers(args).archive(OfficialList("400", "train"))
     mirror = with_slash(args.mirror_base) + "600/val/k600_val_path.txt"
     for url, option in ((lists, "--lists_base"), (mirror, "--mirror_base")):
         for proxy in args.proxy or [None]:

@@ -37,7 +37,7 @@ from utils.clip import (
 )
 from utils.errors import UserError
 from utils.lists.forms import OpenList, find_id, open_list, read_time, wrong_id
-from utils.lists.versions import BY_NAME, ListFile, age_of, list_file, same_split
+from utils.lists.versions import CLASSES, LISTS_FOLDER, ROWS, SUITE, ListFile, list_file, same_split
 
 # Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
@@ -158,9 +158,9 @@ class ClipLists:
         self.refused += other.refused
 
     def versions(self) -> list[str]:
-        """The versions of the lists, oldest first: a list of none counts as newer, as named."""
+        """Return the versions of the lists, oldest first; lists of none come last, as named."""
         named = list(dict.fromkeys(each.version for each in self.files))
-        return sorted(named, key=lambda version: age_of(version, named))
+        return sorted(named, key=[*CLASSES, *named].index)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(version, split) of every row."""
@@ -203,6 +203,8 @@ def find_lists(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
+        if path == LISTS_FOLDER and not path.exists():
+            path = SUITE / path
         if os.path.isdir(path):
             inside = lists_in(path)
             if not inside:
@@ -214,7 +216,8 @@ def find_lists(paths: Sequence[Path]) -> list[Path]:
         elif os.path.exists(path):
             found.append(path)
         else:
-            near = get_close_matches(path.name.removesuffix(".csv"), BY_NAME, n=3)
+            names = [each.name for each in ROWS]
+            near = get_close_matches(path.name.removesuffix(".csv"), names, n=3)
             official = f"; official lists with similar names: {', '.join(near)}" if near else ""
             raise UserError(
                 f"list {path} does not exist: name a .csv file or a folder of them{official}"

@@ -5,38 +5,30 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.errors import UserError
-from utils.files import read_text
+from utils.files import read_text, telling
 
 if TYPE_CHECKING:
     from utils.lists.reading import ClipLists
 
-# The rows of each list: val and test as counted, train as the papers and mirrors give it.
-ROWS = {
-    ("400", "train"): 246_534,
-    ("400", "val"): 19_906,
-    ("400", "test"): 38_685,
-    ("600", "train"): 392_622,
-    ("600", "val"): 30_000,
-    ("600", "test"): 72_924,
-    ("700", "train"): 545_317,
-    ("700", "val"): 35_000,
-    ("700", "test"): 70_000,
-    ("700_2020", "train"): 545_793,
-    ("700_2020", "val"): 34_198,
-    ("700_2020", "test"): 67_767,
-}
+SUITE = Path(__file__).resolve().parents[2]
+LISTS_FOLDER = Path("kinetics_csv")  # in the current folder; some lists come with the suite
+CLASSES = {"400": 400, "600": 600, "700": 700, "700_2020": 700}  # of each version, oldest first
+_NAMED = re.compile(r"(?:kinetics|k)[-_ ]?(400|600|700(?:[-_]2020)?)(?![0-9])", re.IGNORECASE)
+_SPLIT = re.compile(r"(?:(.*?)[-_. ])?(train|val|validate|validation|test)", re.IGNORECASE)
+
+Part = tuple[str, str]  # (version, split)
 
 
-@dataclass(frozen=True)
-class OfficialList:
-    """One of the twelve lists. `split` is train, val or test."""
+class OfficialList(NamedTuple):
+    """One of the twelve official lists. `split` is train, val or test."""
 
     dataset: str  # 400, 600, 700 or 700_2020
     split: str
@@ -45,76 +37,71 @@ class OfficialList:
     def name(self) -> str:
         return f"kinetics-{self.dataset}_{self.split}"
 
-    @property
-    def archive(self) -> str:
-        """DeepMind's archive that holds it."""
-        return f"kinetics{self.dataset}.tar.gz"
-
-    @property
-    def file(self) -> str | None:
-        """CVDF's file of it; there is none of Kinetics-700."""
-        # K600's train.csv and val.csv there are incomplete.
-        suffix = "txt" if self.dataset == "600" and self.split != "test" else "csv"
-        return (
-            None if self.dataset == "700" else f"{self.dataset}/annotations/{self.split}.{suffix}"
-        )
-
     def path(self, folder: Path) -> Path:
-        """Its file in a folder: packed, if it lies there so, as those that come with the suite."""
-        packed = folder / f"{self.name}.csv.gz"
+        """Return the list's file in a folder, or where it should be.
+
+        It may be packed. What LISTS_FOLDER lacks is looked for next to the scripts, too.
+        """
         plain = folder / f"{self.name}.csv"
-        return packed if packed.exists() and not plain.exists() else plain
+        packed = folder / f"{self.name}.csv.gz"
+        paths = [plain, packed, *([SUITE / packed] if folder == LISTS_FOLDER else [])]
+        return next((path for path in paths if path.exists()), plain)
 
 
-ALL_LISTS = tuple(OfficialList(dataset, split) for dataset, split in ROWS)
-BY_NAME = {each.name: each for each in ALL_LISTS}
-OFFICIAL = tuple(dict.fromkeys(version for version, _ in ROWS))  # oldest first
-_NAMED = re.compile(r"(?:kinetics|k)[-_ ]?(400|600|700(?:[-_]2020)?)(?![0-9])", re.IGNORECASE)
-_SPLIT = re.compile(r"(?:(.*?)[-_. ])?(train|val|validate|validation|test)", re.IGNORECASE)
+# The rows of each list: val and test as counted, train as the papers and mirrors give it.
+ROWS = {
+    OfficialList("400", "train"): 246_534,
+    OfficialList("400", "val"): 19_906,
+    OfficialList("400", "test"): 38_685,
+    OfficialList("600", "train"): 392_622,
+    OfficialList("600", "val"): 30_000,
+    OfficialList("600", "test"): 72_924,
+    OfficialList("700", "train"): 545_317,
+    OfficialList("700", "val"): 35_000,
+    OfficialList("700", "test"): 70_000,
+    OfficialList("700_2020", "train"): 545_793,
+    OfficialList("700_2020", "val"): 34_198,
+    OfficialList("700_2020", "test"): 67_767,
+}
 
-Part = tuple[str, str]  # (version, split)
+
+def official_list(name: str) -> OfficialList | None:
+    """Return the official list of a name, or of a file's name; None if there is none."""
+    name = name.removesuffix(".gz").removesuffix(".csv")
+    return next((each for each in ROWS if each.name == name), None)
 
 
 @dataclass(frozen=True)
 class ListFile:
-    """A list: the version it is of, the split that its name tells, and the form it was read in."""
+    """A list: its version, the split in its name, and the form it was read in."""
 
     path: Path
     version: str
     split: str
     form: str = ""
-    several_labels: bool = False  # a label is several, with commas between
+    several_labels: bool = False  # a row may have several, with commas between
 
     def labels_in(self, label: str) -> list[str]:
-        """The labels in a field of the list: none, one, or several."""
+        """Return the labels in a field of the list: none, one, or several."""
         parts = label.split(",") if self.several_labels else [label]
         return [part for each in parts if (part := each.strip())]
 
 
 def same_split(split: str) -> str:
-    """`val`, `validate` and `validation` are one split, as are `train` and `training`."""
+    """Return one name for a split: `val` also for `validate`, `train` also for `training`."""
     split = split.strip().lower()
     if split in ("valid", "validate", "validation"):
         return "val"
     return split.removesuffix("ing") if split in ("training", "testing") else split
 
 
-def age_of(version: str, named: Sequence[str]) -> int:
-    """A number that rises from older versions to newer ones, and then as they are named."""
-    if version in OFFICIAL:
-        return OFFICIAL.index(version)
-    return len(OFFICIAL) + named.index(version)
-
-
 def list_file(path: Path, form: str = "", several_labels: bool = False) -> ListFile:
-    """What a list's name tells: `kinetics-700_2020_val.csv` is the split val of 700_2020.
+    """Return what a list's name says: `kinetics-700_2020_val.csv` is the split val of 700_2020.
 
-    Any name with `kinetics-400`, `k400` and the like is of that version; of another file the
-    version is its name without the split, and of a bare `train.csv` its folder's name.
+    Any name with `kinetics-400`, `k400` and the like is of that version. The version of another
+    list is its name without the split, and that of a bare `train.csv` the name of its folder.
     """
     stem = re.sub(r"(\.(csv|tsv|txt|json|jsonl))?(\.gz)?$", "", path.name)
-    if (official := BY_NAME.get(stem)) is not None:
-        return ListFile(path, official.dataset, official.split, form, several_labels)
     found = _SPLIT.fullmatch(stem)
     rest, split = (found[1] or "", same_split(found[2])) if found else (stem, "")
     rest = rest or path.absolute().parent.name
@@ -123,37 +110,32 @@ def list_file(path: Path, form: str = "", several_labels: bool = False) -> ListF
     return ListFile(path, version, split, form, several_labels)
 
 
-def parts_of_videos(lists: ClipLists) -> tuple[dict[str, int], list[Part]]:
-    """YouTube id -> the set of parts that name it, as bits; bit n stands for the nth part.
+def parts_of_videos(lists: ClipLists) -> dict[str, tuple[Part, ...]]:
+    """Return YouTube id -> the parts that name it, in the order of the parts' first rows."""
+    order: dict[Part, int] = {}
+    videos: dict[str, tuple[Part, ...]] = {}
 
-    Bits, for a set an id would take 200 bytes, and there are half a million.
-    """
-    numbers: dict[Part, int] = {}
-    videos: dict[str, int] = {}
+    @cache  # a set for each of half a million videos would take 200 bytes
+    def with_part(parts: tuple[Part, ...], part: Part) -> tuple[Part, ...]:
+        return tuple(sorted({*parts, part}, key=order.__getitem__))
+
     for clip, part in zip(lists.every, lists.parts(), strict=True):
-        if part not in numbers:
-            numbers[part] = len(numbers)
-        video = clip.youtube_id
-        videos[video] = videos.get(video, 0) | 1 << numbers[part]
-    return videos, list(numbers)
+        order.setdefault(part, len(order))
+        videos[clip.youtube_id] = with_part(videos.get(clip.youtube_id, ()), part)
+    return videos
 
 
 def shared_videos(lists: ClipLists) -> dict[tuple[Part, Part], int]:
-    """How many videos each two parts share, for those that share any.
+    """Return the number of videos that each two parts share, for those that share any.
 
-    The parts of a pair in the order of their first rows. Parts of one split of two versions are
-    pairs too: the val lists of 400 and 600 share 13,569 videos (and 13,566 clips).
+    Parts of one split of two versions are pairs, too: the val lists of 400 and 600 share 13,569
+    videos (and 13,566 clips).
     """
-    videos, parts = parts_of_videos(lists)
     shared: Counter[tuple[Part, Part]] = Counter()
-    for bits, count in Counter(videos.values()).items():
-        inside = [part for number, part in enumerate(parts) if bits >> number & 1]
-        for pair in combinations(inside, 2):
+    for parts, count in Counter(parts_of_videos(lists).values()).items():
+        for pair in combinations(parts, 2):
             shared[pair] += count
     return dict(shared)
-
-
-CLASSES = {"400": 400, "600": 600, "700": 700, "700_2020": 700}  # how many each version has
 
 
 @dataclass(frozen=True)
@@ -162,11 +144,11 @@ class Rename:
 
     old: str
     new: str
-    videos: int  # that the val lists of both versions have: all of them moved so
+    videos: int  # in the val lists of both versions: all of them have the new label in the newer
 
 
-# Held against the val lists of 400, 600 and 700_2020: a class stands here when every video of it
-# that the newer val list holds too has this one label there, and no second class took a part.
+# Compared in the val lists of 400, 600 and 700_2020: a class is here if every video of it that the
+# newer val list has, too, has this one label there, and no second class took some of them.
 # Not joined: `hugging`, now `hugging (not baby)` and `hugging baby`; `opening bottle`, now the one
 # `(not wine)` and `opening wine bottle`; `picking fruit`, now `picking apples` and `blueberries`.
 # `baby waking up` is `waking up` in 600, and both are in 700; `digging` went and came back.
@@ -186,7 +168,7 @@ RENAMES = (
 class Classes:
     """All classes of the versions named. `names` are in the order of their numbers, from 0.
 
-    `joined`: names of older versions that are spelled otherwise; `renamed`: the renames used.
+    `joined`: the other spellings of older versions; `renamed`: the renames used.
     """
 
     names: tuple[str, ...]
@@ -196,12 +178,12 @@ class Classes:
     unclear: frozenset[str] = frozenset()  # `same_name` of classes that differ in punctuation alone
 
     def number(self, label: str) -> int | None:
-        """The number of a label, however a list spells it; None for one that is no class."""
+        """Return the number of a label, however a list spells it; None if it is not a class."""
         return self.numbers.get(_key(label, self.unclear))
 
 
 def same_name(label: str) -> str:
-    """What is left of a label without case, blanks and punctuation: equal for one class."""
+    """Return a label without case, blanks and punctuation: equal for one class."""
     kept = (c for c in label.casefold() if c.isalnum() or unicodedata.category(c)[0] == "M")
     return "".join(kept) or label
 
@@ -211,15 +193,15 @@ def _folded(label: str) -> str:
 
 
 def _key(label: str, unclear: Container[str]) -> str:
-    """`same_name`, but where one version has two classes of that (`c` and `c#`)."""
+    """Return `same_name`, or more of the label if a version has two such (`c` and `c#`)."""
     key = same_name(label)
     return _folded(label) if key in unclear else key
 
 
 def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
-    """The classes of versions, oldest first, numbered by sorted name. The newest spelling counts.
+    """Return the classes of versions, numbered by sorted name, in the newest spelling.
 
-    labels: version -> the labels of all its rows, also of those that are not there.
+    labels: version, oldest first -> the labels of all its rows, also of clips that are not on disk.
     """
     unclear = frozenset(
         key
@@ -249,15 +231,13 @@ def join_classes(labels: Mapping[str, Iterable[str]]) -> Classes:
 
 
 def ordered_classes(path: Path, classes: Classes) -> Classes:
-    """`classes` in the order of a file of one name a line. Raises UserError where one lacks.
+    """Return `classes` in the order of a file with one name per line.
 
-    A line `12 abseiling` or `abseiling,12` is read, too, if its numbers rise from 0.
+    Lines may be `12 abseiling` or `abseiling,12`, with numbers from 0. Raises UserError if a class
+    is missing.
     """
-    try:
-        lines = read_text(path).splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--classes {path} cannot be read: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
+    with telling(path):
+        names = [name for line in read_text(path).splitlines() if (name := line.strip())]
     if names and all(_numbered(name, n) for n, name in enumerate(names)):
         names = [_numbered(name, n) for n, name in enumerate(names)]
     numbers: dict[str, int] = {}
@@ -270,15 +250,13 @@ def ordered_classes(path: Path, classes: Classes) -> Classes:
         numbers.setdefault(same_name(each.old), numbers.get(same_name(each.new), -1))
     missing = [name for name in classes.names if _key(name, classes.unclear) not in numbers]
     if missing:
-        raise UserError(
-            f"--classes {path} lacks {missing[0]!r}"
-            + (f" and {len(missing) - 1} more classes of the lists" if missing[1:] else "")
-        )
+        many = f"{len(missing)} of {len(classes.names)} classes of the lists"
+        raise UserError(f"--classes {path} lacks {missing[0]!r} ({many})")
     return Classes(tuple(names), numbers, classes.joined, classes.renamed, classes.unclear)
 
 
 def _numbered(line: str, number: int) -> str:
-    """The name on a line that also carries its number; "" if it does not."""
+    """Return the name on a line that also has its number; "" if it does not."""
     if line.endswith(f",{number}"):
         return line.rpartition(",")[0].strip().strip('"')
     first, _, rest = line.partition(" ")

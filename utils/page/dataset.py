@@ -315,15 +315,14 @@ def find_leaks(lists: ClipLists) -> list[tuple[str, str, int]]:
 
 def leaking_videos(data: Dataset) -> Iterator[tuple[str, str, str, float]]:
     """Yield (clip on disk or "", video, its parts, 1 if in train) of videos under two splits."""
-    videos, parts = parts_of_videos(data.lists)
-    bad: dict[int, tuple[str, float]] = {}
-    for bits in set(videos.values()):
-        inside = [part for number, part in enumerate(parts) if bits >> number & 1]
-        splits = {split for _, split in inside if split}
+    videos = parts_of_videos(data.lists)
+    bad: dict[tuple[Part, ...], tuple[str, float]] = {}
+    for parts in set(videos.values()):
+        splits = {split for _, split in parts if split}
         if len(splits) > 1:
-            bad[bits] = ", ".join(map(part_name, inside)), float(TRAIN in splits)
+            bad[parts] = ", ".join(map(part_name, parts)), float(TRAIN in splits)
     if bad:
         shown = {c.youtube_id: name for name, c in data.clips.items() if name in data.sizes}
-        for video, bits in videos.items():
-            if bits in bad:
-                yield shown.get(video, ""), video, *bad[bits]
+        for video, parts in videos.items():
+            if parts in bad:
+                yield shown.get(video, ""), video, *bad[parts]

@@ -27,7 +27,7 @@ from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formul
 from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, format_time, now, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
-from utils.lists.versions import OFFICIAL, ListFile
+from utils.lists.versions import CLASSES, ListFile
 from utils.process import sleep
 from utils.report import Known
 from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
@@ -96,8 +96,7 @@ def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell:
     if before.startswith(".."):
         raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
     if splits_at_blanks and set(before) & set(string.whitespace + '"'):
-        hint = "use --link_dir DIR, or a --path_prefix below it"
-        raise UserError(f"{before}: readers of this format split at white space and quotes: {hint}")
+        raise UserError(f"{before}: this format allows no white space or quotes: use --link_dir")
     if not is_utf8(before):
         tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
     return before
@@ -269,7 +268,7 @@ def mmaction2(files: ListSet) -> None:
     """
     versions = files.choice.version_names
     name = "_".join(versions)
-    if set(versions) <= set(OFFICIAL):
+    if set(versions) <= set(CLASSES):
         name = f"kinetics{name}"
     name = files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     kind, lines = ("rawframes", _frame_lines) if files.args.frames else ("videos", _path_lines)
