@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from utils.errors import UserError  # isort: skip (first: Ctrl-C while the rest is imported)
 
-import argparse
 import shlex
 import shutil
 import time
@@ -58,41 +57,29 @@ juggling,-demo_juggl,20,24,val
 
 # AVA-Kinetics: at 7.48 s the 30 fps video shows its frame 224, the only one with the red box.
 AVA_ID, AVA_TIME, AVA_FRAME = "demo_ava___", "7.48", 224
-AVA_BOX = (0.25, 0.4, 0.75, 0.9)  # x1, y1, x2, y2 as parts of the picture
+AVA_BOX = (0.25, 0.4, 0.75, 0.9)  # x1, y1, x2, y2 relative to the frame size
 AVA_LABELS = """\
 item { name: "stand" id: 12 }
 item { name: "carry/hold (an object)" id: 17 }
 """
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__ or "")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("demo_output"),
-        metavar="DIR",
-        help="folder for everything that the demo makes",
-    )
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    out = free_name(args.out)
+    parser = make_parser(__doc__ or "")
+    text = "folder for everything that the demo makes"
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help=text)
+    out = free_name(parser.parse_args(argv).out)
     make_folder(out)
     started = time.monotonic()
     try:
         with stop_on_signals(), StandIn() as standin:
             stage = Stage(out.resolve(), standin)
-            say("A server on this machine plays the part of YouTube. Its few videos are made up:")
-            say("each frame shows its number in black and white blocks. The internet is not used.")
+            say("A server on this machine stands in for YouTube. Nothing is sent to the internet.")
+            say("Its videos are synthetic: each frame shows its number as black and white blocks.")
             make_videos(stage)
             say()
             say(f"$ cd {shlex.quote(str(out))}")
-            say(
-                "# arguments that lead yt-dlp to this server; without them download.py uses YouTube"
-            )
+            say("# yt-dlp arguments for this server; without them download.py uses YouTube")
             say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
             for step in STEPS:
                 say()
@@ -189,8 +176,8 @@ def clips_to_frames(stage: Stage) -> None:
     """frame_extract.py: extract five frames per second; the second run has nothing to do"""
     for _ in range(2):
         stage.run("frame_extract.py", "clips", "frames", "--fps", 5, "--short_side", 128)
-    pictures = [f"{number:06d}.jpg" for number in range(1, 51)]  # ten seconds
-    stage.expect("frames/demo_yoga_1_000005_000015", *pictures)
+    images = [f"{number:06d}.jpg" for number in range(1, 51)]  # ten seconds
+    stage.expect("frames/demo_yoga_1_000005_000015", *images)
 
 
 def clips_to_small_clips(stage: Stage) -> None:
@@ -215,7 +202,7 @@ def ava_kinetics(stage: Stage) -> None:
     stage.run(*make_list, "--clips", "ava_clips", "--preview", 1)
     key_frames = ["--key_frames", "ava_kinetics_csv/annotations_val.csv", "--window", 1]
     stage.run("frame_extract.py", "ava_clips", "ava_frames", *key_frames, "--quiet")
-    # 3.48 s into the clip, at the default of 30 pictures a second, and one on either side.
+    # 3.48 s into the clip, at the default of 30 frames per second, and one before and after.
     stage.expect(f"ava_frames/{clip}", "000104.jpg", "000105.jpg", "000106.jpg")
     with Image.open(stage.folder / "ava_frames" / clip / "000105.jpg") as picture:
         shown = read_frame_number(np.asarray(picture))

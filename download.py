@@ -43,21 +43,8 @@ from utils import report, run
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, plural, run_script, say, teller
 from utils.clip import DOWNLOADED, REASONS, UNAVAILABLE, Result
 from utils.cluster import check_dask
-from utils.download import sources
-from utils.download.archives import MirrorOptions, from_mirror, from_tars
-from utils.download.check import check_steps, tool_versions, try_tools, verify
-from utils.download.disk import from_disk
+from utils.download import archives, check, disk, plan, sources, youtube
 from utils.download.pace import Pace
-from utils.download.plan import (
-    Plan,
-    list_servers,
-    make_plan,
-    parse_args,
-    read_wanted,
-    say_download_plan,
-    videos_per_hour,
-)
-from utils.download.youtube import from_youtube
 from utils.errors import UserError
 from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
@@ -72,18 +59,19 @@ LASTING, LASTING_AFTER = ("cookies", "js_runtime"), 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(__doc__ or "", argv)
+    args = plan.parse_args(__doc__ or "", argv)
     if args.check:
-        return check_steps(args)
+        return check.check_steps(args)
     check_packages(*PACKAGES)
     check_dask(args)
     with stop_on_signals():
-        paths = lists_at_hand(args.input_csv, list_servers(args), args.dry_run, teller(args.quiet))
+        servers, tell = plan.list_servers(args), teller(args.quiet)
+        paths = lists_at_hand(args.input_csv, servers, args.dry_run, tell)
         if paths is None:
             return EXIT_OK
-        lists = read_wanted(paths, args)
+        lists = plan.read_wanted(paths, args)
         out = args.out.absolute()
-        tools = tool_versions(args)
+        tools = check.tool_versions(args)
         if not args.dry_run:
             make_folder(out)
         suffix = sources.clip_suffix(args)
@@ -94,23 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if has_clips := any(out.glob(f"*{suffix}")):
             run.has_settings(kept, settings, "clips")
         if args.verify:
-            verify(lists, out, args)
-        plan = make_plan(lists, out, args)
+            check.verify(lists, out, args)
+        planned = plan.make_plan(lists, out, args)
         sleep(0)
         if not args.quiet:
-            say_download_plan(plan, out, args, tools)
+            plan.say_download_plan(planned, out, args, tools)
         if args.dry_run:
             return EXIT_OK
-        if plan.to_fetch:
-            try_tools(args)
+        if planned.to_fetch:
+            check.try_tools(args)
         cookies = [args.cookies.absolute()] if args.cookies else []
         main_report, columns = out / report.REPORT_NAME, report.RESULT_COLUMNS
         with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
             if not has_clips:  # how clips of an older version were made is not known
                 run.write_settings(kept, opened.workspace, settings)
-            context = make_context(args, opened, plan.known)
-            tally = fetch(plan, context, opened.report, args)
-    return end_download(plan, tally, context, args, opened.report.path)
+            context = make_context(args, opened, planned.known)
+            tally = fetch(planned, context, opened.report, args)
+    return end_download(planned, tally, context, args, opened.report.path)
 
 
 def make_context(
@@ -120,7 +108,7 @@ def make_context(
     options = sources.fetch_options(args, opened.report.path.parent, opened.workspace)
     pause, stops = args.block_pause * 60, args.on_block == "stop"
     has_check = sources.is_youtube(args.url_base)
-    pace = Pace(videos_per_hour(args), pause, stops, has_check=has_check)
+    pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
     return sources.SourceContext(options, opened.workers, pace, known, bool(args.retry))
 
 
@@ -128,18 +116,21 @@ def make_source(name: str, args: argparse.Namespace) -> sources.Source:
     """Return the source of a name in --source."""
     if name.startswith(sources.CLIPS):
         folders = sources.folders_of(name)
-        return partial(from_disk, folders=folders, allow_partial=args.allow_partial)
+        return partial(disk.from_disk, folders=folders, allow_partial=args.allow_partial)
     if name.startswith(sources.TAR):
-        return partial(from_tars, place=name.removeprefix(sources.TAR))
+        return partial(archives.from_tars, place=name.removeprefix(sources.TAR))
     if name == "cvdf":
         reread = args.retry == "all"
-        mirror = MirrorOptions(args.mirror_base, list_servers(args), reread=reread)
-        return partial(from_mirror, mirror=mirror)
-    return from_youtube
+        mirror = archives.MirrorOptions(args.mirror_base, plan.list_servers(args), reread=reread)
+        return partial(archives.from_mirror, mirror=mirror)
+    return youtube.from_youtube
 
 
 def fetch(
-    plan: Plan, context: sources.SourceContext, own: report.ReportFile, args: argparse.Namespace
+    planned: plan.Plan,
+    context: sources.SourceContext,
+    own: report.ReportFile,
+    args: argparse.Namespace,
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
     heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
@@ -151,19 +142,19 @@ def fetch(
         own.append_result(result)
         recorded.add(result.clip)
 
-    for refused in plan.lists.refused:
+    for refused in planned.lists.refused:
         invalid = Result.of_refused(refused)
-        if invalid.message not in plan.known.refused:
+        if invalid.message not in planned.known.refused:
             own.append_result(invalid)
-    for name in plan.known.unreported:
-        own.append_result(Result.of(plan.lists.clips[name], "", "", message=FOUND))
+    for name in planned.known.unreported:
+        own.append_result(Result.of(planned.lists.clips[name], "", "", message=FOUND))
     chain = [make_source(name, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
         run.show_progress(
-            len(plan.to_fetch), "clip", args.quiet, context.workers, context.pace.note
+            len(planned.to_fetch), "clip", args.quiet, context.workers, context.pace.note
         ) as progress,
-        closing(sources.ask_sources(plan.to_fetch, context, chain)) as results,
+        closing(sources.ask_sources(planned.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:
             context.tell = progress.say
@@ -218,33 +209,29 @@ class DownloadTally(run.Tally):
                 say(f"  {line}")
             if status == DOWNLOADED and self.low:
                 low, most = self.low.total(), self.asked_height
-                heights = ", ".join(f"{n:,} at {height}" for height, n in sorted(self.low.items()))
-                say(f"    lower than {most} lines {low:,} ({low / count:.0%}): {heights}")
+                heights = ", ".join(f"{n:,} at {height}p" for height, n in sorted(self.low.items()))
+                say(f"    below {most}p {low:,} ({low / count:.0%}): {heights}")
 
 
 def end_download(
-    plan: Plan,
+    planned: plan.Plan,
     tally: DownloadTally,
     context: sources.SourceContext,
     args: argparse.Namespace,
     path: Path,
 ) -> int:
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
-    out, lists, requested = path.parent, plan.lists, len(plan.lists.clips)
-    on_disk = len(plan.on_disk)
+    out, lists, requested = path.parent, planned.lists, len(planned.lists.clips)
+    on_disk = len(planned.on_disk)
     if tally.statuses[DOWNLOADED]:  # the folder counts, whatever this run counted
         on_disk = len(lists.clips.keys() & names_in(out, sources.clip_suffix(args)))
     missing, processed = requested - on_disk, sum(tally.statuses.values())
-    gone = tally.statuses[UNAVAILABLE] + plan.skipped
+    gone = tally.statuses[UNAVAILABLE] + planned.skipped
     is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
-    state = f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}"
-    if args.quiet and not processed:
-        if not is_all:
-            say(f"{state}; report: {path}")
-    elif not args.quiet or not is_all:
-        run.say_end(processed, len(plan.to_fetch), "clip")
+    if not args.quiet or not is_all:
+        run.say_end(processed, len(planned.to_fetch), "clip")
         tally.say()
-        say(state)
+        say(f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}")
         if lists.refused:
             say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
         say(report.report_line(path, out / report.REPORT_NAME))

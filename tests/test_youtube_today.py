@@ -206,7 +206,7 @@ def test_what_came_below_the_height_is_said(
         "only_18____": "90",
         "has_480____": "480",
     }
-    assert "lower than 480 lines 1 (50%): 1 at 90" in done.err
+    assert "below 480p 1 (50%): 1 at 90p" in done.err
 
 
 def test_a_report_without_heights_is_read_and_added_to(

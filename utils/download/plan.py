@@ -20,15 +20,7 @@ from utils import cli
 from utils.cli import plural
 from utils.clip import FAILED, ID_PATTERN, UNAVAILABLE, Clip
 from utils.cluster import add_cluster_options
-from utils.download.sources import (
-    CHECK_ID,
-    YOUTUBE,
-    clip_suffix,
-    is_gone,
-    is_youtube,
-    parse_sources,
-    youtube_name,
-)
+from utils.download import sources
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
@@ -110,7 +102,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "--sample": {"dest": "draw_sample"},  # make_report.py has another --sample
     "--per_class": {"dest": "draw_per_class"},
     "--seed": {"dest": "draw_seed", "type": cli.non_negative_int, "default": 0},
-    "--source": {"type": parse_sources, "default": "youtube"},
+    "--source": {"type": sources.parse_sources, "default": "youtube"},
     "--proxy": {"action": "append", "default": []},
     "--videos_per_hour": {"type": cli.non_negative_float},
     "--on_block": {"choices": ["wait", "stop"], "default": "wait"},
@@ -121,9 +113,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "--retry": {"choices": ["unavailable", "all"]},
     "--block_pause": {"default": 15.0},
     "--ytdlp_args": {"type": split_words, "default": ""},
-    "--url_base": {"default": YOUTUBE},
+    "--url_base": {"default": sources.YOUTUBE},
     "--mirror_base": {"default": official.CVDF},
-    "--check_id": {"default": CHECK_ID},
+    "--check_id": {"default": sources.CHECK_ID},
 }
 ADDRESS, PROXY = re.compile(r"https?://."), re.compile(r"(https?|socks\w*)://.")
 # Option, test of its value, the rule that a wrong value breaks.
@@ -222,7 +214,7 @@ def videos_per_hour(args: argparse.Namespace) -> float:
     """Return the rate limit; 0 means no limit."""
     if args.videos_per_hour is not None:
         return float(args.videos_per_hour)
-    if not is_youtube(args.url_base):
+    if not sources.is_youtube(args.url_base):
         return 0.0
     return ACCOUNT_PER_HOUR if args.cookies or args.cookies_from_browser else GUEST_PER_HOUR
 
@@ -285,7 +277,7 @@ def _check_words(
 
 def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     """Compare the requested clips with the folder and the report."""
-    on_disk = lists.clips.keys() & names_in(out, clip_suffix(args))
+    on_disk = lists.clips.keys() & names_in(out, sources.clip_suffix(args))
     missing = [clip for name, clip in lists.clips.items() if name not in on_disk]
     # A killed run leaves its folder, and may have named a clip but not written its line.
     was_killed = (out / TEMP_FOLDER).is_dir()
@@ -294,8 +286,8 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
         known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
     to_fetch = missing
     if not args.retry and args.source == ["youtube"]:
-        source = youtube_name(args.url_base)
-        to_fetch = [clip for clip in missing if not is_gone(clip, known, source)]
+        source = sources.youtube_name(args.url_base)
+        to_fetch = [clip for clip in missing if not sources.is_gone(clip, known, source)]
     return Plan(lists, on_disk, known, tuple(to_fetch), len(missing) - len(to_fetch))
 
 
