@@ -125,7 +125,7 @@ def test_from_youtube_only_the_sound_is_fetched(
         ("unavailable", "past_end"),
         ("unavailable", "unavailable"),
     ]
-    assert "no sound" in found["silent______000001_000003"]["message"]
+    assert "no audio" in found["silent______000001_000003"]["message"]
     short = read_sound(out / f"{ID}_000015_000025{suffix}")
     assert short.samples == pytest.approx(5 * rate, abs=0.05 * rate)
     asked = {r.itag for r in standin.requests(ID, target="media")}
