@@ -25,13 +25,14 @@ from contextlib import suppress
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from clipreader import VERSION
 from utils.errors import UserError, hand_over, problem_of, version_line
 from utils.process import Stopped, received_signal
 
 Tell = Callable[[str], None]  # says a line
+Value = TypeVar("Value")
 
 LIST_ROLES = ("youtube_id", "time_start", "time_end", "label", "split")  # columns that are used
 
@@ -159,40 +160,26 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def positive_int(text: str) -> int:
-    """Parse an argument: a whole number from 1 on, that ffmpeg too can hold."""
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _argument(pattern: str, convert: Callable[[str], Value], what: str) -> Callable[[str], Value]:
+    """Return an argparse type for texts of that pattern."""
+
+    def parse(text: str) -> Value:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return convert(text)
+
+    return parse
 
 
-def non_negative_int(text: str) -> int:
-    """Parse an argument: a whole number from 0 on."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or above")
-    return int(text)
-
-
-def non_negative_float(text: str) -> float:
-    """Parse an argument: a finite number from 0 on."""
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return float(text)
-
-
-def frame_rate(text: str) -> Fraction:
-    """Parse an argument: `30`, `12.5`, `30000/1001`; 0 stands for the clip's own rate."""
-    # Fraction("1e999999999") would take minutes and gigabytes.
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 30, 12.5 or 30000/1001")
-    return Fraction(text)
-
-
-def trim_format(text: str) -> str:
-    """Parse an argument: one printf conversion of a number, and nothing else."""
-    if re.fullmatch(r"%0?\d{0,2}(d|\.\d{1,3}f)", text, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a format such as %06d or %010.3f")
-    return text
+# Their lengths are limited because ffmpeg holds 32 bits, and Fraction("1e999999999") takes minutes.
+positive_int = _argument("(?=.*[1-9])[0-9]{1,9}", int, "a whole number above 0")
+non_negative_int = _argument("[0-9]{1,18}", int, "a whole number, 0 or above")
+_DECIMAL = r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}"
+non_negative_float = _argument(_DECIMAL, float, "a number from 0 on")
+_RATE = r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"  # 0 stands for the clip's own rate
+frame_rate = _argument(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
+_TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and nothing else
+trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
 
 
 def named_columns(text: str) -> dict[str, str]:

@@ -196,12 +196,8 @@ def publish(temporary: Path, final: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "a folder has the name of the file", str(final))
     with _REPLACING:
         if os.path.lexists(final) and _is_of_another_name(final):
-            raise FileExistsError(
-                errno.EEXIST,
-                "a file whose name differs only in case exists, and this file system does not"
-                " distinguish them",
-                str(final),
-            )
+            message = "a file exists whose name differs only in case"
+            raise FileExistsError(errno.EEXIST, message, str(final))
         os.replace(temporary, final)
     sync_folder(final.parent)
 
@@ -238,8 +234,8 @@ def names_in(folder: Path, suffix: str) -> set[str]:
         if not folder.exists():
             return set()
         with os.scandir(folder) as entries:
-            names = (each.name for each in entries if _is_file(each))
-            return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+            found = (each for each in entries if each.name.endswith(suffix) and _is_file(each))
+            return {each.name.removesuffix(suffix) for each in found}
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

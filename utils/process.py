@@ -160,18 +160,17 @@ def stop_on_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         global _signal_received, _signal_at
-        if _signal_received:
-            if time.monotonic() - _signal_at > PATIENCE:
-                for process in list(_running):
-                    kill_group(process)
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        _signal_received, _signal_at = number, time.monotonic()
-        STOP.set()
-        # os.write and not print: print may be under way in the very thread that this interrupts.
-        with suppress(OSError):
-            os.write(2, b"\nstopping: what is half done is dropped, what is done stays\n")
+        if not _signal_received:
+            _signal_received, _signal_at = number, time.monotonic()
+            STOP.set()
+            # os.write, because print may be under way in the very thread that this interrupts.
+            with suppress(OSError):
+                os.write(2, b"\nstopping: unfinished work is dropped, finished work is kept\n")
+        elif time.monotonic() - _signal_at > PATIENCE:
+            for process in list(_running):
+                kill_group(process)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     for number in numbers:
         if before[number] is not signal.SIG_IGN:  # nohup stays nohup
