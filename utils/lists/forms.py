@@ -141,12 +141,10 @@ def _look_at_start(path: Path) -> tuple[str, bool]:
     """Return a file's encoding, and whether it is JSON. Raises UserError if it is no text."""
     with _reading(path), _open(path) as file:
         start = file.read(1 << 12)
-    kinds = {b"PK\x03\x04": "a spreadsheet or a ZIP archive", b"\xd0\xcf\x11\xe0": "a spreadsheet",
-             b"%PDF": "a PDF", b"<": "a web page or XML"}  # fmt: skip
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, kind in kinds.items():
-        if text.startswith(mark):
-            raise UserError(f"list {path} is {kind}: save it as CSV, in UTF-8")
+    if text.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"<")):
+        kind = "a spreadsheet, a ZIP archive, a PDF or a web page"
+        raise UserError(f"list {path} is {kind}: save it as CSV, in UTF-8")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", start.decode("utf-16", errors="replace").lstrip()[:1] in ("{", "[")
     if start.count(0) > len(start) // 10:

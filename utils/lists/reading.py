@@ -37,8 +37,8 @@ from utils.clip import (
 )
 from utils.errors import UserError
 from utils.files import telling
+from utils.lists import versions
 from utils.lists.forms import OpenList, find_id, open_list, read_time
-from utils.lists.versions import CLASSES, LISTS_FOLDER, ROWS, SUITE, ListFile, list_file, same_split
 
 # Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
@@ -105,7 +105,7 @@ class ClipLists:
     is a clip, repeats too, if asked for; row i is line `lines[i]` of `files[file_at[i]]`.
     """
 
-    files: list[ListFile] = field(default_factory=list)
+    files: list[versions.ListFile] = field(default_factory=list)
     clips: dict[str, Clip] = field(default_factory=dict)
     every: list[Clip] = field(default_factory=list)
     file_at: array[int] = field(default_factory=lambda: array("H"))
@@ -157,7 +157,7 @@ class ClipLists:
     def versions(self) -> list[str]:
         """Return the versions of the lists, oldest first; lists of none come last, as named."""
         named = list(dict.fromkeys(each.version for each in self.files))
-        return sorted(named, key=[*CLASSES, *named].index)
+        return sorted(named, key=[*versions.CLASSES, *named].index)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """(version, split) of every row."""
@@ -193,26 +193,40 @@ def shard_of(youtube_id: str, shards: int) -> int:
     return zlib.crc32(youtube_id.encode()) % shards + 1
 
 
-def find_lists(paths: Sequence[Path]) -> list[Path]:
-    """Return the list files that `paths` name: files, and the lists in folders, sorted.
+def find_lists(
+    given: Sequence[Path] | None,
+) -> tuple[list[Path], list[tuple[versions.OfficialList, Path]]]:
+    """Return the list files that are named, and the missing official ones with their folders.
 
-    Raises UserError for a path that does not exist, and for a folder without lists.
+    given: files, folders, and names of official lists, with or without folder and .csv; None: all
+    twelve. A missing list is among the files, with the path that it should have. Raises UserError
+    for another path that does not exist, and for a folder without lists.
     """
     found: list[Path] = []
-    for path in paths:
-        if path == LISTS_FOLDER and not path.exists():
-            path = SUITE / path
+    missing: dict[tuple[versions.OfficialList, Path], None] = {}
+    for path in (
+        [versions.LISTS_FOLDER / each.name for each in versions.ROWS] if given is None else given
+    ):
+        if path == versions.LISTS_FOLDER and not path.exists():
+            path = versions.SUITE / path
         if os.path.isdir(path):
             if not (inside := lists_in(path)):
                 raise UserError(f"no list (*.csv) in the folder {path}: use --input_csv LIST")
             found += inside
         elif os.path.exists(path):
             found.append(path)
+        elif official := versions.official_list(path.name):
+            folder = versions.LISTS_FOLDER if path.parent == Path(".") else path.parent
+            found.append(official.path(folder))
+            if not found[-1].exists():
+                missing[official, folder] = None
         else:
-            near = get_close_matches(path.name.removesuffix(".csv"), [each.name for each in ROWS])
-            official = f"; similar official lists: {', '.join(near)}" if near else ""
-            raise UserError(f"list {path} does not exist{official}")
-    return list(dict.fromkeys(found))
+            near = get_close_matches(
+                path.name.removesuffix(".csv"), [each.name for each in versions.ROWS]
+            )
+            similar = f"; similar official lists: {', '.join(near)}" if near else ""
+            raise UserError(f"list {path} does not exist{similar}")
+    return list(dict.fromkeys(found)), list(missing)
 
 
 def lists_in(folder: Path) -> list[Path]:
@@ -302,7 +316,7 @@ def _add_rows(
     clips = lists.clips
     narrows = bool(selection.labels or selection.splits or selection.shard[1] > 1)
     limit = None if selection.draws else selection.limit
-    lists.files.append(listed := list_file(path, opened.form, opened.several_labels))
+    lists.files.append(listed := versions.list_file(path, opened.form, opened.several_labels))
     refused, rows = len(lists.refused), lists.rows
     found = clips_in(path, opened, lists.trim_format, listed.split, may_be_fine)
     for line, row, clip in found:
@@ -395,7 +409,7 @@ def clips_in(
         label = row.get("label", "")
         label = texts.setdefault(label, label)
         if (text := row.get("split", "")) not in splits:
-            splits[text] = same_split(text)
+            splits[text] = versions.same_split(text)
         extra = tuple([(key, row[key]) for key in row if key and key not in LIST_ROLES])
         extra = extras.setdefault(extra, extra)
         yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)
