@@ -19,7 +19,6 @@ from utils.errors import UserError
 from utils.files import make_folder, open_text, publish, run_folder
 from utils.lists.forms import looks_like_annotations, open_list
 from utils.lists.reading import clips_in, find_lists
-from utils.lists.versions import LISTS_FOLDER as LISTS_FOLDER
 from utils.lists.versions import ROWS, OfficialList, same_split
 from utils.web import LIST_TRIES, Web, WebError, read_archive, stoppable
 

@@ -204,9 +204,8 @@ def find_lists(
     """
     found: list[Path] = []
     missing: dict[tuple[versions.OfficialList, Path], None] = {}
-    for path in (
-        [versions.LISTS_FOLDER / each.name for each in versions.ROWS] if given is None else given
-    ):
+    names = [each.name for each in versions.ROWS]
+    for path in [versions.LISTS_FOLDER / name for name in names] if given is None else given:
         if path == versions.LISTS_FOLDER and not path.exists():
             path = versions.SUITE / path
         if os.path.isdir(path):
@@ -221,9 +220,7 @@ def find_lists(
             if not found[-1].exists():
                 missing[official, folder] = None
         else:
-            near = get_close_matches(
-                path.name.removesuffix(".csv"), [each.name for each in versions.ROWS]
-            )
+            near = get_close_matches(path.name.removesuffix(".csv"), names)
             similar = f"; similar official lists: {', '.join(near)}" if near else ""
             raise UserError(f"list {path} does not exist{similar}")
     return list(dict.fromkeys(found)), list(missing)
