@@ -104,8 +104,8 @@ def open_list(
 
 
 def find_id(text: str) -> str:
-    """The YouTube id that a text gives: 11 characters, `v_` and 11, or an address; "" if none."""
-    text = text.strip().removeprefix("'")  # which keeps a spreadsheet from making a formula of it
+    """Return the YouTube id in a text (11 characters, `v_` and 11, or an address), or ""."""
+    text = text.strip().removeprefix("'")  # ' keeps spreadsheets from making formulas
     if ID_PATTERN.fullmatch(text):
         return text
     if text.startswith("v_") and ID_PATTERN.fullmatch(text[2:]):
@@ -115,7 +115,7 @@ def find_id(text: str) -> str:
 
 
 def read_time(text: str) -> float | None:
-    """Seconds, of `12`, `12.345` or `1:02:03.456`; None for what is no time (exponents, `nan`)."""
+    """Return the seconds of `12`, `12.345` or `1:02:03.456`; None for another text."""
     if TIME_PATTERN.fullmatch(text):
         return float(text)
     if found := CLOCK.fullmatch(text):
@@ -333,7 +333,7 @@ def _python_list(cell: str) -> list[Any]:
 
 
 def _text(value: object) -> str:
-    """A value of JSON or of a Python list as a table would write it."""
+    """Return a value of JSON or of a Python list as a table would write it."""
     if isinstance(value, float):
         return f"{value:.9f}".rstrip("0").rstrip(".")
     return value if isinstance(value, str) else "" if value is None else str(value)
@@ -352,7 +352,7 @@ def _columns_of(where: str, row: Sequence[str]) -> list[str]:
     times = [read_time(field) for field in row]
     if len(row) < 3 or not find_id(row[0]) or times[1] is None:
         return []
-    if len(row) == 5 and None not in times[1:]:  # AVSpeech: where the face is
+    if len(row) == 5 and None not in times[1:]:  # AVSpeech: x, y of the face
         return ["youtube_id", "time_start", "time_end", "x", "y"]
     columns = ["youtube_id", "time_start"] + ["time_end"] * (times[2] is not None)
     for at in range(len(columns), len(row)):
