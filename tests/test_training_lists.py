@@ -87,7 +87,7 @@ def test_what_is_there_is_listed_and_the_rest_is_told(tmp_path: Path, lists: Lis
     assert "lost most     21.43%  3 of 14: yoga" in done.err
     assert "published    gluon-cv: 240,618 train, 19,404 val" in done.err
     assert "kinetics-400_test may be in train" not in done.err
-    assert "400 has 400 classes, its lists 5" in done.err
+    assert "Kinetics-400: 5 of 400 classes" in done.err
     assert f"DATA.PATH_PREFIX {clips}" in done.err
 
 
@@ -102,7 +102,7 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
         'say "hi", wave',
     ]
     assert "renamed      'dying hair' is 'dyeing hair' now" in said
-    assert "held out     1 video of 700 train in 400 val" in said
+    assert "held out     1 video of Kinetics-700 train in Kinetics-400 val" in said
     assert "1 other_label" in said
     train = {row["clip"]: row for row in table(out / "train.csv")}
     assert train[f"{video_id('t4_', 101)}_000001_000011"]["label"] == "hugging (not baby)"
