@@ -24,7 +24,7 @@ from utils.download import sources
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
-from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
+from utils.lists.reading import ClipLists, Selection, form_of, read_lists
 from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
@@ -242,7 +242,7 @@ def read_wanted(
     paths: Sequence[Path], args: argparse.Namespace, every_row: bool = False
 ) -> ClipLists:
     """Read the clips that lists and options request. Raises UserError if there are none."""
-    args.lists = find_lists(paths)
+    args.lists = paths
     selection = Selection(
         labels=frozenset(label.casefold() for label in args.label),
         splits=frozenset(same_split(split) for split in args.split),
