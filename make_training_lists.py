@@ -156,7 +156,7 @@ def define_options(parser: cli.Parser) -> None:
     add(
         "--license",
         metavar="NAME",
-        help="keep only videos under this licence (creativecommon, ...)",
+        help="keep only videos under this licence: creativecommon, ...",
     )
     add("--holdout", **files, help="more lists whose val and test videos are excluded from train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")

@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     how = group.add_mutually_exclusive_group()
     how.add_argument("--copy", action="store_true", help="copy the files instead of moving them")
     how.add_argument(
-        "--link", action="store_true", help="create hard links instead of moving files"
+        "--link", action="store_true", help="create hard links instead of moving"
     )
     add = group.add_argument
     worse = "if a clip has several files, move the worse ones here (default: keep them in place)"
