@@ -48,9 +48,7 @@ PAGE_NAME = "report.html"
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
-    parser.add_argument(
-        "folder", type=Path, help="folder of the clips (the output of download.py)"
-    )
+    parser.add_argument("folder", type=Path, help="folder of the clips (the output of download.py)")
     add_list_options(parser)
     group = parser.group("what the page shows")
     group.add_argument(

@@ -49,9 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("what to do with the files")
     how = group.add_mutually_exclusive_group()
     how.add_argument("--copy", action="store_true", help="copy the files instead of moving them")
-    how.add_argument(
-        "--link", action="store_true", help="create hard links instead of moving"
-    )
+    how.add_argument("--link", action="store_true", help="create hard links instead of moving")
     add = group.add_argument
     worse = "if a clip has several files, move the worse ones here (default: keep them in place)"
     add("--duplicates", type=Path, metavar="DIR", help=worse)
