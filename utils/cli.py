@@ -108,8 +108,9 @@ class Parser(argparse.ArgumentParser):
             yield name + equals + value
 
     def _check_option(self, name: str, word: str) -> None:
+        """End the script with an error if `word` looks like an option and is none."""
         known = self._option_string_actions
-        if name in known or not re.match(r"-[^0-9.]", name):
+        if name in known or name[:1] != "-" or re.fullmatch("-[0-9.]*", name):
             return
         is_short = name[:2] != "--"
         if is_short and (os.path.lexists(word) or re.search(r"[./]", word)):
