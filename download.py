@@ -45,6 +45,7 @@ from utils.clip import DOWNLOADED, REASONS, UNAVAILABLE, Result
 from utils.cluster import check_dask
 from utils.download import archives, check, disk, plan, sources, youtube
 from utils.download.pace import Pace
+from utils.download.sources import SourceContext
 from utils.errors import UserError
 from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
@@ -96,20 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
             if not has_clips:  # how clips of an older version were made is not known
                 run.write_settings(kept, opened.workspace, settings)
-            context = make_context(args, opened, planned.known)
+            options = sources.fetch_options(args, out, opened.workspace)
+            pause, stops = args.block_pause * 60, args.on_block == "stop"
+            has_check = sources.is_youtube(args.url_base)
+            pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
+            retry = bool(args.retry)
+            context = SourceContext(options, opened.workers, pace, planned.known, retry)
             tally = fetch(planned, context, opened.report, args)
     return end_download(planned, tally, context, args, opened.report.path)
-
-
-def make_context(
-    args: argparse.Namespace, opened: run.Opened, known: report.Known
-) -> sources.SourceContext:
-    """Return the settings and resources that all sources share."""
-    options = sources.fetch_options(args, opened.report.path.parent, opened.workspace)
-    pause, stops = args.block_pause * 60, args.on_block == "stop"
-    has_check = sources.is_youtube(args.url_base)
-    pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
-    return sources.SourceContext(options, opened.workers, pace, known, bool(args.retry))
 
 
 def make_source(name: str, args: argparse.Namespace) -> sources.Source:
@@ -127,10 +122,7 @@ def make_source(name: str, args: argparse.Namespace) -> sources.Source:
 
 
 def fetch(
-    planned: plan.Plan,
-    context: sources.SourceContext,
-    own: report.ReportFile,
-    args: argparse.Namespace,
+    planned: plan.Plan, context: SourceContext, own: report.ReportFile, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
     heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
@@ -216,15 +208,14 @@ class DownloadTally(run.Tally):
 def end_download(
     planned: plan.Plan,
     tally: DownloadTally,
-    context: sources.SourceContext,
+    context: SourceContext,
     args: argparse.Namespace,
     path: Path,
 ) -> int:
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
     out, lists, requested = path.parent, planned.lists, len(planned.lists.clips)
-    on_disk = len(planned.on_disk)
-    if tally.statuses[DOWNLOADED]:  # the folder counts, whatever this run counted
-        on_disk = len(lists.clips.keys() & names_in(out, sources.clip_suffix(args)))
+    # The folder counts, whatever this run counted.
+    on_disk = len(lists.clips.keys() & names_in(out, sources.clip_suffix(args)))
     missing, processed = requested - on_disk, sum(tally.statuses.values())
     gone = tally.statuses[UNAVAILABLE] + planned.skipped
     is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
@@ -243,9 +234,7 @@ def end_download(
     return code
 
 
-def say_next_steps(
-    missing: int, gone: int, tally: DownloadTally, context: sources.SourceContext
-) -> None:
+def say_next_steps(missing: int, gone: int, tally: DownloadTally, context: SourceContext) -> None:
     """Print the next command and what it does."""
     if context.pace.stop_on_block and context.pace.blocks and not context.pace.problem:
         say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")

@@ -85,10 +85,7 @@ class Extractor:
         from utils.video.jpeg import JpegEncoder
 
         settings, limits = self.settings, self.limits
-        with (
-            bad_clips(limits),
-            closing(FrameSource(task.path, **limits.of_source)) as source,
-        ):
+        with bad_clips(limits), closing(FrameSource(task.path, **limits.of_source)) as source:
             table, stream = source.table, source.stream
             count = len(table.pts)
             if missing := missing_part(stream.container, task.path, count, table.promised):

@@ -38,7 +38,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils import cli, files
 from utils.lists import ava
@@ -50,67 +50,36 @@ if TYPE_CHECKING:
 
 Output = tuple[Path, str | Iterable[str], str]  # file, its text, how many of what
 DEFAULT_FOLDER = Path("ava_kinetics_csv")
+DEFAULT_OUTPUT = DEFAULT_FOLDER / "videos_to_download.csv"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        default=DEFAULT_FOLDER,
-        metavar="DIR",
-        help="folder of kinetics_{train,val,test}_v1.0.csv and of the label map; missing files are"
-        " downloaded",
-    )
+    add = parser.add_argument
+    flag: dict[str, Any] = {"action": "store_true"}
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    needed = "folder of kinetics_{train,val,test}_v1.0.csv and of the label map"
+    needed += "; missing files are downloaded"
+    add("--annotations", default=DEFAULT_FOLDER, **folder, help=needed)
     cli.add_shared(parser, "--lists_base")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("ava_kinetics_csv/videos_to_download.csv"),
-        metavar="FILE",
-        help="list for download.py; annotations_{split}.csv are written to the same folder",
-    )
-    parser.add_argument(
-        "--split",
-        "--splits",
-        dest="splits",
-        nargs="+",
-        choices=ava.SPLITS,
-        default=ava.SPLITS,
-        metavar="SPLIT",
-        help="keep only these splits (default: train val test)",
-    )
-    parser.add_argument(
-        "--include_unlabelled",
-        action="store_true",
-        help="also keep annotated frames of train that have no boxes, and so no label",
-    )
-    parser.add_argument(
-        "--fps",
-        type=cli.frame_rate,
-        default=Fraction(30),
-        help="the --fps that you use with frame_extract.py; the column `frame` depends on it",
-    )
-    parser.add_argument(
-        "--clips",
-        type=Path,
-        metavar="DIR",
-        help="keep only the rows of annotations_{split}.csv whose clip is in this folder; partial"
-        " clips are read from its download_report.csv",
-    )
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="with --clips: read the frame times of each clip, so that `frame` is exact at every"
-        " frame rate; takes 5 to 10 ms per clip",
-    )
-    parser.add_argument(
-        "--preview",
-        type=cli.positive_int,
-        metavar="N",
-        help=f"with --clips: draw N annotated frames (at most {ava.PREVIEW_MOST}) with boxes and"
-        f" actions to {ava.PREVIEW_NAME}, in the folder of the list",
-    )
+    output = "list for download.py; annotations_{split}.csv are written to the same folder"
+    add("--output", type=Path, default=DEFAULT_OUTPUT, metavar="FILE", help=output)
+    splits: dict[str, Any] = {"nargs": "+", "choices": ava.SPLITS, "default": ava.SPLITS}
+    kept = "keep only these splits (default: train val test)"
+    add("--split", "--splits", dest="splits", metavar="SPLIT", **splits, help=kept)
+    unlabelled = "also keep annotated frames of train that have no boxes, and so no label"
+    add("--include_unlabelled", **flag, help=unlabelled)
+    fps = "the --fps that you use with frame_extract.py; the column `frame` depends on it"
+    add("--fps", type=cli.frame_rate, default=Fraction(30), help=fps)
+    clips = "keep only the rows of annotations_{split}.csv whose clip is in this folder"
+    clips += "; partial clips are read from its download_report.csv"
+    add("--clips", **folder, help=clips)
+    probe = "with --clips: read the frame times of each clip, so that `frame` is exact at every"
+    probe += " frame rate; takes 5 to 10 ms per clip"
+    add("--probe", **flag, help=probe)
+    preview = f"with --clips: draw N annotated frames (at most {ava.PREVIEW_MOST}) with boxes and"
+    preview += f" actions to {ava.PREVIEW_NAME}, in the folder of the list"
+    add("--preview", type=cli.positive_int, metavar="N", help=preview)
     cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     args = parser.parse_args(argv)
     for option in ("probe", "preview"):

@@ -321,8 +321,8 @@ def check_any(choice: Choice, args: argparse.Namespace) -> None:
 def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Tell) -> None:
     """Print the clips of each split, the classes that lost most, and what published work had."""
     reasons = Counter(row.reason for row in choice.rows)
-    parts = [f"{reasons[each]:,} {each}" for each in Reason if each and reasons[each]]
-    tell(f"excluded     {', '.join(parts) or 'no row'}")
+    if parts := [f"{reasons[each]:,} {each}" for each in Reason if each and reasons[each]]:
+        tell(f"excluded     {', '.join(parts)}")
     tell("          requested     on disk    missing      listed")
     total, lost = Counter[int](), Counter[int]()
     listed = Counter(row.split for row in choice.chosen())
@@ -382,9 +382,8 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
 
 def exit_code_of(choice: Choice) -> int:
     """Return 1 if a requested clip is missing or a row is invalid."""
-    lacking = (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES)
-    is_lacking = any(row.reason in lacking for row in choice.rows)
-    return cli.EXIT_INCOMPLETE if choice.refused or is_lacking else cli.EXIT_OK
+    lacking = map(choice.count, (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES))
+    return cli.EXIT_INCOMPLETE if choice.refused or any(lacking) else cli.EXIT_OK
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ def test_what_has_no_index_of_fragments_is_left_alone(source: MakeSource) -> Non
     data = make_dash(source(**LONG))[0].read_bytes()
     _, end = find_index(data) or (0, 0)
     assert end and read_index(data[:end]) == read_index(data)
+    for bit in (end - 12, end - 4):  # an index of indexes; no keyframe at the beginning
+        odd = bytearray(data[:end])
+        odd[bit] ^= 0x80
+        assert read_index(bytes(odd)) is None
     for short in (0, 7, 8, end - 12, end - 1):
         assert read_index(data[:short]) is None
 

@@ -263,6 +263,9 @@ def test_hostile_members_are_passed_over(mirror: Mirror, data: bytes, tmp_path: 
     assert found[name(2)]["reason"] == "undecodable"
     assert found[name(3)]["reason"] == "truncated"
     assert ": 6 members without a clip" in done.err
+    reads = mirror.reads()
+    assert fetch(mirror, tmp_path, [*wanted, name(5)]).code == 1
+    assert mirror.reads() == reads  # the archive has nothing else to add
     outside = [p.name for p in tmp_path.rglob("*") if p.is_file() and ".cvdf" not in p.parts]
     outside = [name for name in outside if name != ".clips_settings.json"]
     lists = [f"kinetics-{d}_{s}.csv" for d in ("400", "600", "700_2020") for s in TVT]

@@ -286,6 +286,23 @@ def test_a_read_only_source(tmp_path: Path, clip: Path) -> None:
         (src / "a").chmod(0o755)
 
 
+def test_a_file_in_place_returns_if_the_better_one_cannot_be_moved(
+    tmp_path: Path, clip: Path, longer: Path
+) -> None:
+    src, dst, aside = tmp_path / "src", tmp_path / "dst", tmp_path / "aside"
+    name = "abcdefghijk_000001_000004.mp4"
+    put(longer, src / "a" / name)
+    put(clip, dst / name)
+    (src / "a").chmod(0o555)
+    try:
+        assert "use --copy or --link" in reorg(src, dst, "--duplicates", aside, code=1, bound=True)
+    finally:
+        (src / "a").chmod(0o755)
+    assert (dst / name).read_bytes() == clip.read_bytes()
+    assert (src / "a" / name).read_bytes() == longer.read_bytes()
+    assert names(aside) == set()
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
@@ -324,6 +341,22 @@ def test_a_move_killed_between_copy_and_removal_is_finished(tmp_path: Path, clip
     assert list(files_below(src)) == ["b/abcdefghijk_1_3.mp4"]
     assert report_of(dst)["a/abcdefghijk_1_3.mp4"] == ("moved", "was copied before")
     assert (dst / "abcdefghijk_000001_000003.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_a_remux_killed_before_the_removal_is_finished(tmp_path: Path, clip: Path) -> None:
+    """A source with other frames than the clip is kept."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    for name in ("abcdefghijk", "bcdefghijkl"):
+        ffmpeg("-i", clip, "-c", "copy", src / f"{name}_1_3.mkv")
+    reorg(src, dst, "--copy")
+    ffmpeg("-i", clip, "-t", 1, "-c", "copy", src / "bcdefghijkl_1_3.mkv")
+    with ReportFile(dst / REPORT, COLUMNS) as report:
+        for name in ("abcdefghijk", "bcdefghijkl"):
+            report.append((src / f"{name}_1_3.mkv", f"{name}_000001_000003", "moving", ""))
+    reorg(src, dst)
+    assert names(src) == {"bcdefghijkl_1_3.mkv"}
+    assert report_of(dst)["src/abcdefghijk_1_3.mkv"] == ("rewrapped", "was remuxed before")
 
 
 @pytest.mark.slow

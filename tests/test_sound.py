@@ -125,7 +125,7 @@ def test_from_youtube_only_the_sound_is_fetched(
         ("unavailable", "past_end"),
         ("unavailable", "unavailable"),
     ]
-    assert "no sound" in found["silent______000001_000003"]["message"]
+    assert "no audio" in found["silent______000001_000003"]["message"]
     short = read_sound(out / f"{ID}_000015_000025{suffix}")
     assert short.samples == pytest.approx(5 * rate, abs=0.05 * rate)
     asked = {r.itag for r in standin.requests(ID, target="media")}
@@ -178,7 +178,7 @@ def test_from_another_server_the_sound_of_whole_videos(source: MakeSource, tmp_p
         assert fetch(tmp_path, rows, *more).code == 1
     check_clip(tmp_path / "out" / f"{ID}_000003_000013.wav", samples(video), 3, 10)
     found = report_rows(tmp_path / "out" / REPORT)["silent______000001_000003"]
-    assert (found["reason"], found["message"]) == ("unavailable", "the video has no sound")
+    assert (found["reason"], found["message"]) == ("unavailable", "the video has no audio")
 
 
 def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
     assert (out / sound.name).read_bytes() == sound.read_bytes()
     check_clip(out / f"{ID}_000103_000113.m4a", whole, 0, 10)
     found = report_rows(out / REPORT)[f"{ID}_000200_000202"]
-    assert (found["reason"], found["message"]) == ("unavailable", "the video has no sound")
+    assert (found["reason"], found["message"]) == ("unavailable", "the video has no audio")
 
 
 def test_other_scripts_know_sound_files(source: MakeSource, tmp_path: Path) -> None:

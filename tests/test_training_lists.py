@@ -87,7 +87,7 @@ def test_what_is_there_is_listed_and_the_rest_is_told(tmp_path: Path, lists: Lis
     assert "lost most     21.43%  3 of 14: yoga" in done.err
     assert "published    gluon-cv: 240,618 train, 19,404 val" in done.err
     assert "kinetics-400_test may be in train" not in done.err
-    assert "400 has 400 classes, its lists 5" in done.err
+    assert "Kinetics-400: 5 of 400 classes" in done.err
     assert f"DATA.PATH_PREFIX {clips}" in done.err
 
 
@@ -102,7 +102,7 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
         'say "hi", wave',
     ]
     assert "renamed      'dying hair' is 'dyeing hair' now" in said
-    assert "held out     1 video of 700 train in 400 val" in said
+    assert "held out     1 video of Kinetics-700 train in Kinetics-400 val" in said
     assert "1 other_label" in said
     train = {row["clip"]: row for row in table(out / "train.csv")}
     assert train[f"{video_id('t4_', 101)}_000001_000011"]["label"] == "hugging (not baby)"
@@ -117,6 +117,19 @@ def test_versions_are_joined_and_no_held_out_video_is_in_train(
     }
     assert {row["label"] for row in table(out / "test.csv")} == {""}
     assert train[f"{video_id('t7_', 0)}_000000_000010"]["is_cc"] == "0"
+
+
+def test_the_label_is_that_of_the_newest_version_that_has_one(tmp_path: Path) -> None:
+    rows = {"k400_val": "old", "k600_train": "new", "k700_test": ""}
+    lists = [
+        write_list(tmp_path / f"{name}.csv", [f"{label},{'a' * 11},0,10,{name[5:]},0"], LABELLED)
+        for name, label in rows.items()
+    ]
+    clips = make_clips(tmp_path / "clips", clip_names(*lists))
+    lists_of(clips, tmp_path / "out", "--format", "csv", "--input_csv", *lists)
+    (row,) = table(tmp_path / "out" / "manifest.csv")
+    assert (row["split"], row["label"]) == ("val", "new")
+    assert reasons(tmp_path / "out") == {"held_out": 1, "duplicate": 1}
 
 
 def test_lists_beside_and_holdout_hold_out_too(tmp_path: Path, lists: Lists, clips: Path) -> None:
@@ -618,6 +631,10 @@ def test_shards_of_sound(tmp_path: Path, lists: Lists) -> None:
     assert {name.rpartition(".")[2] for name in members} == {
         *("m4a", "wav", "flac", "mp4", "cls", "json")
     }
+    words = [clips, tmp_path / "json", "--format", "json", "--input_csv", lists["400_val"]]
+    lists_of(*words, "--link_dir", tmp_path / "links", code=1)
+    paths = {row["path"] for row in json.loads((tmp_path / "json" / "val.json").read_text())}
+    assert paths == set(os.listdir(tmp_path / "links")) and len(paths) == 4
     words = [clips, tmp_path / "lines", "--format", "slowfast", "--input_csv", lists["400_val"]]
     lists_of(*words, code=1)
     assert len(fields(tmp_path / "lines" / "val.csv")) == 1

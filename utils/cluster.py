@@ -106,7 +106,10 @@ def open_workers(
             " code on these machines; keep it inside, or use tls:// (docs/scale.md)"
         )
     ffmpeg = getattr(args, "ffmpeg", None)
-    question = Question(workspace, packages, ffmpeg, sees, versions_of(packages, ffmpeg))
+    proof = workspace / f"head-{uuid4().hex}"  # no other folder of this name has this file
+    proof.touch()
+    versions = versions_of(packages, ffmpeg)
+    question = Question(workspace, packages, ffmpeg, (proof, *sees), versions)
     with _connect(args.dask, workspace) as client:
         cluster = Cluster(client, question, args.num_jobs)
         try:
@@ -220,7 +223,7 @@ def _problem_here(question: Question) -> str:
         for name, version in versions_of(question.packages, question.ffmpeg).items():
             if version != question.versions[name]:
                 return f"it has {name} {version}, and this run {question.versions[name]}"
-        for path in (question.workspace, *question.sees):
+        for path in question.sees:
             if not path.exists():
                 return f"it cannot see {path}: share the folder"
         test = question.workspace / f"seen-{uuid4().hex}"
@@ -450,7 +453,7 @@ class Cluster(Workers):
 
             while not getattr(here.plugins.get(name), "children", None):
                 if time.monotonic() > deadline or is_stopped():
-                    return ([], b"", "it did not take the code of the run"), 1
+                    return (b"", "it did not take the code of the run"), 1
                 time.sleep(0.05)
             return here.plugins[name].children.call(frame, is_stopped), here.state.nthreads
 
@@ -475,12 +478,13 @@ class Cluster(Workers):
             return []
         try:
             answer, self.threads[begun.address] = event.result(timeout=CLOSE_SECONDS)
-            begun.outcomes = [pickle.loads(outcome) for outcome in answer[0]]
-            error, begun.loss = pickle.loads(answer[1]) if answer[1] else None, answer[2]
-            if isinstance(error, Stopped):
-                begun.loss = "its worker has ended"
-            elif error is not None:
-                begun.problem = str(error)
+            begun.loss = answer[1]
+            if not begun.loss:
+                begun.outcomes, error = pickle.loads(answer[0])
+                if isinstance(error, Stopped):
+                    begun.loss = "its worker has ended"
+                elif error is not None:
+                    begun.problem = str(error)
         except Exception as error:  # dask's own, or its worker is being lost
             begun.loss = f"its worker was lost ({type(error).__name__}: {error})"
         if begun.task is not self.question:

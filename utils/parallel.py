@@ -59,9 +59,9 @@ class Failed(Exception):
 class Child:
     """A Python process that does one task after another, with functions of this code.
 
-    It takes frames, which are pickled (function, task), and returns outcomes. It ends when `end` is
-    called, or when this process ends for any reason, together with its process group. The class
-    uses nothing of `utils`, because it is sent to machines of a cluster, which have no `utils`.
+    It takes frames, which are a pickled (worker, task). It ends when `end` is called, or when this
+    process ends for any reason, together with its process group. The class uses nothing of `utils`,
+    because it is sent to machines of a cluster, which have no `utils`.
 
     root: the folder of the code. on_cluster: whether another machine gives the tasks, which may
     disappear. quiet: drop what the child prints. flags: options of the interpreter.
@@ -87,19 +87,16 @@ class Child:
                 start_new_session=True,
             )
 
-    def send(self, frame: bytes) -> None:
-        """Send a task to the process. Raises OSError if it has ended."""
-        self._tasks.send_bytes(frame)
+    def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> bytes:
+        """Return the pickled (outcomes, exception or None) of a task.
 
-    def receive(self, seconds: float) -> tuple[bool, bytes]:
-        """Return (True, a pickled outcome), or (False, the pickled exception or None) at the end.
-
-        Raises queue.Empty after `seconds`, and EOFError or OSError if the process has ended.
+        Raises TimeoutError if `is_stopped`, and EOFError or OSError if the process has ended.
         """
-        if not self._answers.poll(seconds):
-            raise queue.Empty
-        answer: tuple[bool, bytes] = self._answers.recv()
-        return answer
+        self._tasks.send_bytes(frame)
+        while not self._answers.poll(_POLL_SECONDS):
+            if is_stopped():
+                raise TimeoutError
+        return self._answers.recv_bytes()
 
     def hang_up(self) -> None:
         """Let the process drop its task and end by itself."""
@@ -127,14 +124,14 @@ class Children:
         self._all: list[Child] = []
         self._lock = threading.Lock()
 
-    def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> tuple[list[bytes], bytes, str]:
+    def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> tuple[bytes, str]:
         """Do a task in an idle process, or in a new one.
 
-        Returns the outcomes and the exception as `Child.receive` does; or how the process ended.
+        Returns what `Child.call` does, and "", or else how the process ended.
         """
         with self._lock:
             if self.is_over:
-                return [], b"", "the run is over"
+                return b"", "the run is over"
             idle = [child for child in self._idle if child.process.poll() is None]
             if idle:
                 child = idle[-1]
@@ -142,26 +139,18 @@ class Children:
             else:  # within the lock, so that no process starts that `hang_up` does not see
                 child = Child(*self.given)
                 self._all.append(child)
-        outcomes: list[bytes] = []
         try:
-            child.send(frame)
-            while True:
-                try:
-                    has_more, answer = child.receive(_POLL_SECONDS)
-                except queue.Empty:
-                    if is_stopped():
-                        child.hang_up()
-                        return [], b"", "the run is stopped"
-                    continue
-                if not has_more:
-                    self._idle.append(child)
-                    return outcomes, answer, ""
-                outcomes.append(answer)
+            answer = child.call(frame, is_stopped)
+            self._idle.append(child)
+            return answer, ""
+        except TimeoutError:
+            child.hang_up()
+            return b"", "the run is stopped"
         except (EOFError, OSError):
             code = child.process.wait()
         if code < 0:
-            return [], b"", f"its worker process was ended by {signal.Signals(-code).name}"
-        return [], b"", f"its worker process ended with exit code {code}"
+            return b"", f"its worker process was ended by {signal.Signals(-code).name}"
+        return b"", f"its worker process ended with exit code {code}"
 
     def hang_up(self) -> None:
         """Let all processes end by themselves."""
@@ -204,23 +193,23 @@ def serve() -> None:
         while tasks_in.poll(IDLE_SECONDS if on_cluster else None):
             frame = tasks_in.recv_bytes()
             at_work.set()
-            for answer in work(frame):
-                with suppress(OSError):  # the run has ended, which `watch` notices, too
-                    answers.send(answer)
+            with suppress(OSError):  # the run has ended, which `watch` notices, too
+                answers.send_bytes(work(frame))
             at_work.clear()
 
 
-def work(frame: bytes) -> Iterator[tuple[bool, bytes]]:
-    """Run one task and yield its answers as `Child.receive` returns them."""
+def work(frame: bytes) -> bytes:
+    """Run one task and return what `Child.call` returns."""
+    outcomes: list[Any] = []
     problem: Exception | None = None
     try:
         for outcome in outcomes_of(*pickle.loads(frame)):
-            yield True, pickle.dumps(outcome)
+            outcomes.append(outcome)
     except (Stopped, UserError) as error:
         problem = error
     except Exception as error:
         problem = Failed(describe(error))
-    yield False, pickle.dumps(problem)
+    return pickle.dumps((outcomes, problem))
 
 
 def leave(at_work: threading.Event) -> None:
@@ -272,10 +261,8 @@ def run_parallel(worker: Worker, tasks: Iterable[Any], num_jobs: int) -> Outcome
                 outcomes.put(outcome)
 
     def run_all() -> None:
-        settings = {"backend": "threading", "return_as": "generator_unordered", "batch_size": 1}
         with _noted(problems):
-            for _ in Parallel(num_jobs, pre_dispatch=num_jobs, **settings)(draw()):
-                pass
+            Parallel(num_jobs, backend="threading", pre_dispatch=num_jobs, batch_size=1)(draw())
         outcomes.put(_END)
 
     def take() -> Any:
@@ -327,11 +314,13 @@ class WorkerPool(Children):
         """Return the outcomes of a task. Raises Crashed, Failed, Stopped, UserError."""
         frame = pickle.dumps((self.worker, task))
         for _ in range(2):
-            outcomes, problem, how_it_ended = self.call(frame, STOP.is_set)
+            answer, how_it_ended = self.call(frame, STOP.is_set)
             if not how_it_ended:
-                if error := pickle.loads(problem):
-                    raise error
-                return [pickle.loads(outcome) for outcome in outcomes]
+                outcomes: list[Any]
+                outcomes, problem = pickle.loads(answer)
+                if problem:
+                    raise problem
+                return outcomes
             # A cluster that ends a job, or a closed terminal, often ends these processes first.
             if STOP.wait(_POLL_SECONDS):
                 raise Stopped

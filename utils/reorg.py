@@ -25,16 +25,9 @@ from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.report import ReportFile, read_report, report_paths
 from utils.run import Opened
-from utils.video.cut import check_same_pictures, rewrap, rewrap_problem
+from utils.video import cut, whole
 from utils.video.ffmpeg import SOUNDS, Ffmpeg
-from utils.video.whole import (
-    TOLERANCE,
-    BadClip,
-    check_length,
-    decode_whole,
-    read_sound,
-    read_video,
-)
+from utils.video.whole import BadClip
 
 OWN_FOLDERS = (files.TEMP_FOLDER, ".bad")  # of download.py: temporary files, and bad clips
 CLIP_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", *SOUNDS)
@@ -242,14 +235,14 @@ def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
         if not found.size:
             return Quality("the file is empty")
         if found.suffix in SOUNDS:
-            sound = read_sound(path)
+            sound = whole.read_sound(path)
             return Quality(duration=sound.samples / sound.rate)
-        video = read_video(path)
-        if check:
-            decode_whole(path)
-        if not found.is_kept and (problem := rewrap_problem(video)):
+        video = whole.read_video(path)
+        if not found.is_kept and (problem := cut.rewrap_problem(video)):
             return Quality(problem)
-        check_length(video, named_duration(found.path))
+        whole.check_length(video, named_duration(found.path))
+        if check:
+            whole.decode_whole(path)
     except BadClip as error:
         return Quality(error.message)
     except OSError as error:
@@ -271,7 +264,7 @@ def best_of(good: Sequence[Found], worth: dict[str, Quality], there: Found | Non
     Lengths that differ by less than 0.1 s are equal.
     """
     longest = max(worth[found.path].duration for found in good)
-    long = [found for found in good if worth[found.path].duration >= longest - TOLERANCE]
+    long = [found for found in good if worth[found.path].duration >= longest - whole.TOLERANCE]
     return max(long, key=lambda f: (worth[f.path].pixels, f is there, f.mtime_ns, f.is_kept))
 
 
@@ -280,7 +273,7 @@ def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
     mine, its = worth[found.path], worth[chosen.path]
     if mine.problem:
         return mine.problem
-    if mine.duration < its.duration - TOLERANCE:
+    if mine.duration < its.duration - whole.TOLERANCE:
         return f"shorter: {mine.duration:.2f} s, not {its.duration:.2f} s"
     if mine.pixels < its.pixels:
         return "a smaller video"
@@ -378,7 +371,7 @@ def was_remuxed(found: Found, clip: ClipFiles, how: HowToBring) -> bool:
     if escape_name(found.path) not in how.unfinished:
         return False
     try:
-        check_same_pictures(how.tool, Path(found.path), Path(clip.there.path))
+        cut.check_same_pictures(how.tool, Path(found.path), Path(clip.there.path))
     except BadClip:
         return False
     return True
@@ -461,7 +454,7 @@ def put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
         files.copy_new(Path(found.path), Path(final), temporary)
         return (MOVED, True) if how.mode == MOVE else (COPIED, False)
     try:
-        rewrap(how.tool, Path(found.path), temporary)
+        cut.rewrap(how.tool, Path(found.path), temporary)
         os.utime(temporary, ns=(found.mtime_ns, found.mtime_ns))
         files.publish_new(temporary, Path(final))
     finally:

@@ -208,7 +208,7 @@ def take_copy(
     if reason and not may_be_short:
         raise BadClip("truncated", f"{video.end:.2f} s long")
     if options.encode.sound:
-        return take_sound(clip, path, 0.0, wanted, options)
+        return take_sound(clip, path, 0.0, wanted, options, must_fill=False)
     if options.encode.changes_clips:
         cut_from(clip, path, 0.0, video.end, video.end, options)
     elif is_ours:
@@ -228,12 +228,7 @@ def _cut(clip: Clip, part: Part, options: FetchOptions) -> str:
 
 
 def take_sound(
-    clip: Clip,
-    path: Path,
-    start: float,
-    wanted: float,
-    options: FetchOptions,
-    must_fill: bool = False,
+    clip: Clip, path: Path, start: float, wanted: float, options: FetchOptions, must_fill: bool
 ) -> str:
     """Cut `wanted` seconds of audio at `start`; link an audio file that has exactly these.
 

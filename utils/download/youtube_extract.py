@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +144,13 @@ def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) ->
     """Run `yt-dlp ARGV` in a process that stays. Raises Stopped."""
     deadline = time.monotonic() + timeout
     frame = pickle.dumps((answer_as_ytdlp, (list(argv), dict(env))))
-    call = partial(_children().call, frame)
-    outcomes, _, how_it_ended = call(lambda: STOP.is_set() or time.monotonic() > deadline)
+    answer, how = _children().call(frame, lambda: STOP.is_set() or time.monotonic() > deadline)
+    outcomes, problem = pickle.loads(answer) if answer else ([], how)
     if outcomes:
-        return Finished(*pickle.loads(outcomes[0]))
+        return Finished(*outcomes[0])
     if STOP.is_set():
         raise Stopped
-    error = f"ERROR: yt-dlp: {how_it_ended or 'no answer'}"
+    error = f"ERROR: yt-dlp: {problem or 'no answer'}"
     return Finished(-9, "", error, timed_out=time.monotonic() > deadline)
 
 

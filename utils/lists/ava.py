@@ -203,8 +203,6 @@ def read_split(
         say(f"{name}: {plural(len(refused), 'invalid row')}")
         for each in refused[:REFUSED_SHOWN]:
             say(f"  {each}")
-        if len(refused) > REFUSED_SHOWN:
-            say(f"  and {len(refused) - REFUSED_SHOWN:,} more")
     return rows[rows["action_id"] != ""] if excluded else rows, refused
 
 

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
-from urllib.parse import urlsplit
 
 from utils import files
 from utils.cli import LIST_ROLES, printable
@@ -113,14 +112,6 @@ def find_id(text: str) -> str:
         return text[2:]
     found = YOUTUBE_URL.match(text)
     return found[1] if found else ""
-
-
-def wrong_id(text: str) -> str:
-    """Why a text gives no YouTube id."""
-    host = urlsplit(text).netloc if re.match(r"https?://[^\[\]]+$", text) else ""
-    if host:
-        return f"{printable(host, 60)} is not the address of a YouTube video"
-    return "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
 
 
 def read_time(text: str) -> float | None:
@@ -248,7 +239,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s().\[\]]", "", name.casefold())
 
 
-def _rank(name: str, role: str, keys: Keys) -> tuple[int, float] | None:
+def _spelling_of(name: str, role: str, keys: Keys) -> tuple[int, float] | None:
     """Return (rank, units per second) of a column's name for a role; None for another name."""
     spellings = keys.spellings[role]
     for unit, per_second in UNITS.items() if role.startswith("time") else [("", 1.0)]:
@@ -264,7 +255,7 @@ def _roles(where: str, header: Sequence[str], keys: Keys) -> dict[int, str]:
     roles: dict[int, str] = {}
     for role in dict.fromkeys([*keys.given, *LIST_ROLES]):
         ranked = sorted(
-            (*rank, at) for at, name in enumerate(plain) if (rank := _rank(name, role, keys))
+            (*rank, at) for at, name in enumerate(plain) if (rank := _spelling_of(name, role, keys))
         )
         if not ranked:
             if role in keys.given:
@@ -308,7 +299,7 @@ def _table(
         for at, name in enumerate(map(str.lower, header))
     ]
     rows = _table_rows(lines, delimiter, columns)
-    _, per_second = _rank(_plain(names["time_start"]), "time_start", keys) or (0, 1.0)
+    _, per_second = _spelling_of(_plain(names["time_start"]), "time_start", keys) or (0, 1.0)
     seconds = seconds if keys.seconds is None else keys.seconds
     if "time_end" in names:
         if not keys.given and per_second == 1:
@@ -424,7 +415,7 @@ def _why_no_list(row: Sequence[str], keys: Keys) -> str:
     if ids and len(times) > 1:
         columns = f"youtube_id={ids[0]},time_start={times[0]},time_end={times[1]}"
         return f"it has no header: {seen}; use --columns {columns}"
-    has = {r for r in LIST_ROLES[:3] if any(_rank(_plain(name), r, keys) for name in row)}
+    has = {r for r in LIST_ROLES[:3] if any(_spelling_of(_plain(name), r, keys) for name in row)}
     if ids or has == {"youtube_id"}:
         return f"it names videos without times of clips: {seen}; needed are {NEEDED}"
     missing = ", ".join(role for role in LIST_ROLES[:3] if role not in has)

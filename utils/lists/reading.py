@@ -36,7 +36,8 @@ from utils.clip import (
     parse_clip_name,
 )
 from utils.errors import UserError
-from utils.lists.forms import OpenList, find_id, open_list, read_time, wrong_id
+from utils.files import telling
+from utils.lists.forms import OpenList, find_id, open_list, read_time
 from utils.lists.versions import CLASSES, LISTS_FOLDER, ROWS, SUITE, ListFile, list_file, same_split
 
 # Limits of the memory that a list can take.
@@ -63,10 +64,6 @@ class Selection:
     sample: int | None = None
     per_class: int | None = None
     seed: int = 0
-
-    @property
-    def narrows(self) -> bool:
-        return bool(self.labels or self.splits or self.shard[1] > 1)
 
     @property
     def draws(self) -> bool:
@@ -197,52 +194,37 @@ def shard_of(youtube_id: str, shards: int) -> int:
 
 
 def find_lists(paths: Sequence[Path]) -> list[Path]:
-    """The list files that `paths` name: files as they are, folders by their *.csv, sorted.
+    """Return the list files that `paths` name: files, and the lists in folders, sorted.
 
-    Raises UserError for a path that is not there and for a folder without lists.
+    Raises UserError for a path that does not exist, and for a folder without lists.
     """
     found: list[Path] = []
     for path in paths:
         if path == LISTS_FOLDER and not path.exists():
             path = SUITE / path
         if os.path.isdir(path):
-            inside = lists_in(path)
-            if not inside:
-                raise UserError(
-                    f"no list (*.csv) in the folder {path}: put the lists there,"
-                    " or name one with --input_csv"
-                )
+            if not (inside := lists_in(path)):
+                raise UserError(f"no list (*.csv) in the folder {path}: use --input_csv LIST")
             found += inside
         elif os.path.exists(path):
             found.append(path)
         else:
-            names = [each.name for each in ROWS]
-            near = get_close_matches(path.name.removesuffix(".csv"), names, n=3)
-            official = f"; official lists with similar names: {', '.join(near)}" if near else ""
-            raise UserError(
-                f"list {path} does not exist: name a .csv file or a folder of them{official}"
-            )
+            near = get_close_matches(path.name.removesuffix(".csv"), [each.name for each in ROWS])
+            official = f"; similar official lists: {', '.join(near)}" if near else ""
+            raise UserError(f"list {path} does not exist{official}")
     return list(dict.fromkeys(found))
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """The lists in a folder, sorted; one that is there packed and unpacked counts once.
+    """Return the lists in a folder, sorted; one that is packed and unpacked counts once.
 
-    Reports of the suite's own scripts are not lists, though they name clips.
+    Reports of the suite's own scripts are not lists, although they name clips.
     """
-    try:
-        names = {
-            name
-            for name in os.listdir(folder)
-            if name.endswith(LIST_SUFFIXES) and not name.startswith(REPORTS)
-        }
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    return [
-        folder / name
-        for name in sorted(names)
-        if not (name.endswith(".gz") and name.removesuffix(".gz") in names)
-    ]
+    with telling(folder):
+        names = set(os.listdir(folder))
+    lists = [name for name in sorted(names) if name.endswith(LIST_SUFFIXES)]
+    packed = {f"{name}.gz" for name in lists}
+    return [folder / name for name in lists if name not in packed and not name.startswith(REPORTS)]
 
 
 def read_lists(
@@ -317,7 +299,8 @@ def _add_rows(
     tell: Callable[[str], None] | None,
 ) -> None:
     """Add the rows of one list. Raises UserError if none is a clip, or there are too many."""
-    clips, narrows = lists.clips, selection.narrows
+    clips = lists.clips
+    narrows = bool(selection.labels or selection.splits or selection.shard[1] > 1)
     limit = None if selection.draws else selection.limit
     lists.files.append(listed := list_file(path, opened.form, opened.several_labels))
     refused, rows = len(lists.refused), lists.rows
@@ -402,7 +385,7 @@ def clips_in(
             youtube_id = find_id(row["youtube_id"])
             start, start_name = time_of(row.get("time_start", ""))
             end, end_name = time_of(row.get("time_end", ""))
-            problem = _why_no_clip(row["youtube_id"], youtube_id, start, end)
+            problem = _why_no_clip(youtube_id, start, end)
         if problem:
             yield line, row, _refused(path, line, row, problem)
             continue
@@ -422,14 +405,10 @@ def _refused(path: Path, line: int, row: Mapping[str, str], problem: str) -> Ref
     return Refused(path, line, printable(",".join(row.values())), problem)
 
 
-def _why_no_clip(text: str, youtube_id: str, start: float, end: float) -> str:
+def _why_no_clip(youtube_id: str, start: float, end: float) -> str:
     """Return why a row is not a clip; "" if it is one."""
     if not youtube_id:
-        return wrong_id(text)
+        return "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
     if 0 <= start <= MAX_TIME and (start < end <= MAX_TIME or end == AVA_TIME_END):
         return ""
-    if math.isnan(start) or math.isnan(end):
-        return "time_start or time_end is not a number"
-    if start < 0 or start > MAX_TIME or end > MAX_TIME:
-        return f"a time is not within 0 and {MAX_TIME:.0f} seconds"
-    return "time_end is not after time_start"
+    return f"its times must be numbers from 0 to {MAX_TIME:.0f}, with the end after the start"

@@ -37,6 +37,7 @@ VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes the
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
 MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
+CHUNK = 64  # clips a task, because handing one over takes longer than measuring it
 UNREAD = "-1"  # the length of a file that has none
 SHORTER_BY = 0.5  # seconds by which an audio file may be shorter than its header says
 SHOWN = 10  # lines of a kind
@@ -175,10 +176,12 @@ def _say_lists(
     rows: reading.ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
 ) -> None:
     tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
-    tell(f"classes      {len(found.names):,} of {', '.join(rows.versions())}")
+    official = [_printed(each) for each in rows.versions() if each in versions.CLASSES]
+    others = [each.path.name for each in rows.files if each.version not in versions.CLASSES]
+    tell(f"classes      {len(found.names):,}, in {', '.join(official + others)}")
     for version, names in labels.items():
         if 0 < (named := len(names)) < (classes := versions.CLASSES.get(version, 0)):
-            tell(f"note         {version} has {classes} classes, its lists {named}: see --classes")
+            tell(f"note         Kinetics-{version}: {named} of {classes} classes, see --classes")
     for old, new in found.joined:
         tell(f"joined       {old!r} is {new!r}")
     for each in found.renamed:
@@ -187,6 +190,10 @@ def _say_lists(
         tell(f"invalid      {plural(len(rows.refused), 'row')}")
         for refused in rows.refused[:SHOWN]:
             tell(f"             {refused}")
+
+
+def _printed(version: str) -> str:
+    return f"Kinetics-{version}" if version in versions.CLASSES else version
 
 
 def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
@@ -211,9 +218,10 @@ def _say_shared(rows: reading.ClipLists, tell: Tell) -> None:
     for pair, count in versions.shared_videos(rows).items():
         of_train = [split in (TRAIN, "") for _, split in pair]
         if not all(of_train):
-            one, other = pair[::-1] if of_train[1] else pair
-            what, name = "held out" if any(of_train) else "shared", " ".join(one).strip()
-            tell(f"{what:13}{plural(count, 'video')} of {name} in {' '.join(other)}")
+            what = "held out" if any(of_train) else "shared"
+            names = [f"{_printed(version)} {split}".strip() for version, split in pair]
+            one, other = names[::-1] if of_train[1] else names
+            tell(f"{what:13}{plural(count, 'video')} of {one} in {other}")
 
 
 def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
@@ -403,25 +411,27 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
     rows = list(choice.chosen())
 
-    def work(row: Candidate) -> tuple[Candidate, list[str]]:
-        path = clips / (row.name + row.suffix)
-        return row, _measure(row, path, known.get(row.name, []), args)
+    chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
+
+    def work(chunk: Sequence[Candidate]) -> tuple[Sequence[Candidate], list[list[str]]]:
+        return chunk, [_measure(row, clips, known.get(row.name, []), args) for row in chunk]
 
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(rows), "clip", quiet=args.quiet) as progress,
     ):
-        for row, line in run_parallel(work, rows, args.num_jobs):
-            if line and line != known.get(row.name):
-                report.append([row.name, *line])
-            progress.add(row.reason or "read")
+        for chunk, lines in run_parallel(work, chunks, args.num_jobs):
+            report.append(*(line for line in lines if line and line[1:] != known.get(line[0])))
+            for row in chunk:
+                progress.add(row.reason or "read")
     sleep(0)
 
 
 def _measure(
-    row: Candidate, path: Path, known: Sequence[str], args: argparse.Namespace
+    row: Candidate, clips: Path, known: Sequence[str], args: argparse.Namespace
 ) -> list[str]:
-    """Measure one clip; return what to store of it, or nothing if its file was removed."""
+    """Measure one clip; return its line of the memory, or nothing if its file was removed."""
+    path = clips / (row.name + row.suffix)
     try:
         status = path.stat()
         stamp = [str(status.st_size), str(status.st_mtime_ns)]
@@ -443,7 +453,7 @@ def _measure(
         row.bytes, row.seconds, row.sha256 = status.st_size, float(seconds), sha256
         if row.seconds < args.min_seconds:
             row.reason = Reason.SHORT
-    return [*stamp, seconds, sha256]
+    return [row.name, *stamp, seconds, sha256]
 
 
 def length_of(path: Path) -> float:

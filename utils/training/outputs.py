@@ -96,8 +96,7 @@ def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell:
     if before.startswith(".."):
         raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
     if splits_at_blanks and set(before) & set(string.whitespace + '"'):
-        hint = "use --link_dir DIR, or a --path_prefix below it"
-        raise UserError(f"{before}: readers of this format split at white space and quotes: {hint}")
+        raise UserError(f"{before}: this format allows no white space or quotes: use --link_dir")
     if not is_utf8(before):
         tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
     return before

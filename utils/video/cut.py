@@ -6,7 +6,6 @@ frames of the source are known from its packets, which the same ffmpeg lists whi
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -81,21 +80,19 @@ def _cut_from(task: CutTask, seek: Fraction, is_last: bool) -> float:
     """
     done, encode = _run_without_strange_audio(task, seek)
     shown, heard = read_packets(done.stdout)
-    video_end = task.known_end
-    if video_end is None:
-        video_end = ffmpeg.read_duration(done.stderr)
+    known = task.known_end
+    video_end = ffmpeg.read_duration(done.stderr) if known is None else known
     zero, end = ticks(task.begin), ticks(task.end)
     frames = [at for at in shown if zero <= at < end]
-    has_audio = any(
-        zero <= at < end for at in heard
-    )  # an edit list may hide it where reading began
-    if not frames and video_end is not None and video_end < task.start + TOLERANCE:
+    # Without packets that an edit list hides where reading began.
+    has_audio = any(zero <= at < end for at in heard)
+    if not frames and video_end < task.start + TOLERANCE:
         raise BadClip("past_end", f"the video ends at {video_end:.2f} s")
     is_early = bool(shown) and shown[0] <= zero  # otherwise the first frames may be decoded earlier
     if not is_early and not (is_last and frames):
         raise BadClip("truncated", "no frame of the clip can be read")
     if not frames:
-        if task.known_end is None:
+        if known is None:
             raise BadClip("truncated", "no frame of the clip can be read")
         # One frame is shown for the whole clip.
         zero = max(at for at in shown if at < zero)
@@ -106,7 +103,7 @@ def _cut_from(task: CutTask, seek: Fraction, is_last: bool) -> float:
         raise BadClip("truncated", problem)
     if encode.audio and not found.audio_codec and has_audio:
         raise BadClip("truncated", "the audio is missing")
-    has = min(task.start + task.seconds, math.inf if video_end is None else video_end)
+    has = min(task.start + task.seconds, video_end)
     if not all(each.is_file for each in task.inputs):
         _check_reached(shown, frames, has)
     return has - task.start
@@ -168,25 +165,25 @@ def cut_sound(task: CutTask) -> float:
             done = _run(task, ffmpeg.sound_command(task, rate, resample=resample))
         except CutFailed as error:
             if "matches no streams" in error.done.stderr:
-                raise BadClip("unavailable", "the video has no sound") from error
+                raise BadClip("unavailable", "the video has no audio") from error
             raise
         found = read_sound(task.target)
         if found.rate == rate or resample or not found.samples:
             break
         rate, resample = found.rate, True
-    said = ffmpeg.read_duration(done.stderr) if task.known_end is None else task.known_end
-    ends = math.inf if said is None else said
+    known = task.known_end
+    ends = ffmpeg.read_duration(done.stderr) if known is None else known
     if not found.samples:
         if ends < task.start + TOLERANCE:
-            raise BadClip("past_end", f"the sound ends at {ends:.2f} s")
-        raise BadClip("unavailable", "the video has no sound there")
+            raise BadClip("past_end", f"the audio ends at {ends:.2f} s")
+        raise BadClip("unavailable", "the video has no audio there")
     is_all = found.samples == round(ffmpeg.exact(seconds) * rate)
     has = seconds if is_all else found.samples / rate
     due = min(seconds, ends - task.start)
     # Next to video, audio may end earlier; a stream of its own is as long as it says.
     is_alone = not source.is_file or source.is_part
     if is_alone and has < due - TOLERANCE:
-        raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s came")
+        raise BadClip("truncated", f"{has:.2f} s of {due:.2f} s received")
     return has
 
 
@@ -223,4 +220,4 @@ def check_same_pictures(tool: Ffmpeg, source: Path, target: Path) -> None:
     if abs(before.end - after.end) > TOLERANCE + before.gap:
         raise BadClip("undecodable", f"remuxed, it lasts {after.end:.2f} s, not {before.end:.2f} s")
     if before.audio_codec and not after.audio_codec:
-        raise BadClip("undecodable", "remuxed, it has lost its sound")
+        raise BadClip("undecodable", "remuxed, it has lost its audio")

@@ -407,13 +407,13 @@ def _seconds(value: Fraction) -> str:
 # --- the log -------------------------------------------------------------------------------------
 
 
-def read_duration(log: str) -> float | None:
-    """Return the first input's seconds from ffmpeg's log; None if unknown."""
+def read_duration(log: str) -> float:
+    """Return the first input's seconds from ffmpeg's log; infinity if unknown."""
     # Anchored, because the log also has titles and comments of the source, which may say the same.
     inputs = re.split(r"^(?:\[info\] *)?Output #", log, maxsplit=1, flags=re.MULTILINE)[0]
     time = r"^(?:\[info\])? *Duration: (\d+):(\d\d):(\d\d\.\d+)"
     found = re.search(time, inputs, re.MULTILINE)
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else math.inf
 
 
 def last_line(finished: Finished) -> str:

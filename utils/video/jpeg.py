@@ -24,7 +24,7 @@ from clipreader.transforms import Orientation, shown_size
 Plane = NDArray[np.uint8]
 
 # 8-bit planar formats that a JPEG stores as they are, chroma subsampling included.
-PLANAR = frozenset(f"yuv{j}{chroma}p" for j in ("", "j") for chroma in ("420", "422", "444"))
+PLANAR = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p"})
 # AVColorSpace (ITU-T H.273, table 4) -> its name in the `colorspace` filter. All others, and
 # frames without one, count as BT.601, as in ffmpeg and PyAV.
 MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020nc"}

@@ -336,7 +336,7 @@ def check_sound(path: Path, seconds: float) -> Sound:
     sound = read_sound(path)
     if sound.samples != round(seconds * sound.rate):
         found = sound.samples / sound.rate
-        raise BadClip("truncated", f"{found:.2f} s of {seconds:.2f} s are there")
+        raise BadClip("truncated", f"{found:.2f} s of {seconds:.2f} s found")
     return sound
 
 
