@@ -1,9 +1,9 @@
 """Run one function over many tasks: on threads, in worker processes, or on a cluster.
 
 A worker is a function of one task, in an importable module. It returns an outcome, or yields
-several, and raises nothing.
-`Workers.run` is what a script calls; `utils/cluster.py` has the same method, so that no caller
-knows which machines do the work. Only the main thread prints and writes the report.
+several, and raises nothing. Scripts call `Workers.run`; `utils/cluster.py` has the same method, so
+that no caller needs to know which machines do the work. Only the main thread prints and writes the
+report.
 """
 
 from __future__ import annotations
