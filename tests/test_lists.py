@@ -366,7 +366,7 @@ def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
 def test_a_list_in_a_folder_is_read_once(tmp_path: Path) -> None:
     for name in ("a.csv", "a.csv.gz", "b.csv.gz", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in find_lists([tmp_path])] == ["a.csv", "b.csv.gz"]
+    assert [path.name for path in find_lists([tmp_path])[0]] == ["a.csv", "b.csv.gz"]
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:

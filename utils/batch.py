@@ -181,7 +181,7 @@ def plan_batch(
         raise UserError(f"{videos} contains no videos")
     only, without_video = None if key_times is None else frozenset(key_times), 0
     if args.only:
-        listed = frozenset(read_lists(find_lists(args.only), **form_of(args)).clips)
+        listed = frozenset(read_lists(find_lists(args.only)[0], **form_of(args)).clips)
         without_video = len(listed - {posixpath.basename(clip) for clip in clips})
         only = listed if only is None else listed & only
     if only is not None:

@@ -30,7 +30,7 @@ from utils.download import disk
 from utils.download.sources import FetchOptions, SourceContext
 from utils.errors import UserError, is_disk_full
 from utils.lists import official
-from utils.lists.versions import OfficialList
+from utils.lists.versions import LISTS_FOLDER, OfficialList
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
 from utils.web import TarStream, Web, WebError, read_archive
@@ -318,7 +318,7 @@ class Split:
         for end in ends:
             label = self.labels.get(end.archive.url)
             if label and end.others and not end.error:
-                clips = official.official_clips(self.listed, official.LISTS_FOLDER)
+                clips = official.official_clips(self.listed, LISTS_FOLDER)
                 labels = {_one_label(clip.label) for clip in clips if key_of(clip) in end.others}
                 if labels and label not in labels:
                     return True
@@ -390,7 +390,7 @@ def read_stage(
 
 def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> Split | None:
     """Return the archives of a split, or None if its official list has no requested clips."""
-    folder, context = official.LISTS_FOLDER, reader.context
+    folder, context = LISTS_FOLDER, reader.context
     try:
         if not listed.path(folder).exists():
             official.fetch_lists([(listed, folder)], mirror.lists, context.tell)

@@ -32,8 +32,8 @@ from utils.cluster import open_workers
 from utils.download import plan, sources, youtube_extract, youtube_sections
 from utils.download.youtube_texts import FetchError, classify
 from utils.errors import UserError
-from utils.lists.official import needed_lists, with_slash
-from utils.lists.reading import ClipLists
+from utils.lists.official import with_slash
+from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep, stop_on_signals
 from utils.report import REPORT_NAME, read_shorts
@@ -196,7 +196,7 @@ def check_space(args: argparse.Namespace, folder: Path) -> Findings:
     free = files.free_bytes(args.out.absolute())
     text = f"{size_text(free)} free"
     try:
-        paths, _ = needed_lists(args.input_csv)
+        paths, _ = find_lists(args.input_csv)
         planned = plan.make_plan(plan.read_wanted(paths, args), args.out.absolute(), args)
     except UserError as error:
         yield NOTE, f"{text}; needed: unknown ({error})"

@@ -24,7 +24,7 @@ from utils.download import sources
 from utils.errors import UserError
 from utils.files import TEMP_FOLDER, free_bytes, names_in
 from utils.lists import official
-from utils.lists.reading import ClipLists, Selection, find_lists, form_of, read_lists
+from utils.lists.reading import ClipLists, Selection, form_of, read_lists
 from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
@@ -41,7 +41,7 @@ VIDEO_OPTIONS |= {"no_audio": False}
 
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
 BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
-LINE_BITS = 100e6  # bits per second, of the line that the mirror's time is given for
+LINE_BITS = 100e6  # bits per second, assumed for the mirror's time
 INVALID_SHOWN = 10
 
 
@@ -242,7 +242,7 @@ def read_wanted(
     paths: Sequence[Path], args: argparse.Namespace, every_row: bool = False
 ) -> ClipLists:
     """Read the clips that lists and options request. Raises UserError if there are none."""
-    args.lists = find_lists(paths)
+    args.lists = paths
     selection = Selection(
         labels=frozenset(label.casefold() for label in args.label),
         splits=frozenset(same_split(split) for split in args.split),
@@ -329,7 +329,7 @@ def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: st
 
 
 def _some(count: int, noun: str, more: str = "") -> str:
-    return f"{plural(count, noun)} {more}" if count else ""
+    return f"{plural(count, noun)} {more}".rstrip() if count else ""
 
 
 def size_of(plan: Plan, args: argparse.Namespace) -> int:

@@ -470,6 +470,4 @@ def _draw_frame(
         y = max(0, min(top + 2, height - round(high) - 4))
         draw.rectangle((x, y, x + wide + 4, y + high + 3), fill=colour)
         draw.multiline_text((x + 2, y), text, fill=INK, font=font)
-    tile = Image.new("RGB", (TILE[0], TILE[1] + CAPTION_HEIGHT))
-    tile.paste(picture, ((TILE[0] - width) // 2, CAPTION_HEIGHT))
-    return tile
+    return ImageOps.pad(picture, (TILE[0], TILE[1] + CAPTION_HEIGHT), centering=(0.5, 1))

@@ -104,8 +104,8 @@ def open_list(
 
 
 def find_id(text: str) -> str:
-    """The YouTube id that a text gives: 11 characters, `v_` and 11, or an address; "" if none."""
-    text = text.strip().removeprefix("'")  # which keeps a spreadsheet from making a formula of it
+    """Return the YouTube id in a text (11 characters, `v_` and 11, or an address), or ""."""
+    text = text.strip().removeprefix("'")  # ' keeps spreadsheets from making formulas
     if ID_PATTERN.fullmatch(text):
         return text
     if text.startswith("v_") and ID_PATTERN.fullmatch(text[2:]):
@@ -115,7 +115,7 @@ def find_id(text: str) -> str:
 
 
 def read_time(text: str) -> float | None:
-    """Seconds, of `12`, `12.345` or `1:02:03.456`; None for what is no time (exponents, `nan`)."""
+    """Return the seconds of `12`, `12.345` or `1:02:03.456`; None for another text."""
     if TIME_PATTERN.fullmatch(text):
         return float(text)
     if found := CLOCK.fullmatch(text):
@@ -141,12 +141,10 @@ def _look_at_start(path: Path) -> tuple[str, bool]:
     """Return a file's encoding, and whether it is JSON. Raises UserError if it is no text."""
     with _reading(path), _open(path) as file:
         start = file.read(1 << 12)
-    kinds = {b"PK\x03\x04": "a spreadsheet or a ZIP archive", b"\xd0\xcf\x11\xe0": "a spreadsheet",
-             b"%PDF": "a PDF", b"<": "a web page or XML"}  # fmt: skip
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, kind in kinds.items():
-        if text.startswith(mark):
-            raise UserError(f"list {path} is {kind}: save it as CSV, in UTF-8")
+    if text.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"<")):
+        kind = "a spreadsheet, a ZIP archive, a PDF or a web page"
+        raise UserError(f"list {path} is {kind}: save it as CSV, in UTF-8")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", start.decode("utf-16", errors="replace").lstrip()[:1] in ("{", "[")
     if start.count(0) > len(start) // 10:
@@ -335,7 +333,7 @@ def _python_list(cell: str) -> list[Any]:
 
 
 def _text(value: object) -> str:
-    """A value of JSON or of a Python list as a table would write it."""
+    """Return a value of JSON or of a Python list as a table would write it."""
     if isinstance(value, float):
         return f"{value:.9f}".rstrip("0").rstrip(".")
     return value if isinstance(value, str) else "" if value is None else str(value)
@@ -354,7 +352,7 @@ def _columns_of(where: str, row: Sequence[str]) -> list[str]:
     times = [read_time(field) for field in row]
     if len(row) < 3 or not find_id(row[0]) or times[1] is None:
         return []
-    if len(row) == 5 and None not in times[1:]:  # AVSpeech: where the face is
+    if len(row) == 5 and None not in times[1:]:  # AVSpeech: x, y of the face
         return ["youtube_id", "time_start", "time_end", "x", "y"]
     columns = ["youtube_id", "time_start"] + ["time_end"] * (times[2] is not None)
     for at in range(len(columns), len(row)):

@@ -18,8 +18,8 @@ from utils.clip import Clip, format_time, parse_clip_name
 from utils.errors import UserError
 from utils.files import make_folder, open_text, publish, run_folder
 from utils.lists.forms import looks_like_annotations, open_list
-from utils.lists.reading import clips_in
-from utils.lists.versions import LISTS_FOLDER, ROWS, OfficialList, official_list, same_split
+from utils.lists.reading import clips_in, find_lists
+from utils.lists.versions import ROWS, OfficialList, same_split
 from utils.web import LIST_TRIES, Web, WebError, read_archive, stoppable
 
 DEEPMIND = "https://storage.googleapis.com/deepmind-media/Datasets/"
@@ -59,37 +59,14 @@ def with_slash(base: str) -> str:
     return base if base.endswith("/") else base + "/"
 
 
-def needed_lists(
-    given: Sequence[Path] | None,
-) -> tuple[list[Path], list[tuple[OfficialList, Path]]]:
-    """Return the paths of the lists, and the missing official lists with their folders.
-
-    given: paths, and names of official lists, with or without folder and .csv; None: all twelve. A
-    folder is taken as it is.
-    """
-    if given is None:
-        given = [LISTS_FOLDER / each.name for each in ROWS]
-    paths: list[Path] = []
-    missing: dict[tuple[OfficialList, Path], None] = {}
-    for path in given:
-        official = official_list(path.name)
-        if official is not None and not path.exists():
-            folder = LISTS_FOLDER if path.parent == Path(".") else path.parent
-            path = official.path(folder)
-            if not path.exists():
-                missing[official, folder] = None
-        paths.append(path)
-    return paths, list(missing)
-
-
 def lists_at_hand(
     given: Sequence[Path] | None, servers: ListServers, dry_run: bool, tell: Tell
 ) -> Sequence[Path] | None:
-    """Fetch the missing official lists, and return the paths of all that `given` names.
+    """Fetch the missing official lists, and return the files of all lists that `given` names.
 
     Returns None if a dry run would have to fetch some. Raises UserError, Stopped.
     """
-    paths, missing = needed_lists(given)
+    paths, missing = find_lists(given)
     if missing and dry_run:
         for each, folder in missing:
             tell(f"would fetch the list {each.name} into {folder}")

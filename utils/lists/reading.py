@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import zlib
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,8 +36,8 @@ from utils.clip import (
 )
 from utils.errors import UserError
 from utils.files import telling
+from utils.lists import versions
 from utils.lists.forms import OpenList, find_id, open_list, read_time
-from utils.lists.versions import CLASSES, LISTS_FOLDER, ROWS, SUITE, ListFile, list_file, same_split
 
 # Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
@@ -51,10 +50,10 @@ REPORTS = ("download_report.", "reorg_report.", "frames_report.", "downscale_rep
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of the lists are requested; the default is all of them.
+    """The rows of the lists that are requested; the default is all of them.
 
-    `labels` are case-folded, because versions differ in case; `splits` went through `same_split`.
-    `per_class` and then `sample` draw clips at random, by `seed` alone.
+    `labels` are case-folded, because versions differ in case, and `splits` are those of
+    `same_split`. `per_class` and then `sample` draw clips at random, by `seed` alone.
     """
 
     labels: frozenset[str] = frozenset()
@@ -80,7 +79,7 @@ class Selection:
         return self.shard[1] == 1 or shard_of(clip.youtube_id, self.shard[1]) == self.shard[0]
 
     def draw(self, clips: Mapping[str, Clip]) -> dict[str, Clip]:
-        """The clips drawn, in the order of the lists. Whoever draws from a list draws the same."""
+        """Return the clips drawn, in the order of the lists; the same on every machine."""
 
         def rank(clip: Clip) -> bytes:
             text = f"{self.seed} {clip.youtube_id} {clip.time_start:.3f} {clip.time_end:.3f}"
@@ -101,53 +100,44 @@ class Selection:
 class ClipLists:
     """The clips of the lists, and the invalid rows.
 
-    `clips`: every requested clip once, by name, in the order of the lists. `every`: each row that
-    is a clip, repeats too, if asked for; row i is line `lines[i]` of `files[file_at[i]]`.
+    `clips`: every requested clip once, by name, in the order of the lists. `every`: each valid row,
+    also duplicates, if the caller needs them; row i is line `lines[i]` of `files[file_at[i]]`.
     """
 
-    files: list[ListFile] = field(default_factory=list)
+    files: list[versions.ListFile] = field(default_factory=list)
     clips: dict[str, Clip] = field(default_factory=dict)
     every: list[Clip] = field(default_factory=list)
-    file_at: array[int] = field(default_factory=lambda: array("H"))
-    lines: array[int] = field(default_factory=lambda: array("I"))
+    file_at: list[int] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     rows: int = 0
     not_wanted: int = 0
-    relabelled: int = 0  # clips that a later row names under another label
-    labels_seen: set[str] = field(default_factory=set)  # these two where a selection narrows
+    relabelled: int = 0  # clips to which a later row gives another label
+    labels_seen: set[str] = field(default_factory=set)  # these two only if a selection narrows
     splits_seen: set[str] = field(default_factory=set)
-    is_cut_short: bool = False  # --limit was reached, and nothing behind it was read
+    is_cut_short: bool = False  # reading ended at --limit
     trim_format: str = TRIM_FORMAT
 
     def count_row(self, tell: Callable[[str], None] | None) -> None:
-        """Count a row, and report now and then. Raises UserError if there are too many clips."""
+        """Count a row, and report now and then. Raises UserError if the lists are too large."""
         self.rows += 1
         if self.rows % TELL_EVERY == 0 and tell:
             tell(f"reading the lists: {self.rows:,} rows, {len(self.clips):,} clips so far")
-        if len(self.clips) > MAX_CLIPS:
+        if len(self.clips) > MAX_CLIPS or len(self.refused) > MAX_REFUSED:
             raise UserError(
-                f"the lists hold more than {MAX_CLIPS:,} clips, and all of Kinetics has 650,000:"
-                " narrow them with --limit, --shard, --split or --label"
-            )
-
-    def refuse(self, refused: Refused) -> None:
-        """Add an invalid row. Raises UserError if there are too many for a list."""
-        self.refused.append(refused)
-        if len(self.refused) > MAX_REFUSED:
-            raise UserError(
-                f"more than {MAX_REFUSED:,} invalid rows, the first is {self.refused[0]}:"
-                " is this a list?"
+                f"the lists hold more than {MAX_CLIPS:,} clips or {MAX_REFUSED:,} invalid rows (all"
+                " of Kinetics has 650,000 clips): use --limit, --shard, --split or --label"
             )
 
     def forms(self) -> list[str]:
-        """The forms in which the lists were read, each once, and how their clips are named."""
+        """Return the forms in which the lists were read, and how their clips are named."""
         forms = list(dict.fromkeys(each.form for each in self.files))
         if self.trim_format == FINE_FORMAT:
             forms.append(f"names with fractions of a second ({FINE_FORMAT})")
         return forms
 
     def extend(self, other: ClipLists) -> None:
-        """Take the files and rows of other lists, too."""
+        """Add the files and rows of other lists."""
         self.file_at.extend(at + len(self.files) for at in other.file_at)
         self.files += other.files
         self.every += other.every
@@ -157,16 +147,16 @@ class ClipLists:
     def versions(self) -> list[str]:
         """Return the versions of the lists, oldest first; lists of none come last, as named."""
         named = list(dict.fromkeys(each.version for each in self.files))
-        return sorted(named, key=[*CLASSES, *named].index)
+        return sorted(named, key=[*versions.CLASSES, *named].index)
 
     def parts(self) -> Iterator[tuple[str, str]]:
-        """(version, split) of every row."""
+        """Yield (version, split) of every row."""
         versions = [each.version for each in self.files]
         for at, clip in zip(self.file_at, self.every, strict=True):
             yield versions[at], clip.split
 
     def labels_of_versions(self) -> dict[str, set[str]]:
-        """Version, oldest first -> the labels of its rows."""
+        """Return version, oldest first -> the labels of its rows."""
         found: dict[str, set[str]] = {version: set() for version in self.versions()}
         labels = (clip.label for clip in self.every)
         for at, label in set(zip(self.file_at, labels, strict=True)):
@@ -189,30 +179,41 @@ def form_words(args: argparse.Namespace) -> list[str]:
 
 
 def shard_of(youtube_id: str, shards: int) -> int:
-    """The shard, from 1 to `shards`, of a video: CRC-32 of its id, the same on every machine."""
+    """Return the shard of a video, from 1: CRC-32 of its id, the same on every machine."""
     return zlib.crc32(youtube_id.encode()) % shards + 1
 
 
-def find_lists(paths: Sequence[Path]) -> list[Path]:
-    """Return the list files that `paths` name: files, and the lists in folders, sorted.
+def find_lists(
+    given: Sequence[Path] | None,
+) -> tuple[list[Path], list[tuple[versions.OfficialList, Path]]]:
+    """Return the list files that are named, and the missing official ones with their folders.
 
-    Raises UserError for a path that does not exist, and for a folder without lists.
+    given: files, folders, and names of official lists, with or without folder and .csv; None: all
+    twelve. A missing list is among the files, with the path that it should have. Raises UserError
+    for another path that does not exist, and for a folder without lists.
     """
     found: list[Path] = []
-    for path in paths:
-        if path == LISTS_FOLDER and not path.exists():
-            path = SUITE / path
+    missing: dict[tuple[versions.OfficialList, Path], None] = {}
+    names = [each.name for each in versions.ROWS]
+    for path in [versions.LISTS_FOLDER / name for name in names] if given is None else given:
+        if path == versions.LISTS_FOLDER and not path.exists():
+            path = versions.SUITE / path
         if os.path.isdir(path):
             if not (inside := lists_in(path)):
                 raise UserError(f"no list (*.csv) in the folder {path}: use --input_csv LIST")
             found += inside
         elif os.path.exists(path):
             found.append(path)
+        elif official := versions.official_list(path.name):
+            folder = versions.LISTS_FOLDER if path.parent == Path(".") else path.parent
+            found.append(official.path(folder))
+            if not found[-1].exists():
+                missing[official, folder] = None
         else:
-            near = get_close_matches(path.name.removesuffix(".csv"), [each.name for each in ROWS])
-            official = f"; similar official lists: {', '.join(near)}" if near else ""
-            raise UserError(f"list {path} does not exist{official}")
-    return list(dict.fromkeys(found))
+            near = get_close_matches(path.name.removesuffix(".csv"), names)
+            similar = f"; similar official lists: {', '.join(near)}" if near else ""
+            raise UserError(f"list {path} does not exist{similar}")
+    return list(dict.fromkeys(found)), list(missing)
 
 
 def lists_in(folder: Path) -> list[Path]:
@@ -276,7 +277,7 @@ def _names_collide(lists: Iterable[tuple[Path, OpenList]]) -> bool:
     Compares all rows and not the selected ones, because otherwise two shards of a list would name
     clips differently. A list that gives the names of its clips, such as missing.csv, decides it.
     """
-    windows: dict[int, int] = {}  # hashes, because 1.5 million rows are 200 MB so
+    windows: dict[int, int] = {}  # hashes, because texts would take more memory
     for path, opened in lists:
         for _, _, clip in clips_in(path, opened):
             if isinstance(clip, Refused) or clip.is_ava:
@@ -302,7 +303,7 @@ def _add_rows(
     clips = lists.clips
     narrows = bool(selection.labels or selection.splits or selection.shard[1] > 1)
     limit = None if selection.draws else selection.limit
-    lists.files.append(listed := list_file(path, opened.form, opened.several_labels))
+    lists.files.append(listed := versions.list_file(path, opened.form, opened.several_labels))
     refused, rows = len(lists.refused), lists.rows
     found = clips_in(path, opened, lists.trim_format, listed.split, may_be_fine)
     for line, row, clip in found:
@@ -311,7 +312,7 @@ def _add_rows(
             break
         lists.count_row(tell)
         if isinstance(clip, Refused):
-            lists.refuse(clip)
+            lists.refused.append(clip)
             if len(lists.refused) - refused == lists.rows - rows == NO_CLIP_IN:
                 break
             continue
@@ -332,7 +333,7 @@ def _add_rows(
         known = clips.setdefault(clip.name, clip)
         if known is not clip and clip_window(known) != clip_window(clip):
             problem = f"its file name {clip.name} is also that of another clip: use a finer"
-            lists.refuse(_refused(path, line, row, f"{problem} --trim_format"))
+            lists.refused.append(_refused(path, line, row, f"{problem} --trim_format"))
         elif clip.label and known.label and clip.label != known.label:
             lists.relabelled += 1
     if 0 < len(lists.refused) - refused == lists.rows - rows:
@@ -344,7 +345,7 @@ def _add_rows(
 def without_garbage_collection() -> Iterator[None]:
     """Pause Python's cycle collector while millions of small objects are made.
 
-    It looks at all of them again and again and finds nothing: a fifth of the time of a big list.
+    It looks at all of them repeatedly and finds nothing, in a fifth of the time of a big list.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -395,7 +396,7 @@ def clips_in(
         label = row.get("label", "")
         label = texts.setdefault(label, label)
         if (text := row.get("split", "")) not in splits:
-            splits[text] = same_split(text)
+            splits[text] = versions.same_split(text)
         extra = tuple([(key, row[key]) for key in row if key and key not in LIST_ROLES])
         extra = extras.setdefault(extra, extra)
         yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)

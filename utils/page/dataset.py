@@ -21,8 +21,7 @@ from utils.download.plan import read_wanted
 from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
 from utils.files import telling
-from utils.lists.official import needed_lists
-from utils.lists.reading import ClipLists, without_garbage_collection
+from utils.lists.reading import ClipLists, find_lists, without_garbage_collection
 from utils.lists.versions import Part, join_classes, parts_of_videos, same_split, shared_videos
 from utils.video.ffmpeg import SOUNDS
 
@@ -83,7 +82,7 @@ class Dataset:
 
 def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     """Read the lists. `look_again` reads the folder. Raises UserError."""
-    paths, missing = needed_lists(args.input_csv)
+    paths, missing = find_lists(args.input_csv)
     if missing:
         official, where = missing[0]
         raise UserError(

@@ -140,7 +140,7 @@ def read_choice(
     holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
     if paths is None or holdout is None:
         return None
-    rows = reading.read_lists(reading.find_lists(paths), every_row=True, **reading.form_of(args))
+    rows = reading.read_lists(paths, every_row=True, **reading.form_of(args))
     if not rows.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
     args.trim_format = rows.trim_format  # all further lists name their clips alike
@@ -151,8 +151,7 @@ def read_choice(
     if args.classes:
         classes = versions.ordered_classes(args.classes, classes)
     _say_lists(rows, classes, labels, tell)
-    held = reading.find_lists(holdout)
-    held += _beside(rows, held, tell)
+    held = [*holdout, *_beside(rows, holdout, tell)]
     with reading.without_garbage_collection():
         every = zip(rows.every, rows.file_at, rows.lines, strict=True)
         candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
