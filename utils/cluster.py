@@ -36,7 +36,7 @@ from utils import parallel
 from utils.cli import plural, say
 from utils.errors import NAMES, UserError, check_packages
 from utils.files import machine_name
-from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
+from utils.parallel import ROOT, Child, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped
 from utils.video.ffmpeg import find_ffmpeg
 
@@ -252,7 +252,7 @@ class Outpost:
         """Unpack the code. Called by dask."""
         self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
-        self.children = Children(self.folder, on_cluster=True)
+        self.children = Children(partial(Child, self.folder, on_cluster=True))
 
     def teardown(self, worker: Any) -> None:
         """End the children. Called by dask when the run or the worker ends."""
