@@ -4,11 +4,11 @@
 examples:
   python demo.py
 
-Starts a stand-in for YouTube on this machine, makes a few source videos, and
+Starts a stand-in for YouTube on this machine, creates a few source videos, and
 runs the scripts one after the other as a user would: download clips, combine
 sources, import an old folder, extract frames, downscale, prepare AVA-Kinetics,
 load a clip, write training lists, build a report page. Prints every command
-with its output, and checks the files. The folder demo_output/ is kept for you.
+with its output, and checks the files. The folder demo_output/ is not deleted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from tests.standin.mirror import Mirror
 from tests.standin.server import StandIn
-from tests.standin.sources import make_source, read_frame_number
+from tests.standin.sources import make_source
 from tests.standin.stage import Stage, free_name
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, make_parser, run_script, say
 from utils.files import make_folder
@@ -66,7 +63,7 @@ item { name: "carry/hold (an object)" id: 17 }
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
-    text = "folder for everything that the demo makes"
+    text = "folder for the output of the demo"
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help=text)
     out = free_name(parser.parse_args(argv).out)
     make_folder(out)
@@ -90,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + received_signal()
     say()
     say(f"all steps wrote the expected files, in {time.monotonic() - started:.0f} s. In {out}/:")
-    say("  clips/                 the clips, and download_report.csv with the reason for each one")
+    say("  clips/                 the clips, and download_report.csv with the status of each one")
     say("  page/report.html       a one-page report: open it in a browser")
-    say("  frames/, clips_128/    frames of the clips, and small copies of the clips")
+    say("  frames/, clips_128/    JPEG frames, and small copies of the clips")
     say("  lists/, sheet.png      training lists, and a contact sheet of one clip")
     say("  ava_kinetics_csv/annotations_preview.png   an annotated box on its frame")
     return EXIT_OK
@@ -204,10 +201,6 @@ def ava_kinetics(stage: Stage) -> None:
     stage.run("frame_extract.py", "ava_clips", "ava_frames", *key_frames, "--quiet")
     # 3.48 s into the clip, at the default of 30 frames per second, and one before and after.
     stage.expect(f"ava_frames/{clip}", "000104.jpg", "000105.jpg", "000106.jpg")
-    with Image.open(stage.folder / "ava_frames" / clip / "000105.jpg") as picture:
-        shown = read_frame_number(np.asarray(picture))
-    if shown != AVA_FRAME:
-        raise UserError(f"frame {AVA_FRAME} is annotated, but frame {shown} was extracted")
 
 
 def clip_to_array(stage: Stage) -> None:

@@ -67,6 +67,9 @@ class FrameSource:
             self.table, self._packets = packets.read_frame_table(
                 self._container, self.stream, keep=keep, max_frames=max_frames
             )
+            # In a clip that begins in the middle of a GOP, damage counts from its first start on.
+            starts = self.table.starts
+            self._safe_from = self.table.starts_pts[0] if starts and starts[0] else None
             if self.table.odd:
                 self.table = self._numbered_by_decoding()
             if not self.table.pts:
@@ -211,7 +214,7 @@ class FrameSource:
         """
         for target in frames:
             if self._rolling is None or target < self._next:
-                self._rolling, self._next = enumerate(self._decode_all()), 0
+                self._rolling, self._next = enumerate(self._decode_all(strict=True)), 0
             for number, frame in self._rolling:
                 self._next = number + 1
                 if number == target:
@@ -221,16 +224,27 @@ class FrameSource:
                 self._rolling = None
                 raise CorruptClip(self.path, target, "decoded fewer frames than before")
 
-    def _decode_all(self) -> Iterator[VideoFrame]:
+    def _decode_all(self, strict: bool = False) -> Iterator[VideoFrame]:
+        """Decode as ffmpeg does. strict: raise CorruptClip at damage after `_safe_from`."""
+        number, is_safe = 0, False
         # With a new decoder: one that was flushed conceals missing references in another way.
         with self._open() as container:
             stream = self._only_picture(container)
             every = self._packets or self._read_packets(container, stream)
             for packet in chain(every, [None]):
+                if strict and packet is not None and self._safe_from is not None:
+                    is_safe = is_safe or packet.pts == self._safe_from
                 try:
-                    yield from stream.codec_context.decode(packet)
-                except av.error.InvalidDataError:
-                    continue  # as ffmpeg does; clips cut in the middle of a GOP begin with such
+                    frames = stream.codec_context.decode(packet)
+                except av.error.InvalidDataError as error:
+                    if is_safe:
+                        raise CorruptClip(self.path, number, str(error.strerror)) from None
+                    continue  # clips cut in the middle of a GOP begin with such
+                for frame in frames:
+                    if is_safe and frame.is_corrupt and (frame.pts or 0) >= (self._safe_from or 0):
+                        raise CorruptClip(self.path, number, "damaged data")
+                    yield frame
+                    number += 1
 
     def _numbered_by_decoding(self) -> packets.FrameTable:
         """Return the table of a clip whose packets do not identify its frames."""

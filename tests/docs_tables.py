@@ -85,8 +85,8 @@ def reasons(_: str) -> Iterable[str]:
 
 def lists(_: str) -> Iterable[str]:
     """The official lists, with size and time from YouTube and from the mirror."""
-    yield "| list | clips | from YouTube: GB | hours, no cookies | hours, account |" + (
-        " from `cvdf`: GB | hours, 100 Mbit/s |"
+    yield "| list | clips | YouTube, GB | YouTube, hours without cookies |" + (
+        " YouTube, hours with an account | `cvdf`, GB | `cvdf`, hours at 100 Mbit/s |"
     )
     yield "|---|---|---|---|---|---|---|"
     for (dataset, split), rows in ROWS.items():
@@ -95,7 +95,7 @@ def lists(_: str) -> Iterable[str]:
         hours = f"{rows / GUEST_PER_HOUR:,.0f} | {rows / ACCOUNT_PER_HOUR:,.0f}"
         yield (
             f"| `kinetics-{dataset}_{split}` | {rows:,} | {rows * BYTES_PER_CLIP / 1e9:,.0f} |"
-            f" {hours} | {'as 700_2020 | ' if dataset == '700' else mirror} |"
+            f" {hours} | {'in 700_2020 | ' if dataset == '700' else mirror} |"
         )
 
 

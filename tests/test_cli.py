@@ -44,6 +44,7 @@ def test_one_option_has_one_text() -> None:
         ("download.py", ["out", "--input-cvs", "x"], "did you mean --input_csv?"),
         ("download.py", ["out", "--input_csv", "-list.csv"], "write ./-list.csv"),
         ("frame_extract.py", ["-clips", "out"], "write ./-clips"),
+        ("frame_extract.py", ["in", "-2.mp4"], "write ./-2.mp4"),
         ("frame_extract.py", ["in", "-nice.mp4"], "write ./-nice.mp4"),
         ("frame_extract.py", ["in", "out", "--fps", "fast"], "--fps: 'fast' is not a rate"),
         ("frame_extract.py", ["in", "out", "--fps", "1e999999999"], "--fps: '1e999999999'"),

@@ -376,6 +376,22 @@ def test_a_packet_that_was_lost_on_the_way(clip: Callable[[str], Path], tmp_path
     assert np.array_equal(caught.value.frames, decoded(clip("stream.ts"))[0][:broken])
 
 
+def test_damage_in_a_clip_that_begins_without_a_keyframe(
+    clip: Callable[[str], Path], tmp_path: Path
+) -> None:
+    reference = load_frames(clip("no_key_first.mkv"))
+    data = bytearray(clip("no_key_first.mkv").read_bytes())
+    at = len(data) * 60 // 100
+    data[at : at + 4000] = bytes(4000)
+    path = tmp_path / "damaged.mkv"
+    path.write_bytes(data)
+    with pytest.raises(CorruptClip) as caught:
+        load_frames(path)
+    broken = caught.value.frame
+    assert 30 < broken < 70
+    assert np.array_equal(caught.value.frames, reference[:broken])
+
+
 def test_a_stream_without_times_has_its_rate(plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "raw.h264"
     command = [ffmpeg_path(), "-v", "error", "-i", str(plain), "-an", "-c", "copy", str(path)]

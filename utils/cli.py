@@ -40,9 +40,9 @@ EXIT_OK = 0  # all wanted clips are on disk
 EXIT_INCOMPLETE = 1  # finished, and some are missing: the report says which and why
 EXIT_USAGE = 2  # bad usage, bad list, missing tool, disk full
 
-# The order of the groups of options in every --help. Groups with other titles stand between.
-_FIRST = ("positional arguments", "options", "which clips", "where from")
-_LAST = ("how to run", "general", "rarely needed")
+# The order of the groups of options in every --help; a script's own groups have number 0.
+_PLACES = {"positional arguments": -3, "options": -3, "which clips": -2, "where from": -1}
+_PLACES |= {"how to run": 1, "general": 2, "rarely needed": 3}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -73,19 +73,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
     def group(self, title: str) -> argparse._ArgumentGroup:
-        """Return the group of options with that title, made if there is none yet.
-
-        --help shows the groups of all scripts in one order: "which clips", "where from", the
-        script's own, "how to run", "general", "rarely needed".
-        """
+        """Return the group of options with that title, made if there is none yet."""
         found = [group for group in self._action_groups if group.title == title]
         return found[0] if found else self.add_argument_group(title)
 
     def format_help(self) -> str:
-        titles = [group.title or "" for group in self._action_groups]
-        own = [title for title in titles if title not in _FIRST + _LAST]
-        order = [*_FIRST, *own, *_LAST]
-        self._action_groups.sort(key=lambda group: order.index(group.title or ""))
+        self._action_groups.sort(key=lambda group: _PLACES.get(group.title or "", 0))
         return super().format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -108,8 +101,9 @@ class Parser(argparse.ArgumentParser):
             yield name + equals + value
 
     def _check_option(self, name: str, word: str) -> None:
+        """End the script with an error if `word` looks like an option and is none."""
         known = self._option_string_actions
-        if name in known or not re.match(r"-[^0-9.]", name):
+        if name in known or name[:1] != "-" or re.fullmatch("-[0-9.]*", name):
             return
         is_short = name[:2] != "--"
         if is_short and (os.path.lexists(word) or re.search(r"[./]", word)):
@@ -369,7 +363,8 @@ _SECRET_WORD = r"token|secret|passw(?:or)?d|pwd|auth|sig|signature|key|credentia
 _SECRETS = (
     r"(://[^/@\s:'\"]*:)\S*(?=@)",
     r"(://)(?![^\s:]*:\*\*\*@)\S*(?=@)",
-    r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =])[^\s'\"]+",
+    r"((?<![\w-])(?:--[\w-]*(?:password|twofactor)|-p|-2)[ =]['\"]?)[^\s'\"]+",
+    r"(--add-headers?[ =]['\"]?)[^'\"]+",
     r"(?<![\w-])(-p)(?!ix_fmt|reset|ro|ass|snr|rint)[^\s'\"=]+",  # of yt-dlp; not of ffmpeg
     rf"\b((?i:[\w.-]*(?:{_SECRET_WORD})=))[^\s&;'\"#]+",
     r"\b((?:visitor_data|data_sync_id)=)[^\s&;'\"#]+",
@@ -398,23 +393,13 @@ def command_line(words: Sequence[str]) -> str:
     found: list[str] = []
     before = ""
     for word in words:
-        option, equals, value = word.partition("=")
-        if not equals or _SECRET_OPTION.fullmatch(before):  # the value of the option before it
-            option, equals, value = before, "", word
-        start = option + equals if equals else ""
-        option = option.replace("_", "-")
-        hidden = hide_secrets(word)
-        if option == "--ytdlp-args":
-            hidden = start + _hide_arguments(value)
-        elif _SECRET_OPTION.fullmatch(option) or hidden != word and re.search(r"\s", word):
+        option, equals, _ = word.partition("=")
+        start = option + equals if equals and option.startswith("--") else ""
+        hidden = hide_secrets(re.sub("://.*@", "://***@", word, flags=re.DOTALL))
+        if _SECRET_OPTION.fullmatch(before):
+            hidden = "***"
+        elif hidden != word and re.search(r"\s", word):  # the secret may go on after the blank
             hidden = f"{start}***"
         found.append(hidden)
-        before = "" if equals else word.replace("_", "-")
+        before = word
     return shlex.join(found)
-
-
-def _hide_arguments(value: str) -> str:
-    try:
-        return command_line(shlex.split(hide_secrets(value)))
-    except ValueError:  # a quote without its other: no words
-        return hide_secrets(value)

@@ -36,7 +36,7 @@ from utils import parallel
 from utils.cli import plural, say
 from utils.errors import NAMES, UserError, check_packages
 from utils.files import machine_name
-from utils.parallel import ROOT, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
+from utils.parallel import ROOT, Child, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped
 from utils.video.ffmpeg import find_ffmpeg
 
@@ -66,7 +66,7 @@ def add_cluster_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="with --dask: end if a worker cannot take part (default: run without it)",
+        help="with --dask: exit with 2 if a worker is unusable (default: exclude it)",
     )
 
 
@@ -115,7 +115,7 @@ def open_workers(
         try:
             cluster.wait_for_answers()
             if args.strict and cluster.left_out:
-                raise UserError("--strict: a worker cannot take part, see above")
+                raise UserError("--strict: a worker is unusable, see above")
             if not cluster.fit and not STOP.is_set():
                 why = "can take part, see above" if cluster.left_out else "is there: start some"
                 raise UserError(f"no worker of {args.dask} {why}")
@@ -252,7 +252,7 @@ class Outpost:
         """Unpack the code. Called by dask."""
         self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
-        self.children = Children(self.folder, on_cluster=True)
+        self.children = Children(partial(Child, self.folder, on_cluster=True))
 
     def teardown(self, worker: Any) -> None:
         """End the children. Called by dask when the run or the worker ends."""

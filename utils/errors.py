@@ -183,11 +183,11 @@ class Streak:
 
     def add(self, is_good: bool, message: str) -> None:
         """Count a finished clip. Messages that a clip may cause by itself do not count."""
-        if is_good or (message != self.message and UNEXPECTED_MESSAGE.match(message)):
-            self.message, self._count = "", 0
-        if not is_good and UNEXPECTED_MESSAGE.match(message):
+        if is_good:
+            self._count = 0
+        elif UNEXPECTED_MESSAGE.match(message):
+            self._count = self._count + 1 if message == self.message else 1
             self.message = message
-            self._count += 1
 
     @property
     def is_hopeless(self) -> bool:

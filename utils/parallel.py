@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,10 +115,8 @@ class Child:
 class Children:
     """The `Child` processes of a run on one machine: as many as threads call at once."""
 
-    def __init__(
-        self, root: str, on_cluster: bool = False, quiet: bool = False, flags: Sequence[str] = ()
-    ) -> None:
-        self.given = root, on_cluster, quiet, flags
+    def __init__(self, start: Callable[[], Child]) -> None:
+        self.start = start
         self.is_over = False
         self._idle: list[Child] = []
         self._all: list[Child] = []
@@ -137,7 +135,7 @@ class Children:
                 child = idle[-1]
                 self._idle.remove(child)
             else:  # within the lock, so that no process starts that `hang_up` does not see
-                child = Child(*self.given)
+                child = self.start()
                 self._all.append(child)
         try:
             answer = child.call(frame, is_stopped)
@@ -307,7 +305,7 @@ class WorkerPool(Children):
     """
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__(str(ROOT))
+        super().__init__(partial(Child, str(ROOT)))
         self.worker = worker
 
     def outcomes(self, task: Any) -> list[Any]:

@@ -240,7 +240,7 @@ def _length(response: Any) -> int | None:
 def _read_all(download: Download, most: int, deadline: float) -> bytes:
     """Return what is left, but at most `most` bytes. Raises WebError."""
     data = bytearray()
-    while piece := download.read(min(PIECE, most - len(data))):
+    while len(data) < most and (piece := download.read(min(PIECE, most - len(data)))):
         if STOP.is_set() or time.monotonic() > deadline:
             raise WebError("took too long")
         data += piece

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from utils import process
 from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
-from utils.parallel import ROOT, Children
+from utils.parallel import ROOT, Child, Children
 from utils.process import STOP, Finished, Stopped
 from utils.video.ffmpeg import Input
 
@@ -137,7 +137,8 @@ def child_environment(proxy: str | None) -> dict[str, str]:
 
 @cache
 def _children() -> Children:
-    return Children(str(ROOT), quiet=True, flags=("-X", "utf8", "-X", "runs=yt_dlp"))
+    flags = ("-X", "utf8", "-X", "runs=yt_dlp")
+    return Children(partial(Child, str(ROOT), quiet=True, flags=flags))
 
 
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
