@@ -4,11 +4,11 @@
 examples:
   python demo.py
 
-Starts a stand-in for YouTube on this machine, makes a few source videos, and
+Starts a stand-in for YouTube on this machine, creates a few source videos, and
 runs the scripts one after the other as a user would: download clips, combine
 sources, import an old folder, extract frames, downscale, prepare AVA-Kinetics,
 load a clip, write training lists, build a report page. Prints every command
-with its output, and checks the files. The folder demo_output/ is kept for you.
+with its output, and checks the files. The folder demo_output/ is not deleted.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ item { name: "carry/hold (an object)" id: 17 }
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "")
-    text = "folder for everything that the demo makes"
+    text = "folder for the output of the demo"
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help=text)
     out = free_name(parser.parse_args(argv).out)
     make_folder(out)
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + received_signal()
     say()
     say(f"all steps wrote the expected files, in {time.monotonic() - started:.0f} s. In {out}/:")
-    say("  clips/                 the clips, and download_report.csv with the reason for each one")
+    say("  clips/                 the clips, and download_report.csv with the status of each one")
     say("  page/report.html       a one-page report: open it in a browser")
-    say("  frames/, clips_128/    frames of the clips, and small copies of the clips")
+    say("  frames/, clips_128/    JPEG frames, and small copies of the clips")
     say("  lists/, sheet.png      training lists, and a contact sheet of one clip")
     say("  ava_kinetics_csv/annotations_preview.png   an annotated box on its frame")
     return EXIT_OK

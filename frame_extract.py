@@ -8,8 +8,8 @@ examples:
   python frame_extract.py clips key_frames --key_frames \
       ava_kinetics_csv/kinetics_val_v1.0.csv
 
-Writes frames/<clip>/000001.jpg and on. Image n at --fps f is the frame
-displayed at (n-1)/f seconds, as in ffmpeg's fps filter. A clip's folder
+Writes frames/<clip>/000001.jpg and so on. Image n at --fps f is the frame
+displayed at (n-1)/f seconds, as in ffmpeg's fps filter. The folder of a clip
 appears only when it is complete.
 """
 

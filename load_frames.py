@@ -6,7 +6,7 @@ examples:
   python load_frames.py clip.mp4 --fps 2 --short_side 128 --sheet sheet.png
   python load_frames.py --bench my_clips
 
-The first prints:
+The first command prints:
   clip    clip.mp4
   shape   (32, 256, 454, 3) uint8
   frames  40 to 71 of 300
@@ -136,17 +136,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("what to load (default: every frame)").add_argument
     add("--start", type=float, metavar="N", help="first frame (inclusive)")
     add("--stop", type=float, metavar="N", help="last frame (exclusive)")
-    add("--indices", type=_numbers, metavar="N,N,...", help="these frames instead")
-    unit = "unit of the numbers above (default: frame)"
+    add("--indices", type=_numbers, metavar="N,N,...", help="frames to load instead")
+    unit = "unit of the three options above (default: frame)"
     add("--unit", choices=("frame", "s"), default="frame", help=unit)
     fps = "resample to N frames per second (default: 0, the clip's own)"
     add("--fps", type=_rate, default="0", metavar="N", help=fps)
     add("--short_side", type=_positive, metavar="N", help="scale to N pixels")
-    pixels = f"reject larger frames (default: {MAX_PIXELS})"
+    pixels = f"reject frames of more than N pixels (default: {MAX_PIXELS})"
     add("--max_pixels", type=_positive, default=MAX_PIXELS, metavar="N", help=pixels)
     add = parser.add_argument_group("what to show").add_argument
-    add("--sheet", type=Path, metavar="PNG", help="draw the frames in a grid, in a new file")
-    add("--bench", type=Path, metavar="DIR", help="time chunks of these clips")
+    add("--sheet", type=Path, metavar="PNG", help="draw the frames as a grid in a new file")
+    add("--bench", type=Path, metavar="DIR", help="time the loading of chunks of these clips")
     python = f"Python {platform.python_version()} on {sys.platform}"
     line = f"%(prog)s {VERSION} ({python}, PyAV {av.__version__}, numpy {np.__version__})"
     add = parser.add_argument_group("general").add_argument

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-r"""AVA-Kinetics annotations become a download list, and annotations in terms of
-the clips.
+r"""Convert AVA-Kinetics annotations to a download list and to annotations per clip.
 
 examples:
   python make_ava_kin_download_csv.py
@@ -8,7 +7,7 @@ examples:
       val test
   python make_ava_kin_download_csv.py --clips clips --fps 30 --preview 12
 
-Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:
+Reads kinetics_{train,val,test}_v1.0.csv and prints for the first command:
 
   train: 1,008,456 rows, 142,000 annotated frames, 14,311 without boxes
       (excluded)
@@ -21,12 +20,12 @@ Reads kinetics_{train,val,test}_v1.0.csv and prints, for the first command:
   next: python download.py ava_clips --input_csv
       ava_kinetics_csv/videos_to_download.csv
 
-The list: youtube_id,time_start,time_end,split, with time_start the annotated
-frame's whole second and time_end -1. download.py makes <id>_<ts>.mp4 of it, 6
-s from 3 s before that second. The annotations:
-clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,action, with
-clip_time in seconds from the clip's start, and frame the image that
-frame_extract.py writes at the same --fps: 91 is 000091.jpg.
+The columns of the list are youtube_id,time_start,time_end,split. time_start is
+the whole second of the annotated frame, and time_end is -1. download.py makes
+<id>_<ts>.mp4 of it: 6 s that start 3 s before that second. The columns of the
+annotations are clip,youtube_id,timestamp,clip_time,frame,x1,y1,x2,y2,action_id,
+action. clip_time is in seconds from the start of the clip. frame is the number
+of the image that frame_extract.py writes at the same --fps: 91 is 000091.jpg.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     splits: dict[str, Any] = {"nargs": "+", "choices": ava.SPLITS, "default": ava.SPLITS}
     kept = "keep only these splits (default: train val test)"
     add("--split", "--splits", dest="splits", metavar="SPLIT", **splits, help=kept)
-    unlabelled = "also keep annotated frames of train that have no boxes, and so no label"
+    unlabelled = "also keep annotated frames of train without boxes, which have no label"
     add("--include_unlabelled", **flag, help=unlabelled)
     fps = "the --fps that you use with frame_extract.py; the column `frame` depends on it"
     add("--fps", type=cli.frame_rate, default=Fraction(30), help=fps)

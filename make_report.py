@@ -6,11 +6,11 @@ examples:
   python make_report.py clips --input_csv my_list.csv --sample all
   python make_report.py clips --input_csv my_list.csv --watch 60
 
-Writes clips_report/report.html, one file that needs nothing else: clips on
+Writes clips_report/report.html, one file without external resources: clips on
 disk and missing clips by class and reason, estimated time left, suspicious
-clips, thumbnails. The same folder gets missing.csv (a list for download.py),
-suspects.csv and classes.csv. Nothing is moved, deleted or downloaded. It
-prints:
+clips, thumbnails. missing.csv (a list for download.py), suspects.csv and
+classes.csv are written to the same folder. Nothing is moved, deleted or
+downloaded. The first command prints:
 
     lists        2 files, 266,440 rows
     folder       218,340 clips
@@ -48,7 +48,7 @@ PAGE_NAME = "report.html"
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__ or "")
-    parser.add_argument("folder", type=Path, help="folder of the clips, as download.py fills it")
+    parser.add_argument("folder", type=Path, help="folder of the clips (the output of download.py)")
     add_list_options(parser)
     group = parser.group("what the page shows")
     group.add_argument(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Write training lists, trees or shards of the clips that are on disk.
+r"""Write training lists, folder trees or shards for the clips on disk.
 
 examples:
   python make_training_lists.py clips lists/k400 --format slowfast \
@@ -15,15 +15,15 @@ The first command prints what it read and excluded, and ends like this:
             requested     on disk    missing      listed
   train       246,505     240,618      2.39%     240,618
   val          19,906      19,404      2.52%      19,404
-  lost most     12.40%  121 of 976: sniffing
+  most missing  12.40%  121 of 976: sniffing
   published    VideoMAEv2: 240,436 train, 19,796 val
   wrote lists/k400: train.csv, val.csv, classes.txt, classes.json,
     excluded.csv, manifest.csv
   next: python tools/run_net.py --cfg ... DATA.PATH_TO_DATA_DIR ...
 
-Class indices count all classes of the lists, sorted by name, from 0. A video
-of any val or test list is never in train. excluded.csv has every row that is
-in no list, and why.
+Class indices start at 0, in alphabetical order over all classes in the lists.
+Videos in a val or test list are never in train. excluded.csv has every
+excluded row with the reason.
 """
 
 from __future__ import annotations
@@ -153,8 +153,12 @@ def define_options(parser: cli.Parser) -> None:
     add = group.add_argument
     cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds", "--label", "--split")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
-    add("--license", metavar="NAME", help="keep only videos of this licence: creativecommon, ...")
-    add("--holdout", **files, help="more lists whose val and test videos are kept out of train")
+    add(
+        "--license",
+        metavar="NAME",
+        help="keep only videos under this licence: creativecommon, ...",
+    )
+    add("--holdout", **files, help="more lists whose val and test videos are excluded from train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")
     add("--fraction", **number, metavar="F", help="keep this fraction of each class in each split")
     add("--seed", type=cli.non_negative_int, default=0, metavar="N", help="seed of random choices")
@@ -163,17 +167,17 @@ def define_options(parser: cli.Parser) -> None:
     add("--only_manifest", **file, help="use exactly the clips of this manifest.csv")
 
     add = parser.group("how they are written").add_argument
-    add("--classes", **file, help="all classes in their order, one per line")
+    add("--classes", **file, help="file with all classes in order, one per line")
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", **flag, help="write absolute paths")
     add("--link_dir", **folder, help="create links to the clips here, and write their paths")
     add("--report", **folder, help="folder with the download report (default: clips)")
-    add("--name", help="mmaction2: start of the lists' names (default: kinetics400 ...)")
-    add("--frames", **folder, help="mmaction2, ava: folder of frame_extract.py")
+    add("--name", help="mmaction2: prefix of the list names (default: kinetics400 ...)")
+    add("--frames", **folder, help="mmaction2, ava: output folder of frame_extract.py")
     add("--pretrain", **flag, help="videomae: write `path 0 -1` for pretraining")
     add("--annotations", **files, help="ava: annotations of make_ava_kin_download_csv.py")
     size: dict[str, Any] = {"type": shard_size, "metavar": "BYTES"}
-    add("--shard_size", **size, help="webdataset: maximum size, with K, M or G (default: 1G)")
+    add("--shard_size", **size, help="webdataset: maximum size of a shard: 500M, 2G (default: 1G)")
     add("--workers", **count, help="webdataset: stop if there are fewer than N shards")
 
     add = parser.group("the same data elsewhere").add_argument
@@ -340,7 +344,7 @@ def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Te
     for number in worst[: choosing.SHOWN]:
         share = f"{100 * lost[number] / total[number]:.2f}%"
         name = cli.printable(choice.classes.names[number])
-        tell(f"lost most    {share:>7}  {lost[number]:,} of {total[number]:,}: {name}")
+        tell(f"most missing {share:>7}  {lost[number]:,} of {total[number]:,}: {name}")
     # Both releases of 700 count as one.
     used = " ".join(dict.fromkeys(each.removesuffix("_2020") for each in choice.version_names))
     for versions, who, train, val in PUBLISHED:

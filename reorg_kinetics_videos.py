@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Import old Kinetics folders: clips in label folders move into one flat folder.
+r"""Import old Kinetics folders: move clips from label folders to one flat folder.
 
 examples:
   python reorg_kinetics_videos.py old_kinetics clips --dry_run
@@ -48,12 +48,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("dst", type=Path, help="flat folder for the clips")
     group = parser.add_argument_group("what to do with the files")
     how = group.add_mutually_exclusive_group()
-    how.add_argument("--copy", action="store_true", help="copy, and keep the source as it is")
-    how.add_argument("--link", action="store_true", help="make hard links, and keep the source")
+    how.add_argument("--copy", action="store_true", help="copy the files instead of moving them")
+    how.add_argument("--link", action="store_true", help="create hard links instead of moving")
     add = group.add_argument
-    worse = "move the worse file of a duplicate clip here (default: keep it in place)"
+    worse = "if a clip has several files, move the worse ones here (default: keep them in place)"
     add("--duplicates", type=Path, metavar="DIR", help=worse)
-    unchecked = "do not decode the files: 100,000 files in 5 s, but broken clips count as done"
+    unchecked = "do not decode the files (5 s for 100,000); broken clips then count as done"
     add("--no_check", action="store_true", help=unchecked)
     empty = "remove folders that are empty after their clips were moved"
     add("--remove_empty", action="store_true", help=empty)
@@ -116,16 +116,16 @@ def say_reorg_plan(tree: Tree, to_bring: Sequence[ClipFiles], args: argparse.Nam
     worse = f"move to {args.duplicates}" if args.duplicates else "are kept"
     duplicates = f"{plural(several, 'clip')} with several files; worse files {worse}"
     there = sum(clip.there is not None for clip in to_bring)
-    decoded = "decode none" if args.no_check else "decode each first"
+    decoded = "without decoding them" if args.no_check else "after decoding them"
     run.say_statement(
         [
             ("source", f"{args.src}: {clips}{in_brackets(kinds)}"),
             ("ignored", others if tree.others else ""),
             *(("unreadable", problem) for problem in tree.unreadable),
             ("duplicates", duplicates if several else ""),
-            ("to bring in", f"{plural(len(to_bring), 'clip')} into {args.dst}"),
+            ("to import", f"{plural(len(to_bring), 'clip')} into {args.dst}"),
             ("", f"{plural(there, 'clip')} with a file in place" if there else ""),
-            ("how", f"{args.mode} files, {decoded}"),
+            ("how", f"{args.mode} files {decoded}"),
             ("jobs", f"{args.num_jobs:,}"),
             ("report", str(args.dst / reorg.REPORT_NAME)),
         ]

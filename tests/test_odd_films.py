@@ -238,9 +238,9 @@ def test_a_film_that_is_decoded_from_its_start_is_decoded_once_for_chunks_in_ord
         begun: list[int] = []
         decode_all = source._decode_all
 
-        def noted() -> Iterator[av.VideoFrame]:
+        def noted(strict: bool = False) -> Iterator[av.VideoFrame]:
             begun.append(1)
-            return decode_all()
+            return decode_all(strict)
 
         monkeypatch.setattr(source, "_decode_all", noted)
         for start in range(0, 70, 5):

@@ -86,7 +86,7 @@ def test_what_is_there_is_listed_and_the_rest_is_told(tmp_path: Path, lists: Lis
     assert left[names[-1]]["line"] == "21" and left[names[-1]]["list"] == "kinetics-400_val.csv"
     assert reasons(out) == {"missing": 3, "duplicate": 1}
     assert "val              20          17     15.00%          17" in done.err
-    assert "lost most     21.43%  3 of 14: yoga" in done.err
+    assert "most missing  21.43%  3 of 14: yoga" in done.err
     assert "published    gluon-cv: 240,618 train, 19,404 val" in done.err
     assert "kinetics-400_test may be in train" not in done.err
     assert "Kinetics-400: 5 of 400 classes" in done.err

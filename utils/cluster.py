@@ -66,7 +66,7 @@ def add_cluster_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="with --dask: end if a worker cannot take part (default: run without it)",
+        help="with --dask: exit with 2 if a worker is unusable (default: exclude it)",
     )
 
 
@@ -115,7 +115,7 @@ def open_workers(
         try:
             cluster.wait_for_answers()
             if args.strict and cluster.left_out:
-                raise UserError("--strict: a worker cannot take part, see above")
+                raise UserError("--strict: a worker is unusable, see above")
             if not cluster.fit and not STOP.is_set():
                 why = "can take part, see above" if cluster.left_out else "is there: start some"
                 raise UserError(f"no worker of {args.dask} {why}")

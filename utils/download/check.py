@@ -91,12 +91,13 @@ def tool_versions(args: argparse.Namespace) -> str:
 
 
 def check_steps(args: argparse.Namespace) -> int:
-    """Test the steps that --source needs; return exit code 0 if all work. Raises Stopped."""
+    """Test the steps that the options need; return exit code 0 if all work. Raises Stopped."""
     bad = 0
+    given = {"", *args.source, *(name for name in ("out", "cookies") if getattr(args, name))}
     with stop_on_signals(), tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
-        for source, name, step in STEPS:
+        for needed, name, step in STEPS:
             sleep(0)  # raises Stopped
-            if source and source not in args.source:
+            if needed not in given:
                 continue
             try:
                 for state, text in step(args, Path(folder)):
@@ -157,8 +158,6 @@ def check_ytdlp(args: argparse.Namespace, folder: Path) -> Findings:
 
 def check_folder(args: argparse.Namespace, folder: Path) -> Findings:
     """Check that files in the output folder can be written, renamed and locked."""
-    if args.out is None:
-        return
     out = existing = args.out.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -191,8 +190,6 @@ def _can_lock(path: Path) -> bool:
 
 def check_space(args: argparse.Namespace, folder: Path) -> Findings:
     """Compare the free space with what the missing clips need. Downloads no list."""
-    if args.out is None:
-        return
     free = files.free_bytes(args.out.absolute())
     text = f"{size_text(free)} free"
     try:
@@ -231,8 +228,6 @@ def _through(proxy: str | None) -> str:
 
 def check_cookies(args: argparse.Namespace, folder: Path) -> Findings:
     """Check that the cookie file has the cookies of an account, and that none has expired."""
-    if args.cookies is None:
-        return
     todo = "export the cookies again from a browser that is logged in"
     jar = MozillaCookieJar(args.cookies)
     try:
@@ -297,17 +292,17 @@ def _cut_section(attempt: youtube_extract.Attempt, info: dict[str, Any]) -> tupl
     return OK, f"section: {SECONDS:.0f} s cut and encoded in {took:.1f} s, {speed}"
 
 
-# The source that a step is for ("": every source), its name, and the function.
+# The source or option that a step needs ("": none), its name, and the function.
 STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ...] = (
     ("", "packages", check_python),
     ("", "tools", check_tools),
     ("youtube", "JavaScript", check_js_runtime),
     ("youtube", "yt-dlp", check_ytdlp),
     ("cvdf", "servers", check_servers),
-    ("youtube", "cookies", check_cookies),
+    ("cookies", "cookies", check_cookies),
     ("youtube", "YouTube", check_youtube),
-    ("", "folder", check_folder),
-    ("", "disk space", check_space),
+    ("out", "folder", check_folder),
+    ("out", "disk space", check_space),
 )
 
 
@@ -323,6 +318,8 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     suffix = sources.clip_suffix(args)
     on_disk = files.names_in(out, suffix)
     clips = [clip for name, clip in lists.clips.items() if name in on_disk]
+    if not clips:
+        return
     shorts = read_shorts(out / REPORT_NAME)
     tasks = ((clip, clip.name in shorts) for clip in clips)
     worker = functools.partial(verify_clip, out, suffix, args.timeout)

@@ -62,12 +62,14 @@ OPTIONS = f"""
 --seed N                 seed of --sample and --per_class
 [where from]
 --source SOURCES         comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),
-                         clips:DIR[:DIR...] (clips on disk), tar:PLACE (tars: a file, folder or URL)
---allow_partial          with clips:DIR: accept a part of an AVA-Kinetics clip that has the
+                         clips:DIR[:DIR...] (clips on disk), tar:PLACE (tar archives: a file,
+                         folder or URL)
+--allow_partial          with clips:DIR: accept a partial AVA-Kinetics clip if it contains the
                          annotated frame
 --cookies FILE           cookies in Netscape format; never modified
 --cookies_from_browser NAME    read cookies from a browser, as yt-dlp does
---proxy URL              proxy; repeat to rotate. https_proxy in the environment hides its password
+--proxy URL              proxy; repeat the option to use several in turn. To hide a password, set
+                         https_proxy in the environment instead
 --videos_per_hour N      start at most N videos per hour; 0 means no limit (default:
                          {GUEST_PER_HOUR} from YouTube, {ACCOUNT_PER_HOUR} with cookies,
                          no limit from another --url_base)
@@ -92,9 +94,9 @@ OPTIONS = f"""
 [rarely needed]
 --block_pause MINUTES    first pause after a block; doubles up to four times this
 --ytdlp_args ARGS        extra yt-dlp arguments, quoted. Some run programs: use only those you trust
---url_base URL           address before a video ID
---mirror_base URL        mirror laid out like CVDF's
---check_id ID            public video that --check downloads, as does a run that doubts YouTube
+--url_base URL           URL that precedes the video ID
+--mirror_base URL        URL of a mirror with the folders of CVDF's
+--check_id ID            public video for --check, and to test whether YouTube blocks the run
 """
 TYPES = {"N": cli.positive_int, "FILE": Path}
 TYPES |= dict.fromkeys(("SECONDS", "MINUTES"), cli.non_negative_float)

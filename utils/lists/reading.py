@@ -43,7 +43,7 @@ from utils.lists.forms import OpenList, find_id, open_list, read_time
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
 MAX_REFUSED = 100_000
 NO_CLIP_IN = 1000  # a file whose first rows, as many as this, are all invalid is not a list
-TELL_EVERY = 500_000  # rows
+CHECK_EVERY, TELL_EVERY = 50_000, 500_000  # rows
 LIST_SUFFIXES = (".csv", ".csv.gz")
 REPORTS = ("download_report.", "reorg_report.", "frames_report.", "downscale_report.")
 
@@ -118,9 +118,8 @@ class ClipLists:
     is_cut_short: bool = False  # reading ended at --limit
     trim_format: str = TRIM_FORMAT
 
-    def count_row(self, tell: Callable[[str], None] | None) -> None:
-        """Count a row, and report now and then. Raises UserError if the lists are too large."""
-        self.rows += 1
+    def check_size(self, tell: Callable[[str], None] | None) -> None:
+        """Report how far the reading is. Raises UserError if the lists are too large."""
         if self.rows % TELL_EVERY == 0 and tell:
             tell(f"reading the lists: {self.rows:,} rows, {len(self.clips):,} clips so far")
         if len(self.clips) > MAX_CLIPS or len(self.refused) > MAX_REFUSED:
@@ -310,7 +309,9 @@ def _add_rows(
         if len(clips) == limit and not every_row:
             lists.is_cut_short = True
             break
-        lists.count_row(tell)
+        lists.rows += 1
+        if lists.rows % CHECK_EVERY == 0:
+            lists.check_size(tell)
         if isinstance(clip, Refused):
             lists.refused.append(clip)
             if len(lists.refused) - refused == lists.rows - rows == NO_CLIP_IN:
@@ -380,6 +381,7 @@ def clips_in(
             raise _Fractions
         return seconds, trim_format % seconds
 
+    roles = frozenset(LIST_ROLES)
     texts, splits, extras = {"": ""}, {"": split}, dict[Extra, Extra]()  # each text is kept once
     for line, row, problem in opened.rows:
         if not problem:
@@ -397,8 +399,10 @@ def clips_in(
         label = texts.setdefault(label, label)
         if (text := row.get("split", "")) not in splits:
             splits[text] = versions.same_split(text)
-        extra = tuple([(key, row[key]) for key in row if key and key not in LIST_ROLES])
-        extra = extras.setdefault(extra, extra)
+        extra: Extra = ()
+        if not row.keys() <= roles:
+            extra = tuple([(key, row[key]) for key in row if key and key not in roles])
+            extra = extras.setdefault(extra, extra)
         yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)
 
 
