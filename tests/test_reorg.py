@@ -440,7 +440,7 @@ def test_a_stop_while_files_are_compared(tmp_path: Path) -> None:
         " filecmp.cmp = lambda *a, **k: time.sleep(0.2) or compare(*a, **k);"
         " sys.exit(script.main(sys.argv[1:]))"
     )
-    words = [sys.executable, "-c", slow, src, dst, "--no_check", "--n", "2"]
+    words = [sys.executable, "-c", slow, str(src), str(dst), "--no_check", "--n", "2"]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any(line.startswith("stop ") for line in process.stderr)
