@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     """Read, choose, look and write; return the exit code. Raises UserError, Stopped."""
     form = FORMATS[args.format]
-    clips, out = cli.existing_folder(args.clips, "clips"), args.out.absolute()
+    clips, out = cli.existing_folder(args.clips, "the folder of clips"), args.out.absolute()
     for option in ("report", "frames"):
         if path := getattr(args, option):
             cli.existing_folder(path, f"--{option}")
