@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,8 @@ from tests.page_clips import (
 )
 from tests.scripts import finish, run, start, write_list
 from utils.clip import Clip
-from utils.page.looks import draw_pictures, draw_sample
+from utils.page.content import Content
+from utils.page.looks import ClipLook, draw_pictures, draw_sample
 from utils.page.plots import axis, histogram, make_history, number_text, ranked_plot, time_plot
 
 
@@ -280,6 +282,13 @@ def test_plots_are_drawn_to_scale() -> None:
     assert "Half have 10 or less" in plot.says
     assert "1 of 3 lack half or more, 1 lack none" in ranked_plot([0, 10, 60]).says
     assert [number_text(n) for n in (0, 0.0312, 12.5, 1234.5)] == ["0", "0.0312", "12.5", "1,234"]
+
+
+def test_rare_values_share_a_row() -> None:
+    for kinds, last in ((6, ("5x5", 100 / 6)), (7, ("2 others", 200 / 7))):
+        looks = [ClipLook("", width=n, height=n) for n in range(kinds)]
+        sizes = Content.groups(SimpleNamespace(readable=looks))[0][1]  # type: ignore[arg-type]
+        assert (len(sizes), sizes[-1]) == (6, pytest.approx(last))
 
 
 def test_the_same_clips_are_drawn_again() -> None:

@@ -429,6 +429,36 @@ def test_films_as_people_have_them(tmp_path: Path) -> None:
         assert 80 <= frames <= 100 and (path.stem.startswith("opengop") or frames == 100)
 
 
+def test_a_stop_while_files_are_compared(tmp_path: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    for folder in (src, dst):
+        folder.mkdir()
+        for number in range(40):
+            (folder / f"clip{number:07d}_000001_000003.mp4").write_text("the same bytes")
+    slow = (
+        "import filecmp, sys, time, reorg_kinetics_videos as script; compare = filecmp.cmp;"
+        " filecmp.cmp = lambda *a, **k: time.sleep(0.2) or compare(*a, **k);"
+        " sys.exit(script.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", slow, str(src), str(dst), "--no_check", "--n", "2"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("stop ") for line in process.stderr)
+        time.sleep(0.5)
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 143 and "Traceback" not in said, said
+
+
+def test_a_folder_that_shows_names_only(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    put(clip, src / "a" / "goodgoodgoo_1_3.mp4", src / "b" / "hiddenhidde_1_3.mp4")
+    (src / "b").chmod(0o400)
+    said = reorg(src, dst, code=1, bound=True)
+    (src / "b").chmod(0o700)
+    assert "unreadable   " in said and "1 moved" in said
+
+
 def test_files_that_are_not_clips_are_left(tmp_path: Path, clip: Path) -> None:
     """Manifests, pipes, looping links and far too long files; each once, with its reason."""
     src, dst = tmp_path / "src", tmp_path / "dst"

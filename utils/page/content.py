@@ -145,8 +145,9 @@ class Content:
         for title, texts in values.items():
             counted = Counter(texts)
             shown = counted.most_common(GROUP_ROWS)
-            if rest := len(counted) - len(shown):
-                shown.append((f"{rest:,} others", len(good) - sum(n for _, n in shown)))
+            if len(counted) > GROUP_ROWS:  # the last row is for at least two others
+                rest = len(good) - sum(n for _, n in shown[:-1])
+                shown[-1] = f"{len(counted) - GROUP_ROWS + 1:,} others", rest
             groups.append((title, [(text, 100 * n / len(good)) for text, n in shown]))
         return groups
 
