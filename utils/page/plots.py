@@ -165,10 +165,10 @@ def time_plot(history: History) -> Plot:
     bins, hours = history.bins, history.width / HOUR
     names = {"there": "downloaded", "gone": "unavailable", "try": "failed"}
     series, y_ticks = stacked(names, bins.to_numpy().T / hours)
-    came = bins["came"]
+    came, best = bins["came"], int(bins["came"].argmax())
     says = (
         f"From {moment(history.first)} to {moment(history.last)} UTC"
-        f" {came.sum():,} clips were downloaded; the most at {moment(bins.index[int(came.argmax())])},"
+        f" {came.sum():,} clips were downloaded; the most at {moment(bins.index[best])},"
         f" {number_text(came.max() / hours)} per hour."
     )
     if history.pauses:
