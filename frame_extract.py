@@ -20,6 +20,7 @@ from utils.errors import UserError, check_packages  # isort: skip
 import argparse
 import io
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -198,7 +199,7 @@ def frame_folders(folder: Path) -> set[str]:
 
 def _has_images(folder: str) -> bool:
     with suppress(OSError), os.scandir(folder) as entries:
-        return any(entry.name.endswith(".jpg") for entry in entries)
+        return any(re.fullmatch(r"\d{6,}\.jpg", entry.name) for entry in entries)
     return False
 
 

@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     """Read, choose, look and write; return the exit code. Raises UserError, Stopped."""
     form = FORMATS[args.format]
-    clips, out = cli.existing_folder(args.clips, "clips"), args.out.absolute()
+    clips, out = cli.existing_folder(args.clips, "the folder of clips"), args.out.absolute()
     for option in ("report", "frames"):
         if path := getattr(args, option):
             cli.existing_folder(path, f"--{option}")
@@ -256,14 +256,14 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     before = outputs.path_before(base, prefix, form.splits_at_blanks, tell)
     requested = choice.by_class()
     choosing.look(choice, clips, form.suffixes)
-    check_any(choice, args)
+    check_any(choice, args, requested)
     if args.frames:
         choosing.look_at_frames(choice, args.frames)
     if not args.dry_run:
         (make_folder(out) / MARK).touch()
         if args.hash or args.measure or args.min_seconds:
             choosing.measure(choice, clips, out / choosing.MEMORY_NAME, args)
-    check_any(choice, args)
+    check_any(choice, args, requested)
     on_disk = choice.by_class()
     choosing.draw(choice, args.per_class, args.fraction, args.seed)
     if args.dry_run:
@@ -314,9 +314,9 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
             raise UserError(f"{where}, which this script did not write: use another folder")
 
 
-def check_any(choice: Choice, args: argparse.Namespace) -> None:
-    """Raise UserError if no clip is left to be listed."""
-    if not any(choice.chosen()) and not args.only_manifest:
+def check_any(choice: Choice, args: argparse.Namespace, requested: ByClass) -> None:
+    """Raise UserError if no clip is left to be listed; those of a manifest may all be missing."""
+    if not any(choice.chosen()) and not (args.only_manifest and requested):
         counts = Counter(row.reason for row in choice.rows)
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
         raise UserError(f"no clip to list ({reasons}): check {args.clips}, --trim_format")

@@ -97,12 +97,12 @@ class ClipReader:
 
     def close(self) -> None:
         """Close the file; may be called twice."""
+        self._closed = True  # first, or another thread could open the file again
         if self._pid == os.getpid():  # after a fork, the parent has the file and the lock
             with self._lock:
                 if self._source is not None:
                     self._source.close()
                 self._source = None
-        self._closed = True
 
     def __enter__(self) -> Self:
         return self

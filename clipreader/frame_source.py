@@ -83,7 +83,7 @@ class FrameSource:
 
     def _only_picture(self, container: InputContainer) -> VideoStream:
         """Return the stream to load, on one thread, and discard the container's other streams."""
-        picture = media.picture_stream(container)
+        picture = media.picture_stream(container, self.path)
         codec = picture.codec_context
         if codec.width * codec.height > self._max_pixels:
             size, limit = f"{codec.width}x{codec.height}", self._max_pixels

@@ -122,10 +122,11 @@ def is_mp4(container: InputContainer) -> bool:
     return "mp4" in container.format.name
 
 
-def picture_stream(container: InputContainer) -> VideoStream:
+def picture_stream(container: InputContainer, name: Path | None = None) -> VideoStream:
     """Return the stream that a player shows, ffmpeg's `0:V:0`. Raises NoVideo.
 
-    A cover image can come before it. A track without a decoder gives way to a later one.
+    A cover image can come before it. A track without a decoder gives way to a later one. name: of
+    the clip, for the error; default: the container's.
     """
     from av.stream import Disposition
 
@@ -133,7 +134,7 @@ def picture_stream(container: InputContainer) -> VideoStream:
     if found := next((s for s in shown if s.codec_context is not None), None):
         return found
     problem = "the video is encrypted, or its codec is unknown" if shown else "has no video"
-    raise NoVideo(container.name, problem)
+    raise NoVideo(name or container.name, problem)
 
 
 def codec_name(stream: Any) -> str:

@@ -117,11 +117,11 @@ def resize(frames: Array, height: int, width: int) -> Array:
     """Return (T, height, width, 3): scaled by ffmpeg's bicubic filter, as `short_side` does."""
     if frames.shape[1:3] == (height, width):
         return frames
-    scaler, scaled = VideoReformatter(), []
-    for frame in frames:
+    scaler, scaled = VideoReformatter(), np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, into in zip(frames, scaled, strict=True):
         picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        scaled.append(_scale(scaler, picture, width, height).to_ndarray())
-    return np.stack(scaled)
+        into[...] = _scale(scaler, picture, width, height).to_ndarray()
+    return scaled
 
 
 def save_sheet(path: Path, frames: Array, captions: Sequence[str]) -> None:

@@ -402,6 +402,7 @@ def test_transforms_are_repeatable_and_do_what_they_say(shelf: Path) -> None:
     assert gray.shape == (2, 3, 72, 128) and np.allclose(gray, 1)
     slope = np.broadcast_to(np.arange(128, dtype=np.uint8)[:, None] * 2, (1, 72, 128, 3))
     small = resize(slope, 36, 64)
+    assert resize(slope[:0], 36, 64).shape == (0, 36, 64, 3)
     assert np.abs(small[0, 10, :, 0].astype(int) - (np.arange(64) * 4 + 1)).max() <= 2
     thin = RandomResizedCrop(8, scale=(0.9, 1))(frames[:, :4], rng)
     assert thin.shape == (2, 8, 8, 3)

@@ -208,6 +208,10 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(tmp_path: Path, source: 
     assert run(tmp_path / "in", out, "--overwrite").code == 0
     assert (out / "label/a/000001.jpg").stat().st_ino != before.st_ino
     assert len(list((out / "label/a").iterdir())) == 30
+    (out / "label/e").mkdir()
+    (out / "label/e/._000001.jpg").touch()  # macOS leaves such; the clip is not done
+    (folder / "e.mp4").symlink_to(clip)
+    assert run(tmp_path / "in", out).code == 1
 
 
 @pytest.mark.parametrize("options", [["--fps", "25"], ["--short_side", "32"], ["--archive"]])

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -321,6 +322,8 @@ def test_no_file_no_video_no_data(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     with pytest.raises(NoVideo, match="sound.m4a"):
         load_frames(sound)
+    with pytest.raises(NoVideo, match="^<bytes>: has no video"):
+        load_frames(sound.read_bytes())
     with pytest.raises(ClipNotFound):
         load_frames("x" * 300)
     for content in (b"", b"no video" * 999):
@@ -526,7 +529,9 @@ def test_a_reader_goes_into_another_process(plain: Path, method: str) -> None:
         assert np.array_equal(reader[8], reference[8])
 
 
-def test_a_closed_reader_says_so_and_keeps_no_file(plain: Path) -> None:
+def test_a_closed_reader_says_so_and_keeps_no_file(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = psutil.Process().num_fds()
     reader = ClipReader(plain)
     assert psutil.Process().num_fds() == before + 1
@@ -535,6 +540,10 @@ def test_a_closed_reader_says_so_and_keeps_no_file(plain: Path) -> None:
     assert psutil.Process().num_fds() == before
     with pytest.raises(ValueError, match="closed"):
         reader[0]
+    reader = ClipReader(plain)  # while it closes, nobody opens it again
+    with closing(reader._opened()) as source, monkeypatch.context() as patch:
+        patch.setattr(source, "close", lambda: pytest.raises(ValueError, reader.__getitem__, 0))
+        reader.close()
 
 
 def test_nothing_leaks(clip: Callable[[str], Path], tmp_path: Path) -> None:

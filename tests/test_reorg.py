@@ -10,15 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
-from utils.reorg import canonical_name
+from utils import parallel, process
+from utils.reorg import bring_in, canonical_name, files_to_bring, scan
 from utils.report import ReportFile
 
 ROOT = Path(__file__).parents[1]
@@ -427,6 +431,60 @@ def test_films_as_people_have_them(tmp_path: Path) -> None:
             shown = next(s for s in codec if s.codec_context.name in ("h264", "mpeg4"))
             frames = sum(1 for _ in container.decode(shown))
         assert 80 <= frames <= 100 and (path.stem.startswith("opengop") or frames == 100)
+
+
+def test_a_stop_while_files_are_compared(tmp_path: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    for folder in (src, dst):
+        folder.mkdir()
+        for number in range(40):
+            (folder / f"clip{number:07d}_000001_000003.mp4").write_text("the same bytes")
+    slow = (
+        "import filecmp, sys, time, reorg_kinetics_videos as script; compare = filecmp.cmp;"
+        " filecmp.cmp = lambda *a, **k: time.sleep(0.2) or compare(*a, **k);"
+        " sys.exit(script.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", slow, str(src), str(dst), "--no_check", "--n", "2"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert any(line.startswith("stop ") for line in child.stderr)
+        time.sleep(0.5)
+        child.terminate()
+        said = child.stderr.read()
+    assert child.returncode == 143 and "Traceback" not in said, said
+
+
+def test_a_stop_while_a_cluster_is_silent(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(clip, tmp_path / "goodgoodgoo_1_3.mp4")
+    (tmp_path / "dst").mkdir()
+    to_bring = files_to_bring(scan(tmp_path, []), tmp_path / "dst")
+    over = threading.Event()
+
+    def look(*_: object) -> Iterator[object]:
+        process.STOP.set()
+        over.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(parallel, "STOP_SECONDS", 0.5)
+    workers = SimpleNamespace(num_jobs=2, run=look)
+    how: Any = SimpleNamespace(dst=tmp_path, mode="copy", check=True)
+    how.opened = SimpleNamespace(workers=workers)
+    try:
+        assert list(bring_in(to_bring, how)) == []
+    finally:
+        over.set()
+        process.STOP.clear()
+
+
+def test_a_folder_that_shows_names_only(tmp_path: Path, clip: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    put(clip, src / "a" / "goodgoodgoo_1_3.mp4", src / "b" / "hiddenhidde_1_3.mp4")
+    (src / "b").chmod(0o400)
+    said = reorg(src, dst, code=1, bound=True)
+    (src / "b").chmod(0o700)
+    assert "unreadable   " in said and "1 moved" in said
 
 
 def test_files_that_are_not_clips_are_left(tmp_path: Path, clip: Path) -> None:

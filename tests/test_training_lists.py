@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,7 @@ from tests.training_sets import (
     table,
     video_id,
 )
+from utils.training import outputs
 from utils.training.outputs import class_folder
 from utils.training.shards import Shard, ShardSample, write_shard
 
@@ -141,6 +143,10 @@ def test_lists_beside_and_holdout_hold_out_too(tmp_path: Path, lists: Lists, cli
     lists["700_train"].write_text(lists["700_train"].read_text() + hidden + "\n")
     lists_of(*only)
     assert reasons(tmp_path / "out") == {"held_out": 1}  # kinetics-700_val lies beside
+    (tmp_path / "part").mkdir()
+    part = write_list(tmp_path / "part" / lists["700_val"].name, [f"{video_id('x', 1)},0,10"])
+    lists_of(*only, "--holdout", part)  # a list of that name elsewhere takes nothing from it
+    assert reasons(tmp_path / "out") == {"held_out": 1}
     lists_of(*only, "--holdout", lists["400_val"])
     assert reasons(tmp_path / "out") == {"held_out": 2}
     names = write_list(tmp_path / "mine.csv", [f"{video_id('t7_', 0)},0,10"])
@@ -369,6 +375,11 @@ def test_manifests_are_compared_and_followed(tmp_path: Path, lists: Lists, clips
     (row,) = table(tmp_path / "same" / "to_download.csv")
     assert gone.startswith(row["youtube_id"]) and row["split"] == "train"
     assert "download.py" in said and "to_download.csv" in said
+    words = [clips, tmp_path / "none", "--format", "csv", *given, "--only_manifest", theirs]
+    text = "".join(f"{row['clip']}\n" for row in rows)
+    (tmp_path / "all.csv").write_text(f"clip\n{text}")
+    said = lists_of(*words, "--exclude", tmp_path / "all.csv", code=2)
+    assert "no clip to list (20 excluded)" in said
 
 
 def test_ava_forms(tmp_path: Path) -> None:
@@ -532,6 +543,11 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     done = run("make_training_lists.py", *given, cwd=tmp_path)
     assert done.code == 2
     assert "use another folder for the lists" in done.err
+    assert clip.exists()
+    # Nor by another name of the folder, as on a disk that takes `Data` for `data`.
+    (tmp_path / "Data").symlink_to(clips)
+    files = SimpleNamespace(args=SimpleNamespace(clips=clips), tell=print)
+    outputs._drop_stale(files, tmp_path / "Data", {})  # type: ignore[arg-type]
     assert clip.exists()
 
 

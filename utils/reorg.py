@@ -12,7 +12,7 @@ import filecmp
 import os
 import stat
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,18 +139,22 @@ class Tree:
 
 def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
     """Find the clips below `folder`. Symbolic links are counted and never followed."""
-    tree, skipped = Tree(), set(map(str, excluded))
+    tree, skipped = Tree(), [os.stat(each) for each in excluded if each.exists()]
 
     def note(error: OSError) -> None:
         tree.unreadable.append(f"{error.filename}: {error.strerror}")
 
     for here, folders, names in os.walk(folder, onerror=note):
         for name in [*folders, *names]:
-            found = os.lstat(file := os.path.join(here, name))
+            try:
+                found = os.lstat(file := os.path.join(here, name))
+            except OSError as error:  # removed since, or in a folder that shows names only
+                note(error)
+                continue
             stem, suffix = os.path.splitext(name)
             suffix = suffix.lower()
             if stat.S_ISDIR(found.st_mode):
-                if name in OWN_FOLDERS or file in skipped:
+                if name in OWN_FOLDERS or any(os.path.samestat(found, each) for each in skipped):
                     folders.remove(name)
             elif stat.S_ISLNK(found.st_mode):
                 tree.others["symlink"] += 1
@@ -289,7 +293,7 @@ def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Fi
     The workers of a cluster only look, because a file that two machines move at once may be lost.
     """
 
-    def bring_chunk(chunk: Sequence[Looked]) -> list[Filed]:
+    def bring_chunk(chunk: Iterable[Looked]) -> list[Filed]:
         filed: list[Filed] = []
         with suppress(Stopped):
             for clip, worth in chunk:
@@ -299,13 +303,18 @@ def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Fi
         return filed
 
     workers, chunks = how.opened.workers, announced(to_bring, how)
-    looked: Generator[list[Looked], None, None]
+    looked: Generator[Iterable[Looked], None, None]
     if how.check:
         looked = workers.run(look_closely, chunks, not_looked_at)
     else:
-        looked = ([look_at(clip, False) for clip in chunk] for chunk in chunks)
-    with closing(looked), closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
-        yield from brought
+        # Looked at clip by clip in the threads, which see a stop of the run.
+        looked = ((look_at(clip, False) for clip in chunk) for chunk in chunks)
+    try:
+        with closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
+            yield from brought
+    finally:
+        with suppress(ValueError):  # a thread that a stop left behind still waits in it
+            looked.close()
 
 
 def bring_clip(clip: ClipFiles, worth: dict[str, Quality], how: HowToBring) -> list[Filed]:

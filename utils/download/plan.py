@@ -74,13 +74,13 @@ OPTIONS = f"""
                          {GUEST_PER_HOUR} from YouTube, {ACCOUNT_PER_HOUR} with cookies,
                          no limit from another --url_base)
 --on_block               when YouTube blocks: pause and continue, or stop the run
---timeout SECONDS        time limit per clip with its retries; clips of a video share their total
+--timeout SECONDS        time limit per clip, retries included; clips of a video share the total
 [video and audio]
 --max_height N           maximum video height in pixels; 0 means no limit
 --short_side N           scale the shorter side down to N pixels (default: keep)
 --keyint N               set a keyframe every N frames (default: at scene cuts, at most 250 apart)
 --no_audio               drop the audio
---audio_only             download the audio alone: <clip>.m4a, or another --audio_format
+--audio_only             download only the audio: <clip>.m4a, or another --audio_format
 --audio_format           with --audio_only: AAC in m4a, or 16-bit wav or flac
 --sample_rate N          with --audio_only: resample to N samples per second (default: keep)
 --crf N                  x264 quality: 0 (lossless) to 51
@@ -92,7 +92,7 @@ OPTIONS = f"""
 --verify                 decode all requested clips on disk, and download bad ones again
 --check                  test every step of a download once, print the results and exit
 [rarely needed]
---block_pause MINUTES    first pause after a block; doubles up to four times this
+--block_pause MINUTES    first pause after a block; later pauses are two and four times as long
 --ytdlp_args ARGS        extra yt-dlp arguments, quoted. Some run programs: use only those you trust
 --url_base URL           URL that precedes the video ID
 --mirror_base URL        URL of a mirror with the folders of CVDF's

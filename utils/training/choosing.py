@@ -202,12 +202,12 @@ def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> lis
     found = []
     for official in versions.ROWS:
         folders = {each.path.parent for each in rows.files if each.version == official.dataset}
-        is_named = (official.dataset, official.split) in named or official.name in names
+        is_named = (official.dataset, official.split) in named
         if not folders or is_named or official.split == TRAIN:
             continue
         paths = [official.path(folder) for folder in folders]
         found += (existing := [path for path in paths if path.exists()])
-        if not existing:
+        if not existing and official.name not in names:
             tell(f"note         videos of {official.name} may be in train: name it with --holdout")
     return found
 
@@ -316,7 +316,7 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
     """Keep only these splits and labels. Raises UserError for one that is in no list."""
     wanted = {versions.same_split(split) for split in splits}
     if unknown := wanted - {row.split for row in choice.rows}:
-        raise UserError(f"--split {sorted(unknown)[0]} is in no list")
+        raise UserError(f"--split {sorted(unknown)[0]} is not in any list")
     names, numbers = choice.classes.names, set()
     for label in labels:
         number = choice.classes.number(label)

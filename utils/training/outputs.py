@@ -528,6 +528,8 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> No
     clips = Path(files.args.clips).absolute()
     kept = 0
     for folder, _, names in os.walk(base):
+        if os.path.samefile(folder, clips):
+            continue  # the clips themselves, under another name of their folder
         for name in names:
             path = os.path.join(folder, name)
             if name.endswith(".mp4") and path.removeprefix(f"{base}{os.sep}") not in tree:
