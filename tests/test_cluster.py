@@ -265,7 +265,7 @@ def test_strict_and_what_cannot_be(lab: Lab, source: MakeSource, shared: Path) -
     done = run(*given, "--dask", lab.address, "--strict", cwd=shared)
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("error: --strict: ")
-    assert "left out     worker tcp://" in done.err
+    assert "excluded     worker tcp://" in done.err
     done = run(*given, "--dask", "local:0", cwd=shared)
     assert done.code == 2
     assert "is not tls://HOST:PORT, tcp://..., or local:N" in done.err

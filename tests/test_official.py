@@ -100,8 +100,8 @@ def test_a_list_that_reads_wrong_is_refused(standin: StandIn, tmp_path: Path, wr
         standin.add_file("/kinetics700.tar.gz", archive)
     done = fetch(tmp_path, standin, "--input_csv", "kinetics_csv/kinetics-700_val.csv")
     assert done.code == 2
-    assert "kinetics-700_val could not be fetched" in done.err
-    assert "/kinetics700.tar.gz by hand" in done.err
+    assert "kinetics-700_val could not be downloaded" in done.err
+    assert "/kinetics700.tar.gz manually" in done.err
     assert "kinetics_csv/kinetics-700_val.csv" in done.err
     assert list((tmp_path / "kinetics_csv").iterdir()) == []
     assert not (tmp_path / "out").exists()

@@ -516,7 +516,7 @@ class Cluster(Workers):
 
     def _leave_out(self, begun: Begun, problem: str) -> None:
         self.left_out += 1
-        self.say(f"left out     worker {begun.address} on {begun.machine or '?'}: {problem}")
+        self.say(f"excluded     worker {begun.address} on {begun.machine or '?'}: {problem}")
 
     def _settle(self, begun: Begun, waiting: list[Begun], lost: Lost) -> Iterator[Any]:
         """Yield the outcomes of a task; add what remains of it, or was lost, to `waiting`."""

@@ -118,8 +118,8 @@ def _from_cvdf(
         except WebError as error:
             problem += f"; {url}: {error}"
     raise UserError(
-        f"the list {wanted.name} could not be fetched ({problem}): fetch"
-        f" {servers.archive(wanted)} by hand, and put its {wanted.split} .csv at"
+        f"the list {wanted.name} could not be downloaded ({problem}): download"
+        f" {servers.archive(wanted)} manually, and put its {wanted.split} .csv at"
         f" {wanted.path(folder)}"
     )
 
@@ -216,8 +216,8 @@ def ensure_ava_annotations(folder: Path, lists_base: str | None, tell: Tell) -> 
             return
         problems.append(f"{url}: {problem}")
     raise UserError(
-        f"the AVA-Kinetics annotations could not be fetched ({'; '.join(problems)}): fetch"
-        f" {urls[0]} by hand, and put its kinetics_*_v1.0.csv and .pbtxt files into {folder}"
+        f"the AVA-Kinetics annotations could not be downloaded ({'; '.join(problems)}): download"
+        f" {urls[0]} manually, and put its kinetics_*_v1.0.csv and .pbtxt files into {folder}"
     )
 
 

@@ -316,7 +316,7 @@ def select(choice: Choice, splits: Sequence[str], labels: Sequence[str]) -> None
     """Keep only these splits and labels. Raises UserError for one that is in no list."""
     wanted = {versions.same_split(split) for split in splits}
     if unknown := wanted - {row.split for row in choice.rows}:
-        raise UserError(f"--split {sorted(unknown)[0]} is in no list")
+        raise UserError(f"--split {sorted(unknown)[0]} is not in any list")
     names, numbers = choice.classes.names, set()
     for label in labels:
         number = choice.classes.number(label)
