@@ -36,11 +36,7 @@ from utils.download.archives import MIRROR
 from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.lists.reading import form_words
-from utils.page.content import TABLES, Content, check_outputs, json_numbers, write_page
-from utils.page.dataset import Counts, Dataset, count_all, look_again, read_dataset
-from utils.page.looks import PROBE, SHEET, STRIP, Looks, draw_pictures, draw_sample, look_at_clips
-from utils.page.plots import make_history
-from utils.page.suspects import find_suspects
+from utils.page import content, dataset, looks, plots, suspects
 from utils.process import sleep, stop_on_signals
 
 PAGE_NAME = "report.html"
@@ -102,103 +98,104 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
     beside = folder.resolve()
     page = (args.out or beside.with_name(f"{beside.name}_report") / PAGE_NAME).absolute()
-    check_outputs(page)
+    content.check_outputs(page)
     with stop_on_signals():
-        data = read_dataset(folder, args)
+        data = dataset.read_dataset(folder, args)
+        tables = ", ".join(content.TABLES)
         if args.dry_run:
             sample = "all" if args.sample is None else f"up to {args.sample:,}"
             cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
-            cli.say(
-                f"page         {page} would be written, and in the same folder {', '.join(TABLES)}"
-            )
+            cli.say(f"page         {page} would be written, and in the same folder {tables}")
             return cli.EXIT_OK
         make_folder(page.parent)
-        looks: Looks = {}
+        memory: looks.Looks = {}
         while True:
-            content = make_page(data, page, looks, args)
-            tell(content)
+            tell(make_page(data, page, memory, args), tables)
             if not args.watch:
                 return cli.EXIT_OK
             sleep(args.watch)
 
 
-def make_page(data: Dataset, page: Path, looks: Looks, args: argparse.Namespace) -> Content:
-    """Gather, look, write; what the page says. Raises UserError, Stopped."""
+def make_page(
+    data: dataset.Dataset, page: Path, memory: looks.Looks, args: argparse.Namespace
+) -> content.Content:
+    """Read, probe, write; return the content of the page. Raises UserError, Stopped."""
     now = datetime.now(UTC)
-    look_again(data, args.quiet)
-    counts = count_all(data, args.split)
+    dataset.look_again(data, args.quiet)
+    counts = dataset.count_all(data, args.split)
     there = [name for name in data.clips if name in data.sizes and name not in data.sounds]
-    sample = [(name, PROBE) for name in draw_sample(there, args.sample, args.seed)]
-    probed = look_at_clips(data, sample, looks, args).values()
+    sample = [(name, looks.PROBE) for name in looks.draw_sample(there, args.sample, args.seed)]
+    probed = looks.look_at_clips(data, sample, memory, args).values()
+    # A clip that has gone meanwhile is not broken.
+    seen = [look for look in probed if not look.problem or data.path(look.name).exists()]
+    found = suspects.find_suspects(data, seen)
     labels = ((name, data.label(name)) for name in there)
-    sheet, strips = draw_pictures(labels, args.pictures, args.seed)
-    content = Content(
+    sheet, strips = looks.draw_pictures(labels, args.pictures, args.seed)
+    wanted: list[tuple[str, int]] = []
+    if args.pictures:
+        shown = [each.clip for kind in found.values() for each in kind[: content.SHOWN_OF_A_KIND]]
+        shown = [name for name in shown if name and name not in data.sounds]
+        wanted += [(name, looks.SHEET) for name in [*sheet, *shown]]
+        wanted += [(name, looks.STRIP) for strip in strips.values() for name in strip]
+    made = content.Content(
         data=data,
         args=args,
         page=page,
         made_at=now,
         counts=counts,
-        history=make_history(data.minutes, now),
+        history=plots.make_history(data.minutes, now),
         next_steps=next_steps(counts, page, args, next(iter(data.sounds.values()), "")),
-        # A clip that is gone by now is no broken one.
-        looks=[look for look in probed if not look.problem or data.path(look.name).exists()],
-        suspects=(),
+        looks=seen,
+        suspects=found,
         sheet=sheet,
         strips=strips,
-        pictures={},
+        pictures=looks.look_at_clips(data, wanted, memory, args),
     )
-    content.suspects = find_suspects(data, content.looks)
-    if args.pictures:
-        shown = [each.clip for kind in content.kinds() for each in kind["shown"] if each.clip]
-        wanted = [(name, SHEET) for name in [*sheet, *shown]]
-        wanted += [(name, STRIP) for strip in strips.values() for name in strip]
-        content.pictures = look_at_clips(data, wanted, looks, args)
-    write_page(content)
-    return content
+    content.write_page(made)
+    return made
 
 
 def next_steps(
-    counts: Counts, page: Path, args: argparse.Namespace, sound: str
+    counts: dataset.Counts, page: Path, args: argparse.Namespace, sound: str
 ) -> list[tuple[str, str]]:
     """Return the next commands, each with what it does."""
     total, steps = counts.total, []
     if total.to_try:
-        words = ["python", "download.py", args.folder, *form_words(args)]
+        words = ["download.py", args.folder, *form_words(args)]
         words += ["--audio_only", "--audio_format", sound[1:]] if sound else []
         for option in ("label", "split"):
             words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
         if args.shard[1] > 1:
             words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
-        what = (
-            f"downloads the {cli.plural(total.to_try, 'missing clip')} that may still be available"
-        )
-        steps.append((shlex.join(map(str, words)), what))
-    if total.gone and not any(source == MIRROR for source in counts.sources):
-        words = ["python", "download.py", args.folder, "--source", MIRROR, "--input_csv"]
-        command = shlex.join(map(str, [*words, page.parent / "missing.csv"]))
+        missing = cli.plural(total.to_try, "missing clip")
+        steps.append((words, f"downloads the {missing} that may still be available"))
+    if total.gone and MIRROR not in counts.sources:
+        table = page.parent / "missing.csv"
+        words = ["download.py", args.folder, "--source", MIRROR, "--input_csv", table]
         gone = cli.plural(total.gone, "clip")
-        what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
-        steps.append((command, what))
+        steps.append(
+            (words, f"searches the mirror's archives for the {gone} unavailable on YouTube")
+        )
     if total.there and not total.to_try:
-        words = ["python", "make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
-        command = shlex.join(map(str, [*words, *form_words(args)]))
-        steps.append((command, "writes training lists of the clips on disk"))
-    return steps
+        words = ["make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
+        words += form_words(args)
+        steps.append((words, "writes training lists of the clips on disk"))
+    return [(shlex.join(["python", *map(str, words)]), what) for words, what in steps]
 
 
-def tell(content: Content) -> None:
-    """Print the path of the page and its first line."""
-    args, page = content.args, content.page
-    if args.json:
-        print(json.dumps(json_numbers(content), indent=1), flush=True)
-    if args.quiet:
+def tell(made: content.Content, tables: str) -> None:
+    """Print the numbers of the page, its first line and its path."""
+    if made.args.json:
+        print(json.dumps(content.json_numbers(made), indent=1), flush=True)
+    if made.args.quiet:
         return
-    cli.say(content.answer)
-    found = [f"{each['count']:,} {each['kind'].title.lower()}" for each in content.kinds()
-             if each["count"]]  # fmt: skip
+    cli.say(made.answer)
+    counted = {kind.title.lower(): len(found) for kind, found in made.suspects.items()}
+    found = [f"{count:,} {title}" for title, count in counted.items() if count]
     what = f"suspicious: {', '.join(found)}" if found else "nothing suspicious"
-    cli.say(f"probed       {cli.plural(len(content.looks), 'clip')}; {what}")
-    cli.say(f"page         {page} ({page.stat().st_size / 1e6:.1f} MB), with {', '.join(TABLES)}")
+    cli.say(f"probed       {cli.plural(len(made.looks), 'clip')}; {what}")
+    size = made.page.stat().st_size / 1e6
+    cli.say(f"page         {made.page} ({size:.1f} MB), with {tables}")
 
 
 if __name__ == "__main__":

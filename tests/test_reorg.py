@@ -10,15 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
-from utils.reorg import canonical_name
+from utils import parallel, process
+from utils.reorg import bring_in, canonical_name, files_to_bring, scan
 from utils.report import ReportFile
 
 ROOT = Path(__file__).parents[1]
@@ -441,13 +445,37 @@ def test_a_stop_while_files_are_compared(tmp_path: Path) -> None:
         " sys.exit(script.main(sys.argv[1:]))"
     )
     words = [sys.executable, "-c", slow, str(src), str(dst), "--no_check", "--n", "2"]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert any(line.startswith("stop ") for line in process.stderr)
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert any(line.startswith("stop ") for line in child.stderr)
         time.sleep(0.5)
-        process.terminate()
-        said = process.stderr.read()
-    assert process.returncode == 143 and "Traceback" not in said, said
+        child.terminate()
+        said = child.stderr.read()
+    assert child.returncode == 143 and "Traceback" not in said, said
+
+
+def test_a_stop_while_a_cluster_is_silent(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(clip, tmp_path / "goodgoodgoo_1_3.mp4")
+    (tmp_path / "dst").mkdir()
+    to_bring = files_to_bring(scan(tmp_path, []), tmp_path / "dst")
+    over = threading.Event()
+
+    def look(*_: object) -> Iterator[object]:
+        process.STOP.set()
+        over.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(parallel, "STOP_SECONDS", 0.5)
+    workers = SimpleNamespace(num_jobs=2, run=look)
+    how: Any = SimpleNamespace(dst=tmp_path, mode="copy", check=True)
+    how.opened = SimpleNamespace(workers=workers)
+    try:
+        assert list(bring_in(to_bring, how)) == []
+    finally:
+        over.set()
+        process.STOP.clear()
 
 
 def test_a_folder_that_shows_names_only(tmp_path: Path, clip: Path) -> None:

@@ -309,8 +309,12 @@ def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Fi
     else:
         # Looked at clip by clip in the threads, which see a stop of the run.
         looked = ((look_at(clip, False) for clip in chunk) for chunk in chunks)
-    with closing(looked), closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
-        yield from brought
+    try:
+        with closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
+            yield from brought
+    finally:
+        with suppress(ValueError):  # a thread that a stop left behind still waits in it
+            looked.close()
 
 
 def bring_clip(clip: ClipFiles, worth: dict[str, Quality], how: HowToBring) -> list[Filed]:

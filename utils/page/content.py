@@ -14,7 +14,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from utils.cli import VERSION, csv_text, printable, without_formula
 from utils.clip import format_time
 from utils.files import check_ours, publish, run_folder, telling, write_whole
 from utils.page import plots
-from utils.page.dataset import Count, Counts, Dataset, find_leaks, why_missing
+from utils.page.dataset import Count, Counts, Dataset, why_missing
 from utils.page.looks import SHEET, STRIP, ClipLook
-from utils.page.suspects import KINDS, NOT_SAMPLED, RULES, Suspect
+from utils.page.suspects import Kind, Suspect
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.
@@ -41,7 +41,6 @@ CLASSES = ("label", *NUMBERS, "median_seconds")
 TABLES = {"missing.csv": MISSING, "suspects.csv": SUSPECTS, "classes.csv": CLASSES}
 SHOWN_OF_A_KIND = 12
 GROUP_ROWS = 6
-SLOW_FROM = 60  # frames between key frames
 
 
 @dataclass
@@ -60,10 +59,10 @@ class Content:
     history: plots.History | None
     next_steps: Sequence[tuple[str, str]]
     looks: Sequence[ClipLook]
-    suspects: Sequence[Suspect]
+    suspects: Mapping[Kind, Sequence[Suspect]]
     sheet: Sequence[str]
     strips: Mapping[str, Sequence[str]]
-    pictures: Mapping[tuple[str, int], ClipLook] = field(default_factory=dict)
+    pictures: Mapping[tuple[str, int], ClipLook]
 
     @property
     def total(self) -> Count:
@@ -74,8 +73,8 @@ class Content:
         return [look for look in self.looks if not look.problem]
 
     @property
-    def leaks(self) -> list[tuple[str, str, int]]:
-        return find_leaks(self.data.lists)
+    def hours_left(self) -> float | None:
+        return self.history.hours_left(self.total.to_try) if self.history else None
 
     @property
     def answer(self) -> str:
@@ -90,38 +89,15 @@ class Content:
             parts.append(f"{broken:,} of {len(self.looks):,} probed cannot be read")
         if total.missing and not total.to_try:
             parts.append("nothing left to try")
-        elif history and total.to_try and (hours := history.hours_left(total.to_try)):
+        elif history and (hours := self.hours_left):
             pace = "at this pace" if history.is_running else "at the pace of the last run"
             parts.append(f"{plots.hours_text(hours)} left {pace}")
         return ", ".join(parts)
 
     @property
-    def estimate(self) -> str:
-        """Say in a sentence when the download will end, or return ""."""
-        history, to_try = self.history, self.total.to_try
-        if history is None or not to_try or not (hours := history.hours_left(to_try)):
-            return ""
-        text = (
-            f"Over the last run {plots.number_text(history.pace)} clips per hour were downloaded or"
-            f" found unavailable, including pauses. At that pace the other {to_try:,} take"
-            f" {plots.hours_text(hours)}"
-        )
-        if not history.is_running:
-            return f"{text} once the run continues."
-        return f"{text}: until {plots.moment(self.made_at + timedelta(hours=hours))} UTC."
-
-    def kinds(self) -> list[dict[str, Any]]:
-        """Return each kind of suspect: how many were found, the worst, an estimate of all."""
-        probed, there, kinds = len(self.looks), self.total.there, []
-        for kind in KINDS:
-            found = [each for each in self.suspects if each.kind == kind.key]
-            estimate = ""
-            if found and kind.key not in NOT_SAMPLED and probed < there:
-                many = round(len(found) / probed * there)
-                estimate = f"{len(found):,} of {probed:,} probed: about {many:,} of all {there:,}"
-            shown = found[:SHOWN_OF_A_KIND]
-            kinds.append({"kind": kind, "count": len(found), "shown": shown, "estimate": estimate})
-        return kinds
+    def ends_at(self) -> datetime:
+        """Return when the download will end at its pace, which must be known."""
+        return self.made_at + timedelta(hours=self.hours_left or 0)
 
     def histograms(self) -> list[plots.Plot]:
         good = self.readable
@@ -151,16 +127,9 @@ class Content:
             groups.append((title, [(text, 100 * n / len(good)) for text, n in shown]))
         return groups
 
-    def key_frames(self) -> tuple[str, bool]:
-        """Return a sentence on keyframes and loading, and True if loading is slow."""
-        apart = statistics.median(look.key_frames for look in self.readable)
-        text = (
-            "A chunk is decoded from the keyframe before it, so their interval decides how fast"
-            f" chunks load: here the median is {apart:,.0f} frames. A chunk of 32 takes 60 ms of"
-            " CPU time with a keyframe every 250 frames, 28 ms with one every 30, and 21 ms in"
-            " files made for loading (measured at 256 lines)."
-        )
-        return text, apart > SLOW_FROM
+    def key_frames(self) -> float:
+        """Return the median of the intervals between keyframes."""
+        return statistics.median(look.key_frames for look in self.readable)
 
 
 def json_numbers(content: Content) -> dict[str, Any]:
@@ -191,15 +160,15 @@ def json_numbers(content: Content) -> dict[str, Any]:
             {"label": label, **_count_numbers(count), "median_seconds": count.median_seconds}
             for label, count in counts.classes.items()
         ],
-        "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.leaks],
+        "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.data.count_leaks()],
         "probed": len(content.looks),
-        "suspects": {each["kind"].key: each["count"] for each in content.kinds()},
+        "suspects": {kind.key: len(found) for kind, found in content.suspects.items()},
         "next": [command for command, _ in content.next_steps],
     }
     if history is not None:
         found["pace"] = {
             "clips_per_hour": round(history.pace, 2),
-            "hours_left": history.hours_left(counts.total.to_try),
+            "hours_left": content.hours_left,
             "first": f"{history.first:%Y-%m-%dT%H:%MZ}",
             "last": f"{history.last:%Y-%m-%dT%H:%MZ}",
             "is_running": history.is_running,
@@ -228,6 +197,7 @@ def render(content: Content) -> str:
         "percent": lambda number: f"{number:.1f}",
         "short_number": plots.number_text,
         "moment": plots.moment,
+        "hours": plots.hours_text,
         "tied": lambda text: re.sub(r"(?<=\d) (?=h\b|min\b|days\b)", "\N{NO-BREAK SPACE}", text),
         "address": lambda text: quote(os.fsencode(text)),
         "shown": lambda text: printable(str(text), 4096),
@@ -244,9 +214,7 @@ def render(content: Content) -> str:
     folder = os.path.relpath(content.data.folder, content.page.parent)
     return environment.get_template("page.html").render(
         page=content,
-        probed=len(content.looks),
-        readable=len(content.readable),
-        kinds=content.kinds(),
+        most_shown=SHOWN_OF_A_KIND,
         class_plot=plots.ranked_plot(shares),
         time_plot=plots.time_plot,
         sheet=SHEET,
@@ -257,7 +225,6 @@ def render(content: Content) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        box=f"0 0 {plots.WIDTH} {plots.HEIGHT}",
     )
 
 
@@ -291,9 +258,10 @@ def write_page(content: Content) -> None:
 
 
 def _suspect_rows(content: Content) -> Iterator[Sequence[object]]:
-    for each in content.suspects:
-        about = map(without_formula, (content.data.label(each.clip), each.detail))
-        yield each.kind, each.clip, each.youtube_id, *about, RULES[each.kind]
+    for kind, found in content.suspects.items():
+        for each in found:
+            about = map(without_formula, (content.data.label(each.clip), each.detail))
+            yield kind.key, each.clip, each.youtube_id, *about, kind.rule
 
 
 def _class_rows(counts: Counts) -> Iterator[Sequence[object]]:

@@ -11,6 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
 from utils.files import telling
 from utils.lists.reading import ClipLists, find_lists, without_garbage_collection
-from utils.lists.versions import Part, join_classes, parts_of_videos, same_split, shared_videos
+from utils.lists.versions import Part, join_classes, parts_of_videos, same_split
 from utils.video.ffmpeg import SOUNDS
 
 NO_LABEL = "(no label in the lists)"
@@ -51,13 +52,14 @@ class LastLine(NamedTuple):
 class Dataset:
     """The clips of lists, folder and report.
 
-    sizes: clip -> bytes of its file in the folder. sounds: the suffixes of audio files
-    (--audio_only), which are counted but not probed. minutes: minute (UTC) -> clips downloaded,
-    unavailable and failed in it.
+    leaks: videos that the lists have under two splits -> where. sizes: clip -> bytes of its file
+    in the folder. sounds: the suffixes of audio files (--audio_only), which are counted but not
+    probed. minutes: minute (UTC) -> clips downloaded, unavailable and failed in it.
     """
 
     folder: Path
     lists: ClipLists
+    leaks: dict[str, tuple[Part, ...]]
     sizes: dict[str, int] = field(default_factory=dict)
     sounds: dict[str, str] = field(default_factory=dict)
     reported: dict[str, LastLine] = field(default_factory=dict)
@@ -79,6 +81,16 @@ class Dataset:
     def label(self, name: str) -> str:
         return self.clips[name].label or NO_LABEL if name in self.clips else ""
 
+    def count_leaks(self) -> list[tuple[str, str, int]]:
+        """Return (one, other, videos in both) of different splits: those with train first."""
+        pairs: Counter[tuple[Part, Part]] = Counter()
+        for parts in self.leaks.values():
+            named = [part for part in parts if part[1]]
+            pairs.update((a, b) for a, b in combinations(named, 2) if a[1] != b[1])
+        found = [(one, other, n) for (one, other), n in pairs.items()]
+        found.sort(key=lambda each: (TRAIN not in (each[0][1], each[1][1]), -each[2]))
+        return [(part_name(one), part_name(other), n) for one, other, n in found]
+
 
 def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     """Read the lists. `look_again` reads the folder. Raises UserError."""
@@ -97,7 +109,12 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
         say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
         if lists.refused:
             say(f"invalid      {plural(len(lists.refused), 'row')}: {lists.refused[0]}")
-    return Dataset(folder, lists)
+    leaks = {
+        video: parts
+        for video, parts in parts_of_videos(lists).items()
+        if len({split for _, split in parts if split}) > 1
+    }
+    return Dataset(folder, lists, leaks)
 
 
 def look_again(data: Dataset, quiet: bool) -> None:
@@ -121,17 +138,17 @@ def _look_at_folder(data: Dataset) -> None:
             name, suffix = os.path.splitext(entry.name)
             if suffix != ".mp4" and (suffix not in SOUNDS or name not in data.clips):
                 continue
-            try:
-                size = entry.stat().st_size if entry.is_file() else None
-            except OSError:  # deleted in the meantime, or a link in a circle
-                continue
             if name in data.clips:
                 name = data.clips[name].name  # the same string, which saves 50 MB
-            if size is not None and suffix == ".mp4":
-                data.sizes[name] = size
-                data.sounds.pop(name, None)
-            elif size is not None and name not in data.sizes:
-                data.sizes[name], data.sounds[name] = size, suffix
+            try:
+                if not entry.is_file() or (suffix != ".mp4" and name in data.sizes):
+                    continue
+                data.sizes[name] = entry.stat().st_size
+            except OSError:  # deleted in the meantime, or a link in a circle
+                continue
+            data.sounds.pop(name, None)
+            if suffix != ".mp4":
+                data.sounds[name] = suffix
 
 
 def _read_reports(data: Dataset) -> int:
@@ -299,29 +316,3 @@ def why_missing(line: LastLine | None) -> tuple[str, str, str]:
 def part_name(part: Part) -> str:
     """Return `400 val`, or the version alone if the split is not known."""
     return " ".join(filter(None, part))
-
-
-def find_leaks(lists: ClipLists) -> list[tuple[str, str, int]]:
-    """Return (one, other, videos in both) of different splits: those with train first."""
-    pairs = [
-        (one, other, videos)
-        for (one, other), videos in shared_videos(lists).items()
-        if one[1] and other[1] and one[1] != other[1]
-    ]
-    pairs.sort(key=lambda pair: (TRAIN not in (pair[0][1], pair[1][1]), -pair[2]))
-    return [(part_name(one), part_name(other), n) for one, other, n in pairs]
-
-
-def leaking_videos(data: Dataset) -> Iterator[tuple[str, str, str, float]]:
-    """Yield (clip on disk or "", video, its parts, 1 if in train) of videos under two splits."""
-    videos = parts_of_videos(data.lists)
-    bad: dict[tuple[Part, ...], tuple[str, float]] = {}
-    for parts in set(videos.values()):
-        splits = {split for _, split in parts if split}
-        if len(splits) > 1:
-            bad[parts] = ", ".join(map(part_name, parts)), float(TRAIN in splits)
-    if bad:
-        shown = {c.youtube_id: name for name, c in data.clips.items() if name in data.sizes}
-        for video, parts in videos.items():
-            if parts in bad:
-                yield shown.get(video, ""), video, *bad[parts]

@@ -17,9 +17,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from utils.clip import clip_window
 from utils.errors import Streak, describe
@@ -41,24 +42,16 @@ ODD_SPREAD = 10.0  # levels, of the first frame
 ODD_SOUND = 4000.0  # bytes of audio per second; silence takes 300 in AAC
 BLOCK = 8  # pixels of a frame whose short side is 96
 FROZEN_BELOW = 4.0  # levels by which the mean of a block changes; noise alone makes 1
-WIDEST = 3  # times its height: of a wider frame the middle is shown
 STRIP_CLIPS, STRIP_LONGEST = 1_400, 8  # thumbnails in all strips, and in one: 0.9 KB each
 SHEET, STRIP = 96, 54  # short side of the thumbnails, in pixels
 PROBE = 0  # in place of a short side
 
 
-class LookTask(NamedTuple):
-    """A clip to probe, or to make a thumbnail of with this short side."""
-
-    name: str
-    path: Path
-    listed_seconds: float
-    short_side: int
-
-
 @dataclass(frozen=True)
 class ClipLook:
-    """Measurements of a clip, or its thumbnail. Levels are 0 to 255, and None if not measured.
+    """Measurements of a clip, or its thumbnail with this short side: empty before it is looked at.
+
+    Levels are 0 to 255, and None if not measured.
 
     src: the thumbnail as a data: URL. pixel_bits: of video, per pixel and frame; key_frames: the
     largest number from a keyframe to the next, or to the end; brightest: the mean of the brightest
@@ -102,13 +95,13 @@ def look_at_clips(
     for (name, short_side), key in keys.items():
         if key not in memory:
             seconds = clip_window(data.clips[name])[1] if name in data.clips else 0.0
-            tasks.append(LookTask(name, data.path(name), seconds, short_side))
+            tasks.append(ClipLook(name, seconds, short_side))
     if tasks:
         unit = "clip" if tasks[0].short_side == PROBE else "thumbnail"
-        streak = Streak()
+        streak, worker = Streak(), partial(look_at_clip, data.folder)
         with (
             Progress(len(tasks), unit, quiet=args.quiet) as progress,
-            closing(run_in_processes(look_at_clip, tasks, args.num_jobs, _look_crashed)) as seen,
+            closing(run_in_processes(worker, tasks, args.num_jobs, _look_crashed)) as seen,
         ):
             for look in seen:
                 progress.add("unreadable" if look.problem else "seen")
@@ -121,12 +114,8 @@ def look_at_clips(
     return {each: memory[key] for each, key in keys.items()}
 
 
-def _look_crashed(task: LookTask, how: str) -> ClipLook:
-    return replace(_no_look(task), problem=f"the decoder crashed: {how}")
-
-
-def _no_look(task: LookTask) -> ClipLook:
-    return ClipLook(task.name, task.listed_seconds, task.short_side)
+def _look_crashed(task: ClipLook, how: str) -> ClipLook:
+    return replace(task, problem=f"the decoder crashed: {how}")
 
 
 # --- which clips ----------------------------------------------------------------------------------
@@ -166,37 +155,32 @@ def draw_pictures(
 # --- in a worker process --------------------------------------------------------------------------
 
 
-def look_at_clip(task: LookTask) -> ClipLook:
+def look_at_clip(folder: Path, task: ClipLook) -> ClipLook:
     """Probe a clip, or make its thumbnail; never raises."""
     import av
 
     from clipreader.media import ClipError
 
-    look = _no_look(task)
+    path = folder / f"{task.name}.mp4"
     try:
-        return _probe(task.path, look) if task.short_side == PROBE else _thumbnail(task.path, look)
+        return _probe(path, task) if task.short_side == PROBE else _thumbnail(path, task)
     except ClipError as error:
         problem = error.problem
     except (av.FFmpegError, OSError, ValueError) as error:
         problem = str(getattr(error, "strerror", None) or error)
     except Exception as error:  # as when PyAV has another interface: reported with the clip
         problem = describe(error)
-    return replace(look, problem=problem)
+    return replace(task, problem=problem)
 
 
 def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
     """Draw the frame in the middle, as `load_frames` gives it."""
-    import numpy as np
     from PIL import Image
 
     from clipreader.clip_reader import ClipReader
 
     with ClipReader(path, short_side=look.short_side) as reader:
         frame = reader[len(reader) // 2]
-    height, width = frame.shape[:2]
-    most = WIDEST * min(height, width)
-    top, left = max(0, height - most) // 2, max(0, width - most) // 2
-    frame = np.ascontiguousarray(frame[top : top + most, left : left + most])
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "WEBP", quality=45, method=6)
     src = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

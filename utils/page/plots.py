@@ -1,4 +1,4 @@
-"""Compute the pace and pauses of a run, and the geometry of plots: bars, ticks, a sentence.
+"""Compute the pace and pauses of a run, and the numbers of plots: bars, ticks, a sentence.
 
 `templates/plots.html` draws them as inline SVG, and the numbers at the axes as text of the page:
 readable at every width, in light and dark, and a tenth of the size of matplotlib's SVG.
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,29 +27,20 @@ PACE_FROM, PACE_TO = HOUR, DAY  # of the last run; if it is shorter, earlier run
 STILL_RUNNING = 90 * MINUTE  # a run whose last line is younger goes on, or is paused
 MOST_BINS = 96
 WIDTHS = [m * MINUTE for m in (1, 5, 15, 60, 180, 360, 720, 1440, 2880, 10080, 40320)]
-WIDTH, HEIGHT = 1000, 100  # of the box that bars are drawn in
 BARS, FEW_BARS = 24, 7  # about the largest and the smallest number of bars of a histogram
-
-
-class Bin(NamedTuple):
-    """The clips of a stretch of time: downloaded, unavailable, failed."""
-
-    start: datetime
-    came: int
-    gone: int
-    failed: int
 
 
 @dataclass(frozen=True)
 class History:
     """The downloads over time.
 
-    pauses: (start, end) of times without a line, usually blocks by YouTube. pace: clips per hour
-    that were downloaded or found unavailable.
+    bins: clips that came, are gone or failed, by the start of a stretch of `width`. pauses: (start,
+    end) of times without a line, usually blocks by YouTube. pace: clips per hour that were
+    downloaded or found unavailable.
     """
 
     width: timedelta
-    bins: list[Bin]
+    bins: pd.DataFrame
     pauses: list[tuple[datetime, datetime]]
     first: datetime
     last: datetime
@@ -68,7 +59,9 @@ def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History
     """
     import pandas as pd  # half a second, and 60 MB
 
-    counts = pd.DataFrame.from_dict(dict(minutes), orient="index", columns=list(Bin._fields[1:]))
+    counts = pd.DataFrame.from_dict(
+        dict(minutes), orient="index", columns=["came", "gone", "failed"]
+    )
     counts.index = pd.to_datetime(counts.index, format="%Y-%m-%dT%H:%M", errors="coerce", utc=True)
     counts = counts[counts.index.notna()].sort_index()
     if counts.empty:
@@ -84,8 +77,7 @@ def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History
         (before, after) for before, after in pairs if least <= after - before < RUN_ENDS_AFTER
     ]
     is_running = timedelta(0) <= now - last < STILL_RUNNING
-    bins = [Bin(*row) for row in sums.itertuples()]
-    return History(width, bins, pauses, first, last, _pace(counts), is_running)
+    return History(width, sums, pauses, first, last, _pace(counts), is_running)
 
 
 def _pace(counts: pd.DataFrame) -> float:
@@ -109,35 +101,36 @@ Ticks = list[tuple[float, str]]  # numbers at an axis, in percent from the left 
 class Plot:
     """A plot, with a sentence for those who cannot see it.
 
-    series: (colour's name in page.css, name, path of an SVG). marks: hatched stretches, (left,
-    width) in percent.
+    series: (colour's name in page.css, name, its bars), a bar being (top from above, height).
+    marks: hatched stretches, (left, width). All are in percent of the box.
     """
 
     title: str
     unit: str
     says: str
-    series: list[tuple[str, str, str]]
+    series: list[tuple[str, str, list[tuple[float, float]]]]
     x_ticks: Ticks
     y_ticks: Ticks
     x_name: str = ""
     marks: Sequence[tuple[float, float]] = ()
 
 
-def _bars(bottoms: Any, tops: Any, gap: float = 0.06) -> str:
-    """Return bars of one width, from bottom to top as parts of the box, as the path of an SVG."""
-    width, parts = WIDTH / len(tops), []
-    for place, (bottom, top) in enumerate(zip(bottoms, tops, strict=True)):
-        if top > bottom:
-            x, y, high = (place + gap) * width, (1 - top) * HEIGHT, (top - bottom) * HEIGHT
-            across = (1 - 2 * gap) * width
-            parts.append(f"M{x:.5g} {y:.5g}h{across:.5g}v{high:.5g}h-{across:.5g}z")
-    return "".join(parts)
+def stacked(names: Mapping[str, str], values: Any, steps: int = 4) -> tuple[Any, Ticks]:
+    """Return the series, each with a row of `values` on top of the one before, and the y ticks.
+
+    names: colour -> name of a series.
+    """
+    tops = np.cumsum(values, axis=0)
+    end, ticks = axis(max(tops.max(), 1.0), steps)
+    series = [
+        (key, name, list(zip(100 - 100 * top / end, 100 * high / end, strict=True)))
+        for (key, name), top, high in zip(names.items(), tops, np.asarray(values), strict=True)
+    ]
+    return series, ticks
 
 
 def nice_step(most: float, steps: int = 4) -> float:
     """Return 1, 2 or 5 times a power of ten, with which at most `steps` steps reach `most`."""
-    if most <= 0:
-        return 1.0
     rough = most / steps
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
@@ -152,9 +145,7 @@ def axis(most: float, steps: int = 4) -> tuple[float, Ticks]:
 
 def number_text(value: float) -> str:
     """Return 1,234 or 12.5 or 0.004: three digits, or all before the point."""
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def hours_text(hours: float) -> str:
@@ -172,19 +163,13 @@ def moment(time: datetime) -> str:
 def time_plot(history: History) -> Plot:
     """Plot clips per hour over time: downloaded, unavailable and failed; pauses are hatched."""
     bins, hours = history.bins, history.width / HOUR
-    numbers = np.array([each[1:] for each in bins]) / hours
-    tops = np.cumsum(numbers, axis=1)
-    end, y_ticks = axis(tops[:, -1].max())
     names = {"there": "downloaded", "gone": "unavailable", "try": "failed"}
-    series = [
-        (key, name, _bars((tops - numbers)[:, at] / end, tops[:, at] / end))
-        for at, (key, name) in enumerate(names.items())
-    ]
-    best = max(bins, key=lambda each: each.came)
+    series, y_ticks = stacked(names, bins.to_numpy().T / hours)
+    came, best = bins["came"], int(bins["came"].argmax())
     says = (
         f"From {moment(history.first)} to {moment(history.last)} UTC"
-        f" {sum(each.came for each in bins):,} clips were downloaded; the most at"
-        f" {moment(best.start)}, {number_text(best.came / hours)} per hour."
+        f" {came.sum():,} clips were downloaded; the most at {moment(bins.index[best])},"
+        f" {number_text(came.max() / hours)} per hour."
     )
     if history.pauses:
         lasted = sum((after - before for before, after in history.pauses), timedelta())
@@ -192,7 +177,7 @@ def time_plot(history: History) -> Plot:
             f" {plural(len(history.pauses), 'pause')} (hatched), {hours_text(lasted / HOUR)} in"
             " all, without downloads, usually YouTube blocks."
         )
-    start, span = bins[0].start, history.width * len(bins)
+    start, span = bins.index[0], history.width * len(bins)
     marks = [(100 * ((a - start) / span), 100 * ((b - a) / span)) for a, b in history.pauses]
     unit = next(u for u in ((1440, "day"), (60, "hour"), (1, "minute")) if hours * 60 >= u[0])
     number = round(hours * 60 / unit[0])
@@ -212,7 +197,7 @@ def _time_ticks(history: History) -> Ticks:
     """Return up to four ticks at starts of bins; the date only where it changes."""
     count, ticks, day = len(history.bins), [], None
     for at in range(0, count, math.ceil(count / 4)):
-        time = history.bins[at].start
+        time = history.bins.index[at]
         text = f"{time:%H:%M}" if time.date() == day else moment(time)
         day = time.date()
         ticks.append((100 * at / count, text if history.width < DAY else f"{time.day} {time:%b}"))
@@ -223,7 +208,7 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
     """Plot the percentage of missing clips in every class, the worst at the left."""
     ranked = sorted(shares, reverse=True)
     count = len(ranked)
-    end, y_ticks = axis(max([*ranked, 1.0]))
+    series, y_ticks = stacked({"gone": "missing"}, [ranked])
     says = (
         f"The class in the middle lacks {number_text(ranked[count // 2])}% of its clips, the worst"
         f" {number_text(ranked[0])}%, the best {number_text(ranked[-1])}%;"
@@ -235,7 +220,7 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
         "Missing by class",
         "percentage of missing clips in the class",
         says,
-        [("gone", "missing", _bars([0.0] * count, [s / end for s in ranked]))],
+        series,
         [(100 * n / count, f"{n:,}") for n in range(0, count + 1, step)],
         y_ticks,
         "classes, starting with the one that misses the most",
@@ -251,21 +236,21 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
     low, middle, high = np.percentile(values, (1, 50, 99))
     far = max(2 * (high - low), 0.3 * high)
     shown = np.clip(values, low - far, high + far)
-    step = max(least_step, nice_step(shown.max() - shown.min(), BARS))
+    step = max(least_step, nice_step(max(least_step, np.ptp(shown)), BARS))
     places = np.floor(shown / step + 1e-9).astype(int)
     first, number = places.min(), places.max() - places.min() + 1
     if number < FEW_BARS:  # clips that are all alike: one thin bar, with space around it
         first -= min(first, (FEW_BARS - number) // 2)
         number = FEW_BARS
     shares = 100 * np.bincount(places - first, minlength=number) / len(places)
-    end, y_ticks = axis(shares.max(), 2)
+    series, y_ticks = stacked({"there": title}, [shares], 2)
     inner = " to ".join(number_text(value) for value in np.percentile(values, (5, 95)))
     return Plot(
         title,
         "% of clips",
         f"Half have {number_text(middle)} or less; nine in ten from {inner}, all from"
         f" {number_text(min(values))} to {number_text(max(values))}.",
-        [("there", title, _bars(np.zeros(number), shares / end))],
+        series,
         [
             (100 * place / number, number_text((first + place) * step))
             for place in range(0, number + 1, math.ceil(number / 4))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from utils.clip import MAX_TIME
-from utils.page.dataset import Dataset, leaking_videos
+from utils.page.dataset import TRAIN, Dataset, part_name
 from utils.page.looks import FROZEN_BELOW, ClipLook
 from utils.process import STOP, Stopped
 
@@ -33,6 +33,7 @@ class Kind(NamedTuple):
     title: str
     rule: str
     todo: str
+    is_sampled: bool = True  # False if it is looked for among all clips, not the probed ones alone
 
 
 BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
@@ -72,12 +73,14 @@ KINDS = (
         "A video under two splits",
         "the lists have the video in more than one of train, val and test",
         "make_training_lists.py keeps the videos of val and test out of train",
+        is_sampled=False,
     ),
     Kind(
         "doubled",
         "Same bytes under two names",
         "two files of the folder, byte for byte",
         "One of them does not match its name: download both again",
+        is_sampled=False,
     ),
     Kind(
         "silent",
@@ -99,19 +102,26 @@ KINDS = (
         "Look at it: it may show little but compression blocks",
     ),
 )
-RULES = {kind.key: kind.rule for kind in KINDS}
-NOT_SAMPLED = ("two_splits", "doubled")  # found among all clips, not among the probed ones alone
 
 
-def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> list[Suspect]:
-    """Return all suspects: by kind, the worst of each first, then by name. Raises Stopped."""
-    found = [*_probed_suspects(data, looks), *_doubled(data, looks)]
-    found += [
-        Suspect("two_splits", clip, video, parts, badness)
-        for clip, video, parts, badness in leaking_videos(data)
-    ]
-    place = {kind.key: number for number, kind in enumerate(KINDS)}
-    return sorted(found, key=lambda s: (place[s.kind], -s.badness, s.clip, s.youtube_id))
+def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> dict[Kind, list[Suspect]]:
+    """Return the suspects of each kind, the worst first, then by name. Raises Stopped."""
+    found = [*_probed_suspects(data, looks), *_doubled(data, looks), *_leaking(data)]
+    found.sort(key=lambda s: (-s.badness, s.clip, s.youtube_id))
+    return {kind: [each for each in found if each.kind == kind.key] for kind in KINDS}
+
+
+def _leaking(data: Dataset) -> Iterator[Suspect]:
+    """Yield the videos under two splits, each with one of its clips on disk, if there is one."""
+    shown = {
+        clip.youtube_id: name
+        for name, clip in data.clips.items()
+        if clip.youtube_id in data.leaks and name in data.sizes
+    }
+    for video, parts in data.leaks.items():
+        is_trained_on = any(split == TRAIN for _, split in parts)
+        detail = ", ".join(map(part_name, parts))
+        yield Suspect("two_splits", shown.get(video, ""), video, detail, float(is_trained_on))
 
 
 def _probed_suspects(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
