@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Download the clips of Kinetics lists into one flat folder: once each, checked.
+r"""Download the clips of lists into one flat folder, each clip once and checked.
 
 examples:
   python download.py clips --input_csv examples/kinetics_sample.csv

@@ -206,7 +206,12 @@ class ClipReader:
                 raise FrameIndexError(self.path, outside[0], count)
             return [shown[number] for number in numbers]
         if unit == "s":
-            first, last = self._between(start, stop, count, times)
+            if start is not None:
+                self._on_screen(start, count, times)
+            first = 0 if start is None else bisect_left(times, start - _CLOSE)
+            last = count if stop is None else bisect_left(times, stop - _CLOSE)
+            if stop is not None and last == len(times) and stop > float(self._duration()) + _CLOSE:
+                last = count  # more than `times` if the file was cut off
         else:
             first = 0 if start is None else frame_number(start)
             last = count if stop is None else frame_number(stop)
@@ -239,17 +244,6 @@ class ClipReader:
         if not 0 <= number < count:
             raise FrameIndexError(self.path, number, count)
         return number
-
-    def _between(
-        self, start: float | None, stop: float | None, count: int, times: Sequence[float]
-    ) -> tuple[int, int]:
-        if start is not None:
-            self._on_screen(start, count, times)
-        first = 0 if start is None else bisect_left(times, start - _CLOSE)
-        last = count if stop is None else bisect_left(times, stop - _CLOSE)
-        if stop is not None and last == len(times) and stop > float(self._duration()) + _CLOSE:
-            last = count  # more than `times` if the file was cut off
-        return first, last
 
     def _load(self, source: FrameSource, frames: Sequence[int], out: Array | None) -> Array:
         rows: dict[int, list[int]] = {}

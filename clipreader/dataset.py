@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import gzip
 import inspect
-import io
 import json
 import math
 import operator
@@ -21,12 +20,12 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipreader.clip_reader import ClipReader, Layout, Rate, finish, load_audio
 from clipreader.media import MAX_PIXELS, SUFFIXES, ClipError, NoAudio
@@ -53,6 +52,7 @@ class ClipSample:
         return os.path.splitext(os.path.basename(self.path))[0]
 
 
+@dataclass(eq=False, repr=False)
 class ClipDataset:
     """Map-style: `dataset[i]` is (frames, label) of clip i; `len(dataset)` clips.
 
@@ -94,45 +94,38 @@ class ClipDataset:
     Raises ValueError or OSError for a list or folder that cannot be read or has no clips.
     """
 
-    def __init__(
-        self,
-        list_or_folder: Folder,
-        frames: int = 32,
-        stride: int = 2,
-        *,
-        folder: Folder | None = None,
-        split: str | None = None,
-        classes: Classes | None = None,
-        unlabelled: bool = True,
-        fps: Rate | None = None,
-        short_side: int | None = None,
-        layout: Layout = "TCHW",
-        as_torch: bool = False,
-        transform: Transform | None = None,
-        seed: int = 0,
-        chunk: Literal["random", "middle", "segments", "views"] = "random",
-        segment_frames: int = 1,
-        training: bool = True,
-        views: int = 10,
-        crops: Literal[1, 3] = 1,
-        audio: int | bool = False,
-        with_info: bool = False,
-        on_error: Literal["raise", "next"] = "raise",
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        _check_counts(frames, stride, segment_frames, views)
-        _check_choice("chunk", chunk, ("random", "middle", "segments", "views"))
-        _check_choice("crops", crops, (1, 3))
-        _check_choice("on_error", on_error, ("raise", "next"))
-        self.frames, self.stride, self.fps, self.short_side = frames, stride, fps, short_side
-        self.layout, self.as_torch, self.transform = layout, as_torch, transform
-        self.seed, self.chunk, self.training = seed, chunk, training
-        self.segment_frames, self.max_pixels = segment_frames, max_pixels
-        self.views = views if chunk == "views" else 1
-        self.crops, self.with_info, self.on_error = crops, with_info, on_error
-        self.audio_rate = 16000 if audio is True else int(audio)
-        self._gives_rng = transform is not None and _takes_rng(transform)
-        self._find_samples(Path(list_or_folder), folder, split, classes, unlabelled)
+    list_or_folder: Folder
+    frames: int = 32
+    stride: int = 2
+    _: KW_ONLY
+    folder: Folder | None = None
+    split: str | None = None
+    classes: Classes | None = None
+    unlabelled: bool = True
+    fps: Rate | None = None
+    short_side: int | None = None
+    layout: Layout = "TCHW"
+    as_torch: bool = False
+    transform: Transform | None = None
+    seed: int = 0
+    chunk: Literal["random", "middle", "segments", "views"] = "random"
+    segment_frames: int = 1
+    training: bool = True
+    views: int = 10
+    crops: Literal[1, 3] = 1
+    audio: int | bool = False
+    with_info: bool = False
+    on_error: Literal["raise", "next"] = "raise"
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        _check_counts(self.frames, self.stride, self.segment_frames, self.views)
+        _check_choice("chunk", self.chunk, ("random", "middle", "segments", "views"))
+        _check_choice("crops", self.crops, (1, 3))
+        _check_choice("on_error", self.on_error, ("raise", "next"))
+        self._audio_rate = 16000 if self.audio is True else int(self.audio)
+        self._gives_rng = self.transform is not None and _takes_rng(self.transform)
+        self._find_samples(Path(self.list_or_folder))
         # The epoch, then a byte for each clip skipped, in a small file. Worker processes find it,
         # however they were started; shared memory would need torch or a context.
         file, self._shared = tempfile.mkstemp(prefix="clip_dataset_")
@@ -140,15 +133,9 @@ class ClipDataset:
         self.set_epoch(0)
         weakref.finalize(self, _remove, self._shared, os.getpid())
 
-    def _find_samples(
-        self,
-        source: Path,
-        folder: Folder | None,
-        split: str | None,
-        classes: Classes | None,
-        unlabelled: bool,
-    ) -> None:
-        listed, is_list = _read_source(source, split)
+    def _find_samples(self, source: Path) -> None:
+        listed, is_list = _read_source(source, self.split)
+        classes = self.classes
         beside = (source if source.is_dir() else source.parent) / "classes.json"
         if classes is None and is_list and beside.is_file():
             classes = beside
@@ -164,12 +151,12 @@ class ClipDataset:
             raise ValueError(f"{source}: label {unknown[0]!r} is not one of the classes")
         paths: list[str | None] = [each.files[0] for each in listed]
         if is_list:
-            paths = _on_disk(source, folder, listed)
+            paths = _on_disk(source, self.folder, listed)
         self.missing = paths.count(None)
         self.samples = [
             ClipSample(path, numbers.get(each.label, NO_LABEL))
             for path, each in zip(paths, listed, strict=True)
-            if path is not None and (unlabelled or each.label in numbers)
+            if path is not None and (self.unlabelled or each.label in numbers)
         ]
 
     def __len__(self) -> int:
@@ -224,15 +211,11 @@ class ClipDataset:
             if not shown:
                 raise ClipError(reader.path, f"shorter than a frame at fps={self.fps}")
             numbers = np.asarray(shown)[self._choose(len(shown), rng)]
-            wanted, places = np.unique(numbers, return_inverse=True)
-            array = reader.read(indices=wanted.tolist())
-            sound = self._sound(reader, numbers) if self.audio_rate else None
-        made = []
-        for rows in places.reshape(numbers.shape):
-            # A chunk that is all of the array as it is needs no copy.
-            whole = np.array_equal(rows, np.arange(len(array)))
-            for crop in _crops(array if whole else array[rows], self.crops):
-                made.append(self._finished(crop, rng))
+            array = reader.read(indices=numbers.ravel().tolist())
+            sound = self._sound(reader, numbers) if self._audio_rate else None
+        chunks = array.reshape(*numbers.shape, *array.shape[1:])
+        crops = [crop for chunk in chunks for crop in _crops(chunk, self.crops)]
+        made = [self._finished(crop, rng) for crop in crops]
         one = len(made) == 1 and self.chunk != "views"
         item = [made[0] if one else _stacked(made)]
         if sound is not None:
@@ -248,38 +231,33 @@ class ClipDataset:
             return finish(chunk, self.layout, self.as_torch)
         return self.transform(chunk, rng) if self._gives_rng else self.transform(chunk)
 
-    def _choose(self, count: int, rng: Rng) -> list[list[int]]:
-        """Return which of a clip's `count` frames make the sample: one chunk, or several views."""
+    def _choose(self, count: int, rng: Rng) -> NDArray[np.intp]:
+        """Return which of a clip's `count` frames make the sample: (1, T), or (views, T)."""
+        parts, length = 1, self.frames
         if self.chunk == "segments":  # as TSN
-            edges = [part * count // self.frames for part in range(self.frames + 1)]
-            length = self.segment_frames
-            firsts = [self._first(begin, end, length, rng) for begin, end in pairwise(edges)]
-            return [[n for first in firsts for n in self._row(first, length, count)]]
-        firsts = [self._first(0, count, self.frames, rng)]
-        if self.views > 1:
-            room = max(0, count - (self.frames - 1) * self.stride - 1)
-            firsts = [round(n * room / (self.views - 1)) for n in range(self.views)]
-        return [self._row(first, self.frames, count) for first in firsts]
+            parts, length = self.frames, self.segment_frames
+        edges = np.arange(parts + 1) * count // parts
+        offsets = np.arange(length) * self.stride
+        rooms = np.maximum(np.diff(edges) - offsets[-1] - 1, 0)
+        if self.chunk == "views" and self.views > 1:
+            firsts = np.round(np.arange(self.views) * rooms / (self.views - 1)).astype(np.intp)
+        elif self.training and self.chunk in ("random", "segments"):
+            firsts = edges[:-1] + [int(rng.integers(room + 1)) for room in rooms]
+        else:
+            firsts = edges[:-1] + rooms // 2
+        rows = np.minimum(firsts[:, None] + offsets, count - 1)
+        return rows if self.chunk == "views" else rows.reshape(1, -1)
 
-    def _first(self, begin: int, end: int, frames: int, rng: Rng) -> int:
-        """Return the first of `frames` frames between two positions."""
-        room = max(0, end - begin - (frames - 1) * self.stride - 1)
-        is_random = self.training and self.chunk in ("random", "segments")
-        return begin + (int(rng.integers(room + 1)) if is_random else room // 2)
-
-    def _row(self, first: int, frames: int, count: int) -> list[int]:
-        return [min(first + n * self.stride, count - 1) for n in range(frames)]
-
-    def _sound(self, reader: ClipReader, numbers: np.ndarray[Any, Any]) -> Any:
+    def _sound(self, reader: ClipReader, numbers: NDArray[np.intp]) -> Any:
         """Return the audio from the first frame on, as long as the frames at the clip's rate."""
         rate = float(self.fps or reader.fps)
         seconds = self.frames * self.segment_frames * self.stride / rate
-        samples = math.ceil(seconds * self.audio_rate)
+        samples = math.ceil(seconds * self._audio_rate)
         sound = np.zeros((1, samples), np.float32)
         start = float(reader.times[numbers.min()])
-        stop = start + samples / self.audio_rate
+        stop = start + samples / self._audio_rate
         with suppress(NoAudio):
-            got = load_audio(reader, start, stop, sample_rate=self.audio_rate, mono=True)
+            got = load_audio(reader, start, stop, sample_rate=self._audio_rate, mono=True)
             sound[:, : got.shape[1]] = got[:, :samples]
         return sound
 
@@ -356,10 +334,8 @@ def _read_source(source: Path, split: str | None) -> tuple[list[Listed], bool]:
         return listed, True
     lists = {name: source / f"{name}.csv" for name in SPLITS if (source / f"{name}.csv").is_file()}
     there = lists or {name: source / name for name in SPLITS if (source / name).is_dir()}
-    if there and split is None:
-        raise ValueError(f"{source}: give split=, one of {', '.join(there)}")
     if there and split not in there:
-        raise ValueError(f"{source}: no split {split!r}; there is {', '.join(there)}")
+        raise ValueError(f"{source}: give split=, one of {', '.join(there)} (got {split!r})")
     place = there.get(split or "", source)
     return (read_list(place), True) if lists else (_read_folder(place), False)
 
@@ -380,19 +356,15 @@ def _read_folder(folder: Path) -> list[Listed]:
 
 def _on_disk(source: Path, folder: Folder | None, listed: Sequence[Listed]) -> list[str | None]:
     """Return the path of each clip, None if it is not on disk."""
-    if folder is None:
-        if any(os.path.dirname(each.files[0]) for each in listed):
-            return [each.files[0] if os.path.isfile(each.files[0]) else None for each in listed]
+    if folder is None and not any(os.path.dirname(each.files[0]) for each in listed):
         raise ValueError(f"{source}: give folder=, the folder of the clips of this list")
     # The folder is listed once: testing 650,000 files one by one takes ten times as long.
-    there = {entry.name for entry in os.scandir(folder)}
+    there = set(os.listdir(folder)) if folder is not None else set()
     found: list[str | None] = []
     for each in listed:
-        names = (os.path.basename(name) for name in each.files)
-        name = next((name for name in names if name in there), None)
-        if name is None and os.path.isfile(os.path.join(folder, each.files[0])):
-            name = each.files[0]
-        found.append(os.path.join(folder, name) if name else None)
+        names = [name for name in map(os.path.basename, each.files) if name in there]
+        path = os.path.join(folder or "", (names or each.files)[0])
+        found.append(path if names or os.path.isfile(path) else None)
     return found
 
 
@@ -406,11 +378,6 @@ _COLUMNS = {
 }
 
 
-def _column(name: str) -> str:
-    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
-    return next((column for column, names in _COLUMNS.items() if plain in names), plain)
-
-
 def read_list(path: Path) -> list[Listed]:
     """Return the clips of a list, no repeats. Raises OSError, and ValueError with the bad line.
 
@@ -419,33 +386,35 @@ def read_list(path: Path) -> list[Listed]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             text = file.read().decode("utf-8-sig", "surrogateescape")
-        return list(dict.fromkeys(_clips_of(text)))
+        listed: dict[Listed, None] = {}
+        for place, row in _rows_of(text):
+            try:
+                listed[_from_line(row) if isinstance(row, str) else _from_row(row)] = None
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{place}: {error}") from None
+        return list(listed)
     except (ValueError, csv.Error, EOFError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: JSON that is not a list of clips in a known form") from None
 
 
-def _clips_of(text: str) -> Iterator[Listed]:
+def _rows_of(text: str) -> Iterator[tuple[str, str | Mapping[str, Any]]]:
+    """Yield the rows of a list of any form, each after its place: the line, or JSON's entry."""
     if text.lstrip()[:1] in ("[", "{"):
-        yield from map(_from_row, _json_rows(json.loads(text)))
+        data = json.loads(text)
+        rows = data if isinstance(data, list) else map(_from_kinetics, data, data.values())
+        yield from ((f"entry {number}", row) for number, row in enumerate(rows, 1))
         return
     lines = text.splitlines()
     head = next((at for at, line in enumerate(lines) if line and not line.startswith("#")), 0)
-    header = lines[head] if lines else ""
-    delimiter = max("\t,;", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    has_header = {_column(name) for name in names} & {"youtube_id", "clip", "path"}
-    body = io.StringIO("\n".join(lines[head + 1 :]))
-    rows: Any = csv.reader(body, delimiter=delimiter) if has_header else lines
-    for number, row in enumerate(rows, head + 2 if has_header else 1):
-        try:
-            if has_header and row:
-                yield _from_row(dict(zip(names, row, strict=False)))
-            elif row and row.strip():
-                yield _from_line(row.strip())
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"line {number}: {error}") from None
+    delimiter = max("\t,;", key=(lines or [""])[head].count)
+    table = csv.DictReader(lines[head:], delimiter=delimiter, restkey="")
+    if {_column(name) for name in table.fieldnames or ()} & {"youtube_id", "clip", "path"}:
+        yield from ((f"line {head + table.line_num}", row) for row in table)
+    else:
+        stripped = enumerate(map(str.strip, lines), 1)
+        yield from ((f"line {number}", line) for number, line in stripped if line)
 
 
 def _from_line(line: str) -> Listed:
@@ -458,18 +427,6 @@ def _from_line(line: str) -> Listed:
     return Listed((path,), int(label) if int(label) >= 0 else None)
 
 
-def _json_rows(data: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON array of objects, or of Kinetics' `{id: {annotations, subset}}`."""
-    if isinstance(data, list):
-        yield from data
-        return
-    for youtube_id, entry in data.items():
-        start, end = entry["annotations"]["segment"]
-        label = entry["annotations"].get("label", "")
-        split = entry.get("subset", "")
-        yield {"id": youtube_id, "start": start, "end": end, "label": label, "split": split}
-
-
 def _from_row(row: Mapping[str, Any]) -> Listed:
     values = {_column(name): value for name, value in row.items()}
     number = values.get("number")
@@ -479,6 +436,19 @@ def _from_row(row: Mapping[str, Any]) -> Listed:
         int(number) if number not in (None, "") else label,
         str(values.get("split") or ""),
     )
+
+
+def _column(name: str) -> str:
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    return next((column for column, names in _COLUMNS.items() if plain in names), plain)
+
+
+def _from_kinetics(youtube_id: str, entry: Any) -> dict[str, Any]:
+    """Return a row of Kinetics' JSON, `{id: {annotations, subset}}`."""
+    start, end = entry["annotations"]["segment"]
+    label = entry["annotations"].get("label")
+    split = entry.get("subset")
+    return {"id": youtube_id, "start": start, "end": end, "label": label, "split": split}
 
 
 def _files_of(values: Mapping[str, Any]) -> tuple[str, ...]:
