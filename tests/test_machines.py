@@ -238,7 +238,7 @@ def test_a_run_whose_folder_becomes_a_link_writes_and_removes_nothing_outside(
     (out / ".tmp").rename(out / "aside")
     (out / ".tmp").symlink_to(mine)
     done = finish(process)
-    assert done.code == 1 and f"{out / '.tmp'} was replaced during the run" in done.err
+    assert done.code == 2 and f"error: {out / '.tmp'} is no longer there" in done.err
     assert sorted(path.name for path in mine.rglob("*")) == ["folder", "lock", "notes.txt"]
     assert {(mine / name).read_text() for name in ("lock", "folder/notes.txt")} == {"mine"}
 

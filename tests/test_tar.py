@@ -8,8 +8,9 @@ import random
 import tarfile
 
 import pytest
+import requests
 
-from utils.web import BadTar, TarStream
+from utils.web import BadTar, TarStream, Web, WebError
 
 LONG = "x" * 120 + "/" + "é" * 150 + ".mp4"
 FILES = {"a.mp4": b"a" * 1000, "./label (b)/b.mp4": b"", LONG: b"c" * 512, "d": b"d" * 70_000}
@@ -148,3 +149,28 @@ def test_random_damage_raises_nothing_else() -> None:
                     tar.copy(io.BytesIO())
             except BadTar:
                 pass
+
+
+def test_links_and_unknown_members_may_claim_any_size() -> None:
+    data = io.BytesIO()
+    for name, type_, size in (("a", b"0", 5), ("b", tarfile.LNKTYPE, 10**6), ("c", b"D", 70_000)):
+        info = tarfile.TarInfo(name)
+        info.type, info.size = type_, size
+        content = b"" if type_ == tarfile.LNKTYPE else bytes(size)
+        data.write(info.tobuf() + content + bytes(-len(content) % 512))
+    data.write(bytes(1024))
+    assert [member.name for member in reader(data.getvalue(), 999).members()] == ["a", "b", "c"]
+
+
+def test_an_answer_that_begins_elsewhere_is_asked_for_again() -> None:
+    class Session:
+        def request(self, *_: object, **__: object) -> requests.Response:
+            answer = requests.Response()
+            answer.status_code, answer.raw = 206, io.BytesIO()
+            answer.headers["Content-Range"] = "bytes 0-9/10"
+            return answer
+
+    asked = Web(session=Session()).open("http://localhost/a.tar", 5)
+    with pytest.raises(WebError, match="requested byte 5") as caught, asked:
+        pass
+    assert not caught.value.for_good

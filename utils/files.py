@@ -26,7 +26,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from utils.cli import say
 from utils.errors import DiskFull, UserError, is_disk_full
 from utils.process import STOP, sleep
 
@@ -384,8 +383,9 @@ def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     other_names = (f"{machine_name()}-{number}" for number in itertools.count(1))
     with telling(base, "write into"):
         opened, name, lock = _begin_run(base, itertools.chain(names, other_names))
-    over = threading.Event()
-    watch = threading.Thread(target=_show_life, args=(over, base, opened, name), daemon=True)
+    over, was_replaced = threading.Event(), threading.Event()
+    given = over, was_replaced, base, opened, name
+    watch = threading.Thread(target=_show_life, args=given, daemon=True)
     watch.start()
     try:
         yield base / name
@@ -397,6 +397,11 @@ def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
         os.close(opened)
         with suppress(OSError):  # other runs have folders in it, or it was replaced
             base.rmdir()
+    if was_replaced.is_set():
+        raise UserError(
+            f"{base} is no longer there, or was replaced during the run (is the disk still"
+            " mounted?): run the same command again"
+        )
 
 
 def _begin_run(base: Path, names: Iterator[str]) -> tuple[int, str, int]:
@@ -450,7 +455,9 @@ def _lock(base: int, name: str, must: bool = False) -> int | None:
     return None
 
 
-def _show_life(over: threading.Event, base: Path, opened: int, name: str) -> None:
+def _show_life(
+    over: threading.Event, was_replaced: threading.Event, base: Path, opened: int, name: str
+) -> None:
     """Renew the date of a run's folder for machines that do not see its lock.
 
     Stop the run if another folder, or a link, takes the place of `base`.
@@ -461,7 +468,7 @@ def _show_life(over: threading.Event, base: Path, opened: int, name: str) -> Non
         with suppress(FileNotFoundError):
             if os.path.samestat(base.lstat(), os.fstat(opened)):
                 continue
-        say(f"{base} was replaced during the run, which ends here: run the same command again")
+        was_replaced.set()
         return STOP.set()
 
 

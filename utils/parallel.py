@@ -39,6 +39,7 @@ PATIENCE = 2.5  # seconds in which a task may end by itself when its run is over
 STOP_SECONDS = 3.0  # a thread that still waits for a server after so long is left behind
 IDLE_SECONDS = 300.0  # a child on a cluster ends by itself after so long without a task
 _POLL_SECONDS = 0.1
+RENEW_AFTER = 1000  # tasks: a process that stays for weeks may lose memory
 THREADS_PER_JOB = 3  # in turns: further tasks are under way while `pause` holds up others
 _END = object()
 _of_thread = threading.local()
@@ -86,6 +87,7 @@ class Child:
                 stderr=subprocess.DEVNULL if quiet else None,
                 start_new_session=True,
             )
+        self.calls = 0
 
     def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> bytes:
         """Return the pickled (outcomes, exception or None) of a task.
@@ -135,11 +137,17 @@ class Children:
                 child = idle[-1]
                 self._idle.remove(child)
             else:  # within the lock, so that no process starts that `hang_up` does not see
+                # Those that ended are reaped, and their pipes closed.
+                self._all = [each for each in self._all if each.process.poll() is None]
                 child = self.start()
                 self._all.append(child)
         try:
             answer = child.call(frame, is_stopped)
-            self._idle.append(child)
+            child.calls += 1
+            if child.calls < RENEW_AFTER:
+                self._idle.append(child)
+            else:
+                child.hang_up()
             return answer, ""
         except TimeoutError:
             child.hang_up()

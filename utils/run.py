@@ -160,7 +160,8 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if self._on_terminal:
-            tqdm.write(shown(text), file=sys.stderr)
+            with suppress(OSError):  # as `say`
+                tqdm.write(shown(text), file=sys.stderr)
         else:
             say(text)
 

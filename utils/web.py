@@ -42,6 +42,7 @@ TEXT_SECONDS = 600.0  # for a text; a server may send a byte now and then for ev
 PIECE = 2**16  # bytes that are read at once; larger ones cost a page fault every 4096 bytes
 GZIP = b"\x1f\x8b"
 LONGEST_NAME = 2**16  # bytes of an extended header; a longer one is not a name
+EXTENDED = b"LKxgX"  # the types of those; links and others may claim any size
 
 
 class WebError(Exception):
@@ -108,7 +109,7 @@ class Web:
                 return
             check_status(response)
             if response.status_code == 206 and start:
-                _check_range(response, start)
+                _check_range(response, start, for_good=False)
             else:
                 start = 0
             yield Download(response, start, _length(response), response.headers.get("ETag", ""))
@@ -225,11 +226,11 @@ def check_status(response: Any) -> None:
         raise WebError(f"HTTP {code} {response.reason}", for_good=not passing)
 
 
-def _check_range(response: Any, first: int) -> None:
+def _check_range(response: Any, first: int, for_good: bool = True) -> None:
     """Raise WebError for an answer that does not begin at byte `first`."""
     told = response.headers.get("Content-Range", "")
     if response.status_code != 206 or not told.startswith(f"bytes {first}-"):
-        raise WebError(f"requested byte {first:,} got {told!r}", for_good=True)
+        raise WebError(f"requested byte {first:,} got {told!r}", for_good)
 
 
 def _length(response: Any) -> int | None:
@@ -394,7 +395,7 @@ class _Header(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             raise ValueError(f"a damaged header: {error}") from error
-        if header.size < 0 or (not header.isreg() and header.size > LONGEST_NAME):
+        if header.size < 0 or (header.type in EXTENDED and header.size > LONGEST_NAME):
             raise ValueError(f"a header of {header.size:,} bytes")
         return header
 

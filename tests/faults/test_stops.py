@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import math
 import os
+import pickle
 import pty
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -18,6 +24,7 @@ from benchmarks.kills import kill_again_and_again, want_clips
 from tests.conftest import MakeSource
 from tests.faults.promise import SMALL, Lab, keeps_promise, wait_for
 from tests.scripts import Done, finish
+from utils import parallel, run
 
 STALLED = ("stalled___1", "stalled___2")
 
@@ -136,3 +143,39 @@ def test_the_terminal_closes(lab: Lab, source: MakeSource) -> None:
     done = Done(process.wait(20), "", "")
     assert not (lab.out / ".tmp").exists()
     keeps_promise(lab, done, 128 + signal.SIGHUP)
+
+
+def test_processes_that_end_leave_nothing_and_none_stays_for_weeks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "RENEW_AFTER", 2)
+    start = partial(parallel.Child, str(parallel.ROOT))
+    with closing(parallel.Children(start)) as children:
+
+        def call(function: Callable[[int], object], value: int) -> tuple[bytes, str]:
+            return children.call(pickle.dumps((function, value)), lambda: function is time.sleep)
+
+        assert call(os._exit, 3)[1].endswith("exit code 3")
+        assert call(time.sleep, 60) == (b"", "the run is stopped")
+        sessions = [call(os.getsid, 0)[0] for _ in range(4)]
+        assert sessions[0] == sessions[1] != sessions[2] == sessions[3]
+        assert call(math.isqrt, 9)[1] == ""
+        wait_for(lambda: sum(each.process.poll() is None for each in children._all) == 1)
+        children._idle.clear()
+        call(math.isqrt, 9)
+        assert len(children._all) == 2
+
+
+class ClosedTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_message_above_the_bar_is_lost_with_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", ClosedTerminal())
+    with run.Progress(1, "clip") as progress:
+        progress.say("nobody reads this")
+        progress.add("failed")
