@@ -69,7 +69,7 @@ def open_media(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer
     else:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
     guard = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": MEDIA_PROTOCOLS}
-    guard["max_pixels"] = str(max_pixels)
+    guard["max_pixels"] = str(min(max_pixels, 2**31 - 1))  # it takes no more
     more: dict[str, Any] = {}
     if int(av.__version__.partition(".")[0]) < 19:
         more["metadata_errors"] = "replace"  # a title in Latin-1 would raise UnicodeDecodeError

@@ -178,6 +178,10 @@ def test_start_stop_indices_and_slices(plain: Path) -> None:
         assert reader[5:5].shape == (0, 72, 128, 3)
 
 
+def test_a_limit_above_what_ffmpeg_can_hold(plain: Path) -> None:
+    assert len(load_frames(plain, 0, 1, max_pixels=1 << 40)) == 1
+
+
 def test_by_time(plain: Path) -> None:
     with ClipReader(plain) as reader:
         assert list(reader.frame_numbers(1, 2, unit="s")) == list(range(25, 50))
