@@ -36,7 +36,7 @@ from utils.download.archives import MIRROR
 from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.lists.reading import form_words
-from utils.page import content, dataset, looks, plots, suspects
+from utils.page import content, dataset, looks, plots
 from utils.process import sleep, stop_on_signals
 
 PAGE_NAME = "report.html"
@@ -128,7 +128,7 @@ def make_page(
     probed = looks.look_at_clips(data, sample, memory, args).values()
     # A clip that has gone meanwhile is not broken.
     seen = [look for look in probed if not look.problem or data.path(look.name).exists()]
-    found = suspects.find_suspects(data, seen)
+    found = looks.find_suspects(data, seen)
     labels = ((name, data.label(name)) for name in there)
     sheet, strips = looks.draw_pictures(labels, args.pictures, args.seed)
     wanted: list[tuple[str, int]] = []
@@ -194,8 +194,7 @@ def tell(made: content.Content, tables: str) -> None:
     found = [f"{count:,} {title}" for title, count in counted.items() if count]
     what = f"suspicious: {', '.join(found)}" if found else "nothing suspicious"
     cli.say(f"probed       {cli.plural(len(made.looks), 'clip')}; {what}")
-    size = made.page.stat().st_size / 1e6
-    cli.say(f"page         {made.page} ({size:.1f} MB), with {tables}")
+    cli.say(f"page         {made.page} ({cli.size_text(made.page.stat().st_size)}), with {tables}")
 
 
 if __name__ == "__main__":

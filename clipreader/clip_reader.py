@@ -257,10 +257,8 @@ class ClipReader:
                 painter = self._painter or self._painter_for(source, picture)
                 if array is None:
                     array = self._room(out, (len(frames), *painter.shape))
-                first, *others = rows[number]
-                painter.paint(picture, array[first])
-                for row in others:
-                    array[row] = array[first]
+                for row in rows[number]:
+                    painter.paint(picture, array[row])
                 last = number
             if any(number >= have for number in rows):
                 raise CorruptClip(self.path, have, "the rest of the file is missing")
@@ -276,10 +274,9 @@ class ClipReader:
             if (size := math.prod(shape)) > _MEMORY:
                 raise TooLarge(self.path, f"{size >> 20:,} MB of frames, more than the memory has")
             return np.empty(shape, np.uint8)
-        if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != shape:
-            raise ValueError(f"out is not a uint8 array of shape {shape}")
-        if not out.flags.writeable:
-            raise ValueError("out is read-only")
+        is_frames = isinstance(out, np.ndarray) and out.dtype == np.uint8 and out.shape == shape
+        if not is_frames or not out.flags.writeable:
+            raise ValueError(f"out is not a writeable uint8 array of shape {shape}")
         return out
 
     def _painter_for(self, source: FrameSource, frame: VideoFrame) -> Painter:

@@ -131,6 +131,9 @@ def test_other_forms_of_lists_and_classes(shelf: Path) -> None:
         if text:
             with pytest.raises((ValueError, KeyError), match="bad.csv"):
                 ClipDataset(shelf / "bad.csv", folder=shelf / "clips")
+    (shelf / "bad.csv").write_text("# a note\n\nyoutube_id,start\n\n,5\n")
+    with pytest.raises(ValueError, match=r"bad.csv: line 5: no youtube_id"):
+        ClipDataset(shelf / "bad.csv", folder=shelf / "clips")
     for classes in ({"a": 1}, ["a", "a"]):
         with pytest.raises(ValueError):
             ClipDataset(shelf / "k.tsv", folder=shelf / "clips", classes=classes)

@@ -26,7 +26,14 @@ from tests.scripts import finish, run, start, write_list
 from utils.clip import Clip
 from utils.page.content import Content
 from utils.page.looks import ClipLook, draw_pictures, draw_sample
-from utils.page.plots import axis, histogram, make_history, number_text, ranked_plot, time_plot
+from utils.page.plots import (
+    histogram,
+    make_history,
+    number_text,
+    ranked_plot,
+    stacked,
+    time_plot,
+)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +281,12 @@ def test_pace_is_that_of_the_last_run() -> None:
 
 
 def test_plots_are_drawn_to_scale() -> None:
-    assert [text for _, text in axis(430)[1]] == ["0", "200", "400", "600"]
+    assert [text for _, text in stacked({"there": "clips"}, [[430, 20]])[1]] == [
+        "0",
+        "200",
+        "400",
+        "600",
+    ]
     plot = histogram("Length", "seconds", [10.0] * 90 + [5.0] * 10, 0.5)
     assert plot.y_ticks[-1][1] == "100"
     assert [bar for bar in plot.series[0][2] if bar[1]] == [(90, 10), (10, 90)]

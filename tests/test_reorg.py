@@ -158,7 +158,7 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
     report = report_of(dst)
     assert report["bad/emptyemptye_000001_000003.mp4"] == ("left", "the file is empty")
     assert report["bad/truncatedXX_000001_000003.mp4"][0] == "left"
-    assert "cut off" in report["bad/cutbetween__000001_000003.mp4"][1]
+    assert "incomplete" in report["bad/cutbetween__000001_000003.mp4"][1]
     assert report["b/c/-_-_-_-_-_-_3.MP4".partition("/")[2]] == ("moved", "")
     assert report["x/LMNOPQRSTUV_000000_000010.mp4"] == (
         "moved",

@@ -218,7 +218,10 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: run.Lines) -> None:
             ("", without if batch.without_video else ""),
             *(("refused", text) for text in batch.refused[:10]),
             ("done", f"{batch.done:,} in {batch.out}{redone}" if batch.done else ""),
-            ("to do", f"{len(batch.to_do):,}, {cli.plural(args.num_jobs, 'job')}"),
+            (
+                "to do",
+                f"{cli.plural(len(batch.to_do), 'clip')}, {cli.plural(args.num_jobs, 'job')}",
+            ),
             *what,
         ]
     )
@@ -260,7 +263,7 @@ def end_batch(
     left = len(batch.to_do) - written
     missing = left + len(batch.refused) + batch.without_video
     if missing or (batch.to_do and not args.quiet):
-        counts = f"{written:,} written, {failed:,} failed"
+        counts = f"{written:,} written" + (f", {failed:,} failed" if failed else "")
         run.say_end(written + failed, len(batch.to_do), "clip", counts)
         for line in tally.reason_lines(MADE_REASONS, FAILED):
             cli.say(line)

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from utils.cli import VERSION, csv_text, printable, without_formula
+from utils.cli import VERSION, csv_text, printable, size_text, without_formula
 from utils.clip import format_time
 from utils.files import check_ours, publish, run_folder, telling, write_whole
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, why_missing
-from utils.page.looks import SHEET, STRIP, ClipLook
-from utils.page.suspects import Kind, Suspect
+from utils.page.looks import SHEET, STRIP, ClipLook, Kind, Suspect
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.
@@ -201,7 +200,7 @@ def render(content: Content) -> str:
         "tied": lambda text: re.sub(r"(?<=\d) (?=h\b|min\b|days\b)", "\N{NO-BREAK SPACE}", text),
         "address": lambda text: quote(os.fsencode(text)),
         "shown": lambda text: printable(str(text), 4096),
-        "size": lambda size: f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB",
+        "size": size_text,
     }
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     strips: dict[str, list[tuple[str, str, int, int]]] = {}

@@ -1,4 +1,4 @@
-"""Probe clips in worker processes, because a decoder can crash, and draw thumbnails.
+"""Probe clips in worker processes, draw thumbnails, and find suspicious clips.
 
 Only a clip with small packets or a plain first frame is decoded further: black and frozen clips are
 among these. Its audio is decoded if its packets are nearly empty.
@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import argparse
 import base64
+import filecmp
 import heapq
 import io
+import math
 import os
 import statistics
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from utils.clip import clip_window
+import numpy as np
+import numpy.typing as npt
+
+from utils.clip import MAX_TIME, clip_window
 from utils.errors import Streak, describe
-from utils.page.dataset import Dataset
+from utils.page.dataset import TRAIN, Dataset, part_name
 from utils.parallel import run_in_processes
 from utils.process import STOP, Stopped
 from utils.run import Progress
 from utils.video.whole import missing_part
-
-if TYPE_CHECKING:
-    from clipreader.transforms import Array
 
 FRAMES_LOOKED_AT = 9
 # Bits per pixel of the median frame that is not a keyframe: 0.001 to 0.023 in frozen clips, 0.05 to
@@ -51,7 +53,7 @@ PROBE = 0  # in place of a short side
 class ClipLook:
     """Measurements of a clip, or its thumbnail with this short side: empty before it is looked at.
 
-    Levels are 0 to 255, and None if not measured.
+    Levels are 0 to 255, and infinite if not measured, as is peak.
 
     src: the thumbnail as a data: URL. pixel_bits: of video, per pixel and frame; key_frames: the
     largest number from a keyframe to the next, or to the end; brightest: the mean of the brightest
@@ -74,10 +76,10 @@ class ClipLook:
     codec: str = ""
     audio_codec: str = ""
     key_frames: int = 0
-    brightest: float | None = None
-    spread: float | None = None
-    motion: float | None = None
-    peak: float | None = None
+    brightest: float = math.inf
+    spread: float = math.inf
+    motion: float = math.inf
+    peak: float = math.inf
 
 
 Looks = dict[tuple[str, int, int], ClipLook]  # by clip, bytes of its file, and short side
@@ -232,8 +234,6 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
 
 def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
     """Decode frames spread over the clip and compare them; two are enough if they differ."""
-    import numpy as np
-
     from clipreader.clip_reader import ClipReader
 
     with ClipReader(path, short_side=96) as reader:
@@ -247,18 +247,16 @@ def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
         look,
         brightest=float(frames.mean(axis=(1, 2, 3)).max()),
         spread=float(frames.reshape(len(frames), -1, 3).std(axis=1, dtype=np.float32).max()),
-        motion=_motion(frames) if last else None,
+        motion=_motion(frames) if last else math.inf,
     )
 
 
-def _motion(frames: Array) -> float:
+def _motion(frames: npt.NDArray[np.uint8]) -> float:
     """Return the largest change, in levels, of a block's mean since the first of `frames`.
 
     Blocks, because an encoder goes on refining a still image: single pixels change by up to 15
     levels, blocks by 1.
     """
-    import numpy as np
-
     count, height, width, _ = frames.shape
     rows, columns = height // BLOCK, width // BLOCK
     whole = frames[:, : rows * BLOCK, : columns * BLOCK]
@@ -268,8 +266,6 @@ def _motion(frames: Array) -> float:
 
 def _sound_peak(path: Path) -> float:
     """Return the loudest sample, as a part of full scale."""
-    import numpy as np
-
     from clipreader.media import open_clip
 
     peak = 0.0
@@ -281,3 +277,186 @@ def _sound_peak(path: Path) -> float:
                 loudest /= 2.0 ** (8 * samples.dtype.itemsize - 1)
             peak = max(peak, loudest)
     return peak
+
+
+# --- what looks wrong -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A clip or a video that looks wrong, and the measurement that shows it."""
+
+    kind: str
+    clip: str  # empty if the video is meant
+    youtube_id: str
+    detail: str
+    badness: float = 0.0  # within its kind, the worst has the largest
+
+
+class Kind(NamedTuple):
+    """A kind of suspicious clip. `rule` shows its threshold."""
+
+    key: str
+    title: str
+    rule: str
+    todo: str
+    is_sampled: bool = True  # False if it is looked for among all clips, not the probed ones alone
+
+
+BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
+PLAIN_SPREAD = 4.0
+SILENT_PEAK = 0.001  # of full scale: -60 dB
+SILENT_UNLESS = 0.5  # silence is odd if at least this part of the clips has audio
+SHORTER_BY = 0.5  # seconds
+LOW_BITS = 0.008  # bits per pixel and frame
+
+KINDS = (
+    Kind(
+        "broken",
+        "Cannot be read",
+        "the file cannot be opened, or has no video",
+        "download.py --verify moves it aside, and a rerun downloads it again",
+    ),
+    Kind(
+        "black",
+        "Black",
+        f"no frame has a mean brightness above {BLACK_MEAN:g} of 255",
+        "Look at it: if the video is black, exclude it from training",
+    ),
+    Kind(
+        "one_colour",
+        "One colour",
+        f"levels within a frame differ by less than {PLAIN_SPREAD:g} of 255",
+        "Look at it: if the video has one colour, exclude it from training",
+    ),
+    Kind(
+        "frozen",
+        "Frozen",
+        f"no part of the frame ever changes by {FROZEN_BELOW:g} of 255",
+        "A still image with audio shows no action: exclude it from training",
+    ),
+    Kind(
+        "two_splits",
+        "A video under two splits",
+        "the lists have the video in more than one of train, val and test",
+        "make_training_lists.py keeps the videos of val and test out of train",
+        is_sampled=False,
+    ),
+    Kind(
+        "doubled",
+        "Same bytes under two names",
+        "two files of the folder, byte for byte",
+        "One of them does not match its name: download both again",
+        is_sampled=False,
+    ),
+    Kind(
+        "silent",
+        "Silent",
+        f"no audio, or none louder than {20 * math.log10(SILENT_PEAK):.0f} dB, if at least"
+        f" {SILENT_UNLESS:.0%} of the clips have audio",
+        "This matters if you train on audio",
+    ),
+    Kind(
+        "short",
+        "Shorter than its times",
+        f"more than {SHORTER_BY:g} s shorter than in the list",
+        "Download it again, unless it was kept as short because its video ends there",
+    ),
+    Kind(
+        "low_bitrate",
+        "Very low bitrate for its size",
+        f"less than {LOW_BITS:g} bits per pixel and frame",
+        "Look at it: it may show little but compression blocks",
+    ),
+)
+
+
+def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> dict[Kind, list[Suspect]]:
+    """Return the suspects of each kind, the worst first, then by name. Raises Stopped."""
+    found = [*_probed_suspects(data, looks), *_doubled(data, looks), *_leaking(data)]
+    found.sort(key=lambda s: (-s.badness, s.clip, s.youtube_id))
+    return {kind: [each for each in found if each.kind == kind.key] for kind in KINDS}
+
+
+def _leaking(data: Dataset) -> Iterator[Suspect]:
+    """Yield the videos under two splits, each with one of its clips on disk, if there is one."""
+    shown = {
+        clip.youtube_id: name
+        for name, clip in data.clips.items()
+        if clip.youtube_id in data.leaks and name in data.sizes
+    }
+    for video, parts in data.leaks.items():
+        is_trained_on = any(split == TRAIN for _, split in parts)
+        detail = ", ".join(map(part_name, parts))
+        yield Suspect("two_splits", shown.get(video, ""), video, detail, float(is_trained_on))
+
+
+def _probed_suspects(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
+    """Yield what the measurements of single clips show."""
+    faults = [(look, *fault) for look in looks for fault in find_faults(look)]
+    readable = sum(not look.problem for look in looks)
+    silent = sum(kind == "silent" for _, kind, _, _ in faults)
+    for look, kind, detail, badness in faults:
+        if kind == "silent" and readable - silent < SILENT_UNLESS * readable:
+            continue
+        line = data.reported.get(look.name)
+        if kind == "short" and line is not None and line.reason == "short":
+            detail += "; kept as short because its video ends there"
+            badness -= MAX_TIME  # after those that nobody knows of
+        yield Suspect(kind, look.name, data.youtube_id(look.name), detail, badness)
+
+
+def find_faults(look: ClipLook) -> Iterator[tuple[str, str, float]]:
+    """Yield (kind, measurement, badness) of a probed clip: at most one kind about its frames."""
+    if look.problem:
+        yield "broken", look.problem, 0.0
+        return
+    if look.brightest < BLACK_MEAN and look.spread < BLACK_SPREAD:
+        detail = f"its brightest frame has a mean level of {look.brightest:.1f}"
+        yield "black", detail, -look.brightest
+    elif look.spread < PLAIN_SPREAD:
+        yield "one_colour", f"levels differ by {look.spread:.1f} within a frame", -look.spread
+    elif look.motion < FROZEN_BELOW:
+        detail = f"no part of it ever changes by more than {look.motion:.1f} levels"
+        yield "frozen", detail, -look.motion
+    elif look.pixel_bits < LOW_BITS:
+        size = f"{look.width}x{look.height} at {look.fps:g} fps"
+        detail = f"{look.kbits:,.0f} kbit/s for {size}: {look.pixel_bits:.4f} bits per pixel"
+        yield "low_bitrate", detail, -look.pixel_bits
+    if not look.audio_codec:
+        yield "silent", "no audio stream", 1.0
+    elif look.peak < SILENT_PEAK:
+        level = f"{20 * math.log10(look.peak):.0f} dB" if look.peak > 0 else "digital silence"
+        yield "silent", f"the loudest sample is {level}", 2.0
+    lacks = look.listed_seconds - look.seconds
+    if lacks > max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
+        yield "short", f"{look.seconds:.2f} s, but the list says {look.listed_seconds:g}", lacks
+
+
+def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
+    """Yield probed clips whose bytes another file of the folder has too, and these files."""
+    same_size: dict[int, list[str]]
+    same_size = {data.sizes[look.name]: [] for look in looks if not look.problem}
+    for name, size in data.sizes.items():
+        if size in same_size:
+            same_size[size].append(name)
+    for names in same_size.values():
+        groups: dict[str, list[str]] = defaultdict(list)  # by the first file that has these bytes
+        for name in sorted(names) if len(names) > 1 else ():
+            if STOP.is_set():
+                raise Stopped
+            first = next((other for other in groups if _same_bytes(data, other, name)), name)
+            groups[first].append(name)
+        for group in groups.values():
+            for name in group if len(group) > 1 else ():
+                other = next(other for other in group if other != name)
+                detail = f"the same file as {data.path(other).name}"
+                yield Suspect("doubled", name, data.youtube_id(name), detail)
+
+
+def _same_bytes(data: Dataset, name: str, other: str) -> bool:
+    """Compare two files; one that is gone equals none."""
+    try:
+        return filecmp.cmp(data.path(name), data.path(other), shallow=False)
+    except OSError:
+        return False

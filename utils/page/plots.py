@@ -121,7 +121,10 @@ def stacked(names: Mapping[str, str], values: Any, steps: int = 4) -> tuple[Any,
     names: colour -> name of a series.
     """
     tops = np.cumsum(values, axis=0)
-    end, ticks = axis(max(tops.max(), 1.0), steps)
+    most = max(tops.max(), 1.0)
+    step = nice_step(most, steps)
+    count = math.ceil(most / step - 1e-9)
+    end, ticks = count * step, [(100 * n / count, number_text(n * step)) for n in range(count + 1)]
     series = [
         (key, name, list(zip(100 - 100 * top / end, 100 * high / end, strict=True)))
         for (key, name), top, high in zip(names.items(), tops, np.asarray(values), strict=True)
@@ -134,13 +137,6 @@ def nice_step(most: float, steps: int = 4) -> float:
     rough = most / steps
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
-
-
-def axis(most: float, steps: int = 4) -> tuple[float, Ticks]:
-    """Return the end of an axis from 0, and its ticks."""
-    step = nice_step(most, steps)
-    count = max(1, math.ceil(most / step - 1e-9))
-    return step * count, [(100 * n / count, number_text(n * step)) for n in range(count + 1)]
 
 
 def number_text(value: float) -> str:

@@ -473,5 +473,5 @@ def length_of(path: Path) -> float:
         seconds = float(min(ticks, stream.duration or ticks) * base)
         promised = (container.duration or 0) / 1e6 - SHORTER_BY
         if not 0 < seconds >= promised or missing_part(container, path, 0, None):
-            raise ValueError("cut off")
+            raise ValueError("incomplete")
         return seconds

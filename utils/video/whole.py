@@ -224,12 +224,16 @@ def missing_part(container: Container, path: Path, frames: int, promised: int | 
     because ffmpeg accepts a file that ends between two packets.
     """
     if promised and frames < promised:
-        return f"cut off: {frames} of {promised} frames"
+        return f"incomplete: {frames} of {promised} frames"
     size = path.stat().st_size
     entries = (entry for stream in container.streams for entry in stream.index_entries)
     is_mp4 = "mp4" in container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
-    return f"cut off after {size:,} bytes" if size < max(ends, _promised_size(path)) else ""
+    return (
+        f"incomplete: it ends after {size:,} bytes"
+        if size < max(ends, _promised_size(path))
+        else ""
+    )
 
 
 def _promised_size(path: Path) -> int:
