@@ -244,6 +244,7 @@ def test_picture_options_hold_in_one_encode(
         (["--limit", "-3"], "whole number"),
         (["--ytdlp_args", "'open"], "ytdlp_args"),
         (["--cookies", "no.txt"], "no.txt"),
+        (["--cookies", ".", "--dry_run"], "--cookies must be a readable file (got .)"),
         (["--url_base", "file:///etc/"], "http"),
         (["--proxy", "localhost"], "proxy"),
         (["--ffmpeg", "/no/ffmpeg"], "/no/ffmpeg"),

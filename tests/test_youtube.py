@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 from utils.clip import FAILED, REASONS
 from utils.download.sources import FetchOptions, is_youtube
-from utils.download.youtube_extract import extract_command, section_inputs, whole_command
+from utils.download.youtube_extract import (
+    extract_command,
+    seconds_until_available,
+    section_inputs,
+    whole_command,
+)
 from utils.download.youtube_texts import TEXTS, classify, classify_ytdlp
 from utils.process import run_child
 from utils.video.ffmpeg import (
@@ -147,3 +153,9 @@ def test_one_encode_for_cut_scale_and_gop() -> None:
     assert text.count("-i ") == 2
     assert "-g 16" in text and "scale=" in text and "-movflags +faststart" in text
     assert file_url(Path("/a:b")) == "file:/a:b"
+
+
+def test_a_video_without_an_advertisement_is_not_waited_for() -> None:
+    """Its data is there since the extraction: a wait would give its job to other videos."""
+    assert seconds_until_available({"available_at": time.time() - 0.1}) == 0
+    assert 4 < seconds_until_available({"available_at": time.time() + 4}) <= 4.5

@@ -13,6 +13,7 @@ from tests.conftest import MakeSource
 from tests.faults.promise import SMALL, Lab, fingerprint, keeps_promise
 from tests.scripts import finish, run
 from tests.standin.server import StandIn
+from utils.video import ffmpeg
 
 ODD = (
     "with space",
@@ -128,3 +129,8 @@ def test_ids_that_differ_in_case_alone(
         assert fingerprint(lab.out)[path] == before[path]
     # On a file system that tells them apart the same command brings what is left.
     keeps_promise(lab, lab.run(), 0)
+
+
+def test_bytes_that_are_not_utf8_and_private_characters_reach_ffmpeg_as_they_are() -> None:
+    name = "a\udc80\udcff\U0010dd00\U0010ffff\u00e9"
+    assert ffmpeg._shown(ffmpeg._hidden(name)) == name

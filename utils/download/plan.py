@@ -122,7 +122,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ADDRESS, PROXY = re.compile(r"https?://."), re.compile(r"(https?|socks\w*)://.")
 # Option, test of its value, the rule that a wrong value breaks.
 RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
-    ("cookies", lambda path: os.access(path, os.R_OK), "be a file that can be read"),
+    ("cookies", lambda path: path.is_file() and os.access(path, os.R_OK), "be a readable file"),
     ("check_id", ID_PATTERN.fullmatch, "be 11 characters from A-Z a-z 0-9 _ -"),
     ("crf", lambda crf: 0 <= crf <= 51, "be between 0 and 51"),
     ("timeout", lambda seconds: seconds > 0, "be more than 0"),

@@ -270,7 +270,8 @@ def seconds_until_available(info: Mapping[str, Any]) -> float:
     """
     times = [each.get("available_at") for each in chosen_formats(info)]
     until = max((float(each) for each in times if isinstance(each, int | float)), default=0.0)
-    return min(max(0.0, until + 0.5 - time.time()), LONGEST_WAIT)
+    wait = until - time.time()  # without an advertisement it is just over, and none is due
+    return min(wait + 0.5, LONGEST_WAIT) if wait > 0 else 0.0
 
 
 def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input]:

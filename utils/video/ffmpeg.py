@@ -397,7 +397,7 @@ def _hidden(url: str) -> str:
 
 
 def _shown(word: str) -> str:
-    return "".join(chr(ord(c) - 0x100000) if c >= "\U0010dc80" else c for c in word)
+    return "".join(chr(ord(c) - 0x100000) if "\U0010dc80" <= c <= "\U0010dcff" else c for c in word)
 
 
 def _seconds(value: Fraction) -> str:
