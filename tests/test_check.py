@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.standin.mirror import Mirror
 from tests.standin.proxy import Proxy
 from tests.standin.server import StandIn
 from tests.test_environment import installed, shadow
+from utils.download.check import NOTE, check_ytdlp
 
 ID = "checkvideo_"
 FRESH = date.today() - timedelta(days=3)
@@ -348,3 +350,12 @@ def test_bad_options(tmp_path: Path) -> None:
     assert done.code == 2
     assert "--check_id must be 11 characters" in done.err
     assert run("download.py", cwd=tmp_path).code == 2
+
+
+def test_a_release_of_yt_dlp_that_is_no_day_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for release in ("2026.13.45", "2027.1"):
+        monkeypatch.setattr("utils.errors.release_of", lambda package, text=release: text)
+        ((state, text),) = check_ytdlp(argparse.Namespace(), tmp_path)
+        assert state == NOTE and release in text
