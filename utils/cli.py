@@ -393,13 +393,14 @@ def command_line(words: Sequence[str]) -> str:
     found: list[str] = []
     before = ""
     for word in words:
-        option, equals, _ = word.partition("=")
-        start = option + equals if equals and option.startswith("--") else ""
-        hidden = hide_secrets(re.sub("://.*@", "://***@", word, flags=re.DOTALL))
+        # A word may hold a password with blanks, which `hide_secrets` takes for its end.
+        hidden = re.sub(r"(://(?:[^/@\s:]*:)?).*@", r"\1***@", word, flags=re.DOTALL)
+        hidden = hide_secrets(hidden)
         if _SECRET_OPTION.fullmatch(before):
             hidden = "***"
         elif hidden != word and re.search(r"\s", word):  # the secret may go on after the blank
-            hidden = f"{start}***"
+            option = re.match(r"--[\w-]+=", word)
+            hidden = f"{option[0] if option else ''}***"
         found.append(hidden)
         before = word
     return shlex.join(found)

@@ -105,7 +105,7 @@ def test_a_line_that_a_kill_has_cost(lab: Lab, source: MakeSource) -> None:
     os.utime(lab.out / ".tmp" / "run-killed", (0, 0))  # long ago
     lab.standin.clear_log()
     keeps_promise(lab, lab.run(), 0)
-    assert "killed before its line was written" in report.read_text(encoding="utf-8")
+    assert "killed before it wrote this line" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(
