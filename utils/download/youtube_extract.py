@@ -7,6 +7,7 @@ Another reason: the user's `--ytdlp_args` must not be on a command line, where `
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -138,7 +139,9 @@ def child_environment(proxy: str | None) -> dict[str, str]:
 @cache
 def _children() -> Children:
     flags = ("-X", "utf8", "-X", "runs=yt_dlp")
-    return Children(partial(Child, str(ROOT), quiet=True, flags=flags))
+    children = Children(partial(Child, str(ROOT), quiet=True, flags=flags))
+    atexit.register(children.close)  # of a run that ends before `end_ytdlp`, or of a late thread
+    return children
 
 
 def run_ytdlp(argv: Sequence[str], *, timeout: float, env: Mapping[str, str]) -> Finished:
