@@ -102,13 +102,13 @@ def fill(folder: Path, leave: int = 0) -> Path:
 def test_the_disk_fills_up(way: str, lab: Lab, small_disk: Mount, source: MakeSource) -> None:
     """Over ffmpeg's output, and over yt-dlp's; what is there is whole, and more room mends it."""
     video = source(seconds=10, size=(320, 180), complexity=3.0)
-    for number in range(4):
+    for number in range(6):  # three may be under way
         lab.video(f"filling___{number}", video, 1, 9)
     if way == "fetch":
         lab.standin.knobs(status=403, client="ffmpeg")
     done = lab.run("--n", "1")
     assert "no room left on the disk of" in done.err
-    assert len(lab.standin.requests(target="player")) < 4
+    assert len(lab.standin.requests(target="player")) < 6
     assert not (lab.out / ".tmp").exists()
     keeps_promise(lab, done, 2, mend=lambda: small_disk("size=60m"))
 
@@ -121,14 +121,14 @@ def test_a_quota_is_reached(way: str, tmp_path: Path, standin: StandIn, source: 
     with quota(tmp_path / "disk" / "mine") as limit:
         lab = Lab(tmp_path, standin, "disk/mine/out")
         video = source(seconds=10, size=(320, 180), complexity=3.0)
-        for number in range(4):
+        for number in range(6):  # three may be under way
             lab.video(f"limited___{number}", video, 1, 9)
         if way == "fetch":
             lab.standin.knobs(status=403, client="ffmpeg")
         limit("1M")
         done = lab.run("--n", "1")
         assert "no room left on the disk of" in done.err
-        assert len(lab.standin.requests(target="player")) < 4
+        assert len(lab.standin.requests(target="player")) < 6
         assert not (lab.out / ".tmp").exists()
         keeps_promise(lab, done, 2, mend=lambda: limit("none"))
 
