@@ -101,7 +101,7 @@ def test_two_machines_in_one_folder(
 
 def test_the_latest_line_of_all_machines_counts(tmp_path: Path) -> None:
     path = tmp_path / "download_report.csv"
-    clips = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(4)]
+    clips = [Clip(f"abcdefghij{n}_000001_000002", f"abcdefghij{n}", 1, 2) for n in range(5)]
 
     def write(name: str, *rows: tuple[int, str, str]) -> None:
         with ReportFile(tmp_path / name, RESULT_COLUMNS) as report:
@@ -109,14 +109,26 @@ def test_the_latest_line_of_all_machines_counts(tmp_path: Path) -> None:
                 row = Result.of(clips[number], reason, "youtube").__dict__
                 report.append((row | {"finished_at": f"2026-11-01T{hour}:00:00Z"}).values())
 
-    write("download_report.node-2.csv", (0, "removed", "10"), (1, "", "09"), (2, "short", "08"))
+    write(
+        "download_report.node-2.csv",
+        (0, "removed", "10"),
+        (1, "", "09"),
+        (2, "short", "08"),
+        (4, "private", "07"),
+    )  # not in order
     write("download_report.csv", (0, "network", "11"), (1, "private", "12"), (2, "network", "12"))
-    write("download_report.shard-1-of-2.csv", (0, "geo_blocked", "09"), (3, "short", "09"))
+    write(
+        "download_report.shard-1-of-2.csv",
+        (0, "geo_blocked", "09"),
+        (3, "short", "09"),
+        (4, "removed", "09"),
+    )
     (tmp_path / "download_report.txt").write_text("notes")
     assert read_known(path).reasons == {
         clips[0].name: ("failed", "network", "youtube"),
         clips[1].name: ("unavailable", "private", "youtube"),
         clips[2].name: ("failed", "network", "youtube"),
+        clips[4].name: ("unavailable", "removed", "youtube"),
     }
     # What was downloaded last is what is on disk, whatever came after.
     assert read_shorts(path) == {clips[2].name, clips[3].name}
