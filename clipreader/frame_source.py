@@ -51,7 +51,7 @@ class FrameSource:
         """Raises ClipNotFound, NoVideo, TooLarge, or CorruptClip if nothing of it can be read."""
         self.path = media.media_name(source)
         self._media = source
-        self._max_pixels, self._max_frames = min(max_pixels, 2**31 - 1), max_frames
+        self._max_pixels, self._max_frames = max_pixels, max_frames
         self._read_packets = partial(packets.whole_packets, max_frames=max_frames)
         self._rolling: Iterator[tuple[int, VideoFrame]] | None = None
         self._next = 0  # the frame that `_rolling` gives next
@@ -94,7 +94,7 @@ class FrameSource:
         codec.thread_count = 1
         codec.thread_type = "NONE"
         codec.flags |= Flags.unaligned  # a crop on the left is rounded otherwise
-        codec.options = {"max_pixels": str(self._max_pixels)}
+        codec.options = media.pixel_limit(self._max_pixels)
         return picture
 
     def picture_of(self, frame: VideoFrame) -> tuple[int, int, Fraction | None]:

@@ -69,7 +69,7 @@ def open_media(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer
     else:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
     guard = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": MEDIA_PROTOCOLS}
-    guard["max_pixels"] = str(min(max_pixels, 2**31 - 1))  # it takes no more
+    guard |= pixel_limit(max_pixels)
     more: dict[str, Any] = {}
     if int(av.__version__.partition(".")[0]) < 19:
         more["metadata_errors"] = "replace"  # a title in Latin-1 would raise UnicodeDecodeError
@@ -77,6 +77,11 @@ def open_media(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer
         return av.open(file, "r", options=guard, **more)
     except av.error.ArgumentError:  # what a format that is not on the list ends in
         raise NotMedia("is not a media file: a playlist, an image, or damaged") from None
+
+
+def pixel_limit(max_pixels: int) -> dict[str, str]:
+    """Return libav's option for the largest frame, which it keeps in 32 bits."""
+    return {"max_pixels": str(min(max_pixels, 2**31 - 1))}
 
 
 def open_clip(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
