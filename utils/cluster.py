@@ -34,9 +34,9 @@ from uuid import uuid4
 
 from utils import parallel
 from utils.cli import plural, say
-from utils.errors import NAMES, UserError, check_packages
+from utils.errors import NAMES, ROOT, UserError, check_packages
 from utils.files import machine_name
-from utils.parallel import ROOT, Child, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
+from utils.parallel import Child, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped
 from utils.video.ffmpeg import find_ffmpeg
 

@@ -22,19 +22,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Any, Protocol
 
 from utils import process
 from utils.cli import say
-from utils.errors import UserError, describe
+from utils.errors import ROOT, UserError, describe
 from utils.process import STOP, Stopped
 
 Worker = Callable[[Any], Any]  # returns the outcome of a task, or yields several
 Lost = Callable[[Any, str], Any]  # the same for a task that was lost, and how it was
 Outcomes = Generator[Any, None, None]
 
-ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 2.5  # seconds in which a task may end by itself when its run is over
 STOP_SECONDS = 3.0  # a thread that still waits for a server after so long is left behind
 IDLE_SECONDS = 300.0  # a child on a cluster ends by itself after so long without a task
@@ -168,8 +166,8 @@ class Children:
     def close(self) -> None:
         """End all processes."""
         self.hang_up()
-        for child in self._all:
-            child.end()
+        while self._all:  # once: the number of a process that has ended may be another's later
+            self._all.pop().end()
 
 
 # --- the child's side ----------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from utils import process
 from utils.clip import now
 from utils.download.sources import YOUTUBE, FetchOptions
 from utils.download.youtube_texts import FetchError, classify_ytdlp, ytdlp_message
-from utils.parallel import ROOT, Child, Children
+from utils.errors import ROOT
+from utils.parallel import Child, Children
 from utils.process import STOP, Finished, Stopped
 from utils.video.ffmpeg import Input
 

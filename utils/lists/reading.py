@@ -34,7 +34,7 @@ from utils.clip import (
     clip_window,
     parse_clip_name,
 )
-from utils.errors import UserError
+from utils.errors import ROOT, UserError
 from utils.files import telling
 from utils.lists import versions
 from utils.lists.forms import OpenList, find_id, open_list, read_time
@@ -196,7 +196,7 @@ def find_lists(
     names = [each.name for each in versions.ROWS]
     for path in [versions.LISTS_FOLDER / name for name in names] if given is None else given:
         if path == versions.LISTS_FOLDER and not path.exists():
-            path = versions.SUITE / path
+            path = ROOT / path
         if os.path.isdir(path):
             if not (inside := lists_in(path)):
                 raise UserError(f"no list (*.csv) in the folder {path}: use --input_csv LIST")

@@ -12,13 +12,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import UserError
+from utils.errors import ROOT, UserError
 from utils.files import read_text, telling
 
 if TYPE_CHECKING:
     from utils.lists.reading import ClipLists
 
-SUITE = Path(__file__).resolve().parents[2]
 LISTS_FOLDER = Path("kinetics_csv")  # in the current folder; some lists come with the suite
 CLASSES = {"400": 400, "600": 600, "700": 700, "700_2020": 700}  # of each version, oldest first
 _NAMED = re.compile(r"(?:kinetics|k)[-_ ]?(400|600|700(?:[-_]2020)?)(?![0-9])", re.IGNORECASE)
@@ -44,7 +43,7 @@ class OfficialList(NamedTuple):
         """
         plain = folder / f"{self.name}.csv"
         packed = folder / f"{self.name}.csv.gz"
-        paths = [plain, packed, *([SUITE / packed] if folder == LISTS_FOLDER else [])]
+        paths = [plain, packed, *([ROOT / packed] if folder == LISTS_FOLDER else [])]
         return next((path for path in paths if path.exists()), plain)
 
 
