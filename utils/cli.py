@@ -192,12 +192,7 @@ def must(
     return parse
 
 
-def _is_readable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.R_OK)
-
-
-readable_file = must("be a readable file", _is_readable, Path)
-address = must("start with http:// or https://", re.compile("https?://.").match, str)
+web_address = must("start with http:// or https://", re.compile("https?://.").match, str)
 
 
 def named_columns(text: str) -> dict[str, str]:
@@ -249,7 +244,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         " have the same name)",
     },
     "--lists_base": {
-        "type": address,
+        "type": web_address,
         "metavar": "URL",
         "help": "server of the official lists (default: DeepMind's, then CVDF's)",
     },

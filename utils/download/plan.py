@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import shlex
 from collections import Counter
@@ -50,6 +51,9 @@ def split_words(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error).lower()) from error
 
 
+readable_file = cli.must(
+    "be a readable file", lambda path: path.is_file() and os.access(path, os.R_OK), Path
+)
 proxy_address = cli.must(
     "be http://HOST:PORT or socks5://HOST:PORT", re.compile(r"(https?|socks\w*)://.").match, str
 )
@@ -107,9 +111,9 @@ def add_download_options(parser: cli.Parser) -> None:
     text = "extra yt-dlp arguments, quoted. Some run programs: use only those you trust"
     add("--ytdlp_args", type=split_words, default="", metavar="ARGS", help=text)
     text = "URL that precedes the video ID"
-    add("--url_base", type=cli.address, default=sources.YOUTUBE, metavar="URL", help=text)
+    add("--url_base", type=cli.web_address, default=sources.YOUTUBE, metavar="URL", help=text)
     text = "URL of a mirror with the folders of CVDF's"
-    add("--mirror_base", type=cli.address, default=official.CVDF, metavar="URL", help=text)
+    add("--mirror_base", type=cli.web_address, default=official.CVDF, metavar="URL", help=text)
     text = "public video for --check, and to test whether YouTube blocks the run"
     video_id = cli.must("be 11 characters from A-Z a-z 0-9 _ -", ID_PATTERN.fullmatch, str)
     add("--check_id", type=video_id, default=sources.CHECK_ID, metavar="ID", help=text)
@@ -134,7 +138,7 @@ def _add_source_options(parser: cli.Parser) -> None:
     text = "with clips:DIR: accept a partial AVA-Kinetics clip if it contains the annotated frame"
     add("--allow_partial", action="store_true", help=text)
     text = "cookies in Netscape format; never modified"
-    add("--cookies", type=cli.readable_file, metavar="FILE", help=text)
+    add("--cookies", type=readable_file, metavar="FILE", help=text)
     text = "read cookies from a browser, as yt-dlp does"
     add("--cookies_from_browser", metavar="NAME", help=text)
     text = (
