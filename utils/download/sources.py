@@ -107,9 +107,9 @@ class SourceContext:
     workers: Workers
     pace: Pace
     known: Known  # the report's lines for clips that are not on disk
-    ask_again: bool = False  # --retry
+    ask_again: bool  # --retry
+    record: Callable[[Result], None]  # report a clip on disk at once
     tell: Callable[[str], None] = lambda text: None  # print a line, from the main thread
-    record: Callable[[Result], None] | None = None  # report a clip on disk at once
     videos: VideosFile | None = None  # --metadata
 
 

@@ -26,7 +26,7 @@ from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
 
-TRIES = 3  # attempts for one video in one run, without those that met a block
+TRIES = 3  # attempts for one video in one run, without those that met a block of the site
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no second attempt
 
 
@@ -35,7 +35,7 @@ class VideoTask:
     """The missing clips of one video, and the cost of earlier attempts.
 
     limit: seconds that all attempts may take. number: chooses the proxy of the first attempt.
-    seconds: spent, without waits. data_blocks: blocks that were met after the extraction.
+    attempts: without those that met a block at the extraction. seconds: spent, without waits.
     """
 
     youtube_id: str
@@ -44,7 +44,6 @@ class VideoTask:
     number: int = 0
     attempts: int = 0
     seconds: float = 0.0
-    data_blocks: int = 0
     wait: float = 0.0  # seconds before this attempt
 
 
@@ -145,11 +144,11 @@ def conclude(
     block = next((error for error in errors.values() if error.reason in BLOCKS), None)
     first = block or next(iter(errors.values()), FetchError("", ""))
     say = partial(Attempted, reason=first.reason, message=first.message, is_shown=is_shown)
-    if block and (block.at_extraction or task.data_blocks < TRIES):
+    if block and (block.at_extraction or task.attempts < TRIES):
         # A block of the site is waited for without limit. A block on the data of one video is not,
         # because this video would hold up all others for ever.
-        more = task.data_blocks + (not block.at_extraction)
-        yield say("blocked", rest=replace(rest, data_blocks=more))
+        attempts = task.attempts if block.at_extraction else task.attempts + 1
+        yield say("blocked", rest=replace(rest, attempts=attempts))
         return
     failures = {
         clip: result(clip, errors[clip.name].reason, errors[clip.name].message)

@@ -52,7 +52,10 @@ class Cut(NamedTuple):
 def cut_clips(
     attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """Cut the clips of a video that yt-dlp described; yield each clip with its outcome."""
+    """Cut the clips of a video that yt-dlp described; yield each clip with its outcome.
+
+    Raises FetchError that holds for all clips without an outcome, OSError, Stopped.
+    """
     options = attempt.options
     if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
         raise FetchError("unavailable", "the video has no audio")
@@ -67,11 +70,7 @@ def cut_clips(
                 left.append(clip)
         clips = left
     if clips:
-        try:
-            yield from _cut_whole(attempt, clips, info)
-        except FetchError as error:
-            for clip in clips:
-                yield clip, error
+        yield from _cut_whole(attempt, clips, info)
 
 
 def can_read_through(proxy: str | None) -> bool:
