@@ -203,11 +203,7 @@ class DownloadTally(run.Tally):
 
 
 def end_download(
-    planned: plan.Plan,
-    tally: DownloadTally,
-    pace: Pace,
-    args: argparse.Namespace,
-    path: Path,
+    planned: plan.Plan, tally: DownloadTally, pace: Pace, args: argparse.Namespace, path: Path
 ) -> int:
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
     out, lists, requested = path.parent, planned.lists, len(planned.lists.clips)

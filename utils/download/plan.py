@@ -27,6 +27,7 @@ from utils.lists.reading import ClipLists, Selection, form_of, read_lists
 from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
+from utils.video.cut import USUAL_RATE
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
 from utils.web import Web
 
@@ -38,7 +39,8 @@ GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 200, 800
 VIDEO_OPTIONS = ("max_height", "short_side", "keyint", "crf", "no_audio")
 
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
-BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
+# 10 s in stereo, at the usual rate.
+BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}
 LINE_BITS = 100e6  # bits per second, assumed for the mirror's time
 INVALID_SHOWN = 10
 
@@ -335,6 +337,8 @@ def size_of(plan: Plan, args: argparse.Namespace) -> int:
     per_clip = BYTES_PER_CLIP
     if args.audio_only:
         per_clip = BYTES_PER_SOUND[args.audio_format]
+        if args.sample_rate and args.audio_format != "m4a":  # AAC has one bit rate at all of them
+            per_clip = per_clip * args.sample_rate // USUAL_RATE
     elif args.short_side and args.short_side <= 256:
         per_clip = BYTES_PER_SMALL_CLIP
     return len(plan.to_fetch) * per_clip

@@ -51,30 +51,27 @@ class FetchOptions:
         return youtube_name(self.url_base)
 
 
+# Options that are fields of FetchOptions, and those that are fields of Encode.
+FETCHING = ("cookies_from_browser", "ytdlp_args", "url_base", "timeout", "check_id", "metadata")
+ENCODING = ("crf", "keyint", "short_side", "sample_rate")
+
+
 def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> FetchOptions:
     """Return the settings that all sources share."""
     encode = Encode(
-        crf=args.crf,
-        keyint=args.keyint,
-        short_side=args.short_side,
         max_height=args.max_height or None,
         audio=not args.no_audio,
         sound=clip_suffix(args) if args.audio_only else "",
-        sample_rate=args.sample_rate,
+        **{name: getattr(args, name) for name in ENCODING},
     )
     return FetchOptions(
-        out=out,
-        workspace=workspace,
-        ffmpeg=find_ffmpeg(args.ffmpeg),
-        encode=encode,
+        out,
+        workspace,
+        find_ffmpeg(args.ffmpeg),
+        encode,
         cookies=args.cookies.absolute() if args.cookies else None,
-        cookies_from_browser=args.cookies_from_browser,
         proxies=tuple(args.proxy),
-        ytdlp_args=args.ytdlp_args,
-        url_base=args.url_base,
-        timeout=args.timeout,
-        check_id=args.check_id,
-        metadata=args.metadata,
+        **{name: getattr(args, name) for name in FETCHING},
     )
 
 
