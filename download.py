@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return end_download(planned, tally, pace, args, opened.report.path)
 
 
-def make_source(name: str, args: argparse.Namespace) -> sources.Source:
+def make_source(name: str, planned: plan.Plan, args: argparse.Namespace) -> sources.Source:
     """Return the source of a name in --source."""
     if name.startswith(sources.CLIPS):
         folders = sources.folders_of(name)
@@ -114,7 +114,7 @@ def make_source(name: str, args: argparse.Namespace) -> sources.Source:
         reread = args.retry == "all"
         mirror = archives.MirrorOptions(args.mirror_base, plan.list_servers(args), reread=reread)
         return partial(archives.from_mirror, mirror=mirror)
-    return youtube.from_youtube
+    return partial(youtube.from_youtube, gone=planned.gone)
 
 
 def fetch(
@@ -136,8 +136,8 @@ def fetch(
     for name in planned.known.unreported:
         own.append_result(Result.of(planned.lists.clips[name], "", "", message=FOUND))
     options = sources.fetch_options(args, own.path.parent, opened.workspace)
-    context = SourceContext(options, opened.workers, pace, planned.known, bool(args.retry), record)
-    chain = [make_source(name, args) for name in args.source]
+    context = SourceContext(options, opened.workers, pace, record)
+    chain = [make_source(name, planned, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
         run.show_progress(total, "clip", args.quiet, opened.workers, pace.note) as progress,

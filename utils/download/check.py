@@ -285,11 +285,11 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
 
 def _cut_section(attempt: youtube_extract.Attempt, info: dict[str, Any]) -> tuple[str, str]:
     """Cut a video's first seconds as a clip is cut."""
-    inputs = youtube_extract.section_inputs(info, attempt.options)
-    if not inputs or not youtube_sections.can_read_through(attempt.proxy):
+    inputs = youtube_extract.section_inputs(info, attempt.options, attempt.proxy)
+    if not inputs:
         return NOTE, "section: cannot be read here, so whole videos are downloaded"
     started, clip = time.monotonic(), Clip("section", "", 0.0, SECONDS)
-    ((_, made),) = youtube_sections.cut_sections(attempt, [clip], inputs, info.get("duration"))
+    ((_, made),) = youtube_sections.cut_sections(attempt, [clip], inputs)
     if isinstance(made, FetchError):
         return NOT_OK, f"section: {hide_secrets(made.message)}; {UPDATE}"
     took = time.monotonic() - started

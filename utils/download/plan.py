@@ -234,8 +234,9 @@ class Plan:
     lists: ClipLists
     on_disk: set[str]
     known: Known
+    gone: dict[str, str]  # clips that YouTube is not asked for again, and the reasons
     to_fetch: tuple[Clip, ...]
-    skipped: int  # unavailable clips that are not retried
+    skipped: int  # of these, clips that no other source is asked for
 
 
 def read_wanted(
@@ -284,11 +285,15 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     known = Known()
     if missing or lists.refused or was_killed:
         known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
-    to_fetch = missing
-    if not args.retry and args.source == ["youtube"]:
-        source = sources.youtube_name(args.url_base)
-        to_fetch = [clip for clip in missing if not sources.is_gone(clip, known, source)]
-    return Plan(lists, on_disk, known, tuple(to_fetch), len(missing) - len(to_fetch))
+    gone: dict[str, str] = {}
+    youtube = sources.youtube_name(args.url_base)
+    for clip in missing:
+        status, reason, source = known.reasons.get(clip.name, ("", "", ""))
+        if status == UNAVAILABLE and source == youtube and not args.retry:
+            gone[clip.name] = reason
+    is_alone = args.source == ["youtube"]
+    to_fetch = tuple(clip for clip in missing if not (is_alone and clip.name in gone))
+    return Plan(lists, on_disk, known, gone, to_fetch, len(missing) - len(to_fetch))
 
 
 def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:

@@ -18,7 +18,7 @@ from utils.clip import UNAVAILABLE, Clip, Result
 from utils.download.pace import Pace
 from utils.parallel import Workers
 from utils.process import STOP
-from utils.report import Known, VideosFile
+from utils.report import VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg, find_ffmpeg
 
 NAMES = ("youtube", "cvdf")
@@ -91,11 +91,6 @@ def youtube_name(url_base: str) -> str:
     return "youtube" if is_youtube(url_base) else "url_base"
 
 
-def is_gone(clip: Clip, known: Known, source: str) -> bool:
-    """Return whether the report says that `source` will never have the clip."""
-    return known.status(clip) == UNAVAILABLE and known.reasons[clip.name][2] == source
-
-
 @dataclass
 class SourceContext:
     """Options and resources that the sources share during a run."""
@@ -103,8 +98,6 @@ class SourceContext:
     options: FetchOptions
     workers: Workers
     pace: Pace
-    known: Known  # the report's lines for clips that are not on disk
-    ask_again: bool  # --retry
     record: Callable[[Result], None]  # report a clip on disk at once
     tell: Callable[[str], None] = lambda text: None  # print a line, from the main thread
     videos: VideosFile | None = None  # --metadata

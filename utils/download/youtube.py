@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from utils.clip import Clip, Result, by_video, reason_of
 from utils.download import youtube_extract
 from utils.download.pace import Attempted
-from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
+from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_youtube
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
@@ -47,15 +47,18 @@ class VideoTask:
     wait: float = 0.0  # seconds before this attempt
 
 
-def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Result, None, None]:
-    """Yield the results of the source `youtube`. Threads suffice, because they run programs."""
-    options, asked = context.options, []
+def from_youtube(
+    clips: Sequence[Clip], context: SourceContext, gone: Mapping[str, str]
+) -> Generator[Result, None, None]:
+    """Yield the results of the source `youtube`. Threads suffice, because they run programs.
+
+    gone: clips that are not asked for, and the reasons.
+    """
+    options = context.options
+    asked = [clip for clip in clips if clip.name not in gone]
     for clip in clips:
-        if context.ask_again or not is_gone(clip, context.known, options.source_name):
-            asked.append(clip)
-        else:
-            reason = context.known.reasons[clip.name][1]
-            yield Result.of(clip, reason, options.source_name, message=NOT_ASKED)
+        if clip.name in gone:
+            yield Result.of(clip, gone[clip.name], options.source_name, message=NOT_ASKED)
     tasks = (
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
         for number, group in enumerate(by_video(asked))

@@ -267,8 +267,12 @@ def seconds_until_available(info: Mapping[str, Any]) -> float:
     return min(wait + 0.5, LONGEST_WAIT) if wait > 0 else 0.0
 
 
-def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input]:
+def section_inputs(
+    info: Mapping[str, Any], options: FetchOptions, proxy: str | None = None
+) -> list[Input]:
     """Return the chosen formats as inputs of ffmpeg, or nothing if it cannot read them all."""
+    if proxy and not proxy.startswith("http://"):
+        return []  # ffmpeg ignores such a proxy without a message
     inputs = []
     for each in chosen_formats(info):
         url = each.get("url")
