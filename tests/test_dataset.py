@@ -275,6 +275,17 @@ def test_an_epoch_reaches_processes_that_are_running(shelf: Path, method: str) -
     assert not path.exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_copy_in_a_child_process_leaves_the_file_of_the_epoch(shelf: Path) -> None:
+    held = [ClipDataset(shelf / "clips", 2, 1)]
+    child = multiprocessing.get_context("fork").Process(target=held.clear)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    held[0].set_epoch(1)
+    assert Path(held[0]._shared).exists() and held[0].epoch == 1
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_torchs_dataloader(shelf: Path, method: str) -> None:
     torch = pytest.importorskip("torch")
