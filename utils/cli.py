@@ -174,6 +174,7 @@ _RATE = r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"  # 0 stands for the clip
 frame_rate = _argument(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
 _TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and nothing else
 trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
+web_address = _argument("https?://.+", str, "an address that starts with http:// or https://")
 
 
 def named_columns(text: str) -> dict[str, str]:
@@ -225,6 +226,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         " have the same name)",
     },
     "--lists_base": {
+        "type": web_address,
         "metavar": "URL",
         "help": "server of the official lists (default: DeepMind's, then CVDF's)",
     },

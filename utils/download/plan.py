@@ -130,7 +130,6 @@ RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
     ("short_side", lambda pixels: pixels >= 16, "be 16 or more"),
     ("url_base", ADDRESS.match, "start with http:// or https://"),
     ("mirror_base", ADDRESS.match, "start with http:// or https://"),
-    ("lists_base", ADDRESS.match, "start with http:// or https://"),
     ("proxy", PROXY.match, "be http://HOST:PORT or socks5://HOST:PORT"),
 )
 
