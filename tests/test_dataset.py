@@ -29,17 +29,10 @@ from load_frames import (
     load_audio,
     load_frames,
 )
-from tests.clip_kinds import make
 from tests.standin.sources import ffmpeg_path
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("aaaaaaaaaaa_000005_000015", "bbbbbbbbbbb_000000_000010", "ccccccccccc_000000_000010")
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("clips")
-    return lambda name: make(folder, name)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import av
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, finish, report_rows, run, start, write_list
+from tests.scripts import ROOT, Done, finish, report_rows, run, run_here, start, write_list
 from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
@@ -259,7 +259,7 @@ def test_bad_options_are_said_in_one_line(options: list[str], says: str, tmp_pat
         ["abseiling,abcdefghijk,8,10,val"],
         "label,youtube_id,time_start,time_end,split",
     )
-    done = run("download.py", "out", "--input_csv", "list.csv", *options, cwd=tmp_path)
+    done = run_here("download.py", "out", "--input_csv", "list.csv", *options, cwd=tmp_path)
     assert done.code == 2, done.err
     assert says in done.err
     assert not (tmp_path / "out").exists()
@@ -542,7 +542,7 @@ def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path
     listing = write_list(tmp_path / "my list.csv", ["abcdefghijk,0,10"])
     (tmp_path / "notes.txt").write_text("x")
     for word in ("my list.csv", "nowhere.csv", "notes.txt", "a.json", "kinetics-400_val"):
-        done = run("download.py", word, cwd=tmp_path)
+        done = run_here("download.py", word, cwd=tmp_path)
         assert done.code == 2
         assert f"{word} is not a folder" in done.err and "OUT --input_csv" in done.err
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".cache") == [
@@ -561,7 +561,7 @@ def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path
     ],
 )
 def test_errors_name_the_option(words: list[str], says: str, tmp_path: Path) -> None:
-    done = run("download.py", "out", *words, cwd=tmp_path)
+    done = run_here("download.py", "out", *words, cwd=tmp_path)
     assert done.code == 2 and says in done.err
     assert not (tmp_path / "out").exists()
 

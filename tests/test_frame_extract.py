@@ -387,7 +387,8 @@ def test_dry_run_writes_nothing(tmp_path: Path, source: MakeSource) -> None:
 def test_bad_usage_is_one_line_and_2(tmp_path: Path, options: list[str], says: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").touch()
-    done = run(tmp_path / "in", tmp_path / "out", *options)
+    given = [tmp_path / "in", tmp_path / "out", *options]
+    done = scripts.run_here("frame_extract.py", *given, cwd=tmp_path)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
     assert says in done.err
@@ -395,8 +396,8 @@ def test_bad_usage_is_one_line_and_2(tmp_path: Path, options: list[str], says: s
 
 def test_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    assert run(tmp_path / "nowhere", tmp_path / "out").code == 2
-    assert run(tmp_path / "in", tmp_path / "in").code == 2
+    for given in ("nowhere", "out"), ("in", "in"):
+        assert scripts.run_here("frame_extract.py", *given, cwd=tmp_path).code == 2
 
 
 def test_settings_file_says_what_was_asked(tmp_path: Path, source: MakeSource) -> None:

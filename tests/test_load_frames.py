@@ -41,7 +41,7 @@ from load_frames import (
     load_frames,
     main,
 )
-from tests.clip_kinds import KINDS, frame_hashes, make
+from tests.clip_kinds import KINDS, frame_hashes
 from tests.standin.sources import ffmpeg_path
 
 ROOT = Path(__file__).parent.parent
@@ -51,12 +51,6 @@ ODD = {
     *("no_key_first.mkv", "stamped_wrong.mov", "stamped_wrong_hevc.mp4", "vp8.webm"),
     *("mpeg4.avi", "mpeg2.ts", "interlaced.mp4"),
 }
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("clips")
-    return lambda name: make(folder, name)
 
 
 @lru_cache(maxsize=3)
@@ -411,9 +405,9 @@ def test_a_stream_without_times_has_its_rate(plain: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def front(plain: Path) -> bytes:
+def front(plain: Path, tmp_path: Path) -> bytes:
     """The plain clip with its index in front, so that its end can be cut off."""
-    path = plain.with_name("front.mp4")
+    path = tmp_path / "front.mp4"
     command = [ffmpeg_path(), "-v", "error", "-y", "-i", str(plain), "-c", "copy"]
     subprocess.run([*command, "-movflags", "+faststart", str(path)], check=True)
     return path.read_bytes()
