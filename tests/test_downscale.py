@@ -201,7 +201,7 @@ def test_clips_of_other_options_are_not_mixed(tmp_path: Path, source: MakeSource
     assert run(folder, out, "--short_side", "96").code == 0
     inode = (out / "a.mp4").stat().st_ino
     for options in ([], ["--short_side", "64"], ["--short_side", "96", "--overwrite", "--fps", 30]):
-        done = run(folder, out, *options)
+        done = scripts.run_here("downscale_videos.py", folder, out, *options, cwd=tmp_path)
         assert (done.code, len(done.err.splitlines())) == (2, 1)
         assert "made with --" in done.err and (out / "a.mp4").stat().st_ino == inode
     assert run(folder, out, "--short_side", "96").code == 0
