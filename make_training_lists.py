@@ -46,7 +46,7 @@ from utils.files import make_folder, run_folder
 from utils.process import stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
-from utils.training.choosing import AUDIO, NO_LABEL, SPLITS, VIDEO, Choice, Reason
+from utils.training.choosing import AUDIO, SPLITS, VIDEO, Choice, Reason
 from utils.training.outputs import ListSet
 
 MARK = ".make_training_lists"  # marks a folder that this script wrote
@@ -59,25 +59,22 @@ PUBLISHED = (  # versions, who used them, and with how many clips in train and v
     ("600", "VideoMAEv2", 366_006, 27_935),
     ("400 600 700", 'VideoMAEv2, "K710"', 658_340, 66_803),
 )
-ByClass = Counter[tuple[str, int]]  # clips by split and class index
+ByClass = Counter[tuple[str, int | None]]  # clips by split and class index
 
 
 @dataclass(frozen=True)
 class Format:
     """How the files of a framework are written.
 
-    next: the last line of the summary, with the {words} of `say_written`, quoted for a shell; code:
-    Python code for it, with the words unquoted. splits_at_blanks: the reader splits lines at white
+    next: the last line of the summary, for a shell; `say_written` fills in each word and quotes it.
+    one_label: the reader needs one label for each clip. splits_at_blanks: it splits lines at white
     space. absolute: paths are absolute by default. suffixes: of the files that it can hold.
     """
 
     write: Callable[[ListSet], None]
     next: str = ""
-    code: str = ""
+    one_label: bool = False
     splits_at_blanks: bool = False
-    needs_label: bool = True
-    one_label: bool = True
-    has_paths: bool = True
     absolute: bool = False
     suffixes: tuple[str, ...] = VIDEO
 
@@ -95,36 +92,38 @@ _VIDEOMAE = (
     "next: python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"
     " --nb_classes {classes}"
 )
-_JEPA = "use: in a config of V-JEPA: data: datasets: [{out}/{split}.csv]"
+_JEPA = "use: in data.datasets of a config of V-JEPA: {out}/{split}.csv"
 _AVA = (
     "next: python tools/run_net.py --cfg configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"
     " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
 )
-_CODE = "next: python -c {code}"
-_TORCHVISION = "from torchvision.datasets import Kinetics; Kinetics({out!r}, 16, split={split!r})"
-_HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
-_WEBDATASET = (
-    "import webdataset; webdataset.WebDataset({out!r} +"
-    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)"
+_TORCHVISION = (
+    'next: python -c "from torchvision.datasets import Kinetics;'
+    ' Kinetics({out!r}, 16, split={split!r})"'
 )
-_LINES: dict[str, Any] = {"splits_at_blanks": True}
-_ANY: dict[str, Any] = {"needs_label": False, "one_label": False}
-_ANY_SOUND = _ANY | {"suffixes": VIDEO + AUDIO}
-_NO_PATHS: dict[str, Any] = {"has_paths": False, "next": _CODE}
+_HUGGINGFACE = (
+    'next: python -c "from datasets import load_dataset;'
+    " load_dataset('videofolder', data_dir={out!r})\""
+)
+_WEBDATASET = (
+    'next: python -c "import webdataset; webdataset.WebDataset({out!r} +'
+    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)\""
+)
+_LINES: dict[str, Any] = {"one_label": True, "splits_at_blanks": True}
 
-FORMATS: dict[str, Format] = {
+FORMATS = {
     "slowfast": Format(outputs.path_label, _SLOWFAST, **_LINES),
     "mmaction2": Format(outputs.mmaction2, _MMACTION2, **_LINES),
     "videomae": Format(outputs.path_label, _VIDEOMAE, **_LINES, absolute=True),
     "jepa": Format(outputs.path_label, _JEPA, **_LINES, absolute=True),
-    "torchvision": Format(outputs.torchvision, code=_TORCHVISION, **_NO_PATHS),
-    "huggingface": Format(outputs.huggingface, code=_HUGGINGFACE, **_NO_PATHS, **_ANY),
-    "webdataset": Format(shards.webdataset, code=_WEBDATASET, **_NO_PATHS, **_ANY_SOUND),
-    "ava": Format(outputs.ava, _AVA, **_LINES, needs_label=False),
-    "csv": Format(outputs.csv_with_header, **_ANY_SOUND),
-    "json": Format(outputs.json_lists, **_ANY_SOUND),
+    "torchvision": Format(outputs.torchvision, _TORCHVISION, one_label=True),
+    "huggingface": Format(outputs.huggingface, _HUGGINGFACE),
+    "webdataset": Format(shards.webdataset, _WEBDATASET, suffixes=VIDEO + AUDIO),
+    "ava": Format(outputs.ava, _AVA, splits_at_blanks=True),
+    "csv": Format(outputs.csv_with_header, suffixes=VIDEO + AUDIO),
+    "json": Format(outputs.json_lists, suffixes=VIDEO + AUDIO),
 }
-WITH_PATHS = [name for name, form in FORMATS.items() if form.has_paths]
+WITH_PATHS = ("slowfast", "mmaction2", "videomae", "jepa", "ava", "csv", "json")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -247,8 +246,7 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         return cli.EXIT_OK
     choose_rows(choice, args, tell)
     check_out(out, clips, args)
-    named = (args.link_dir or clips).absolute()
-    base = (args.frames or named).absolute()
+    base = (args.frames or args.link_dir or clips).absolute()
     is_absolute = args.absolute or (form.absolute and not args.path_prefix)
     prefix = None if is_absolute else (args.path_prefix or base).absolute()
     before = outputs.path_before(base, prefix, form.splits_at_blanks, tell)
@@ -273,9 +271,9 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     if missing and not args.report and not (clips / REPORT_NAME).exists():
         tell(f"note         {args.clips} has no download report: use --report DIR")
     with run_folder(out) as workspace:
-        files = ListSet(choice, named, out, workspace, before, args, tell)
+        files = ListSet(choice, clips, out, workspace, before, args, tell)
         if args.link_dir:
-            links = {f"{row.name}{row.suffix}": row for row in choice.chosen()}
+            links = {f"{row.clip.name}{row.suffix}": row for row in choice.chosen()}
             outputs.link_all(files, make_folder(args.link_dir), links)
         form.write(files)
         outputs.write_beside(files, known, theirs)
@@ -291,12 +289,10 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: cli.Tell) -> Non
         videos = (args.report or args.clips) / VIDEOS_NAME
         choosing.keep_licence(choice, args.license, videos, tell)
     choosing.select(choice, args.split, args.label)
-    form = FORMATS[args.format]
-    for row in choice.chosen() if not args.pretrain else ():
-        if form.one_label and len(row.numbers) > 1:
-            row.reason = Reason.SEVERAL_LABELS
-        elif form.needs_label and not row.numbers:
-            row.reason = Reason.NO_LABEL
+    if FORMATS[args.format].one_label and not args.pretrain:
+        for row in choice.chosen():
+            if row.number is None:
+                row.reason = Reason.SEVERAL_LABELS if row.numbers else Reason.NO_LABEL
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -335,7 +331,7 @@ def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Te
             share = f"{100 * (clips - here) / clips:.2f}%"
             tell(f"{split:7}{clips:12,}{here:12,}{share:>11}{listed[split]:12,}")
     for (split, number), clips in requested.items():
-        if number != NO_LABEL:
+        if number is not None:
             total[number] += clips
             lost[number] += clips - on_disk[split, number]
     worst = sorted((n for n in lost if lost[n]), key=lambda n: (-lost[n] / total[n], -lost[n], n))
@@ -364,12 +360,12 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
     if args.only_manifest and choice.count(Reason.MISSING):
         words = [str(args.clips), "--input_csv", str(args.out / outputs.TO_DOWNLOAD)]
         tell(f"next: python download.py {shlex.join(words)}")
-    splits, form = choice.used_splits(), FORMATS[args.format]
-    if not splits or not form.next:
+    splits, line = choice.used_splits(), FORMATS[args.format].next
+    if not splits or not line:
         return
     if args.frames:
         tell("      frames: filename_tmpl='{:06}.jpg', start_index=1")
-    values: dict[str, Any] = {
+    values = {
         "out": str(files.out),
         "prefix": prefix or "",
         "first": names[0],
@@ -378,8 +374,7 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
         "split": splits[0],
         "last": sum(name.startswith(f"{splits[0]}-") for name in names) - 1,
     }
-    values["code"] = form.code.format(**values)
-    tell(form.next.format(**{key: shlex.quote(str(value)) for key, value in values.items()}))
+    tell(shlex.join(word.format(**values) for word in shlex.split(line)))
 
 
 def exit_code_of(choice: Choice) -> int:

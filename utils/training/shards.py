@@ -13,9 +13,8 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from utils.cli import plural
 from utils.errors import DiskFull, UserError, is_disk_full
@@ -23,41 +22,26 @@ from utils.files import publish
 from utils.parallel import run_in_processes
 from utils.process import sleep
 from utils.training.choosing import Candidate, shuffled
-from utils.training.outputs import ListSet, known_of
+from utils.training.outputs import ListSet, facts_of
 
 BLOCK = 512
 END = 2 * BLOCK
 SHARD_SIZE = 10**9  # bytes
 COPY = 2**20  # bytes read at once
-IN_SHARDS = ("clip", "youtube_id", "time_start", "time_end", "split", "label", "number", "version")
 OWNER = slice(265, 297)  # where a tar's first header holds the name of its owner
-
-
-class ShardSample(NamedTuple):
-    """One clip of a shard: its key, its file, the size of that, and further members by suffix."""
-
-    key: str
-    path: str
-    size: int
-    members: Mapping[str, bytes]
-
-    @property
-    def tar_bytes(self) -> int:
-        sizes = [self.size, *map(len, self.members.values())]
-        return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)
 
 
 @dataclass
 class Shard:
-    """A shard: its file, its clips in their order, a digest of all but these clips' bytes.
+    """A shard: its file, the folder of clips, its clips in their order.
 
-    samples: of the clips, made just before they are written, because they take more memory.
+    digest: of the clips' names, sizes and labels.
     """
 
     final: Path
     temporary: Path
+    clips: Path
     rows: list[Candidate] = field(default_factory=list)
-    samples: list[ShardSample] = field(default_factory=list)
     tar_bytes: int = END
     digest: str = ""
 
@@ -74,20 +58,15 @@ def webdataset(files: ListSet) -> None:
     existing = _existing_shards(files.out, shards)
     missing = [shard for name, shard in shards.items() if name not in existing]
     files.tell(f"shards       {len(shards):,}, {len(existing):,} of them existing")
-    # A generator, because a shard is taken from it when a worker is free.
-    tasks = (
-        replace(shard, rows=[], samples=[_sample(files, row) for row in shard.rows])
-        for shard in missing
-    )
     with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
         for name, problem in run_in_processes(
-            write_shard, tasks, files.args.num_jobs, lambda shard, how: (shard.final.name, how)
+            write_shard, missing, files.args.num_jobs, lambda shard, how: (shard.final.name, how)
         ):
             progress.add("not written" if problem else "written")
             if problem:
                 progress.failure("not written", name, problem)
                 for row in shards[name].rows:
-                    files.lose(row.name)
+                    files.lose(row)
     sleep(0)
     files.written += [name for name in shards if (files.out / name).exists()]
 
@@ -97,19 +76,34 @@ def plan_shards(files: ListSet, split: str) -> list[Shard]:
     shards: list[Shard] = []
     most = files.args.shard_size or SHARD_SIZE
     for row in shuffled(files.choice.chosen(split), files.args.seed):
-        sample = _sample(files, row)
-        if (size := END + sample.tar_bytes) > most:
-            raise UserError(f"--shard_size {most:,} is too small: {sample.path} needs {size:,}")
-        if not shards or shards[-1].tar_bytes + sample.tar_bytes > most:
+        members = members_of(row)
+        sizes = [row.bytes, *map(len, members.values())]
+        tar_bytes = sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)
+        if END + tar_bytes > most:
+            needs = f"{row.clip.name} needs {END + tar_bytes:,}"
+            raise UserError(f"--shard_size {most:,} is too small: {needs}")
+        if not shards or shards[-1].tar_bytes + tar_bytes > most:
             name = f"{split}-{len(shards):06d}.tar"
-            shards.append(Shard(files.out / name, files.workspace / name))
-        shard, known = shards[-1], f"{sample.key} {sample.size}\n".encode()
+            shards.append(Shard(files.out / name, files.workspace / name, files.clips))
+        shard = shards[-1]
         digest = hashlib.blake2b(shard.digest.encode(), digest_size=15)
-        digest.update(known + b"".join(sample.members.values()))
+        digest.update(f"{key_of(row)} {row.bytes}\n".encode() + b"".join(members.values()))
         shard.digest = digest.hexdigest()
         shard.rows.append(row)
-        shard.tar_bytes += sample.tar_bytes
+        shard.tar_bytes += tar_bytes
     return shards
+
+
+def key_of(row: Candidate) -> str:
+    """Return the key of a clip: what precedes the first dot in the names of its members."""
+    return row.clip.name.replace(".", "_")
+
+
+def members_of(row: Candidate) -> dict[str, bytes]:
+    """Return what a shard holds of a clip beside its file, by suffix."""
+    members = {} if row.number is None else {".cls": str(row.number).encode()}
+    text = json.dumps(facts_of(row), ensure_ascii=False)
+    return members | {".json": text.encode(errors="surrogateescape")}
 
 
 def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> None:
@@ -120,17 +114,6 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
         advice = f"use --shard_size {size}" if clips >= workers else "use fewer workers"
         have = f"{plural(len(shards), 'shard')} of {plural(clips, 'clip')}"
         raise UserError(f"{split} has {have}, fewer than --workers {workers}: {advice}")
-
-
-def _sample(files: ListSet, row: Candidate) -> ShardSample:
-    known = known_of(files, row)
-    number = known["number"]
-    cls = {".cls": str(number).encode()} if isinstance(number, int) else {}
-    text = json.dumps({key: known[key] for key in IN_SHARDS}, ensure_ascii=False)
-    members = cls | {".json": text.encode(errors="surrogateescape")}
-    # webdataset takes what precedes the first dot of a name for the sample's key.
-    key = row.name.replace(".", "_")
-    return ShardSample(key, str(files.clips / (row.name + row.suffix)), row.bytes, members)
 
 
 def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
@@ -160,8 +143,8 @@ def write_shard(shard: Shard) -> tuple[str, str]:
     name, temporary = shard.final.name, shard.temporary
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
-            for number, sample in enumerate(shard.samples):
-                if problem := _add_sample(tar, sample, "" if number else shard.digest):
+            for number, row in enumerate(shard.rows):
+                if problem := _add_clip(tar, shard.clips, row, "" if number else shard.digest):
                     return name, problem
         # tarfile pads to 10,240 bytes; the format requires two empty blocks only.
         os.truncate(temporary, shard.tar_bytes)
@@ -175,20 +158,20 @@ def write_shard(shard: Shard) -> tuple[str, str]:
         temporary.unlink(missing_ok=True)
 
 
-def _add_sample(tar: tarfile.TarFile, sample: ShardSample, owner: str) -> str:
-    """Add the members of a sample; return what is wrong with it, or ""."""
-    suffix = os.path.splitext(sample.path)[1]
+def _add_clip(tar: tarfile.TarFile, clips: Path, row: Candidate, owner: str) -> str:
+    """Add the members of a clip; return what is wrong with it, or ""."""
+    key, path = key_of(row), clips / f"{row.clip.name}{row.suffix}"
     try:
-        with open(sample.path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != sample.size:
-                return f"{sample.path} changed during the run: run again"
-            tar.addfile(_member(sample.key + suffix, sample.size, owner), file)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != row.bytes:
+                return f"{path} changed during the run: run again"
+            tar.addfile(_member(key + row.suffix, row.bytes, owner), file)
     except OSError as error:
         if is_disk_full(error):
             raise
-        return f"{sample.path} cannot be read ({error.strerror or error}): run again"
-    for kind, data in sample.members.items():
-        tar.addfile(_member(sample.key + kind, len(data)), io.BytesIO(data))
+        return f"{path} cannot be read ({error.strerror or error}): run again"
+    for suffix, data in members_of(row).items():
+        tar.addfile(_member(key + suffix, len(data)), io.BytesIO(data))
     return ""
 
 
