@@ -67,16 +67,16 @@ class Format:
     """How the files of a framework are written.
 
     next: the last line of the summary, for a shell; `say_written` fills in each word and quotes it.
-    one_label: the reader needs one label for each clip. splits_at_blanks: it splits lines at white
-    space. absolute: paths are absolute by default. suffixes: of the files that it can hold.
+    options: which not every format has. absolute: paths are absolute by default. one_label: each
+    clip must have one label. any_file: of audio, too, and with white space in its path.
     """
 
     write: Callable[[ListSet], None]
     next: str = ""
-    one_label: bool = False
-    splits_at_blanks: bool = False
+    options: Sequence[str] = ()
     absolute: bool = False
-    suffixes: tuple[str, ...] = VIDEO
+    one_label: bool = True
+    any_file: bool = False
 
 
 _SLOWFAST = (
@@ -109,21 +109,21 @@ _WEBDATASET = (
     'next: python -c "import webdataset; webdataset.WebDataset({out!r} +'
     " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)\""
 )
-_LINES: dict[str, Any] = {"one_label": True, "splits_at_blanks": True}
+_PATHS = ("absolute", "link_dir", "path_prefix")
+_ANY = {"one_label": False, "any_file": True}
 
 FORMATS = {
-    "slowfast": Format(outputs.path_label, _SLOWFAST, **_LINES),
-    "mmaction2": Format(outputs.mmaction2, _MMACTION2, **_LINES),
-    "videomae": Format(outputs.path_label, _VIDEOMAE, **_LINES, absolute=True),
-    "jepa": Format(outputs.path_label, _JEPA, **_LINES, absolute=True),
-    "torchvision": Format(outputs.torchvision, _TORCHVISION, one_label=True),
-    "huggingface": Format(outputs.huggingface, _HUGGINGFACE),
-    "webdataset": Format(shards.webdataset, _WEBDATASET, suffixes=VIDEO + AUDIO),
-    "ava": Format(outputs.ava, _AVA, splits_at_blanks=True),
-    "csv": Format(outputs.csv_with_header, suffixes=VIDEO + AUDIO),
-    "json": Format(outputs.json_lists, suffixes=VIDEO + AUDIO),
+    "slowfast": Format(outputs.path_label, _SLOWFAST, _PATHS),
+    "mmaction2": Format(outputs.mmaction2, _MMACTION2, (*_PATHS, "frames", "name")),
+    "videomae": Format(outputs.path_label, _VIDEOMAE, (*_PATHS, "pretrain"), absolute=True),
+    "jepa": Format(outputs.path_label, _JEPA, _PATHS, absolute=True),
+    "torchvision": Format(outputs.torchvision, _TORCHVISION),
+    "huggingface": Format(outputs.huggingface, _HUGGINGFACE, one_label=False),
+    "webdataset": Format(shards.webdataset, _WEBDATASET, ("shard_size", "workers"), **_ANY),
+    "ava": Format(outputs.ava, _AVA, (*_PATHS, "frames", "annotations"), one_label=False),
+    "csv": Format(outputs.csv_with_header, "", _PATHS, **_ANY),
+    "json": Format(outputs.json_lists, "", _PATHS, **_ANY),
 }
-WITH_PATHS = ("slowfast", "mmaction2", "videomae", "jepa", "ava", "csv", "json")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -140,7 +140,10 @@ def define_options(parser: cli.Parser) -> None:
     files = file | {"nargs": "+", "default": []}
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
-    number: dict[str, Any] = {"type": cli.non_negative_float}
+    existing: dict[str, Any] = {
+        "type": cli.must("be a folder", Path.is_dir, Path),
+        "metavar": "DIR",
+    }
     flag: dict[str, Any] = {"action": "store_true"}
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
@@ -159,10 +162,12 @@ def define_options(parser: cli.Parser) -> None:
     )
     add("--holdout", **files, help="more lists whose val and test videos are excluded from train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")
-    add("--fraction", **number, metavar="F", help="keep this fraction of each class in each split")
+    part = cli.must("be above 0 and at most 1", lambda part: 0 < part <= 1, cli.non_negative_float)
+    text = "keep this fraction of each class in each split"
+    add("--fraction", type=part, metavar="F", help=text)
     add("--seed", type=cli.non_negative_int, default=0, metavar="N", help="seed of random choices")
-    seconds = number | {"default": 0.0, "metavar": "SECONDS"}
-    add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
+    text = "exclude shorter clips, and broken ones (default: 0, off)"
+    add("--min_seconds", type=cli.non_negative_float, default=0.0, metavar="SECONDS", help=text)
     add("--only_manifest", **file, help="use exactly the clips of this manifest.csv")
 
     add = parser.group("how they are written").add_argument
@@ -170,9 +175,10 @@ def define_options(parser: cli.Parser) -> None:
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", **flag, help="write absolute paths")
     add("--link_dir", **folder, help="create links to the clips here, and write their paths")
-    add("--report", **folder, help="folder with the download report (default: clips)")
-    add("--name", help="mmaction2: prefix of the list names (default: kinetics400 ...)")
-    add("--frames", **folder, help="mmaction2, ava: output folder of frame_extract.py")
+    add("--report", **existing, help="folder with the download report (default: clips)")
+    name = cli.must("have only letters, digits, _ . -", re.compile(r"[\w.-]+", re.A).fullmatch, str)
+    add("--name", type=name, help="mmaction2: prefix of the list names (default: kinetics400 ...)")
+    add("--frames", **existing, help="mmaction2, ava: output folder of frame_extract.py")
     add("--pretrain", **flag, help="videomae: write `path 0 -1` for pretraining")
     add("--annotations", **files, help="ava: annotations of make_ava_kin_download_csv.py")
     size: dict[str, Any] = {"type": shard_size, "metavar": "BYTES"}
@@ -191,25 +197,12 @@ def define_options(parser: cli.Parser) -> None:
 
 def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:
     """Check combinations of options; exits with code 2."""
-    for option, formats in (
-        ("frames", ["mmaction2", "ava"]),
-        ("name", ["mmaction2"]),
-        ("pretrain", ["videomae"]),
-        ("annotations", ["ava"]),
-        ("workers", ["webdataset"]),
-        ("shard_size", ["webdataset"]),
-        ("link_dir", WITH_PATHS),
-        ("path_prefix", WITH_PATHS),
-        ("absolute", WITH_PATHS),
-    ):
+    for option in sorted({option for form in FORMATS.values() for option in form.options}):
+        formats = [name for name, form in FORMATS.items() if option in form.options]
         if getattr(args, option) and args.format not in formats:
             parser.error(f"--{option} requires --format {' or '.join(formats)}")
     if args.format == "ava" and not args.annotations:
         parser.error("--format ava needs --annotations annotations_train.csv ...")
-    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name, re.ASCII):
-        parser.error(f"--name {args.name!r}: use letters, digits, _ . -")
-    if args.fraction is not None and not 0 < args.fraction <= 1:
-        parser.error(f"--fraction must be above 0 and at most 1 (got {args.fraction:g})")
     if args.absolute and args.path_prefix:
         parser.error("--absolute cannot be combined with --path_prefix")
     if args.link_dir and (args.frames or args.format == "ava"):
@@ -236,9 +229,6 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     """Read, choose, look and write; return the exit code. Raises UserError, Stopped."""
     form = FORMATS[args.format]
     clips, out = cli.existing_folder(args.clips, "the folder of clips"), args.out.absolute()
-    for option in ("report", "frames"):
-        if path := getattr(args, option):
-            cli.existing_folder(path, f"--{option}")
     theirs = outputs.read_manifest(args.compare) if args.compare else None
     only = outputs.read_manifest(args.only_manifest) if args.only_manifest else None
     choice = choosing.read_choice(args, only, tell)
@@ -249,9 +239,9 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     base = (args.frames or args.link_dir or clips).absolute()
     is_absolute = args.absolute or (form.absolute and not args.path_prefix)
     prefix = None if is_absolute else (args.path_prefix or base).absolute()
-    before = outputs.path_before(base, prefix, form.splits_at_blanks, tell)
+    before = outputs.path_before(base, prefix, form.any_file, tell)
     requested = choice.by_class()
-    choosing.look(choice, clips, form.suffixes)
+    choosing.look(choice, clips, VIDEO + AUDIO if form.any_file else VIDEO)
     check_any(choice, args, requested)
     if args.frames:
         choosing.look_at_frames(choice, args.frames)
@@ -351,9 +341,8 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
     args, tell, choice, names = files.args, files.tell, files.choice, files.written
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]
     tell(f"wrote {args.out}: {', '.join(shown)}")
-    forms = ("{}.csv", "{}.json", "*_{}_list_*.txt", "*_{}.csv", "frame_lists/{}.csv")
-    there = (p for each in SPLITS for form in forms for p in files.out.glob(form.format(each)))
-    if stale := sorted({os.path.relpath(path, files.out) for path in there} - set(names)):
+    there = {name for name in os.listdir(files.out) if not name.startswith(".")}
+    if stale := sorted(there.difference(name.partition("/")[0] for name in names)):
         tell(f"note         left from an earlier run: {', '.join(stale)}")
     if files.lost:
         tell(f"lost         {cli.plural(files.lost, 'clip')} during the run: run again")

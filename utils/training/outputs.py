@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shlex
-import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -90,11 +89,11 @@ class ListSet:
         self.lost += 1
 
 
-def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell: Tell) -> str:
+def path_before(folder: Path, prefix: Path | None, may_have_blanks: bool, tell: Tell) -> str:
     """Return what precedes a name of `folder` in a list whose paths are relative to `prefix`.
 
-    prefix: None for absolute paths. splits_at_blanks: the reader splits lines at white space.
-    Raises UserError for a folder that cannot be written so.
+    prefix: None for absolute paths. may_have_blanks: the reader does not split lines there. Raises
+    UserError for a folder that cannot be written so.
     """
     if prefix is None:
         before = f"{folder.as_posix().rstrip('/')}/"
@@ -103,7 +102,7 @@ def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell:
         before = "" if below == "." else f"{below}/"
     if before.startswith(".."):
         raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
-    if splits_at_blanks and set(before) & set(string.whitespace + '"'):
+    if not may_have_blanks and re.search(r'[\s"]', before):
         raise UserError(f"{before}: this format allows no white space or quotes: use --link_dir")
     if not is_utf8(before):
         tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
@@ -137,9 +136,7 @@ def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] |
         files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice)))
     if theirs is not None:
         found = list(compare(choice, theirs))
-        rows: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
-        rows += [(clip, what, *map(without_formula, both)) for clip, what, *both in found]
-        files.write("compare.csv", csv_lines(rows))
+        files.write("compare.csv", csv_lines([("clip", "what", "here", "there"), *found]))
         kinds = Counter(what for _, what, _, _ in found)
         here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
         both = plural(len(theirs) - there, "clip")
@@ -229,7 +226,7 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
     return found
 
 
-def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[str, str, str, str]]:
+def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[object, ...]]:
     """Yield (clip, what differs, here, there). Hashes count before bytes, if both have one.
 
     Labels are compared by class, so that other case or punctuation is no difference.
@@ -249,7 +246,7 @@ def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[s
         label = their.clip.label
         is_same = row.label == label or row.numbers == (choice.classes.number(label),)
         if not is_same and (label or row.split != TEST):
-            yield name, "label", row.label, label
+            yield name, "label", without_formula(row.label), without_formula(label)
     for name, their in theirs.items():
         if name not in here:
             yield name, "only_there", "", their.split
@@ -430,6 +427,7 @@ def _link_frames(files: ListSet) -> None:
         if entry.is_symlink() and targets.get(entry.name) != os.readlink(entry.path):
             os.unlink(entry.path)
     link_all(files, folder, tree, frames)
+    files.written.append("rawframes")
 
 
 # --- folders of links to the clips: --link_dir, or trees for torchvision and datasets ------------

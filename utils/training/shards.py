@@ -55,9 +55,8 @@ def webdataset(files: ListSet) -> None:
         of_split = plan_shards(files, split)
         _check_workers(split, of_split, files.args.workers)
         shards |= {shard.final.name: shard for shard in of_split}
-    existing = _existing_shards(files.out, shards)
-    missing = [shard for name, shard in shards.items() if name not in existing]
-    files.tell(f"shards       {len(shards):,}, {len(existing):,} of them existing")
+    missing = _missing_shards(files.out, shards)
+    files.tell(f"shards       {len(shards):,}, {len(shards) - len(missing):,} of them existing")
     with Progress(len(missing), "shard", quiet=files.args.quiet) as progress:
         for name, problem in run_in_processes(
             write_shard, missing, files.args.num_jobs, lambda shard, how: (shard.final.name, how)
@@ -116,12 +115,12 @@ def _check_workers(split: str, shards: Sequence[Shard], workers: int | None) -> 
         raise UserError(f"{split} has {have}, fewer than --workers {workers}: {advice}")
 
 
-def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
-    """Return the shards that an earlier run made. Raises UserError for those of other clips.
+def _missing_shards(out: Path, shards: Mapping[str, Shard]) -> list[Shard]:
+    """Return the shards that no earlier run made. Raises UserError if the folder has other shards.
 
-    They are never mixed, because a reader takes all shards in the folder.
+    Two sets are never mixed, because a reader takes all shards in the folder.
     """
-    existing = set()
+    missing = dict(shards)
     for path in sorted(out.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar")):
         with path.open("rb") as file:
             header = file.read(BLOCK)
@@ -131,8 +130,8 @@ def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
         if shard is None or header[OWNER].rstrip(b"\0") != shard.digest.encode():
             raise UserError(f"{path} is of another selection of clips: use another folder")
         if path.stat().st_size == shard.tar_bytes:
-            existing.add(path.name)
-    return existing
+            del missing[path.name]
+    return [*missing.values()]
 
 
 def write_shard(shard: Shard) -> tuple[str, str]:
@@ -140,12 +139,20 @@ def write_shard(shard: Shard) -> tuple[str, str]:
 
     Raises DiskFull.
     """
-    name, temporary = shard.final.name, shard.temporary
+    name, temporary, owner = shard.final.name, shard.temporary, shard.digest
     try:
         with tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY) as tar:
-            for number, row in enumerate(shard.rows):
-                if problem := _add_clip(tar, shard.clips, row, "" if number else shard.digest):
-                    return name, problem
+            for row in shard.rows:
+                path = shard.clips / f"{row.clip.name}{row.suffix}"
+                with path.open("rb") as file:
+                    content = file.read(row.bytes + 1)
+                if len(content) != row.bytes:
+                    return name, f"{path} changed during the run: run again"
+                for suffix, data in ({row.suffix: content} | members_of(row)).items():
+                    # No times and owners, except in the first: the same clips give the same bytes.
+                    member = tarfile.TarInfo(key_of(row) + suffix)
+                    member.size, member.uname, owner = len(data), owner, ""
+                    tar.addfile(member, io.BytesIO(data))
         # tarfile pads to 10,240 bytes; the format requires two empty blocks only.
         os.truncate(temporary, shard.tar_bytes)
         publish(temporary, shard.final)
@@ -153,30 +160,6 @@ def write_shard(shard: Shard) -> tuple[str, str]:
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(shard.final.parent) from error
-        return name, str(error)
+        return name, f"{error.filename or shard.final}: {error.strerror or error}: run again"
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _add_clip(tar: tarfile.TarFile, clips: Path, row: Candidate, owner: str) -> str:
-    """Add the members of a clip; return what is wrong with it, or ""."""
-    key, path = key_of(row), clips / f"{row.clip.name}{row.suffix}"
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != row.bytes:
-                return f"{path} changed during the run: run again"
-            tar.addfile(_member(key + row.suffix, row.bytes, owner), file)
-    except OSError as error:
-        if is_disk_full(error):
-            raise
-        return f"{path} cannot be read ({error.strerror or error}): run again"
-    for suffix, data in members_of(row).items():
-        tar.addfile(_member(key + suffix, len(data)), io.BytesIO(data))
-    return ""
-
-
-def _member(name: str, size: int, owner: str = "") -> tarfile.TarInfo:
-    # No times and owners: the same clips give the same bytes.
-    member = tarfile.TarInfo(name)
-    member.size, member.uname = size, owner
-    return member
