@@ -140,26 +140,19 @@ def define_options(parser: cli.Parser) -> None:
     files = file | {"nargs": "+", "default": []}
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
-    existing: dict[str, Any] = {
-        "type": cli.must("be a folder", Path.is_dir, Path),
-        "metavar": "DIR",
-    }
+    existing = folder | {"type": cli.must("be a folder", Path.is_dir, Path)}
     flag: dict[str, Any] = {"action": "store_true"}
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
-    names = ", ".join(FORMATS)
-    add = parser.add_argument
-    add("--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}")
+    text = f"one of {', '.join(FORMATS)}"
+    parser.add_argument("--format", choices=FORMATS, required=True, metavar="NAME", help=text)
 
     group = parser.group("which clips")
     add = group.add_argument
     cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds", "--label", "--split")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
-    add(
-        "--license",
-        metavar="NAME",
-        help="keep only videos under this licence: creativecommon, ...",
-    )
+    text = "keep only videos under this licence: creativecommon, ..."
+    add("--license", metavar="NAME", help=text)
     add("--holdout", **files, help="more lists whose val and test videos are excluded from train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")
     part = cli.must("be above 0 and at most 1", lambda part: 0 < part <= 1, cli.non_negative_float)
@@ -256,10 +249,11 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         say_table(choice, requested, on_disk, tell)
         tell(f"would write {args.out}: lists for {args.format}")
         return exit_code_of(choice)
-    missing = choice.count(Reason.MISSING)
-    known = read_known((args.report or clips) / REPORT_NAME) if missing else Known()
-    if missing and not args.report and not (clips / REPORT_NAME).exists():
-        tell(f"note         {args.clips} has no download report: use --report DIR")
+    known, report = Known(), (args.report or clips) / REPORT_NAME
+    if choice.reasons()[Reason.MISSING]:
+        known = read_known(report)
+        if not args.report and not report.exists():
+            tell(f"note         {args.clips} has no download report: use --report DIR")
     with run_folder(out) as workspace:
         files = ListSet(choice, clips, out, workspace, before, args, tell)
         if args.link_dir:
@@ -301,14 +295,14 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
 def check_any(choice: Choice, args: argparse.Namespace, requested: ByClass) -> None:
     """Raise UserError if no clip is left to be listed; those of a manifest may all be missing."""
     if not any(choice.chosen()) and not (args.only_manifest and requested):
-        counts = Counter(row.reason for row in choice.rows)
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
+        counts = choice.reasons().most_common()
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts)
         raise UserError(f"no clip to list ({reasons}): check {args.clips}, --trim_format")
 
 
 def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Tell) -> None:
     """Print the clips of each split, the classes that lost most, and what published work had."""
-    reasons = Counter(row.reason for row in choice.rows)
+    reasons = choice.reasons()
     if parts := [f"{reasons[each]:,} {each}" for each in Reason if each and reasons[each]]:
         tell(f"excluded     {', '.join(parts)}")
     tell("          requested     on disk    missing      listed")
@@ -346,7 +340,7 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
         tell(f"note         left from an earlier run: {', '.join(stale)}")
     if files.lost:
         tell(f"lost         {cli.plural(files.lost, 'clip')} during the run: run again")
-    if args.only_manifest and choice.count(Reason.MISSING):
+    if args.only_manifest and choice.reasons()[Reason.MISSING]:
         words = [str(args.clips), "--input_csv", str(args.out / outputs.TO_DOWNLOAD)]
         tell(f"next: python download.py {shlex.join(words)}")
     splits, line = choice.used_splits(), FORMATS[args.format].next
@@ -368,8 +362,8 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
 
 def exit_code_of(choice: Choice) -> int:
     """Return 1 if a requested clip is missing or a row is invalid."""
-    lacking = map(choice.count, (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES))
-    return cli.EXIT_INCOMPLETE if choice.refused or any(lacking) else cli.EXIT_OK
+    lacking = {Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES} & choice.reasons().keys()
+    return cli.EXIT_INCOMPLETE if choice.refused or lacking else cli.EXIT_OK
 
 
 if __name__ == "__main__":

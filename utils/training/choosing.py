@@ -107,8 +107,9 @@ class Choice:
         """Return the splits that have a clip, in the order train, val, test."""
         return [split for split in SPLITS if any(self.chosen(split))]
 
-    def count(self, reason: Reason) -> int:
-        return sum(row.reason == reason for row in self.rows)
+    def reasons(self) -> Counter[Reason]:
+        """Count the rows by reason."""
+        return Counter(row.reason for row in self.rows)
 
     def by_class(self) -> Counter[tuple[str, int | None]]:
         """Count the chosen clips by split and class index."""
@@ -188,9 +189,7 @@ def _say_lists(
     rows: reading.ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
 ) -> None:
     tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
-    official = [_printed(each) for each in rows.versions() if each in versions.CLASSES]
-    others = [each.path.name for each in rows.files if each.version not in versions.CLASSES]
-    tell(f"classes      {len(found.names):,}, in {', '.join(official + others)}")
+    tell(f"classes      {len(found.names):,}, in {', '.join(map(_printed, rows.versions()))}")
     for version, names in labels.items():
         if 0 < (named := len(names)) < (classes := versions.CLASSES.get(version, 0)):
             tell(f"note         Kinetics-{version}: {named} of {classes} classes, see --classes")
@@ -211,16 +210,15 @@ def _printed(version: str) -> str:
 def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """Return the official val and test lists in the lists' folders that are not named."""
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
-    names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
-    found = []
+    held_out = {versions.official_list(path.name) for path in holdout}
+    found: list[Path] = []
     for official in versions.ROWS:
         folders = {each.path.parent for each in rows.files if each.version == official.dataset}
-        is_named = (official.dataset, official.split) in named
-        if not folders or is_named or official.split == TRAIN:
+        if not folders or official in named or official.split == TRAIN:
             continue
         paths = [official.path(folder) for folder in folders]
         found += (existing := [path for path in paths if path.exists()])
-        if not existing and official.name not in names:
+        if not existing and official not in held_out:
             tell(f"note         videos of {official.name} may be in train: name it with --holdout")
     return found
 
@@ -294,7 +292,7 @@ def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
         if _letters(wanted) not in _letters(licences.get(row.clip.youtube_id, "")):
             row.reason = Reason.LICENSE
             unknown += row.clip.youtube_id not in licences
-    without = plural(choice.count(Reason.LICENSE), "clip")
+    without = plural(choice.reasons()[Reason.LICENSE], "clip")
     tell(f"licence      {without} without {wanted!r} ({unknown:,} of them not in {videos.name})")
 
 
@@ -403,15 +401,14 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
 
     def work(chunk: Sequence[Candidate]) -> tuple[Sequence[Candidate], list[list[str]]]:
-        lines = [_measure(row, clips, known.get(row.clip.name, []), args) for row in chunk]
-        return chunk, [line for line in lines if line]
+        return chunk, [_measure(row, clips, known.get(row.clip.name, []), args) for row in chunk]
 
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(rows), "clip", quiet=args.quiet) as progress,
     ):
         for chunk, new_lines in run_parallel(work, chunks, args.num_jobs):
-            report.append(*new_lines)
+            report.append(*filter(None, new_lines))
             for row in chunk:
                 progress.add(row.reason or "read")
     sleep(0)

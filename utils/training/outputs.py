@@ -18,20 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formula
-from utils.clip import (
-    AVA_LEAD,
-    AVA_TIME_END,
-    Clip,
-    clip_window,
-    format_time,
-    now,
-    parse_clip_name,
-)
+from utils.cli import LIST_ROLES, VERSION, Tell, plural, printable, without_formula
+from utils.clip import AVA_LEAD, AVA_TIME_END, Clip, clip_window, format_time, now, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import CLASSES, ListFile
@@ -39,11 +31,9 @@ from utils.process import sleep
 from utils.report import Known
 from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
-CHUNK = 1024  # lines at once
 COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number",
            "version", "bytes", "seconds", "sha256")  # fmt: skip
 TO_DOWNLOAD = "to_download.csv"
-DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
 MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
 EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
 NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")  # columns of annotations
@@ -116,9 +106,8 @@ def is_utf8(text: str) -> bool:
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
     """Format rows as lines of a CSV file."""
-    following = iter(rows)
-    while chunk := list(islice(following, CHUNK)):
-        yield csv_text(chunk)
+    writer = csv.writer(SimpleNamespace(write=str), lineterminator="\n")
+    return map(writer.writerow, rows)  # returns what `write` returns: the line
 
 
 # --- beside the lists: classes, manifest, excluded rows ------------------------------------------
@@ -164,7 +153,7 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
     """Yield the missing clips as a list for download.py."""
-    yield DOWNLOAD_COLUMNS
+    yield LIST_ROLES
     for row in choice.rows:
         if row.reason == Reason.MISSING:
             clip = row.clip
