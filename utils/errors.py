@@ -116,7 +116,7 @@ if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _say_problem
-    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
+    # numpy, which pandas brings in, would start a thread a core for linear algebra, which
     # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
