@@ -13,8 +13,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -133,15 +133,12 @@ def received_signal() -> int:
     return _signal_received
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Within this context Ctrl-C, SIGTERM and a closed terminal stop the run in order.
+def catch_signals() -> None:
+    """From now on, let Ctrl-C, SIGTERM and a closed terminal stop the run in order.
 
     Further signals are ignored for PATIENCE seconds, because `timeout` and shells send a second one
     at once. After that, one more ends the process and its children.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
         global _signal_received, _signal_at
@@ -157,14 +154,9 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:  # nohup stays nohup
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def sleep(seconds: float) -> None:
