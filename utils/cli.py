@@ -114,6 +114,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
+        message = message.replace(": must ", " must ", 1)  # of a type made by `must`
         known = self._option_string_actions
         greedy = [word for word in self._words if word in known and known[word].nargs == "+"]
         if greedy and re.search("arguments are required|folder is missing", message):
@@ -174,7 +175,24 @@ _RATE = r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"  # 0 stands for the clip
 frame_rate = _argument(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
 _TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and nothing else
 trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
-web_address = _argument("https?://.+", str, "an address that starts with http:// or https://")
+
+
+def must(
+    rule: str, is_good: Callable[[Value], object], convert: Callable[[str], Value]
+) -> Callable[[str], Value]:
+    """Return an argparse type for values that pass a test; `rule` says what they must be or do."""
+
+    def parse(text: str) -> Value:
+        value = convert(text)
+        if not is_good(value):
+            end = str(value).rpartition("@")[2]  # a password may precede a host
+            raise argparse.ArgumentTypeError(f"must {rule} (got {end})")
+        return value
+
+    return parse
+
+
+web_address = must("start with http:// or https://", re.compile("https?://.").match, str)
 
 
 def named_columns(text: str) -> dict[str, str]:
