@@ -153,8 +153,8 @@ def read_choice(
     _say_lists(rows, classes, labels, tell)
     held = [*holdout, *_beside(rows, holdout, tell)]
     with reading.without_garbage_collection():
-        every = zip(rows.every, rows.file_at, rows.lines, strict=True)
-        candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
+        every = zip(rows.every, rows.listed, rows.lines, strict=True)
+        candidates = [Candidate(row[0], listed, line, *row[2:]) for row, listed, line in every]
         choice = Choice(candidates, classes, rows.versions(), [*rows.files], [*rows.refused])
         if only is not None:  # the lists give the classes and what is held out
             choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
