@@ -381,11 +381,13 @@ def clips_in(
             raise _Fractions
         return start, end, clip_name("", start, end, trim_format or TRIM_FORMAT)
 
-    labels, splits, extras = dict[str, str](), dict[str, str](), dict[Extra, Extra]()
+    new, labels, splits = tuple.__new__, dict[str, str](), dict[str, str]()
+    extras: dict[Extra, Extra] = {}
     for line, text, cells, extra, problem in opened.rows:
         if not problem:
-            youtube_id = find_id(cells[0])
-            start, end, times = window_of(cells[1], cells[2])
+            id_text, start_text, end_text, label, part = cells
+            youtube_id = find_id(id_text)
+            start, end, times = window_of(start_text, end_text)
             if not youtube_id:
                 problem = "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
             elif not times:
@@ -393,14 +395,15 @@ def clips_in(
         if problem:
             yield line, text, _refused(path, line, text, problem)
             continue
-        *_, label, part = cells
         if label not in labels:  # each text is kept once
             labels[label] = label.strip()
         if part not in splits:
             splits[part] = versions.same_split(part) or split
-        extra = extras.setdefault(extra, extra)
+        if extra:
+            extra = extras.setdefault(extra, extra)
+        # Clip(...) takes twice as long.
         clip = (youtube_id + times, youtube_id, start, end, labels[label], splits[part], extra)
-        yield line, text, Clip._make(clip)
+        yield line, text, new(Clip, clip)
 
 
 def _refused(path: Path, line: int, text: str, problem: str) -> Refused:
