@@ -89,12 +89,6 @@ def problem_of(error: BaseException) -> str:
     return ""
 
 
-def hand_over() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, as usual."""
-    if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _open_closed_streams() -> None:
     """Give a process that was started without them (`2>&-`) its three standard streams.
 
@@ -111,7 +105,7 @@ def _open_closed_streams() -> None:
 
 
 _script = getattr(sys.modules["__main__"], "__file__", None)
-if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of ours
+if _script and os.path.dirname(os.path.realpath(_script)) == str(ROOT):  # one of ours
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
