@@ -265,9 +265,9 @@ VIDEOS_NAME = "videos.jsonl"  # beside the report: what YouTube said of each vid
 def read_licences(path: Path) -> dict[str, str]:
     """YouTube id -> licence, `youtube` for a video without one of its own; torn lines are skipped.
 
-    Raises UserError.
+    Empty if no run wrote such a file. Raises UserError.
     """
-    videos = (video for each in report_paths(path) or [path] for video in _videos(each))
+    videos = (video for each in report_paths(path) for video in _videos(each))
     return {
         str(video.get("youtube_id")): str(video.get("licence") or "youtube") for video in videos
     }

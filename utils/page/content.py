@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from utils.cli import VERSION, csv_text, printable, size_text, without_formula
+from utils.cli import VERSION, csv_text, plural, printable, size_text, without_formula
 from utils.clip import format_time
-from utils.files import check_ours, publish, run_folder, telling, write_whole
+from utils.download.archives import MIRROR
+from utils.files import check_ours, run_folder, write_whole
+from utils.lists.reading import form_words
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, why_missing
-from utils.page.looks import SHEET, STRIP, ClipLook, Kind, Suspect
+from utils.page.looks import KINDS, SHEET, STRIP, ClipLook, Suspect
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.
@@ -46,8 +49,8 @@ GROUP_ROWS = 6
 class Content:
     """The content of the page.
 
-    looks: the probed clips. next_steps: (command, what it does). sheet: clips of the contact sheet;
-    strips: label -> clips. pictures: (clip, form) -> its thumbnail.
+    looks: the probed clips. sheet: clips of the contact sheet; strips: label -> clips. pictures:
+    (clip, short side) -> its thumbnail.
     """
 
     data: Dataset
@@ -56,9 +59,8 @@ class Content:
     made_at: datetime
     counts: Counts
     history: plots.History | None
-    next_steps: Sequence[tuple[str, str]]
     looks: Sequence[ClipLook]
-    suspects: Mapping[Kind, Sequence[Suspect]]
+    suspects: Mapping[str, Sequence[Suspect]]
     sheet: Sequence[str]
     strips: Mapping[str, Sequence[str]]
     pictures: Mapping[tuple[str, int], ClipLook]
@@ -92,6 +94,41 @@ class Content:
             pace = "at this pace" if history.is_running else "at the pace of the last run"
             parts.append(f"{plots.hours_text(hours)} left {pace}")
         return ", ".join(parts)
+
+    @property
+    def findings(self) -> str:
+        """Sum up the suspicious clips."""
+        counts = {KINDS[kind].title: len(found) for kind, found in self.suspects.items() if found}
+        texts = [f"{count:,} {title.lower()}" for title, count in counts.items()]
+        return f"suspicious: {', '.join(texts)}" if texts else "nothing suspicious"
+
+    @property
+    def next_steps(self) -> list[tuple[str, str]]:
+        """Return the next commands, each with what it does."""
+        total, args, steps = self.total, self.args, []
+        if total.to_try:
+            words = ["download.py", args.folder, *form_words(args)]
+            if self.data.sounds:
+                suffix = next(iter(self.data.sounds.values()))
+                words += ["--audio_only", "--audio_format", suffix[1:]]
+            for option in ("label", "split"):
+                words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
+            if args.shard[1] > 1:
+                words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
+            missing = plural(total.to_try, "missing clip")
+            steps.append((words, f"downloads the {missing} that may still be available"))
+        if total.gone and MIRROR not in self.counts.sources:
+            table = self.page.parent / "missing.csv"
+            words = ["download.py", args.folder, "--source", MIRROR, "--input_csv", table]
+            gone = plural(total.gone, "clip")
+            what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
+            steps.append((words, what))
+        if total.there and not total.to_try:
+            words = ["make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
+            steps.append(
+                ([*words, *form_words(args)], "writes training lists of the clips on disk")
+            )
+        return [(shlex.join(["python", *map(str, words)]), what) for words, what in steps]
 
     @property
     def ends_at(self) -> datetime:
@@ -161,7 +198,7 @@ def json_numbers(content: Content) -> dict[str, Any]:
         ],
         "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.data.count_leaks()],
         "probed": len(content.looks),
-        "suspects": {kind.key: len(found) for kind, found in content.suspects.items()},
+        "suspects": {kind: len(found) for kind, found in content.suspects.items()},
         "next": [command for command, _ in content.next_steps],
     }
     if history is not None:
@@ -213,6 +250,7 @@ def render(content: Content) -> str:
     folder = os.path.relpath(content.data.folder, content.page.parent)
     return environment.get_template("page.html").render(
         page=content,
+        kinds=KINDS,
         most_shown=SHOWN_OF_A_KIND,
         class_plot=plots.ranked_plot(shares),
         time_plot=plots.time_plot,
@@ -236,11 +274,7 @@ def check_outputs(page: Path) -> None:
 
 
 def write_page(content: Content) -> None:
-    """Write the page and, next to it, its tables. Raises UserError, DiskFull.
-
-    All are written before the first gets its name, and the page gets it last: until then the old
-    files stay.
-    """
+    """Write the tables and, last, the page, each whole or not. Raises UserError, DiskFull."""
     page, data = content.page, content.data
     texts = {
         "missing.csv": csv_text([MISSING, *_missing_rows(data)]),  # a list for download.py
@@ -250,17 +284,14 @@ def write_page(content: Content) -> None:
     }
     with run_folder(page.parent) as workspace:
         for name, text in texts.items():
-            write_whole(workspace / name, workspace, text)
-        for name in texts:
-            with telling(page.parent / name, "write"):
-                publish(workspace / name, page.parent / name)
+            write_whole(page.parent / name, workspace, text)
 
 
 def _suspect_rows(content: Content) -> Iterator[Sequence[object]]:
     for kind, found in content.suspects.items():
         for each in found:
             about = map(without_formula, (content.data.label(each.clip), each.detail))
-            yield kind.key, each.clip, each.youtube_id, *about, kind.rule
+            yield kind, each.clip, each.youtube_id, *about, KINDS[kind].rule
 
 
 def _class_rows(counts: Counts) -> Iterator[Sequence[object]]:

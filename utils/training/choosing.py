@@ -22,7 +22,7 @@ from pathlib import Path
 from utils.cli import Tell, plural
 from utils.clip import Extra, Refused
 from utils.errors import UserError
-from utils.files import bounded_lines, open_text, telling
+from utils.files import bounded_lines, open_text, sizes_in, telling
 from utils.lists import reading, versions
 from utils.lists.official import ListServers, lists_at_hand
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
@@ -363,16 +363,11 @@ def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
     If a clip has several files, the first of `suffixes` counts.
     """
     by_name, rank = choice.by_name, {suffix: at for at, suffix in enumerate(suffixes)}
-    with telling(clips), os.scandir(clips) as entries:
-        for entry in entries:
-            name, suffix = os.path.splitext(entry.name)
-            if suffix not in rank or (row := by_name.get(name)) is None:
-                continue
-            if row.bytes and rank[row.suffix] < rank[suffix]:
-                continue
-            with suppress(OSError):  # removed since, or a link that loops
-                if entry.is_file() and (size := entry.stat().st_size):
-                    row.bytes, row.suffix = size, suffix
+    for name, suffix, size in sizes_in(clips, suffixes):
+        row = by_name.get(name)
+        if row is None or not size or (row.bytes and rank[row.suffix] < rank[suffix]):
+            continue
+        row.bytes, row.suffix = size, suffix
     for row in choice.chosen():
         if not row.bytes:
             row.reason = Reason.MISSING
