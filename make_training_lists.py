@@ -213,8 +213,6 @@ def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:
         parser.error(f"--fraction must be above 0 and at most 1 (got {args.fraction:g})")
     if args.absolute and args.path_prefix:
         parser.error("--absolute cannot be combined with --path_prefix")
-    if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
-        parser.error(f"--lists_base {args.lists_base}: must begin with http:// or https://")
     if args.link_dir and (args.frames or args.format == "ava"):
         parser.error("--link_dir cannot be used with lists of frames")
 

@@ -42,9 +42,11 @@ class DiskFull(UserError):
     """The disk is full: the run stops, and the same command resumes it once there is room."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no room left on the disk of {folder}: make room, then run the same command again"
-        )
+        super().__init__(folder)  # not the text, because worker processes pickle the arguments
+
+    def __str__(self) -> str:
+        disk = f"the disk of {self.args[0]}"
+        return f"no room left on {disk}: make room, then run the same command again"
 
 
 def is_disk_full(error: OSError) -> bool:
