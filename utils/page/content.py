@@ -25,6 +25,7 @@ from utils.cli import VERSION, csv_text, plural, printable, size_text, without_f
 from utils.clip import format_time
 from utils.download.archives import MIRROR
 from utils.files import check_ours, run_folder, write_whole
+from utils.lists.official import LIST_COLUMNS
 from utils.lists.reading import form_words
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, why_missing
@@ -33,10 +34,7 @@ from utils.page.looks import KINDS, SHEET, STRIP, ClipLook, Suspect
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.
 FIRST_LINE = "<!doctype html><!-- made by make_report.py -->"
-MISSING = (
-    *("label", "youtube_id", "time_start", "time_end", "split"),
-    *("status", "reason", "source", "clip"),
-)
+MISSING = (*LIST_COLUMNS, "status", "reason", "source", "clip")
 SUSPECTS = ("kind", "clip", "youtube_id", "label", "detail", "rule")
 NUMBERS = ("wanted", "there", "missing", "missing_percent", "gone", "to_try", "short")
 CLASSES = ("label", *NUMBERS, "median_seconds")
@@ -66,21 +64,17 @@ class Content:
     pictures: Mapping[tuple[str, int], ClipLook]
 
     @property
-    def total(self) -> Count:
-        return self.counts.total
-
-    @property
     def readable(self) -> list[ClipLook]:
         return [look for look in self.looks if not look.problem]
 
     @property
     def hours_left(self) -> float | None:
-        return self.history.hours_left(self.total.to_try) if self.history else None
+        return self.history.hours_left(self.counts.total.to_try) if self.history else None
 
     @property
     def answer(self) -> str:
         """Sum up the page in one line."""
-        total, history = self.total, self.history
+        total, history = self.counts.total, self.history
         if total.missing:
             share = plots.number_text(round(total.missing_percent, 1))
             parts = [f"{total.there:,} of {total.wanted:,} clips", f"{share}% missing"]
@@ -102,12 +96,15 @@ class Content:
         texts = [f"{count:,} {title.lower()}" for title, count in counts.items()]
         return f"suspicious: {', '.join(texts)}" if texts else "nothing suspicious"
 
-    @property
-    def next_steps(self) -> list[tuple[str, str]]:
-        """Return the next commands, each with what it does."""
-        total, args, steps = self.total, self.args, []
+    def next_steps(self) -> Iterator[tuple[str, str]]:
+        """Yield the next commands, each with what it does."""
+        total, args = self.counts.total, self.args
+
+        def command(*words: object) -> str:
+            return shlex.join(["python", *map(str, words)])
+
         if total.to_try:
-            words = ["download.py", args.folder, *form_words(args)]
+            words = [*form_words(args)]
             if self.data.sounds:
                 suffix = next(iter(self.data.sounds.values()))
                 words += ["--audio_only", "--audio_format", suffix[1:]]
@@ -116,19 +113,17 @@ class Content:
             if args.shard[1] > 1:
                 words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
             missing = plural(total.to_try, "missing clip")
-            steps.append((words, f"downloads the {missing} that may still be available"))
+            what = f"downloads the {missing} that may still be available"
+            yield command("download.py", args.folder, *words), what
         if total.gone and MIRROR not in self.counts.sources:
-            table = self.page.parent / "missing.csv"
-            words = ["download.py", args.folder, "--source", MIRROR, "--input_csv", table]
+            words = ["--source", MIRROR, "--input_csv", str(self.page.parent / "missing.csv")]
             gone = plural(total.gone, "clip")
             what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
-            steps.append((words, what))
+            yield command("download.py", args.folder, *words), what
         if total.there and not total.to_try:
-            words = ["make_training_lists.py", args.folder, "lists", "--format", "slowfast"]
-            steps.append(
-                ([*words, *form_words(args)], "writes training lists of the clips on disk")
-            )
-        return [(shlex.join(["python", *map(str, words)]), what) for words, what in steps]
+            words = ["lists", "--format", "slowfast", *form_words(args)]
+            what = "writes training lists of the clips on disk"
+            yield command("make_training_lists.py", args.folder, *words), what
 
     @property
     def ends_at(self) -> datetime:
@@ -148,14 +143,13 @@ class Content:
         """Return (title, (value, percent of the readable clips)) of what has few values."""
         good = self.readable
         values = {
-            "Size": [f"{look.width}x{look.height}" for look in good],
-            "Frames per second": [plots.number_text(round(look.fps, 2)) for look in good],
-            "Video": [look.codec for look in good],
-            "Audio": [look.audio_codec or "none" for look in good],
+            "Size": Counter(f"{look.width}x{look.height}" for look in good),
+            "Frames per second": Counter(plots.number_text(round(look.fps, 2)) for look in good),
+            "Video": Counter(look.codec for look in good),
+            "Audio": Counter(look.audio_codec or "none" for look in good),
         }
         groups = []
-        for title, texts in values.items():
-            counted = Counter(texts)
+        for title, counted in values.items():
             shown = counted.most_common(GROUP_ROWS)
             if len(counted) > GROUP_ROWS:  # the last row is for at least two others
                 rest = len(good) - sum(n for _, n in shown[:-1])
@@ -199,7 +193,7 @@ def json_numbers(content: Content) -> dict[str, Any]:
         "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.data.count_leaks()],
         "probed": len(content.looks),
         "suspects": {kind: len(found) for kind, found in content.suspects.items()},
-        "next": [command for command, _ in content.next_steps],
+        "next": [command for command, _ in content.next_steps()],
     }
     if history is not None:
         found["pace"] = {
@@ -250,6 +244,7 @@ def render(content: Content) -> str:
     folder = os.path.relpath(content.data.folder, content.page.parent)
     return environment.get_template("page.html").render(
         page=content,
+        total=content.counts.total,
         kinds=KINDS,
         most_shown=SHOWN_OF_A_KIND,
         class_plot=plots.ranked_plot(shares),

@@ -140,27 +140,21 @@ def _look_at_folder(data: Dataset) -> None:
 def _read_reports(data: Dataset) -> int:
     """Read the reports of all machines and return the number of lines. Raises UserError."""
     data.reported, data.minutes, lines = {}, {}, 0
-    paths = report.report_paths(data.folder / report.REPORT_NAME)
     kept: dict[LastLine, LastLine] = {}  # one object for equal lines: there are 650,000
-    latest: dict[str, str] = {}
-    for path in paths:
-        for row in report.read_report(path, report.RESULT_COLUMNS):
-            lines += 1
-            name, status, finished_at = row[0], row[4], row[-1]
-            if status not in _PLACE:
-                continue
-            if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
-                minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
-                minute[_PLACE[status]] += 1
-            if (clip := data.clips.get(name)) is None:
-                continue  # of another list: it counts for the pace only
-            name = clip.name  # the same string, which saves 50 MB
-            if len(paths) > 1:  # of one file the last line counts, of several the latest
-                if finished_at < latest.get(name, ""):
-                    continue
-                latest[name] = finished_at
-            line = LastLine(status, row[5], row[6], row[11])
-            data.reported[name] = kept.setdefault(line, line)
+    rows = report.read_every(data.folder / report.REPORT_NAME, report.RESULT_COLUMNS)
+    for row, counts in rows:
+        lines += 1
+        name, status, finished_at = row[0], row[4], row[-1]
+        if status not in _PLACE:
+            continue
+        if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
+            minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
+            minute[_PLACE[status]] += 1
+        clip = data.clips.get(name)
+        if clip is None or not counts:  # those of another list count for the pace only
+            continue
+        line = LastLine(status, row[5], row[6], row[11])
+        data.reported[clip.name] = kept.setdefault(line, line)
     return lines
 
 
@@ -173,14 +167,14 @@ def name_classes(lists: ClipLists) -> None:
         number = classes.number(label)
         return label if number is None else classes.names[number]
 
-    newest: dict[str, tuple[int, str]] = {}
+    newest: dict[str, str] = {}
     if len(versions) > 1:
-        ages = [versions.index(each.version) for each in lists.files]
-        for clip, at in zip(lists.every, lists.file_at, strict=True):
-            if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
-                newest[clip.name] = ages[at], clip.label
+        rows = zip(lists.every, lists.parts(), strict=True)
+        for clip, _ in sorted(rows, key=lambda row: versions.index(row[1][0])):
+            if clip.label:
+                newest[clip.name] = clip.label
     for name, clip in lists.clips.items():
-        label = spelled(newest[name][1] if name in newest else clip.label)
+        label = spelled(newest.get(name, clip.label))
         if label != clip.label:
             lists.clips[name] = clip._replace(label=label)
 

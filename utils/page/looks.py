@@ -20,7 +20,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +62,6 @@ class ClipLook:
 
     name: str
     bytes: int = 0
-    listed_seconds: float = 0.0
     short_side: int = PROBE
     problem: str = ""
     src: str = ""
@@ -96,8 +94,7 @@ def look_at_clips(
     for name, short_side in dict.fromkeys(wanted):
         before, size = looks.get((name, short_side)), data.sizes[name]
         if before is None or before.bytes != size:
-            seconds = clip_window(data.clips[name])[1] if name in data.clips else 0.0
-            tasks.append(ClipLook(name, size, seconds, short_side))
+            tasks.append(ClipLook(name, size, short_side))
     if tasks:
         unit = "clip" if tasks[0].short_side == PROBE else "thumbnail"
         streak, worker = Streak(), partial(look_at_clip, data.folder)
@@ -147,7 +144,7 @@ def draw_pictures(
     for name, label in sorted(labels, key=lambda each: rank(seed, each[0])) if pictures else ():
         turns.append((len(classes[label]), name))
         classes[label].append(name)
-    turns.sort(key=itemgetter(0))  # those of one turn stay in the order of their ranks
+    turns.sort(key=lambda turn: turn[0])  # those of one turn stay in the order of their ranks
     long = max(1, min(STRIP_LONGEST, STRIP_CLIPS // max(1, len(classes))))
     strips = {label: names[:long] for label, names in classes.items()}
     return [name for _, name in turns[:pictures]], strips
@@ -225,8 +222,7 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
         look = _look_closer(path, look, is_plain)
     if audio is not None and sum(mark.size for mark in audio) < ODD_SOUND * seconds:
-        sound = load_audio(path)
-        look = replace(look, peak=float(max(sound.max(initial=0), -sound.min(initial=0))))
+        look = replace(look, peak=float(abs(load_audio(path)).max(initial=0)))
     return look
 
 
@@ -383,9 +379,10 @@ def find_faults(data: Dataset, look: ClipLook) -> Iterator[Suspect]:
     elif look.peak < SILENT_PEAK:
         level = f"{20 * math.log10(look.peak):.0f} dB" if look.peak > 0 else "digital silence"
         yield fault("silent", f"the loudest sample is {level}", 2.0)
-    lacks = look.listed_seconds - look.seconds
+    listed = clip_window(data.clips[look.name])[1] if look.name in data.clips else 0.0
+    lacks = listed - look.seconds
     if lacks > max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
-        detail = f"{look.seconds:.2f} s, but the list says {look.listed_seconds:g}"
+        detail = f"{look.seconds:.2f} s, but the list says {listed:g}"
         line = data.reported.get(look.name)
         if line is not None and line.reason == "short":
             detail += "; kept as short because its video ends there"
@@ -395,8 +392,7 @@ def find_faults(data: Dataset, look: ClipLook) -> Iterator[Suspect]:
 
 def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
     """Yield probed clips whose bytes another file of the folder has too, and these files."""
-    same_size: dict[int, list[str]]
-    same_size = {data.sizes[look.name]: [] for look in looks if not look.problem}
+    same_size: dict[int, list[str]] = {look.bytes: [] for look in looks if not look.problem}
     for name, size in data.sizes.items():
         if size in same_size:
             same_size[size].append(name)

@@ -49,16 +49,14 @@ class History:
         return clips / self.pace if self.pace else None
 
 
-def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History | None:
+def make_history(minutes: dict[str, list[int]], now: datetime) -> History | None:
     """Return the history of `2026-11-22T17:37` -> (came, gone, failed), or None if there is none.
 
     A minute that somebody edited into another form is ignored.
     """
     import pandas as pd  # half a second, and 60 MB
 
-    counts = pd.DataFrame.from_dict(
-        dict(minutes), orient="index", columns=["came", "gone", "failed"]
-    )
+    counts = pd.DataFrame.from_dict(minutes, orient="index", columns=["came", "gone", "failed"])
     counts.index = pd.to_datetime(counts.index, format="%Y-%m-%dT%H:%M", errors="coerce", utc=True)
     counts = counts[counts.index.notna()].sort_index()
     if counts.empty:
