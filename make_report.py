@@ -34,7 +34,7 @@ from utils import cli
 from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.page import content, dataset, looks, plots
-from utils.process import sleep, stop_on_signals
+from utils.process import sleep
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,33 +63,32 @@ def number_or_all(text: str) -> int | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("jinja2", "av", "numpy", "pandas", "pillow", "joblib")
+    check_packages("jinja2", "av", "numpy", "pandas", "pillow")
     folder = cli.existing_folder(args.folder, "the folder of clips")
     # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
     beside = folder.resolve()
     page = (args.out or beside.with_name(f"{beside.name}_report") / "report.html").absolute()
     content.check_outputs(page)
+    data = dataset.read_dataset(folder, args)
     say, tables = cli.teller(args.quiet), ", ".join(content.TABLES)
-    with stop_on_signals():
-        data = dataset.read_dataset(folder, args)
-        if args.dry_run:
-            sample = "all" if args.sample is None else f"up to {args.sample:,}"
-            cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
-            cli.say(f"page         {page} would be written, and in the same folder {tables}")
+    if args.dry_run:
+        sample = "all" if args.sample is None else f"up to {args.sample:,}"
+        cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
+        cli.say(f"page         {page} would be written, and in the same folder {tables}")
+        return cli.EXIT_OK
+    make_folder(page.parent)
+    seen: looks.Looks = {}
+    while True:
+        made = make_content(data, page, seen, args)
+        content.write_page(made)
+        if args.json:
+            print(json.dumps(content.json_numbers(made), indent=1), flush=True)
+        say(made.answer)
+        say(f"probed       {cli.plural(len(made.looks), 'clip')}; {made.findings}")
+        say(f"page         {page} ({cli.size_text(page.stat().st_size)}), with {tables}")
+        if not args.watch:
             return cli.EXIT_OK
-        make_folder(page.parent)
-        seen: looks.Looks = {}
-        while True:
-            made = make_content(data, page, seen, args)
-            content.write_page(made)
-            if args.json:
-                print(json.dumps(content.json_numbers(made), indent=1), flush=True)
-            say(made.answer)
-            say(f"probed       {cli.plural(len(made.looks), 'clip')}; {made.findings}")
-            say(f"page         {page} ({cli.size_text(page.stat().st_size)}), with {tables}")
-            if not args.watch:
-                return cli.EXIT_OK
-            sleep(args.watch)
+        sleep(args.watch)
 
 
 def make_content(

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from clipreader import VERSION
-from utils.errors import UserError, hand_over, problem_of, version_line
-from utils.process import Stopped, received_signal
+from utils.errors import UserError, problem_of, version_line
+from utils.process import Stopped, catch_signals, received_signal
 
 Tell = Callable[[str], None]  # says a line
 Value = TypeVar("Value")
@@ -298,14 +298,11 @@ def clock(seconds: float) -> str:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with its code; no traceback for what a user can fix."""
-    hand_over()
+    catch_signals()
     try:
         code = main()
     except Stopped:
         code = 128 + received_signal()
-    except KeyboardInterrupt:
-        say("stopped")
-        code = 128 + signal.SIGINT
     except BrokenPipeError:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -89,12 +89,6 @@ def problem_of(error: BaseException) -> str:
     return ""
 
 
-def hand_over() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, as usual."""
-    if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _open_closed_streams() -> None:
     """Give a process that was started without them (`2>&-`) its three standard streams.
 
@@ -111,13 +105,13 @@ def _open_closed_streams() -> None:
 
 
 _script = getattr(sys.modules["__main__"], "__file__", None)
-if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of ours
+if _script and os.path.dirname(os.path.realpath(_script)) == str(ROOT):  # one of ours
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _say_problem
-    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
-    # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
+    # numpy, which pandas brings in, would start a thread a core for linear algebra, which nothing
+    # here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
