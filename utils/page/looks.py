@@ -34,7 +34,7 @@ from utils.video.whole import missing_part
 if TYPE_CHECKING:
     from clipreader.transforms import Array
 
-FRAMES_LOOKED_AT = 9
+STEPS = 8  # from the first frame to the last: nine are compared
 # Bits per pixel of the median frame that is not a keyframe: 0.001 to 0.023 in frozen clips, 0.05 to
 # 0.5 in others; clips with less that do move cost one or two more frames.
 ODD_BITS = 0.05
@@ -235,8 +235,7 @@ def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
         near = [0, min(last, 30)]
         if not is_plain and last and _motion(reader.read(indices=near)) > FROZEN_BELOW:
             return look
-        steps = FRAMES_LOOKED_AT - 1
-        frames = reader.read(indices=sorted({round(n * last / steps) for n in range(steps + 1)}))
+        frames = reader.read(indices=sorted({round(n * last / STEPS) for n in range(STEPS + 1)}))
     return replace(
         look,
         brightest=float(frames.mean(axis=(1, 2, 3)).max()),
