@@ -81,11 +81,8 @@ def problem_of(error: BaseException) -> str:
         return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
     if isinstance(error, OSError):  # a working directory that is gone, a disk that fails
         return f"{error.strerror or error}: {error.filename or 'no file named'}"
-    cause: BaseException | None = error
-    while cause is not None:  # Python's pool raises another error while it tidies
-        if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
-            return "no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)"
-        cause = cause.__context__
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)"
     return ""
 
 

@@ -28,7 +28,6 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from utils.files import TEXT_LIMIT
 from utils.process import STOP, Stopped, sleep
@@ -103,7 +102,7 @@ class Web:
         headers = {"Range": f"bytes={start}-"} if start else {}
         if start and etag and not etag.startswith("W/"):
             headers["If-Range"] = etag
-        with self._ask("GET", quoted(url), headers, stream=True) as response:
+        with self._ask("GET", url, headers, stream=True) as response:
             if response.status_code == 416 and start:
                 yield Download(None, start, 0, etag)
                 return
@@ -138,7 +137,7 @@ class Web:
         """
 
         def ask() -> int | None:
-            with self._ask("HEAD", quoted(url), {}, allow_redirects=True) as response:
+            with self._ask("HEAD", url, {}, allow_redirects=True) as response:
                 check_status(response)
                 return _length(response)
 
@@ -149,7 +148,8 @@ class Web:
         deadline = time.monotonic() + TEXT_SECONDS
 
         def read() -> str:
-            for pause in waits(LIST_TRIES):
+            pauses = _waits(LIST_TRIES)
+            while True:
                 try:
                     with self.open(url) as download:
                         data = _read_all(download, limit + 1, deadline)
@@ -159,10 +159,7 @@ class Web:
                 except UnicodeDecodeError as error:
                     raise WebError("is not UTF-8 text", for_good=True) from error
                 except WebError as error:
-                    if error.for_good or pause is None:
-                        raise
-                sleep(pause)
-            raise AssertionError("waits() ends with None")
+                    _wait_to_retry(error, pauses)
 
         return stoppable(read, deadline)
 
@@ -248,17 +245,18 @@ def _read_all(download: Download, most: int, deadline: float) -> bytes:
     return bytes(data)
 
 
-def waits(tries: int = TRIES) -> Iterator[float | None]:
-    """Yield the seconds to wait after each try, growing and never the same; None after the last."""
+def _waits(tries: int) -> Iterator[float]:
+    """Yield the seconds to wait between tries, growing and never the same."""
     for number in range(tries - 1):
         yield 2.0**number * random.uniform(0.4, 0.8)
-    yield None
 
 
-def quoted(url: str) -> str:
-    """Quote the path of an address, because class names hold spaces and parentheses."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=quote(unquote(parts.path))))
+def _wait_to_retry(error: WebError, pauses: Iterator[float]) -> None:
+    """Wait before the next try. Raises the error of the last one if there is no other; Stopped."""
+    pause = next(pauses, None)
+    if error.for_good or pause is None:
+        raise error
+    sleep(pause)
 
 
 def _cause(error: BaseException) -> str:
@@ -408,7 +406,7 @@ def read_archive(
     tries: in a row, without progress between them. A plain tar is resumed where it broke off, a
     gzipped one begins again. Raises WebError, Stopped.
     """
-    start, furthest, etag, pauses = 0, 0, "", waits(tries)
+    start, furthest, etag, pauses = 0, 0, "", _waits(tries)
     while True:
         before, has_length = furthest, False
         try:
@@ -423,12 +421,8 @@ def read_archive(
                     start = 0 if tar.is_gzip else tar.whole
                     furthest = max(furthest, tar.whole)
         except WebError as error:
-            failure = error
             if isinstance(error, BadTar) and has_length:
-                failure.for_good = True  # all that the server has was read
-        if furthest > before:
-            pauses = waits(tries)
-        pause = next(pauses)
-        if failure.for_good or pause is None:
-            raise failure
-        sleep(pause)
+                error.for_good = True  # all that the server has was read
+            if furthest > before:
+                pauses = _waits(tries)
+            _wait_to_retry(error, pauses)
