@@ -28,6 +28,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from utils.files import TEXT_LIMIT
 from utils.process import STOP, Stopped, sleep
@@ -102,7 +103,7 @@ class Web:
         headers = {"Range": f"bytes={start}-"} if start else {}
         if start and etag and not etag.startswith("W/"):
             headers["If-Range"] = etag
-        with self._ask("GET", url, headers, stream=True) as response:
+        with self._ask("GET", quoted(url), headers, stream=True) as response:
             if response.status_code == 416 and start:
                 yield Download(None, start, 0, etag)
                 return
@@ -137,7 +138,7 @@ class Web:
         """
 
         def ask() -> int | None:
-            with self._ask("HEAD", url, {}, allow_redirects=True) as response:
+            with self._ask("HEAD", quoted(url), {}, allow_redirects=True) as response:
                 check_status(response)
                 return _length(response)
 
@@ -257,6 +258,12 @@ def _wait_to_retry(error: WebError, pauses: Iterator[float]) -> None:
     if error.for_good or pause is None:
         raise error
     sleep(pause)
+
+
+def quoted(url: str) -> str:
+    """Quote the path of an address, because class names hold spaces and parentheses."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=quote(unquote(parts.path))))
 
 
 def _cause(error: BaseException) -> str:
