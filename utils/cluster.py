@@ -243,8 +243,7 @@ class Outpost:
 
     def setup(self, worker: Any) -> None:
         """Unpack the code. Called by dask."""
-        # In dask's own folder, which dask removes later if the worker is killed.
-        self.folder = tempfile.mkdtemp(prefix="kinetics-code-", dir=worker.local_directory)
+        self.folder = tempfile.mkdtemp(prefix="kinetics-code-")
         zipfile.ZipFile(io.BytesIO(self.code)).extractall(self.folder)
         self.children = Children(partial(Child, self.folder, on_cluster=True))
 
@@ -301,7 +300,7 @@ class Cluster(Workers):
         self.threads: dict[str, int] = {}
         self.left_out = 0
         self.done: Counter[str] = Counter()  # tasks by machine
-        self.has_hung_up = False
+        self.is_closed = False
         self.under_way: dict[Any, Begun] = {}  # by dask's future
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures; workers come and gone
         for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
@@ -378,16 +377,9 @@ class Cluster(Workers):
         )
 
     def close(self) -> None:
-        """End what the run has on the workers."""
-        self._hang_up()
-        if self.client.status == "running":
-            for future in self.under_way:
-                future.release()
-
-    def _hang_up(self) -> None:
-        """Let the workers drop their tasks."""
-        if not self.has_hung_up and self.client.status == "running":
-            self.has_hung_up = True
+        """End what the run has on the workers, which drop their tasks."""
+        if not self.is_closed and self.client.status == "running":
+            self.is_closed = True
             _aside(lambda: self.client.unregister_worker_plugin(self.name))
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -544,4 +536,4 @@ class Cluster(Workers):
                 self.say("the Dask scheduler is lost: start it again, run the same command")
                 STOP.set()
         if STOP.is_set():
-            self._hang_up()
+            self.close()
