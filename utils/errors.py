@@ -81,8 +81,11 @@ def problem_of(error: BaseException) -> str:
         return f"a package is missing or broken ({error}): pip install -U -r requirements.txt"
     if isinstance(error, OSError):  # a working directory that is gone, a disk that fails
         return f"{error.strerror or error}: {error.filename or 'no file named'}"
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)"
+    cause: BaseException | None = error
+    while cause is not None:  # Python's pool raises another error while it tidies
+        if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
+            return "no more threads may be started (memory, ulimit): fewer jobs (--num_jobs)"
+        cause = cause.__context__
     return ""
 
 
@@ -107,8 +110,8 @@ if _script and os.path.dirname(os.path.realpath(_script)) == str(ROOT):  # one o
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _say_problem
-    # numpy, which pandas brings in, would start a thread a core for linear algebra, which nothing
-    # here does, and each spins at first: 0.08 s of CPU on 2 cores.
+    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
+    # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
