@@ -139,7 +139,7 @@ def fetch(
     chain = [make_source(name, planned, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
-        run.show_progress(total, "clip", args.quiet, opened.workers, pace.note) as progress,
+        run.Progress(total, "clip", args.quiet, opened.workers) as progress,
         closing(sources.ask_sources(planned.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:
