@@ -106,6 +106,12 @@ def add_size_options(group: argparse._ActionsContainer, fps: int, short_side: in
     add("--upscale", action="store_true", help="also scale smaller videos up to --short_side")
 
 
+def settings_of(args: argparse.Namespace, *names: str) -> dict[str, object]:
+    """Return the options that all clips of an output folder share. names: the script's own."""
+    shared = ("short_side", "upscale", *names)
+    return {"fps": str(args.fps), **{name: getattr(args, name) for name in shared}}
+
+
 def add_batch_options(parser: cli.Parser) -> None:
     """Add the other options that both scripts share."""
     group = parser.group("which clips")
