@@ -183,9 +183,8 @@ def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
     if side > short and not encode.upscale:
         side = short
     side = max(2, side // 2 * 2)
-    if width <= height:
-        return side, max(2, 2 * round(height * side / width / 2))
-    return max(2, 2 * round(width * side / height / 2)), side
+    long = max(2, 2 * round(max(width, height) * side / short / 2))
+    return (side, long) if width <= height else (long, side)
 
 
 # --- the options ---------------------------------------------------------------------------------
