@@ -43,7 +43,6 @@ from typing import Any
 
 from utils import cli
 from utils.files import make_folder, run_folder
-from utils.process import stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
 from utils.training.choosing import AUDIO, NO_LABEL, SPLITS, VIDEO, Choice, Reason
@@ -213,8 +212,6 @@ def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:
         parser.error(f"--fraction must be above 0 and at most 1 (got {args.fraction:g})")
     if args.absolute and args.path_prefix:
         parser.error("--absolute cannot be combined with --path_prefix")
-    if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
-        parser.error(f"--lists_base {args.lists_base}: must begin with http:// or https://")
     if args.link_dir and (args.frames or args.format == "ava"):
         parser.error("--link_dir cannot be used with lists of frames")
 
@@ -230,9 +227,8 @@ def shard_size(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("joblib", "requests", "urllib3")
-    with stop_on_signals():
-        return make_lists(args, cli.teller(args.quiet))
+    check_packages("requests", "urllib3")
+    return make_lists(args, cli.teller(args.quiet))
 
 
 def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:

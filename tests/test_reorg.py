@@ -440,9 +440,9 @@ def test_a_stop_while_files_are_compared(tmp_path: Path) -> None:
         for number in range(40):
             (folder / f"clip{number:07d}_000001_000003.mp4").write_text("the same bytes")
     slow = (
-        "import filecmp, sys, time, reorg_kinetics_videos as script; compare = filecmp.cmp;"
+        "import filecmp, time, reorg_kinetics_videos as script; compare = filecmp.cmp;"
         " filecmp.cmp = lambda *a, **k: time.sleep(0.2) or compare(*a, **k);"
-        " sys.exit(script.main(sys.argv[1:]))"
+        " script.cli.run_script(script.main)"
     )
     words = [sys.executable, "-c", slow, str(src), str(dst), "--no_check", "--n", "2"]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:

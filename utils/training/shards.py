@@ -155,7 +155,7 @@ def _existing_shards(out: Path, shards: Mapping[str, Shard]) -> set[str]:
 def write_shard(shard: Shard) -> tuple[str, str]:
     """Write one shard, in a worker process; return its name, and what is wrong or "".
 
-    Raises UserError if the disk is full.
+    Raises DiskFull.
     """
     name, temporary = shard.final.name, shard.temporary
     try:
@@ -168,8 +168,8 @@ def write_shard(shard: Shard) -> tuple[str, str]:
         publish(temporary, shard.final)
         return name, ""
     except OSError as error:
-        if is_disk_full(error):  # as a UserError, because a DiskFull cannot be pickled
-            raise UserError(str(DiskFull(shard.final.parent))) from error
+        if is_disk_full(error):
+            raise DiskFull(shard.final.parent) from error
         return name, str(error)
     finally:
         temporary.unlink(missing_ok=True)
