@@ -34,9 +34,12 @@ from tests.training_sets import (
     table,
     video_id,
 )
+from utils.clip import Clip
+from utils.lists.versions import list_file
 from utils.training import outputs
+from utils.training.choosing import Candidate
 from utils.training.outputs import class_folder
-from utils.training.shards import Shard, ShardSample, write_shard
+from utils.training.shards import Shard, write_shard
 
 Lists = dict[str, Path]
 
@@ -310,11 +313,11 @@ def test_a_shard_whose_clip_is_gone_or_changed_is_not_written(tmp_path: Path) ->
     clip.write_bytes(b"12345")
     for path, size in ((clip, 6), (tmp_path / "gone.mp4", 5)):
         final, temporary = tmp_path / "a.tar", tmp_path / "a.part"
-        samples = [
-            ShardSample("a", str(clip), 5, {".cls": b"1", ".json": b"{}"}),
-            ShardSample("b", str(path), size, {".json": b"{}"}),
+        rows = [
+            Candidate(Clip(path.stem, "x" * 11, 0, 10), list_file(path), 1, "val", bytes=size)
+            for path, size in ((clip, 5), (path, size))
         ]
-        _, problem = write_shard(Shard(final, temporary, samples=samples))
+        _, problem = write_shard(Shard(final, temporary, tmp_path, rows))
         assert problem.startswith(str(path)) and "run again" in problem
         assert not final.exists() and not temporary.exists()
 
@@ -546,9 +549,15 @@ def test_clips_where_links_are_removed_are_refused(tmp_path: Path) -> None:
     assert clip.exists()
     # Nor by another name of the folder, as on a disk that takes `Data` for `data`.
     (tmp_path / "Data").symlink_to(clips)
-    files = SimpleNamespace(args=SimpleNamespace(clips=clips), tell=print)
+    files = SimpleNamespace(clips=clips, tell=print)
     outputs._drop_stale(files, tmp_path / "Data", {})  # type: ignore[arg-type]
     assert clip.exists()
+    # Nor where the folder of clips has links to the files in the tree.
+    (tmp_path / "tree").mkdir()
+    moved = clip.rename(tmp_path / "tree" / clip.name)
+    clip.symlink_to(moved)
+    outputs._drop_stale(files, tmp_path / "tree", {})  # type: ignore[arg-type]
+    assert clip.read_bytes() == b"the only copy"
 
 
 def test_clips_are_excluded_by_file_and_by_licence(
