@@ -143,8 +143,7 @@ def read_choice(
     choice = Choice([], classes, lists.versions(), [*lists.files], [*lists.refused])
     with reading.without_garbage_collection():
         if only is None:
-            files = (lists.files[at] for at in lists.file_at)
-            rows: Rows = zip(lists.every, files, lists.lines, strict=True)
+            rows: Rows = zip(lists.every, lists.listed, lists.lines, strict=True)
             choice.rows = _candidates(rows, classes)
         else:  # the lists give the classes and what is held out
             choice.rows = _candidates(
