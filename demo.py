@@ -27,7 +27,6 @@ from tests.standin.sources import make_source
 from tests.standin.stage import Stage, free_name
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, make_parser, run_script, say
 from utils.files import make_folder
-from utils.process import Stopped, received_signal, stop_on_signals
 
 SIZE, PORTRAIT = (480, 270), (270, 480)
 
@@ -68,23 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = free_name(parser.parse_args(argv).out)
     make_folder(out)
     started = time.monotonic()
-    try:
-        with stop_on_signals(), StandIn() as standin:
-            stage = Stage(out.resolve(), standin)
-            say("A server on this machine stands in for YouTube. Nothing is sent to the internet.")
-            say("Its videos are synthetic: each frame shows its number as black and white blocks.")
-            make_videos(stage)
+    with StandIn() as standin:
+        stage = Stage(out.resolve(), standin)
+        say("A server on this machine stands in for YouTube. Nothing is sent to the internet.")
+        say("Its videos are synthetic: each frame shows its number as black and white blocks.")
+        make_videos(stage)
+        say()
+        say(f"$ cd {shlex.quote(str(out))}")
+        say("# yt-dlp arguments for this server; without them download.py uses YouTube")
+        say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
+        for step in STEPS:
             say()
-            say(f"$ cd {shlex.quote(str(out))}")
-            say("# yt-dlp arguments for this server; without them download.py uses YouTube")
-            say(f"$ STANDIN={shlex.quote(standin.ytdlp_args)}")
-            for step in STEPS:
-                say()
-                say(f"=== {step.__doc__}")
-                stage.step = step.__name__
-                step(stage)
-    except Stopped:
-        return 128 + received_signal()
+            say(f"=== {step.__doc__}")
+            stage.step = step.__name__
+            step(stage)
     say()
     say(f"all steps wrote the expected files, in {time.monotonic() - started:.0f} s. In {out}/:")
     say("  clips/                 the clips, and download_report.csv with the status of each one")

@@ -49,9 +49,9 @@ from utils.download.sources import SourceContext
 from utils.errors import UserError
 from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
-from utils.process import STOP, sleep, stop_on_signals
+from utils.process import STOP, sleep
 
-PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
+PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
 VIDEO_SETTINGS = ("max_height", "short_side", "keyint", "no_audio")
 FOUND = "found on disk: the run that downloaded it was killed before it wrote this line"
@@ -65,45 +65,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check.check_steps(args)
     check_packages(*PACKAGES)
     check_dask(args)
-    with stop_on_signals():
-        servers, tell = plan.list_servers(args), teller(args.quiet)
-        paths = lists_at_hand(args.input_csv, servers, args.dry_run, tell)
-        if paths is None:
-            return EXIT_OK
-        lists = plan.read_wanted(paths, args)
-        out = args.out.absolute()
-        tools = check.tool_versions(args)
-        if not args.dry_run:
-            make_folder(out)
-        suffix = sources.clip_suffix(args)
-        # Options that make two clips of one name different.
-        names = ("sample_rate",) if args.audio_only else VIDEO_SETTINGS
-        settings = {name: getattr(args, name) for name in names}
-        kept = out / (f".sound_settings{suffix}.json" if args.audio_only else SETTINGS_NAME)
-        if has_clips := any(out.glob(f"*{suffix}")):
-            run.has_settings(kept, settings, "clips")
-        if args.verify:
-            check.verify(lists, out, args)
-        planned = plan.make_plan(lists, out, args)
-        sleep(0)
-        if not args.quiet:
-            plan.say_download_plan(planned, out, args, tools)
-        if args.dry_run:
-            return EXIT_OK
-        if planned.to_fetch:
-            check.try_tools(args)
-        cookies = [args.cookies.absolute()] if args.cookies else []
-        main_report, columns = out / report.REPORT_NAME, report.RESULT_COLUMNS
-        with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
-            if not has_clips:  # how clips of an older version were made is not known
-                run.write_settings(kept, opened.workspace, settings)
-            options = sources.fetch_options(args, out, opened.workspace)
-            pause, stops = args.block_pause * 60, args.on_block == "stop"
-            has_check = sources.is_youtube(args.url_base)
-            pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
-            retry = bool(args.retry)
-            context = SourceContext(options, opened.workers, pace, planned.known, retry)
-            tally = fetch(planned, context, opened.report, args)
+    servers, tell = plan.list_servers(args), teller(args.quiet)
+    paths = lists_at_hand(args.input_csv, servers, args.dry_run, tell)
+    if paths is None:
+        return EXIT_OK
+    lists = plan.read_wanted(paths, args)
+    out = args.out.absolute()
+    tools = check.tool_versions(args)
+    if not args.dry_run:
+        make_folder(out)
+    suffix = sources.clip_suffix(args)
+    # Options that make two clips of one name different.
+    names = ("sample_rate",) if args.audio_only else VIDEO_SETTINGS
+    settings = {name: getattr(args, name) for name in names}
+    kept = out / (f".sound_settings{suffix}.json" if args.audio_only else SETTINGS_NAME)
+    if has_clips := any(out.glob(f"*{suffix}")):
+        run.has_settings(kept, settings, "clips")
+    if args.verify:
+        check.verify(lists, out, args)
+    planned = plan.make_plan(lists, out, args)
+    sleep(0)
+    if not args.quiet:
+        plan.say_download_plan(planned, out, args, tools)
+    if args.dry_run:
+        return EXIT_OK
+    if planned.to_fetch:
+        check.try_tools(args)
+    cookies = [args.cookies.absolute()] if args.cookies else []
+    main_report, columns = out / report.REPORT_NAME, report.RESULT_COLUMNS
+    with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
+        if not has_clips:  # how clips of an older version were made is not known
+            run.write_settings(kept, opened.workspace, settings)
+        options = sources.fetch_options(args, out, opened.workspace)
+        pause, stops = args.block_pause * 60, args.on_block == "stop"
+        has_check = sources.is_youtube(args.url_base)
+        pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
+        retry = bool(args.retry)
+        context = SourceContext(options, opened.workers, pace, planned.known, retry)
+        tally = fetch(planned, context, opened.report, args)
     return end_download(planned, tally, context, args, opened.report.path)
 
 

@@ -26,14 +26,14 @@ from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
 from utils.files import disk_is_full, names_in, own_folder, publish
-from utils.process import run_child, stop_on_signals
+from utils.process import run_child
 from utils.video import ffmpeg
 from utils.video.ffmpeg import Encode, Ffmpeg
 from utils.video.whole import BadClip, Limits, Video, read_apart
 
 REPORT_NAME = "downscale_report.csv"
 SETTINGS_NAME = ".downscale_settings.json"
-PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
+PACKAGES = ("av", "numpy", "ffmpeg-python")
 ENCODING = ("keyint", "crf", "preset", "codec")  # options that are fields of Encode
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it
@@ -260,20 +260,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_dask(args)
     encode, remux = choose_encode(args)
     settings, tool = settings_of(args), ffmpeg.find_ffmpeg(args.ffmpeg)
-    with stop_on_signals():
-        plan = batch.plan_batch(args, lambda folder: names_in(folder, ".mp4"))
-        kept, report = plan.out / SETTINGS_NAME, plan.out / REPORT_NAME
-        run.has_settings(kept, settings, "scaled clips")
-        batch.say_batch(plan, args, encode_lines(encode, args.fps, remux))
-        if args.dry_run:
-            return cli.EXIT_OK
-        if plan.to_do:
-            ffmpeg.require_encoder(tool, encode.codec)
-        with run.open_run(args, report, batch.COLUMNS, PACKAGES, [plan.videos]) as opened:
-            run.write_settings(kept, opened.workspace, settings)
-            limits = Limits(args.max_frames, args.max_pixels, args.timeout)
-            worker = Downscaler(tool, encode, args.fps, remux, limits, plan.out, opened.workspace)
-            tally = batch.run_batch(plan, worker, batch.COLUMNS, opened, args)
+    plan = batch.plan_batch(args, lambda folder: names_in(folder, ".mp4"))
+    kept, report = plan.out / SETTINGS_NAME, plan.out / REPORT_NAME
+    run.has_settings(kept, settings, "scaled clips")
+    batch.say_batch(plan, args, encode_lines(encode, args.fps, remux))
+    if args.dry_run:
+        return cli.EXIT_OK
+    if plan.to_do:
+        ffmpeg.require_encoder(tool, encode.codec)
+    with run.open_run(args, report, batch.COLUMNS, PACKAGES, [plan.videos]) as opened:
+        run.write_settings(kept, opened.workspace, settings)
+        limits = Limits(args.max_frames, args.max_pixels, args.timeout)
+        worker = Downscaler(tool, encode, args.fps, remux, limits, plan.out, opened.workspace)
+        tally = batch.run_batch(plan, worker, batch.COLUMNS, opened, args)
     size = f"size: {tally.totals['bytes'] / 1e6:,.1f} MB written"
     return batch.end_batch(plan, tally, args, opened.report.path, size)
 

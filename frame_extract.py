@@ -35,7 +35,6 @@ from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
 from utils.files import names_in, own_folder, publish
-from utils.process import stop_on_signals
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
 COLUMNS = [name for name in batch.COLUMNS if name not in ("action", "bytes", "source_bytes")]
-PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
+PACKAGES = ("av", "numpy", "simplejpeg")
 WINDOW = 2  # frames on either side of an annotated frame
 
 
@@ -259,23 +258,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     fps, side = str(args.fps), args.short_side
     settings = Settings(fps, side, args.upscale, args.quality, args.archive, args.window)
     made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else frame_folders
-    with stop_on_signals():
-        plan = batch.plan_batch(args, made_in, read_key_times(args), not args.archive)
-        kept = plan.out / SETTINGS_NAME
-        if not run.has_settings(kept, asdict(settings), "frames") and plan.done:
-            raise UserError(
-                f"{plan.out} has frames of {cli.plural(plan.done, 'clip')}, but no {SETTINGS_NAME}:"
-                " their settings are unknown; use another output folder"
-            )
-        batch.say_batch(plan, args, settings_lines(settings))
-        if args.dry_run:
-            return cli.EXIT_OK
-        report = plan.out / REPORT_NAME
-        with run.open_run(args, report, COLUMNS, PACKAGES, [plan.videos]) as opened:
-            run.write_settings(kept, opened.workspace, asdict(settings))
-            limits = Limits(args.max_frames, args.max_pixels, args.timeout)
-            worker = Extractor(settings, limits, plan.out, opened.workspace, args.overwrite)
-            tally = batch.run_batch(plan, worker, COLUMNS, opened, args)
+    plan = batch.plan_batch(args, made_in, read_key_times(args), not args.archive)
+    kept = plan.out / SETTINGS_NAME
+    if not run.has_settings(kept, asdict(settings), "frames") and plan.done:
+        raise UserError(
+            f"{plan.out} has frames of {cli.plural(plan.done, 'clip')}, but no {SETTINGS_NAME}:"
+            " their settings are unknown; use another output folder"
+        )
+    batch.say_batch(plan, args, settings_lines(settings))
+    if args.dry_run:
+        return cli.EXIT_OK
+    report = plan.out / REPORT_NAME
+    with run.open_run(args, report, COLUMNS, PACKAGES, [plan.videos]) as opened:
+        run.write_settings(kept, opened.workspace, asdict(settings))
+        limits = Limits(args.max_frames, args.max_pixels, args.timeout)
+        worker = Extractor(settings, limits, plan.out, opened.workspace, args.overwrite)
+        tally = batch.run_batch(plan, worker, COLUMNS, opened, args)
     frames = f"frames: {tally.totals['frames']:,}"
     return batch.end_batch(plan, tally, args, opened.report.path, frames)
 

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 from utils import cli, files
 from utils.lists import ava
 from utils.lists.official import ensure_ava_annotations, missing_annotations
-from utils.process import sleep, stop_on_signals
+from utils.process import sleep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,8 +174,7 @@ def write_all(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("requests", "urllib3", "pandas", *(["av", "pillow"] if args.clips else []))
-    with stop_on_signals():
-        return run(args, cli.teller(args.quiet))
+    return run(args, cli.teller(args.quiet))
 
 
 if __name__ == "__main__":

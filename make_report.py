@@ -37,7 +37,7 @@ from utils.download.plan import add_list_options
 from utils.files import make_folder
 from utils.lists.reading import form_words
 from utils.page import content, dataset, looks, plots
-from utils.process import sleep, stop_on_signals
+from utils.process import sleep
 
 PAGE_NAME = "report.html"
 
@@ -93,27 +93,26 @@ def number_or_all(text: str) -> int | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("jinja2", "av", "numpy", "pandas", "pillow", "joblib")
+    check_packages("jinja2", "av", "numpy", "pandas", "pillow")
     folder = cli.existing_folder(args.folder, "the folder of clips")
     # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
     beside = folder.resolve()
     page = (args.out or beside.with_name(f"{beside.name}_report") / PAGE_NAME).absolute()
     content.check_outputs(page)
-    with stop_on_signals():
-        data = dataset.read_dataset(folder, args)
-        tables = ", ".join(content.TABLES)
-        if args.dry_run:
-            sample = "all" if args.sample is None else f"up to {args.sample:,}"
-            cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
-            cli.say(f"page         {page} would be written, and in the same folder {tables}")
+    data = dataset.read_dataset(folder, args)
+    tables = ", ".join(content.TABLES)
+    if args.dry_run:
+        sample = "all" if args.sample is None else f"up to {args.sample:,}"
+        cli.say(f"clips        {len(data.clips):,} requested; {sample} of those on disk probed")
+        cli.say(f"page         {page} would be written, and in the same folder {tables}")
+        return cli.EXIT_OK
+    make_folder(page.parent)
+    memory: looks.Looks = {}
+    while True:
+        tell(make_page(data, page, memory, args), tables)
+        if not args.watch:
             return cli.EXIT_OK
-        make_folder(page.parent)
-        memory: looks.Looks = {}
-        while True:
-            tell(make_page(data, page, memory, args), tables)
-            if not args.watch:
-                return cli.EXIT_OK
-            sleep(args.watch)
+        sleep(args.watch)
 
 
 def make_page(

@@ -43,10 +43,9 @@ from typing import Any
 
 from utils import cli
 from utils.files import make_folder, run_folder
-from utils.process import stop_on_signals
 from utils.report import REPORT_NAME, VIDEOS_NAME, Known, read_known
 from utils.training import choosing, outputs, shards
-from utils.training.choosing import AUDIO, NO_LABEL, SPLITS, VIDEO, Choice, Reason
+from utils.training.choosing import AUDIO, SPLITS, VIDEO, Choice, Reason
 from utils.training.outputs import ListSet
 
 MARK = ".make_training_lists"  # marks a folder that this script wrote
@@ -59,27 +58,24 @@ PUBLISHED = (  # versions, who used them, and with how many clips in train and v
     ("600", "VideoMAEv2", 366_006, 27_935),
     ("400 600 700", 'VideoMAEv2, "K710"', 658_340, 66_803),
 )
-ByClass = Counter[tuple[str, int]]  # clips by split and class index
+ByClass = Counter[tuple[str, int | None]]  # clips by split and class index
 
 
 @dataclass(frozen=True)
 class Format:
     """How the files of a framework are written.
 
-    next: the last line of the summary, with the {words} of `say_written`, quoted for a shell; code:
-    Python code for it, with the words unquoted. splits_at_blanks: the reader splits lines at white
-    space. absolute: paths are absolute by default. suffixes: of the files that it can hold.
+    next: the last line of the summary, for a shell; `say_written` fills in each word and quotes it.
+    options: which not every format has. absolute: paths are absolute by default. one_label: each
+    clip must have one label. any_file: of audio, too, and with white space in its path.
     """
 
     write: Callable[[ListSet], None]
     next: str = ""
-    code: str = ""
-    splits_at_blanks: bool = False
-    needs_label: bool = True
-    one_label: bool = True
-    has_paths: bool = True
+    options: Sequence[str] = ()
     absolute: bool = False
-    suffixes: tuple[str, ...] = VIDEO
+    one_label: bool = True
+    any_file: bool = False
 
 
 _SLOWFAST = (
@@ -95,36 +91,38 @@ _VIDEOMAE = (
     "next: python run_class_finetuning.py --data_set Kinetics-400 --data_path {out}"
     " --nb_classes {classes}"
 )
-_JEPA = "use: in a config of V-JEPA: data: datasets: [{out}/{split}.csv]"
+_JEPA = "use: in data.datasets of a config of V-JEPA: {out}/{split}.csv"
 _AVA = (
     "next: python tools/run_net.py --cfg configs/AVA/SLOWFAST_32x2_R50_SHORT.yaml"
     " AVA.FRAME_LIST_DIR {out}/frame_lists AVA.FRAME_DIR {prefix} AVA.ANNOTATION_DIR {out}"
 )
-_CODE = "next: python -c {code}"
-_TORCHVISION = "from torchvision.datasets import Kinetics; Kinetics({out!r}, 16, split={split!r})"
-_HUGGINGFACE = "from datasets import load_dataset; load_dataset('videofolder', data_dir={out!r})"
-_WEBDATASET = (
-    "import webdataset; webdataset.WebDataset({out!r} +"
-    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)"
+_TORCHVISION = (
+    'next: python -c "from torchvision.datasets import Kinetics;'
+    ' Kinetics({out!r}, 16, split={split!r})"'
 )
-_LINES: dict[str, Any] = {"splits_at_blanks": True}
-_ANY: dict[str, Any] = {"needs_label": False, "one_label": False}
-_ANY_SOUND = _ANY | {"suffixes": VIDEO + AUDIO}
-_NO_PATHS: dict[str, Any] = {"has_paths": False, "next": _CODE}
+_HUGGINGFACE = (
+    'next: python -c "from datasets import load_dataset;'
+    " load_dataset('videofolder', data_dir={out!r})\""
+)
+_WEBDATASET = (
+    'next: python -c "import webdataset; webdataset.WebDataset({out!r} +'
+    " '/{split}-{{000000..{last:06d}}}.tar', shardshuffle=100)\""
+)
+_PATHS = ("absolute", "link_dir", "path_prefix")
+_ANY = {"one_label": False, "any_file": True}
 
-FORMATS: dict[str, Format] = {
-    "slowfast": Format(outputs.path_label, _SLOWFAST, **_LINES),
-    "mmaction2": Format(outputs.mmaction2, _MMACTION2, **_LINES),
-    "videomae": Format(outputs.path_label, _VIDEOMAE, **_LINES, absolute=True),
-    "jepa": Format(outputs.path_label, _JEPA, **_LINES, absolute=True),
-    "torchvision": Format(outputs.torchvision, code=_TORCHVISION, **_NO_PATHS),
-    "huggingface": Format(outputs.huggingface, code=_HUGGINGFACE, **_NO_PATHS, **_ANY),
-    "webdataset": Format(shards.webdataset, code=_WEBDATASET, **_NO_PATHS, **_ANY_SOUND),
-    "ava": Format(outputs.ava, _AVA, **_LINES, needs_label=False),
-    "csv": Format(outputs.csv_with_header, **_ANY_SOUND),
-    "json": Format(outputs.json_lists, **_ANY_SOUND),
+FORMATS = {
+    "slowfast": Format(outputs.path_label, _SLOWFAST, _PATHS),
+    "mmaction2": Format(outputs.mmaction2, _MMACTION2, (*_PATHS, "frames", "name")),
+    "videomae": Format(outputs.path_label, _VIDEOMAE, (*_PATHS, "pretrain"), absolute=True),
+    "jepa": Format(outputs.path_label, _JEPA, _PATHS, absolute=True),
+    "torchvision": Format(outputs.torchvision, _TORCHVISION),
+    "huggingface": Format(outputs.huggingface, _HUGGINGFACE, one_label=False),
+    "webdataset": Format(shards.webdataset, _WEBDATASET, ("shard_size", "workers"), **_ANY),
+    "ava": Format(outputs.ava, _AVA, (*_PATHS, "frames", "annotations"), one_label=False),
+    "csv": Format(outputs.csv_with_header, "", _PATHS, **_ANY),
+    "json": Format(outputs.json_lists, "", _PATHS, **_ANY),
 }
-WITH_PATHS = [name for name, form in FORMATS.items() if form.has_paths]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -141,29 +139,27 @@ def define_options(parser: cli.Parser) -> None:
     files = file | {"nargs": "+", "default": []}
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
-    number: dict[str, Any] = {"type": cli.non_negative_float}
+    existing = folder | {"type": cli.must("be a folder", Path.is_dir, Path)}
     flag: dict[str, Any] = {"action": "store_true"}
     parser.add_argument("clips", type=Path, help="folder of the clips")
     parser.add_argument("out", type=Path, help="folder for the lists")
-    names = ", ".join(FORMATS)
-    add = parser.add_argument
-    add("--format", choices=FORMATS, required=True, metavar="NAME", help=f"one of {names}")
+    text = f"one of {', '.join(FORMATS)}"
+    parser.add_argument("--format", choices=FORMATS, required=True, metavar="NAME", help=text)
 
     group = parser.group("which clips")
     add = group.add_argument
     cli.add_shared(group, "--input_csv", "--columns", "--clip_seconds", "--label", "--split")
     add("--exclude", **files, help="exclude the clips of these lists, or of suspects.csv")
-    add(
-        "--license",
-        metavar="NAME",
-        help="keep only videos under this licence: creativecommon, ...",
-    )
+    text = "keep only videos under this licence: creativecommon, ..."
+    add("--license", metavar="NAME", help=text)
     add("--holdout", **files, help="more lists whose val and test videos are excluded from train")
     add("--per_class", **count, help="keep at most N clips of each class in each split")
-    add("--fraction", **number, metavar="F", help="keep this fraction of each class in each split")
+    part = cli.must("be above 0 and at most 1", lambda part: 0 < part <= 1, cli.non_negative_float)
+    text = "keep this fraction of each class in each split"
+    add("--fraction", type=part, metavar="F", help=text)
     add("--seed", type=cli.non_negative_int, default=0, metavar="N", help="seed of random choices")
-    seconds = number | {"default": 0.0, "metavar": "SECONDS"}
-    add("--min_seconds", **seconds, help="exclude shorter clips, and broken ones (default: 0, off)")
+    text = "exclude shorter clips, and broken ones (default: 0, off)"
+    add("--min_seconds", type=cli.non_negative_float, default=0.0, metavar="SECONDS", help=text)
     add("--only_manifest", **file, help="use exactly the clips of this manifest.csv")
 
     add = parser.group("how they are written").add_argument
@@ -171,9 +167,10 @@ def define_options(parser: cli.Parser) -> None:
     add("--path_prefix", **folder, help="write paths relative to this folder (default: clips)")
     add("--absolute", **flag, help="write absolute paths")
     add("--link_dir", **folder, help="create links to the clips here, and write their paths")
-    add("--report", **folder, help="folder with the download report (default: clips)")
-    add("--name", help="mmaction2: prefix of the list names (default: kinetics400 ...)")
-    add("--frames", **folder, help="mmaction2, ava: output folder of frame_extract.py")
+    add("--report", **existing, help="folder with the download report (default: clips)")
+    name = cli.must("have only letters, digits, _ . -", re.compile(r"[\w.-]+", re.A).fullmatch, str)
+    add("--name", type=name, help="mmaction2: prefix of the list names (default: kinetics400 ...)")
+    add("--frames", **existing, help="mmaction2, ava: output folder of frame_extract.py")
     add("--pretrain", **flag, help="videomae: write `path 0 -1` for pretraining")
     add("--annotations", **files, help="ava: annotations of make_ava_kin_download_csv.py")
     size: dict[str, Any] = {"type": shard_size, "metavar": "BYTES"}
@@ -192,29 +189,14 @@ def define_options(parser: cli.Parser) -> None:
 
 def check_formats(parser: cli.Parser, args: argparse.Namespace) -> None:
     """Check combinations of options; exits with code 2."""
-    for option, formats in (
-        ("frames", ["mmaction2", "ava"]),
-        ("name", ["mmaction2"]),
-        ("pretrain", ["videomae"]),
-        ("annotations", ["ava"]),
-        ("workers", ["webdataset"]),
-        ("shard_size", ["webdataset"]),
-        ("link_dir", WITH_PATHS),
-        ("path_prefix", WITH_PATHS),
-        ("absolute", WITH_PATHS),
-    ):
+    for option in sorted({option for form in FORMATS.values() for option in form.options}):
+        formats = [name for name, form in FORMATS.items() if option in form.options]
         if getattr(args, option) and args.format not in formats:
             parser.error(f"--{option} requires --format {' or '.join(formats)}")
     if args.format == "ava" and not args.annotations:
         parser.error("--format ava needs --annotations annotations_train.csv ...")
-    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name, re.ASCII):
-        parser.error(f"--name {args.name!r}: use letters, digits, _ . -")
-    if args.fraction is not None and not 0 < args.fraction <= 1:
-        parser.error(f"--fraction must be above 0 and at most 1 (got {args.fraction:g})")
     if args.absolute and args.path_prefix:
         parser.error("--absolute cannot be combined with --path_prefix")
-    if args.lists_base is not None and not re.match(r"https?://.", args.lists_base):
-        parser.error(f"--lists_base {args.lists_base}: must begin with http:// or https://")
     if args.link_dir and (args.frames or args.format == "ava"):
         parser.error("--link_dir cannot be used with lists of frames")
 
@@ -230,18 +212,14 @@ def shard_size(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("joblib", "requests", "urllib3")
-    with stop_on_signals():
-        return make_lists(args, cli.teller(args.quiet))
+    check_packages("requests", "urllib3")
+    return make_lists(args, cli.teller(args.quiet))
 
 
 def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
     """Read, choose, look and write; return the exit code. Raises UserError, Stopped."""
     form = FORMATS[args.format]
     clips, out = cli.existing_folder(args.clips, "the folder of clips"), args.out.absolute()
-    for option in ("report", "frames"):
-        if path := getattr(args, option):
-            cli.existing_folder(path, f"--{option}")
     theirs = outputs.read_manifest(args.compare) if args.compare else None
     only = outputs.read_manifest(args.only_manifest) if args.only_manifest else None
     choice = choosing.read_choice(args, only, tell)
@@ -249,13 +227,12 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         return cli.EXIT_OK
     choose_rows(choice, args, tell)
     check_out(out, clips, args)
-    named = (args.link_dir or clips).absolute()
-    base = (args.frames or named).absolute()
+    base = (args.frames or args.link_dir or clips).absolute()
     is_absolute = args.absolute or (form.absolute and not args.path_prefix)
     prefix = None if is_absolute else (args.path_prefix or base).absolute()
-    before = outputs.path_before(base, prefix, form.splits_at_blanks, tell)
+    before = outputs.path_before(base, prefix, form.any_file, tell)
     requested = choice.by_class()
-    choosing.look(choice, clips, form.suffixes)
+    choosing.look(choice, clips, VIDEO + AUDIO if form.any_file else VIDEO)
     check_any(choice, args, requested)
     if args.frames:
         choosing.look_at_frames(choice, args.frames)
@@ -270,14 +247,15 @@ def make_lists(args: argparse.Namespace, tell: cli.Tell) -> int:
         say_table(choice, requested, on_disk, tell)
         tell(f"would write {args.out}: lists for {args.format}")
         return exit_code_of(choice)
-    missing = choice.count(Reason.MISSING)
-    known = read_known((args.report or clips) / REPORT_NAME) if missing else Known()
-    if missing and not args.report and not (clips / REPORT_NAME).exists():
-        tell(f"note         {args.clips} has no download report: use --report DIR")
+    known, report = Known(), (args.report or clips) / REPORT_NAME
+    if choice.reasons()[Reason.MISSING]:
+        known = read_known(report)
+        if not args.report and not report.exists():
+            tell(f"note         {args.clips} has no download report: use --report DIR")
     with run_folder(out) as workspace:
-        files = ListSet(choice, named, out, workspace, before, args, tell)
+        files = ListSet(choice, clips, out, workspace, before, args, tell)
         if args.link_dir:
-            links = {f"{row.name}{row.suffix}": row for row in choice.chosen()}
+            links = {f"{row.clip.name}{row.suffix}": row for row in choice.chosen()}
             outputs.link_all(files, make_folder(args.link_dir), links)
         form.write(files)
         outputs.write_beside(files, known, theirs)
@@ -293,12 +271,10 @@ def choose_rows(choice: Choice, args: argparse.Namespace, tell: cli.Tell) -> Non
         videos = (args.report or args.clips) / VIDEOS_NAME
         choosing.keep_licence(choice, args.license, videos, tell)
     choosing.select(choice, args.split, args.label)
-    form = FORMATS[args.format]
-    for row in choice.chosen() if not args.pretrain else ():
-        if form.one_label and len(row.numbers) > 1:
-            row.reason = Reason.SEVERAL_LABELS
-        elif form.needs_label and not row.numbers:
-            row.reason = Reason.NO_LABEL
+    if FORMATS[args.format].one_label and not args.pretrain:
+        for row in choice.chosen():
+            if row.number is None:
+                row.reason = Reason.SEVERAL_LABELS if row.numbers else Reason.NO_LABEL
 
 
 def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
@@ -317,14 +293,14 @@ def check_out(out: Path, clips: Path, args: argparse.Namespace) -> None:
 def check_any(choice: Choice, args: argparse.Namespace, requested: ByClass) -> None:
     """Raise UserError if no clip is left to be listed; those of a manifest may all be missing."""
     if not any(choice.chosen()) and not (args.only_manifest and requested):
-        counts = Counter(row.reason for row in choice.rows)
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.most_common())
+        counts = choice.reasons().most_common()
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts)
         raise UserError(f"no clip to list ({reasons}): check {args.clips}, --trim_format")
 
 
 def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Tell) -> None:
     """Print the clips of each split, the classes that lost most, and what published work had."""
-    reasons = Counter(row.reason for row in choice.rows)
+    reasons = choice.reasons()
     if parts := [f"{reasons[each]:,} {each}" for each in Reason if each and reasons[each]]:
         tell(f"excluded     {', '.join(parts)}")
     tell("          requested     on disk    missing      listed")
@@ -337,7 +313,7 @@ def say_table(choice: Choice, requested: ByClass, on_disk: ByClass, tell: cli.Te
             share = f"{100 * (clips - here) / clips:.2f}%"
             tell(f"{split:7}{clips:12,}{here:12,}{share:>11}{listed[split]:12,}")
     for (split, number), clips in requested.items():
-        if number != NO_LABEL:
+        if number is not None:
             total[number] += clips
             lost[number] += clips - on_disk[split, number]
     worst = sorted((n for n in lost if lost[n]), key=lambda n: (-lost[n] / total[n], -lost[n], n))
@@ -357,21 +333,20 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
     args, tell, choice, names = files.args, files.tell, files.choice, files.written
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]
     tell(f"wrote {args.out}: {', '.join(shown)}")
-    forms = ("{}.csv", "{}.json", "*_{}_list_*.txt", "*_{}.csv", "frame_lists/{}.csv")
-    there = (p for each in SPLITS for form in forms for p in files.out.glob(form.format(each)))
-    if stale := sorted({os.path.relpath(path, files.out) for path in there} - set(names)):
-        tell(f"note         left from an earlier run: {', '.join(stale)}")
+    there = {name for name in os.listdir(files.out) if not name.startswith(".")}
+    if stale := sorted(there.difference(name.partition("/")[0] for name in names)):
+        tell(f"note         not written by this run: {', '.join(stale)}")
     if files.lost:
         tell(f"lost         {cli.plural(files.lost, 'clip')} during the run: run again")
-    if args.only_manifest and choice.count(Reason.MISSING):
+    if args.only_manifest and choice.reasons()[Reason.MISSING]:
         words = [str(args.clips), "--input_csv", str(args.out / outputs.TO_DOWNLOAD)]
         tell(f"next: python download.py {shlex.join(words)}")
-    splits, form = choice.used_splits(), FORMATS[args.format]
-    if not splits or not form.next:
+    splits, line = choice.used_splits(), FORMATS[args.format].next
+    if not splits or not line:
         return
     if args.frames:
         tell("      frames: filename_tmpl='{:06}.jpg', start_index=1")
-    values: dict[str, Any] = {
+    values = {
         "out": str(files.out),
         "prefix": prefix or "",
         "first": names[0],
@@ -380,14 +355,13 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
         "split": splits[0],
         "last": sum(name.startswith(f"{splits[0]}-") for name in names) - 1,
     }
-    values["code"] = form.code.format(**values)
-    tell(form.next.format(**{key: shlex.quote(str(value)) for key, value in values.items()}))
+    tell(shlex.join(word.format(**values) for word in shlex.split(line)))
 
 
 def exit_code_of(choice: Choice) -> int:
     """Return 1 if a requested clip is missing or a row is invalid."""
-    lacking = map(choice.count, (Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES))
-    return cli.EXIT_INCOMPLETE if choice.refused or any(lacking) else cli.EXIT_OK
+    lacking = {Reason.MISSING, Reason.UNREADABLE, Reason.NO_FRAMES} & choice.reasons().keys()
+    return cli.EXIT_INCOMPLETE if choice.refused or lacking else cli.EXIT_OK
 
 
 if __name__ == "__main__":

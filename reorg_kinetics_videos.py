@@ -34,12 +34,12 @@ from utils import cli, reorg, run
 from utils.cli import plural
 from utils.cluster import add_cluster_options, check_dask
 from utils.files import make_folder, sync_folder
-from utils.process import STOP, received_signal, stop_on_signals
+from utils.process import STOP, received_signal
 from utils.reorg import ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.video.ffmpeg import find_ffmpeg
 
-PACKAGES = ("av", "ffmpeg-python", "joblib")
+PACKAGES = ("av", "ffmpeg-python")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,24 +79,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if duplicates in (src, dst):
         raise UserError(f"--duplicates {args.duplicates} is src or dst: use another folder")
     tool, report = find_ffmpeg(args.ffmpeg), dst / reorg.REPORT_NAME
-    with stop_on_signals():
-        tree = reorg.scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
-        if not tree.clips and not tree.unreadable and not report_paths(report):
-            raise UserError(f"{args.src} contains no clips{in_brackets(tree.others)}")
-        to_bring = reorg.files_to_bring(tree, dst)
-        num_files = sum(len(clip.files) for clip in to_bring)
-        if not args.quiet:
-            say_reorg_plan(tree, to_bring, args)
-        if args.dry_run:
-            return cli.EXIT_OK
-        if duplicates:
-            make_folder(duplicates)
-        unfinished = reorg.read_unfinished(report)
-        with run.open_run(args, report, reorg.REPORT_COLUMNS, PACKAGES, [src, dst]) as opened:
-            check = not args.no_check
-            how = HowToBring(dst, args.mode, check, duplicates, tool, unfinished, opened)
-            counts = bring_all(to_bring, num_files, how, args)
-            removed = reorg.remove_empty_folders(src, report) if args.remove_empty else 0
+    tree = reorg.scan(src, [folder for folder in (dst, duplicates) if folder and folder != src])
+    if not tree.clips and not tree.unreadable and not report_paths(report):
+        raise UserError(f"{args.src} contains no clips{in_brackets(tree.others)}")
+    to_bring = reorg.files_to_bring(tree, dst)
+    num_files = sum(len(clip.files) for clip in to_bring)
+    if not args.quiet:
+        say_reorg_plan(tree, to_bring, args)
+    if args.dry_run:
+        return cli.EXIT_OK
+    if duplicates:
+        make_folder(duplicates)
+    unfinished = reorg.read_unfinished(report)
+    with run.open_run(args, report, reorg.REPORT_COLUMNS, PACKAGES, [src, dst]) as opened:
+        check = not args.no_check
+        how = HowToBring(dst, args.mode, check, duplicates, tool, unfinished, opened)
+        counts = bring_all(to_bring, num_files, how, args)
+        removed = reorg.remove_empty_folders(src, report) if args.remove_empty else 0
     if not args.quiet:
         say_reorg_end(tree, num_files, counts, removed, dst, opened.report.path)
     if signal := received_signal():

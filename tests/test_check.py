@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, environment, run, write_list
+from tests.scripts import ROOT, Done, environment, run_here, write_list
 from tests.standin.mirror import Mirror
 from tests.standin.proxy import Proxy
 from tests.standin.server import StandIn
@@ -346,10 +346,10 @@ def test_a_package_that_is_broken(
 
 
 def test_bad_options(tmp_path: Path) -> None:
-    done = run("download.py", "--check", "--check_id", "no/id", cwd=tmp_path)
+    done = run_here("download.py", "--check", "--check_id", "no/id", cwd=tmp_path)
     assert done.code == 2
     assert "--check_id must be 11 characters" in done.err
-    assert run("download.py", cwd=tmp_path).code == 2
+    assert run_here("download.py", cwd=tmp_path).code == 2
 
 
 def test_a_release_of_yt_dlp_that_is_no_day_is_a_note(

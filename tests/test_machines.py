@@ -84,6 +84,7 @@ def test_two_machines_in_one_folder(
     clips = [row["clip"] for rows in reports.values() for row in rows]
     assert len(set(clips)) == len(list(out.glob("*.mp4"))) == 200
     assert {row["status"] for rows in reports.values() for row in rows} == {"downloaded"}
+    assert not any(path.is_symlink() for path in out.glob("*.mp4"))  # as those in `held` are
     if shards[0] == "1/2":
         assert len(clips) == 200
         assert "download_report.shard-1-of-2.csv" in reports

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import report_rows, run
+from tests.scripts import report_rows, run, run_here
 from tests.standin.server import StandIn
 from tests.standin.sources import ffmpeg_path, make_dash
 from tests.test_sources import ID, REPORT, fetch
@@ -266,6 +266,6 @@ def test_other_scripts_know_sound_files(source: MakeSource, tmp_path: Path) -> N
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, words: str) -> None:
-    done = run("download.py", tmp_path / "out", *words.split(), cwd=tmp_path)
+    done = run_here("download.py", tmp_path / "out", *words.split(), cwd=tmp_path)
     assert done.code == 2
     assert "--audio_only" in done.err or "--sample_rate" in done.err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import Done, report_rows, run, write_list
+from tests.scripts import Done, report_rows, run, run_here, write_list
 from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
@@ -73,8 +73,8 @@ def test_encoding_options_apply_to_clips_from_the_disk(source: MakeSource, tmp_p
 @pytest.mark.parametrize(
     ("options", "made"),
     [
-        (("--short_side", "128"), "without --short_side"),
         (("--max_height", "0", "--no_audio"), "with --max_height 480, without --no_audio"),
+        pytest.param(("--short_side", "128"), "without --short_side", marks=pytest.mark.slow),
         pytest.param(("--keyint", "12"), "without --keyint", marks=pytest.mark.slow),
     ],
 )
@@ -85,8 +85,10 @@ def test_clips_of_different_options_are_not_mixed(
     put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10))
     where, out = ("--source", f"clips:{tmp_path / 'k700'}"), tmp_path / "out"
     assert fetch(tmp_path, [f"{ID},100,110"], *where).code == 0
+    listing = write_list(tmp_path / "list.csv", [f"{ID},101,103"])
     for more in ((), ("--dry_run",), ("--verify",)):
-        done = fetch(tmp_path, [f"{ID},101,103"], *where, *options, *more)
+        given = [out, "--input_csv", listing, *where, *options, *more]
+        done = run_here("download.py", *given, cwd=tmp_path)
         assert (done.code, done.err) == (
             2,
             f"error: {out} holds clips made {made}; use the same options, or another output"
@@ -216,7 +218,9 @@ def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Pat
     ],
 )
 def test_a_wrong_chain_is_refused(tmp_path: Path, chain: str, said: str) -> None:
-    done = fetch(tmp_path, [f"{ID},0,10"], f"--source={chain}")
+    listing = write_list(tmp_path / "list.csv", [f"{ID},0,10"])
+    given = [tmp_path / "out", "--input_csv", listing, f"--source={chain}"]
+    done = run_here("download.py", *given, cwd=tmp_path)
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "out").exists()
@@ -310,8 +314,17 @@ def manifests(target: str) -> list[bytes]:
     return [text.encode() for text in (dash, hls, concat)]
 
 
-@pytest.mark.parametrize("more", [(), ("--short_side", "64")], ids=["kept", "encoded"])
-@pytest.mark.parametrize("kind", ["clips", "tar", "cvdf"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("clips", ()),
+        ("tar", ("--short_side", "64")),
+        ("cvdf", ()),
+        pytest.param("clips", ("--short_side", "64"), marks=pytest.mark.slow),
+        pytest.param("tar", (), marks=pytest.mark.slow),
+        pytest.param("cvdf", ("--short_side", "64"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_manifest_in_place_of_a_clip_is_undecodable_and_nothing_it_names_is_opened(
     kind: str, more: tuple[str, ...], standin: StandIn, tmp_path: Path
 ) -> None:

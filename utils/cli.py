@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from clipreader import VERSION
-from utils.errors import UserError, hand_over, problem_of, version_line
-from utils.process import Stopped, received_signal
+from utils.errors import UserError, problem_of, version_line
+from utils.process import Stopped, catch_signals, received_signal
 
 Tell = Callable[[str], None]  # says a line
 Value = TypeVar("Value")
@@ -114,6 +114,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (?:-[^ :]*/)?(--\w+|\S+?): ", r"\1: ", message)
+        message = message.replace(": must ", " must ", 1)  # of a type made by `must`
         known = self._option_string_actions
         greedy = [word for word in self._words if word in known and known[word].nargs == "+"]
         if greedy and re.search("arguments are required|folder is missing", message):
@@ -176,6 +177,24 @@ _TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and
 trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
 
 
+def must(
+    rule: str, is_good: Callable[[Value], object], convert: Callable[[str], Value]
+) -> Callable[[str], Value]:
+    """Return an argparse type for values that pass a test; `rule` says what they must be or do."""
+
+    def parse(text: str) -> Value:
+        value = convert(text)
+        if not is_good(value):
+            end = str(value).rpartition("@")[2]  # a password may precede a host
+            raise argparse.ArgumentTypeError(f"must {rule} (got {end})")
+        return value
+
+    return parse
+
+
+web_address = must("start with http:// or https://", re.compile("https?://.").match, str)
+
+
 def named_columns(text: str) -> dict[str, str]:
     """Parse an argument: `youtube_id=Clip,time_start=From`."""
     found = dict(part.partition("=")[::2] for part in text.split(","))
@@ -225,6 +244,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         " have the same name)",
     },
     "--lists_base": {
+        "type": web_address,
         "metavar": "URL",
         "help": "server of the official lists (default: DeepMind's, then CVDF's)",
     },
@@ -278,14 +298,11 @@ def clock(seconds: float) -> str:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with its code; no traceback for what a user can fix."""
-    hand_over()
+    catch_signals()
     try:
         code = main()
     except Stopped:
         code = 128 + received_signal()
-    except KeyboardInterrupt:
-        say("stopped")
-        code = 128 + signal.SIGINT
     except BrokenPipeError:
         # `| head` closed stdout: not an error of ours. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -42,9 +42,11 @@ class DiskFull(UserError):
     """The disk is full: the run stops, and the same command resumes it once there is room."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no room left on the disk of {folder}: make room, then run the same command again"
-        )
+        super().__init__(folder)  # not the text, because worker processes pickle the arguments
+
+    def __str__(self) -> str:
+        disk = f"the disk of {self.args[0]}"
+        return f"no room left on {disk}: make room, then run the same command again"
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -87,12 +89,6 @@ def problem_of(error: BaseException) -> str:
     return ""
 
 
-def hand_over() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, as usual."""
-    if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _open_closed_streams() -> None:
     """Give a process that was started without them (`2>&-`) its three standard streams.
 
@@ -109,13 +105,13 @@ def _open_closed_streams() -> None:
 
 
 _script = getattr(sys.modules["__main__"], "__file__", None)
-if _script and os.path.dirname(os.path.abspath(_script)) == str(ROOT):  # one of ours
+if _script and os.path.dirname(os.path.realpath(_script)) == str(ROOT):  # one of ours
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _say_problem
-    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
-    # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
+    # numpy, which pandas brings in, would start a thread a core for linear algebra, which nothing
+    # here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

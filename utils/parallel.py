@@ -9,6 +9,7 @@ report.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import pickle
 import queue
@@ -241,45 +242,42 @@ def outcomes_of(worker: Callable[..., Any], *task: Any) -> Iterator[Any]:
 
 
 def run_parallel(worker: Worker, tasks: Iterable[Any], num_jobs: int) -> Outcomes:
-    """Run `worker` over `tasks` on joblib's threads; yield outcomes until the run is stopped.
+    """Run `worker` over `tasks` on threads; yield outcomes until the run is stopped.
 
     For workers that start programs or wait. A task is drawn when a thread is free, and threads
     wait for the caller, so that few outcomes are lost if the process is killed.
     """
-    from joblib import Parallel, delayed  # takes 0.1 s, which worker processes do not need
-
     outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
     problems: list[BaseException] = []
-    deadline = float("inf")
+    fresh, drawing = iter(tasks), threading.Lock()
+    at_work, deadline = num_jobs, math.inf
 
-    def draw() -> Iterator[Any]:
+    def run() -> None:
         with _noted(problems):
-            for task in tasks:
-                if STOP.is_set() or problems:
-                    return
-                yield delayed(run)(task)
-
-    def run(task: Any) -> None:
-        with _noted(problems):
-            for outcome in outcomes_of(worker, task):
-                outcomes.put(outcome)
-
-    def run_all() -> None:
-        with _noted(problems):
-            Parallel(num_jobs, backend="threading", pre_dispatch=num_jobs, batch_size=1)(draw())
+            while not problems:
+                with drawing:
+                    task = next(fresh, _END)
+                if task is _END or STOP.is_set():
+                    break
+                for outcome in outcomes_of(worker, task):
+                    outcomes.put(outcome)
         outcomes.put(_END)
 
     def take() -> Any:
-        nonlocal deadline
-        while time.monotonic() < deadline:
+        nonlocal at_work, deadline
+        while at_work and time.monotonic() < deadline:
             if STOP.is_set():
                 deadline = min(deadline, time.monotonic() + STOP_SECONDS)
             with suppress(queue.Empty):
-                return outcomes.get(timeout=_POLL_SECONDS)
+                outcome = outcomes.get(timeout=_POLL_SECONDS)
+                if outcome is not _END:
+                    return outcome
+                at_work -= 1
         return _END
 
-    # A daemon, as joblib's are: a task that waits for a silent server must not hold up a stop.
-    threading.Thread(target=run_all, daemon=True).start()
+    # Daemons, because a task that waits for a silent server must not hold up a stop.
+    for _ in range(num_jobs):
+        threading.Thread(target=run, daemon=True).start()
     try:
         yield from iter(take, _END)
     except BaseException:  # closed early, because the report cannot be written, for example
@@ -302,40 +300,33 @@ def _noted(problems: list[BaseException]) -> Iterator[None]:
         problems.append(error)
 
 
-class WorkerPool(Children):
-    """Calls a worker in child processes, as many as threads call at once.
+def call_worker(children: Children, worker: Worker, task: Any) -> list[Any]:
+    """Return the outcomes of a task, from a child process.
 
-    If the process of a task dies, the task is given to a second one, because a process may be
-    killed when memory runs out, which is not the task's fault. (In the pools of joblib, loky,
-    Pebble and the standard library a killed worker aborts the run.)
+    If the process dies, the task is given to a second one, because a process may be killed when
+    memory runs out, which is not the task's fault. (In the pools of joblib, loky, Pebble and the
+    standard library a killed worker aborts the run.) Raises Crashed, Failed, Stopped, UserError.
     """
-
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(partial(Child, str(ROOT)))
-        self.worker = worker
-
-    def outcomes(self, task: Any) -> list[Any]:
-        """Return the outcomes of a task. Raises Crashed, Failed, Stopped, UserError."""
-        frame = pickle.dumps((self.worker, task))
-        for _ in range(2):
-            answer, how_it_ended = self.call(frame, STOP.is_set)
-            if not how_it_ended:
-                outcomes: list[Any]
-                outcomes, problem = pickle.loads(answer)
-                if problem:
-                    raise problem
-                return outcomes
-            # A cluster that ends a job, or a closed terminal, often ends these processes first.
-            if STOP.wait(_POLL_SECONDS):
-                raise Stopped
-        raise Crashed(how_it_ended)
+    frame = pickle.dumps((worker, task))
+    for _ in range(2):
+        answer, how_it_ended = children.call(frame, STOP.is_set)
+        if not how_it_ended:
+            outcomes: list[Any]
+            outcomes, problem = pickle.loads(answer)
+            if problem:
+                raise problem
+            return outcomes
+        # A cluster that ends a job, or a closed terminal, often ends these processes first.
+        if STOP.wait(_POLL_SECONDS):
+            raise Stopped
+    raise Crashed(how_it_ended)
 
 
 @cache
-def _pool_of(worker: Worker) -> WorkerPool:
-    pool = WorkerPool(worker)
-    atexit.register(pool.close)
-    return pool
+def _lasting_children() -> Children:
+    children = Children(partial(Child, str(ROOT)))
+    atexit.register(children.close)
+    return children
 
 
 def run_apart(worker: Worker, task: Any) -> Any:
@@ -343,7 +334,7 @@ def run_apart(worker: Worker, task: Any) -> Any:
 
     Raises Crashed, Failed, Stopped, UserError.
     """
-    (outcome,) = _pool_of(worker).outcomes(task)
+    (outcome,) = call_worker(_lasting_children(), worker, task)
     return outcome
 
 
@@ -353,11 +344,11 @@ def run_in_processes(worker: Worker, tasks: Iterable[Any], num_jobs: int, lost: 
     The worker and the tasks are pickled. lost: for a task that kills its process twice in a row, or
     raises an exception in it.
     """
-    with closing(WorkerPool(worker)) as pool:
+    with closing(Children(partial(Child, str(ROOT)))) as children:
 
         def run(task: Any) -> Outcomes:
             try:
-                yield from pool.outcomes(task)
+                yield from call_worker(children, worker, task)
             except (Crashed, Failed) as error:
                 yield from outcomes_of(lost, task, str(error))
 
@@ -414,13 +405,12 @@ def _begin_job(jobs: threading.Semaphore) -> None:
 
 def run_in_turns(worker: Worker, tasks: Iterable[Any], num_jobs: int, turns: Turns) -> Outcomes:
     """Run tasks as `run_parallel` does, each in its turn; what remains of a task begins again."""
-    jobs, lock, fresh = threading.Semaphore(num_jobs), threading.Lock(), iter(tasks)
+    jobs, fresh = threading.Semaphore(num_jobs), iter(tasks)
     waiting: list[tuple[float, Any]] = []  # (not before, task)
     under_way: list[Any] = []  # turns
-    is_over = False
 
-    def draw() -> tuple[Any, Any] | None:
-        """Return the next task, None being a check, and its turn; None after the last one."""
+    def in_turns() -> Iterator[tuple[Any, Any]]:
+        """Yield each task, None being a check, with its turn."""
         while True:
             ready = next((each for each in waiting if each[0] <= time.monotonic()), None)
             if ready is None and (task := next(fresh, _END)) is not _END:
@@ -428,7 +418,7 @@ def run_in_turns(worker: Worker, tasks: Iterable[Any], num_jobs: int, turns: Tur
                 waiting.append(ready)
             if ready is None and not turns.check_is_due:
                 if not under_way and not waiting:
-                    return None
+                    return
                 process.sleep(_POLL_SECONDS)
                 continue
             _begin_job(jobs)
@@ -439,18 +429,13 @@ def run_in_turns(worker: Worker, tasks: Iterable[Any], num_jobs: int, turns: Tur
                 continue
             under_way.append(turn)
             if ready is None or turn.is_check:
-                return None, turn
-            waiting.remove(ready)
-            return ready[1], turn
+                yield None, turn
+            else:
+                waiting.remove(ready)
+                yield ready[1], turn
 
-    def attempt(_: object) -> Outcomes:
-        nonlocal is_over
-        with lock:  # here, because joblib draws several tasks before it begins the first
-            drawn = draw()
-        if drawn is None:
-            is_over = True
-            return
-        task, turn = drawn
+    def attempt(begun: tuple[Any, Any]) -> Outcomes:
+        task, turn = begun
         _of_thread.jobs = jobs
         last = None
         try:
@@ -467,7 +452,7 @@ def run_in_turns(worker: Worker, tasks: Iterable[Any], num_jobs: int, turns: Tur
             under_way.remove(turn)
         yield from results
 
-    yield from run_parallel(attempt, iter(lambda: is_over, True), THREADS_PER_JOB * num_jobs)
+    yield from run_parallel(attempt, in_turns(), THREADS_PER_JOB * num_jobs)
 
 
 class Workers:

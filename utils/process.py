@@ -13,12 +13,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 import psutil
 
@@ -82,13 +81,12 @@ def run_child(
         raise UserError(f"cannot run {argv[0]}: {error.strerror}") from error
     limit_memory(process.pid, memory)
     _running.add(process)
-    try:
-        out, err, timed_out = _communicate(process, deadline)
-    finally:
-        kill_group(process)
-        _running.discard(process)
-    stdout, stderr = (data.decode(errors="replace") for data in (out, err))
-    return Finished(process.returncode, stdout, stderr, timed_out)
+    with process:  # closes its pipes
+        try:
+            return _communicate(process, deadline)
+        finally:
+            kill_group(process)
+            _running.discard(process)
 
 
 def limit_memory(pid: int, memory: int) -> None:
@@ -101,38 +99,25 @@ def limit_memory(pid: int, memory: int) -> None:
         psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
-def _communicate(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool]:
-    assert process.stdout and process.stderr
-    outputs = [bytearray(), bytearray()]
-    readers = [
-        threading.Thread(target=_drain, args=(pipe, output, process), daemon=True)
-        for pipe, output in zip((process.stdout, process.stderr), outputs, strict=True)
-    ]
-    for reader in readers:
-        reader.start()
-    timed_out = False
+def _communicate(process: subprocess.Popen[bytes], deadline: float) -> Finished:
+    """Read what a child prints, to its end. Raises Stopped."""
+    problem, timed_out = b"", False
     while True:
-        if left := [reader for reader in readers if reader.is_alive()]:
-            left[0].join(_POLL_SECONDS)
-        else:  # a process may close what it prints to, and go on
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
-                return bytes(outputs[0]), bytes(outputs[1]), timed_out
+        try:
+            output, errors = process.communicate(timeout=_POLL_SECONDS)
+            break
+        except subprocess.TimeoutExpired as error:
+            printed = len(error.output or b"") + len(error.stderr or b"")
         if STOP.is_set():
             raise Stopped
-        if time.monotonic() > deadline and not timed_out:
+        if printed > OUTPUT_LIMIT:
+            problem = b"\n(printed without end)"
+            kill_group(process)
+        if time.monotonic() > deadline:
             timed_out = True
             kill_group(process)
-
-
-def _drain(pipe: IO[bytes], output: bytearray, process: subprocess.Popen[bytes]) -> None:
-    with pipe:
-        while piece := os.read(pipe.fileno(), 2**16):
-            if len(output) + len(piece) > OUTPUT_LIMIT:
-                output += b"\n(printed without end)"
-                kill_group(process)
-                return
-            output += piece
+    stdout, stderr = (data.decode(errors="replace") for data in (output, errors + problem))
+    return Finished(process.returncode, stdout, stderr, timed_out)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -148,15 +133,12 @@ def received_signal() -> int:
     return _signal_received
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Within this context Ctrl-C, SIGTERM and a closed terminal stop the run in order.
+def catch_signals() -> None:
+    """From now on, let Ctrl-C, SIGTERM and a closed terminal stop the run in order.
 
     Further signals are ignored for PATIENCE seconds, because `timeout` and shells send a second one
     at once. After that, one more ends the process and its children.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
         global _signal_received, _signal_at
@@ -172,14 +154,9 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:  # nohup stays nohup
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def sleep(seconds: float) -> None:

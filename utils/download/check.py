@@ -35,7 +35,7 @@ from utils.errors import UserError
 from utils.lists.official import with_slash
 from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import OfficialList
-from utils.process import run_child, sleep, stop_on_signals
+from utils.process import run_child, sleep
 from utils.report import REPORT_NAME, read_shorts
 from utils.run import show_progress
 from utils.video import whole
@@ -94,7 +94,7 @@ def check_steps(args: argparse.Namespace) -> int:
     """Test the steps that the options need; return exit code 0 if all work. Raises Stopped."""
     bad = 0
     given = {"", *args.source, *(name for name in ("out", "cookies") if getattr(args, name))}
-    with stop_on_signals(), tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kinetics-check-") as folder:
         for needed, name, step in STEPS:
             sleep(0)  # raises Stopped
             if needed not in given:
@@ -329,7 +329,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
         files.run_folder(out) if args.dask else nullcontext(out) as workspace,
-        open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
+        open_workers(args, workspace, ("av", "ffmpeg-python")) as workers,
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):
         for clip, reason, message in workers.run(worker, tasks, not_verified):

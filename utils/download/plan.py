@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from utils import cli
 from utils.cli import plural
@@ -35,9 +34,8 @@ LIST_SUFFIXES = (".csv", ".tsv", ".json", ".gz")
 # YouTube blocks a guest after about 1,000 requests per hour, an account after 4,000. yt-dlp's
 # default clients send five per video (docs/youtube.md).
 GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 200, 800
-# Options with their defaults that cannot be combined with --audio_only.
-VIDEO_OPTIONS = {"max_height": 480, "short_side": None, "keyint": None, "crf": Encode.crf}
-VIDEO_OPTIONS |= {"no_audio": False}
+# Options that cannot be combined with --audio_only.
+VIDEO_OPTIONS = ("max_height", "short_side", "keyint", "crf", "no_audio")
 
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
 BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
@@ -53,86 +51,13 @@ def split_words(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error).lower()) from error
 
 
-# Group, then option, metavar and text in --help. An option without metavar is a flag, unless
-# SETTINGS has its choices. docs/download.md shows the same (tests/docs_tables.py).
-OPTIONS = f"""
-[which clips]
---sample N               keep N clips at random, the same for the same --seed (default: all)
---per_class N            keep at most N clips per label, at random (default: all)
---seed N                 seed of --sample and --per_class
-[where from]
---source SOURCES         comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),
-                         clips:DIR[:DIR...] (clips on disk), tar:PLACE (tar archives: a file,
-                         folder or URL)
---allow_partial          with clips:DIR: accept a partial AVA-Kinetics clip if it contains the
-                         annotated frame
---cookies FILE           cookies in Netscape format; never modified
---cookies_from_browser NAME    read cookies from a browser, as yt-dlp does
---proxy URL              proxy; repeat the option to use several in turn. To hide a password, set
-                         https_proxy in the environment instead
---videos_per_hour N      start at most N videos per hour; 0 means no limit (default:
-                         {GUEST_PER_HOUR} from YouTube, {ACCOUNT_PER_HOUR} with cookies,
-                         no limit from another --url_base)
---on_block               when YouTube blocks: pause and continue, or stop the run
---timeout SECONDS        time limit per clip, retries included; clips of a video share the total
-[video and audio]
---max_height N           maximum video height in pixels; 0 means no limit
---short_side N           scale the shorter side down to N pixels (default: keep)
---keyint N               set a keyframe every N frames (default: at scene cuts, at most 250 apart)
---no_audio               drop the audio
---audio_only             download only the audio: <clip>.m4a, or another --audio_format
---audio_format           with --audio_only: AAC in m4a, or 16-bit wav or flac
---sample_rate N          with --audio_only: resample to N samples per second (default: keep)
---crf N                  x264 quality: 0 (lossless) to 51
---metadata               write metadata of each video (title, licence, ...) to OUT/videos.jsonl
-[how to run]
---retry                  also retry unavailable clips; `all` also re-reads archives that were read
-                         to the end (default: retry failed clips only)
---accept_unavailable     exit with 0 if only unavailable clips are missing
---verify                 decode all requested clips on disk, and download bad ones again
---check                  test every step of a download once, print the results and exit
-[rarely needed]
---block_pause MINUTES    first pause after a block; later pauses are two and four times as long
---ytdlp_args ARGS        extra yt-dlp arguments, quoted. Some run programs: use only those you trust
---url_base URL           URL that precedes the video ID
---mirror_base URL        URL of a mirror with the folders of CVDF's
---check_id ID            public video for --check, and to test whether YouTube blocks the run
-"""
-TYPES = {"N": cli.positive_int, "FILE": Path}
-TYPES |= dict.fromkeys(("SECONDS", "MINUTES"), cli.non_negative_float)
-SETTINGS: dict[str, dict[str, Any]] = {
-    "--sample": {"dest": "draw_sample"},  # make_report.py has another --sample
-    "--per_class": {"dest": "draw_per_class"},
-    "--seed": {"dest": "draw_seed", "type": cli.non_negative_int, "default": 0},
-    "--source": {"type": sources.parse_sources, "default": "youtube"},
-    "--proxy": {"action": "append", "default": []},
-    "--videos_per_hour": {"type": cli.non_negative_float},
-    "--on_block": {"choices": ["wait", "stop"], "default": "wait"},
-    "--timeout": {"default": 600.0},
-    "--max_height": {"type": cli.non_negative_int, "default": VIDEO_OPTIONS["max_height"]},
-    "--audio_format": {"choices": [suffix[1:] for suffix in SOUNDS], "default": "m4a"},
-    "--crf": {"type": int, "default": Encode.crf},
-    "--retry": {"choices": ["unavailable", "all"]},
-    "--block_pause": {"default": 15.0},
-    "--ytdlp_args": {"type": split_words, "default": ""},
-    "--url_base": {"default": sources.YOUTUBE},
-    "--mirror_base": {"default": official.CVDF},
-    "--check_id": {"default": sources.CHECK_ID},
-}
-ADDRESS, PROXY = re.compile(r"https?://."), re.compile(r"(https?|socks\w*)://.")
-# Option, test of its value, the rule that a wrong value breaks.
-RULES: tuple[tuple[str, Callable[[Any], object], str], ...] = (
-    ("cookies", lambda path: path.is_file() and os.access(path, os.R_OK), "be a readable file"),
-    ("check_id", ID_PATTERN.fullmatch, "be 11 characters from A-Z a-z 0-9 _ -"),
-    ("crf", lambda crf: 0 <= crf <= 51, "be between 0 and 51"),
-    ("timeout", lambda seconds: seconds > 0, "be more than 0"),
-    ("block_pause", lambda minutes: minutes > 0, "be more than 0"),
-    ("short_side", lambda pixels: pixels >= 16, "be 16 or more"),
-    ("url_base", ADDRESS.match, "start with http:// or https://"),
-    ("mirror_base", ADDRESS.match, "start with http:// or https://"),
-    ("lists_base", ADDRESS.match, "start with http:// or https://"),
-    ("proxy", PROXY.match, "be http://HOST:PORT or socks5://HOST:PORT"),
+readable_file = cli.must(
+    "be a readable file", lambda path: path.is_file() and os.access(path, os.R_OK), Path
 )
+proxy_address = cli.must(
+    "be http://HOST:PORT or socks5://HOST:PORT", re.compile(r"(https?|socks\w*)://.").match, str
+)
+more_than_0 = cli.must("be more than 0", lambda value: value > 0, cli.non_negative_float)
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -162,21 +87,98 @@ def add_list_options(parser: cli.Parser) -> None:
 
 
 def add_download_options(parser: cli.Parser) -> None:
-    """Add the options that download.py alone has."""
+    """Add the options that download.py alone has. docs/download.md shows them, too."""
     cli.add_shared(parser.group("how to run"), "--num_jobs", "--dry_run")
     add_cluster_options(parser.group("how to run"))
     cli.add_shared(parser.group("rarely needed"), "--ffmpeg", "--lists_base")
-    for group in OPTIONS.split("\n[")[1:]:
-        title, _, rows = group.partition("]\n")
-        for name, metavar, text in re.findall(
-            r"^(--\w+)(?: ([A-Z]+))? +(.*(?:\n .*)*)", rows, re.MULTILINE
-        ):
-            settings = dict(SETTINGS.get(name, {}))
-            if metavar:
-                settings = {"metavar": metavar, "type": TYPES.get(metavar)} | settings
-            elif not settings:
-                settings = {"action": "store_true"}
-            parser.group(title).add_argument(name, help=" ".join(text.split()), **settings)
+    _add_source_options(parser)
+    _add_encode_options(parser)
+    add = parser.group("how to run").add_argument
+    text = (
+        "also retry unavailable clips; `all` also re-reads archives that were read to the end"
+        " (default: retry failed clips only)"
+    )
+    add("--retry", choices=["unavailable", "all"], help=text)
+    text = "exit with 0 if only unavailable clips are missing"
+    add("--accept_unavailable", action="store_true", help=text)
+    text = "decode all requested clips on disk, and download bad ones again"
+    add("--verify", action="store_true", help=text)
+    text = "test every step of a download once, print the results and exit"
+    add("--check", action="store_true", help=text)
+    add = parser.group("rarely needed").add_argument
+    text = "first pause after a block; later pauses are two and four times as long"
+    add("--block_pause", type=more_than_0, default=15.0, metavar="MINUTES", help=text)
+    text = "extra yt-dlp arguments, quoted. Some run programs: use only those you trust"
+    add("--ytdlp_args", type=split_words, default="", metavar="ARGS", help=text)
+    text = "URL that precedes the video ID"
+    add("--url_base", type=cli.web_address, default=sources.YOUTUBE, metavar="URL", help=text)
+    text = "URL of a mirror with the folders of CVDF's"
+    add("--mirror_base", type=cli.web_address, default=official.CVDF, metavar="URL", help=text)
+    text = "public video for --check, and to test whether YouTube blocks the run"
+    video_id = cli.must("be 11 characters from A-Z a-z 0-9 _ -", ID_PATTERN.fullmatch, str)
+    add("--check_id", type=video_id, default=sources.CHECK_ID, metavar="ID", help=text)
+
+
+def _add_source_options(parser: cli.Parser) -> None:
+    """Add the options that draw clips at random, and those of the sources."""
+    add = parser.group("which clips").add_argument
+    # The names in `args` are others, because make_report.py has another --sample.
+    text = "keep N clips at random, the same for the same --seed (default: all)"
+    add("--sample", dest="draw_sample", type=cli.positive_int, metavar="N", help=text)
+    text = "keep at most N clips per label, at random (default: all)"
+    add("--per_class", dest="draw_per_class", type=cli.positive_int, metavar="N", help=text)
+    text = "seed of --sample and --per_class"
+    add("--seed", dest="draw_seed", type=cli.non_negative_int, default=0, metavar="N", help=text)
+    add = parser.group("where from").add_argument
+    text = (
+        "comma-separated sources, tried in this order: youtube, cvdf (CVDF mirror),"
+        " clips:DIR[:DIR...] (clips on disk), tar:PLACE (tar archives: a file, folder or URL)"
+    )
+    add("--source", type=sources.parse_sources, default="youtube", metavar="SOURCES", help=text)
+    text = "with clips:DIR: accept a partial AVA-Kinetics clip if it contains the annotated frame"
+    add("--allow_partial", action="store_true", help=text)
+    text = "cookies in Netscape format; never modified"
+    add("--cookies", type=readable_file, metavar="FILE", help=text)
+    text = "read cookies from a browser, as yt-dlp does"
+    add("--cookies_from_browser", metavar="NAME", help=text)
+    text = (
+        "proxy; repeat the option to use several in turn. To hide a password, set https_proxy in"
+        " the environment instead"
+    )
+    add("--proxy", type=proxy_address, action="append", default=[], metavar="URL", help=text)
+    text = (
+        f"start at most N videos per hour; 0 means no limit (default: {GUEST_PER_HOUR} from"
+        f" YouTube, {ACCOUNT_PER_HOUR} with cookies, no limit from another --url_base)"
+    )
+    add("--videos_per_hour", type=cli.non_negative_float, metavar="N", help=text)
+    text = "when YouTube blocks: pause and continue, or stop the run"
+    add("--on_block", choices=["wait", "stop"], default="wait", help=text)
+    text = "time limit per clip, retries included; clips of a video share the total"
+    add("--timeout", type=more_than_0, default=600.0, metavar="SECONDS", help=text)
+
+
+def _add_encode_options(parser: cli.Parser) -> None:
+    """Add the options of the video and audio of the clips."""
+    add = parser.group("video and audio").add_argument
+    text = "maximum video height in pixels; 0 means no limit"
+    add("--max_height", type=cli.non_negative_int, default=480, metavar="N", help=text)
+    text = "scale the shorter side down to N pixels (default: keep)"
+    side = cli.must("be 16 or more", lambda pixels: pixels >= 16, cli.positive_int)
+    add("--short_side", type=side, metavar="N", help=text)
+    text = "set a keyframe every N frames (default: at scene cuts, at most 250 apart)"
+    add("--keyint", type=cli.positive_int, metavar="N", help=text)
+    add("--no_audio", action="store_true", help="drop the audio")
+    text = "download only the audio: <clip>.m4a, or another --audio_format"
+    add("--audio_only", action="store_true", help=text)
+    text = "with --audio_only: AAC in m4a, or 16-bit wav or flac"
+    add("--audio_format", choices=[each[1:] for each in SOUNDS], default="m4a", help=text)
+    text = "with --audio_only: resample to N samples per second (default: keep)"
+    add("--sample_rate", type=cli.positive_int, metavar="N", help=text)
+    crf = cli.must("be between 0 and 51", lambda crf: crf <= 51, cli.non_negative_int)
+    text = "x264 quality: 0 (lossless) to 51"
+    add("--crf", type=crf, default=Encode.crf, metavar="N", help=text)
+    text = "write metadata of each video (title, licence, ...) to OUT/videos.jsonl"
+    add("--metadata", action="store_true", help=text)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -195,16 +197,10 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if args.out and not args.out.is_dir() and (is_list or args.out.exists()):
         use = f"python download.py OUT --input_csv {shlex.quote(str(args.out))}"
         parser.error(f"{args.out} is not a folder: name the output folder first ({use})")
-    for option, is_good, rule in RULES:
-        given = getattr(args, option)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and not is_good(value):
-                shown = str(value).rpartition("@")[2]  # a proxy's password may precede its host
-                parser.error(f"--{option} must {rule} (got {shown})")
     if not args.audio_only and (args.sample_rate or args.audio_format != "m4a"):
         parser.error("--audio_format and --sample_rate need --audio_only")
-    for option, default in VIDEO_OPTIONS.items():
-        if args.audio_only and getattr(args, option) != default:
+    for option in VIDEO_OPTIONS:
+        if args.audio_only and getattr(args, option) != parser.get_default(option):
             parser.error(f"--{option} cannot be combined with --audio_only")
     rates = AAC_RATES if args.audio_format == "m4a" else range(1000, 192_001)
     if args.sample_rate and args.sample_rate not in rates:

@@ -187,10 +187,11 @@ def name_classes(lists: ClipLists) -> None:
         spelled[label] = label if number is None else classes.names[number]
     versions, newest = lists.versions(), dict[str, tuple[int, str]]()
     if len(versions) > 1:
-        ages = [versions.index(each.version) for each in lists.files]
-        for clip, at in zip(lists.every, lists.file_at, strict=True):
-            if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
-                newest[clip.name] = ages[at], clip.label
+        ages = {version: age for age, version in enumerate(versions)}
+        for clip, listed in zip(lists.every, lists.listed, strict=True):
+            age = ages[listed.version]
+            if clip.label and age >= newest.get(clip.name, (0, ""))[0]:
+                newest[clip.name] = age, clip.label
     for name, clip in lists.clips.items():
         label = newest.get(name, (0, clip.label))[1]
         if spelled.get(label, label) != clip.label:

@@ -12,15 +12,15 @@ import difflib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from fractions import Fraction
 from pathlib import Path
 
 from utils.cli import Tell, plural
-from utils.clip import Extra, Refused
+from utils.clip import Clip, Refused
 from utils.errors import UserError
 from utils.files import bounded_lines, open_text, telling
 from utils.lists import reading, versions
@@ -32,13 +32,13 @@ from utils.web import Web
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 HOLDOUT = "holdout"  # the split of rows that --holdout names without one
-NO_LABEL = -1
 VIDEO, AUDIO = (".mp4",), (".m4a", ".wav", ".flac")  # as download.py writes them
+Rows = Iterable[tuple[Clip, versions.ListFile, int]]  # with the line
 MANIFEST_VERSION = "manifest"  # of the rows that --only_manifest gives
 MEMORY_NAME = ".measured.csv"
 MEMORY_COLUMNS = ("clip", "bytes", "mtime_ns", "seconds", "sha256")
 CHUNK = 64  # clips a task, because handing one over takes longer than measuring it
-UNREAD = "-1"  # the length of a file that has none
+UNREAD = "-1"  # as version 1.5.0 stored it for a file without a length
 SHORTER_BY = 0.5  # seconds by which an audio file may be shorter than its header says
 SHOWN = 10  # lines of a kind
 
@@ -65,18 +65,15 @@ class Reason(StrEnum):
 class Candidate:
     """A row of a list that may go into a training list.
 
-    label: as the list writes it; numbers: the class indices of its labels, mostly one.
-    seconds, sha256, frames: if measured.
+    label: the name of its class; if it has several labels, the text in the list. numbers: the class
+    indices of its labels. seconds, sha256, frames: if measured.
     """
 
-    name: str
+    clip: Clip
     listed: versions.ListFile
     line: int
-    start: float
-    end: float
-    label: str
     split: str
-    extra: Extra = ()
+    label: str = ""
     numbers: tuple[int, ...] = ()
     reason: Reason = Reason.LISTED
     suffix: str = ".mp4"
@@ -86,13 +83,9 @@ class Candidate:
     frames: int = 0
 
     @property
-    def youtube_id(self) -> str:
-        return self.name[:11]
-
-    @property
-    def number(self) -> int:
-        """Its class index; NO_LABEL if it has no label or several."""
-        return self.numbers[0] if len(self.numbers) == 1 else NO_LABEL
+    def number(self) -> int | None:
+        """Its class index; None if it has no label or several."""
+        return self.numbers[0] if len(self.numbers) == 1 else None
 
 
 @dataclass
@@ -106,24 +99,19 @@ class Choice:
     refused: list[Refused]
     by_name: dict[str, Candidate] = field(default_factory=dict)
 
-    def chosen(self, split: str | None = None) -> Iterator[Candidate]:
+    def chosen(self, split: str = "") -> Iterator[Candidate]:
         """Return the rows that are in a list (of `split`), in the order of the lists."""
-        return (row for row in self.rows if not row.reason and split in (None, row.split))
+        return (row for row in self.rows if not row.reason and (not split or row.split == split))
 
     def used_splits(self) -> list[str]:
         """Return the splits that have a clip, in the order train, val, test."""
         return [split for split in SPLITS if any(self.chosen(split))]
 
-    def label(self, row: Candidate) -> str:
-        """Return the name of a row's class, all of several as the list has them, or ""."""
-        if len(row.numbers) > 1:
-            return row.label
-        return self.classes.names[row.numbers[0]] if row.numbers else ""
+    def reasons(self) -> Counter[Reason]:
+        """Count the rows by reason."""
+        return Counter(row.reason for row in self.rows)
 
-    def count(self, reason: Reason) -> int:
-        return sum(row.reason == reason for row in self.rows)
-
-    def by_class(self) -> Counter[tuple[str, int]]:
+    def by_class(self) -> Counter[tuple[str, int | None]]:
         """Count the chosen clips by split and class index."""
         return Counter((row.split, row.number) for row in self.chosen())
 
@@ -140,44 +128,67 @@ def read_choice(
     holdout = lists_at_hand(args.holdout, servers, args.dry_run, tell)
     if paths is None or holdout is None:
         return None
-    rows = reading.read_lists(paths, every_row=True, **reading.form_of(args))
-    if not rows.every:
+    lists = reading.read_lists(paths, every_row=True, **reading.form_of(args))
+    if not lists.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
-    args.trim_format = rows.trim_format  # all further lists name their clips alike
-    labels: dict[str, set[str]] = rows.labels_of_versions()
+    args.trim_format = lists.trim_format  # all further lists name their clips alike
+    labels: dict[str, set[str]] = lists.labels_of_versions()
     if only is not None:
-        labels[MANIFEST_VERSION] = {row.label for row in only.values() if row.label}
+        labels[MANIFEST_VERSION] = {row.clip.label for row in only.values() if row.clip.label}
     classes = versions.join_classes(labels)
     if args.classes:
         classes = versions.ordered_classes(args.classes, classes)
-    _say_lists(rows, classes, labels, tell)
-    held = [*holdout, *_beside(rows, holdout, tell)]
+    _say_lists(lists, classes, labels, tell)
+    held = [*holdout, *_beside(lists, holdout, tell)]
+    choice = Choice([], classes, lists.versions(), [*lists.files], [*lists.refused])
     with reading.without_garbage_collection():
-        every = zip(rows.every, rows.file_at, rows.lines, strict=True)
-        candidates = [Candidate(row[0], rows.files[at], line, *row[2:]) for row, at, line in every]
-        choice = Choice(candidates, classes, rows.versions(), [*rows.files], [*rows.refused])
-        if only is not None:  # the lists give the classes and what is held out
-            choice.rows = [replace(row, bytes=0, sha256="") for row in only.values()]
+        if only is None:
+            rows: Rows = zip(lists.every, lists.listed, lists.lines, strict=True)
+            choice.rows = _candidates(rows, classes)
+        else:  # the lists give the classes and what is held out
+            choice.rows = _candidates(
+                ((row.clip, row.listed, row.line) for row in only.values()), classes
+            )
             choice.lists = [choice.rows[0].listed]
-            held += [each.path for each in rows.files if each.split in (VAL, TEST)]
-            rows = reading.ClipLists()
+            held += [each.path for each in lists.files if each.split in (VAL, TEST)]
+            lists = reading.ClipLists()
         more = reading.read_lists(held, every_row=True, **reading.form_of(args))
         more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
-        rows.extend(more)
-        _say_shared(rows, tell)
+        lists.extend(more)
+        _say_shared(lists, tell)
+        if without := sum(not row.clip.split for row in choice.rows):
+            tell(f"split        {plural(without, 'row')} without a split: train")
         held_out = {clip.youtube_id for clip in more.every if clip.split != TRAIN}
-        _number_and_split(choice, held_out, tell)
         _one_row_a_clip(choice, held_out)
     return choice
+
+
+def _candidates(rows: Rows, classes: versions.Classes) -> list[Candidate]:
+    """Return a candidate for each (clip, list, line). Raises UserError for an unknown split."""
+    known: dict[tuple[str, bool], tuple[str, tuple[int, ...]]] = {}
+    candidates = []
+    for clip, listed, line in rows:
+        split = clip.split or TRAIN
+        if split not in SPLITS:
+            where = f"{listed.path}:{line}"
+            raise UserError(f"{where}: the split {split!r} is not train, val or test")
+        key = clip.label, listed.several_labels
+        if key not in known:
+            found = map(classes.number, listed.labels_in(clip.label))
+            numbers = tuple(number for number in found if number is not None)
+            label = clip.label if numbers else ""
+            if len(numbers) == 1:
+                label = classes.names[numbers[0]]
+            known[key] = label, numbers
+        candidates.append(Candidate(clip, listed, line, split, *known[key]))
+    return candidates
 
 
 def _say_lists(
     rows: reading.ClipLists, found: versions.Classes, labels: Mapping[str, set[str]], tell: Tell
 ) -> None:
     tell(f"lists        {plural(len(rows.files), 'file')}, {plural(len(rows.every), 'row')}")
-    official = [_printed(each) for each in rows.versions() if each in versions.CLASSES]
-    others = [each.path.name for each in rows.files if each.version not in versions.CLASSES]
-    tell(f"classes      {len(found.names):,}, in {', '.join(official + others)}")
+    tell(f"classes      {len(found.names):,}, in {', '.join(map(_printed, rows.versions()))}")
     for version, names in labels.items():
         if 0 < (named := len(names)) < (classes := versions.CLASSES.get(version, 0)):
             tell(f"note         Kinetics-{version}: {named} of {classes} classes, see --classes")
@@ -198,16 +209,15 @@ def _printed(version: str) -> str:
 def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
     """Return the official val and test lists in the lists' folders that are not named."""
     named = {(each.version, each.split) for each in rows.files} | set(rows.parts())
-    names = {path.name.removesuffix(".gz").removesuffix(".csv") for path in holdout}
-    found = []
+    held_out = {versions.official_list(path.name) for path in holdout}
+    found: list[Path] = []
     for official in versions.ROWS:
         folders = {each.path.parent for each in rows.files if each.version == official.dataset}
-        is_named = (official.dataset, official.split) in named
-        if not folders or is_named or official.split == TRAIN:
+        if not folders or official in named or official.split == TRAIN:
             continue
         paths = [official.path(folder) for folder in folders]
         found += (existing := [path for path in paths if path.exists()])
-        if not existing and official.name not in names:
+        if not existing and official not in held_out:
             tell(f"note         videos of {official.name} may be in train: name it with --holdout")
     return found
 
@@ -223,54 +233,31 @@ def _say_shared(rows: reading.ClipLists, tell: Tell) -> None:
             tell(f"{what:13}{plural(count, 'video')} of {one} in {other}")
 
 
-def _number_and_split(choice: Choice, held_out: set[str], tell: Tell) -> None:
-    """Give each row its class indices and its split; add the videos of val and test to `held_out`.
-
-    Raises UserError for an unknown split.
-    """
-    numbers: dict[tuple[str, bool], tuple[int, ...]] = {}
-    without = 0
-    for row in choice.rows:
-        key = row.label, row.listed.several_labels
-        if key not in numbers:
-            found = map(choice.classes.number, row.listed.labels_in(row.label))
-            numbers[key] = tuple(number for number in found if number is not None)
-        row.numbers = numbers[key]
-        if not row.split:
-            row.split = TRAIN
-            without += 1
-        elif row.split not in SPLITS:
-            where = f"{row.listed.path}:{row.line}"
-            raise UserError(f"{where}: the split {row.split!r} is not train, val or test")
-        if row.split != TRAIN:
-            held_out.add(row.youtube_id)
-    if without:
-        tell(f"split        {plural(without, 'row')} without a split: train")
-
-
-def _one_row_a_clip(choice: Choice, held_out: Container[str]) -> None:
+def _one_row_a_clip(choice: Choice, held_out: set[str]) -> None:
     """Keep one row per clip, and none of train whose video is held out; the others get a reason.
 
-    Val goes before test, and test before train; then the newest version, then the first row. The
-    label is that of the newest version that has one.
+    Held out are the videos of val and test, too, which are added to `held_out`. Val goes before
+    test, and test before train; then the newest version, then the first row. The label is that of
+    the newest version that has one.
     """
+    held_out.update(row.clip.youtube_id for row in choice.rows if row.split != TRAIN)
     groups: dict[str, list[Candidate]] = {}
     for row in choice.rows:
-        if row.split == TRAIN and row.youtube_id in held_out:
+        if row.split == TRAIN and row.clip.youtube_id in held_out:
             row.reason = Reason.HELD_OUT
-        first = choice.by_name.setdefault(row.name, row)
+        first = choice.by_name.setdefault(row.clip.name, row)
         if first is not row:
-            groups.setdefault(row.name, [first]).append(row)
+            groups.setdefault(row.clip.name, [first]).append(row)
     for name, group in groups.items():
         group.sort(key=lambda row: -choice.version_names.index(row.listed.version))
-        labels = [row.numbers for row in group if row.numbers] or [()]
+        newest = next((row for row in group if row.numbers), group[0])
         left = [row for row in group if not row.reason] or group
         stays = min(left, key=lambda row: (VAL, TEST, TRAIN).index(row.split))
         for row in group:
             if row is not stays and not row.reason:
-                is_other = row.numbers not in (labels[0], ())
+                is_other = row.numbers not in (newest.numbers, ())
                 row.reason = Reason.OTHER_LABEL if is_other else Reason.DUPLICATE
-        stays.numbers = labels[0]
+        stays.label, stays.numbers = newest.label, newest.numbers
         choice.by_name[name] = stays
 
 
@@ -285,7 +272,7 @@ def exclude(choice: Choice, paths: Sequence[Path], args: argparse.Namespace, tel
                 names = {row[at].lstrip("'") for row in rows if len(row) > at} - {""}
         if "clip" not in header:
             names = set(reading.read_lists([path], **reading.form_of(args)).clips)
-        taken = [row for row in choice.chosen() if row.name in names]
+        taken = [row for row in choice.chosen() if row.clip.name in names]
         for row in taken:
             row.reason = Reason.EXCLUDED
         tell(f"excluded     {plural(len(taken), 'clip')} of the {len(names):,} in {path}")
@@ -301,10 +288,10 @@ def keep_licence(choice: Choice, wanted: str, videos: Path, tell: Tell) -> None:
     licences = read_licences(videos)
     unknown = 0
     for row in choice.chosen():
-        if _letters(wanted) not in _letters(licences.get(row.youtube_id, "")):
+        if _letters(wanted) not in _letters(licences.get(row.clip.youtube_id, "")):
             row.reason = Reason.LICENSE
-            unknown += row.youtube_id not in licences
-    without = plural(choice.count(Reason.LICENSE), "clip")
+            unknown += row.clip.youtube_id not in licences
+    without = plural(choice.reasons()[Reason.LICENSE], "clip")
     tell(f"licence      {without} without {wanted!r} ({unknown:,} of them not in {videos.name})")
 
 
@@ -336,7 +323,7 @@ def draw(choice: Choice, per_class: int | None, fraction: float | None, seed: in
     """
     if per_class is None and fraction is None:
         return
-    sizes, taken = choice.by_class(), Counter[tuple[str, int]]()
+    sizes, taken = choice.by_class(), Counter[tuple[str, int | None]]()
     for row in shuffled(choice.chosen(), seed):
         group = row.split, row.number
         taken[group] += 1
@@ -352,7 +339,7 @@ def shuffled(rows: Iterable[Candidate], seed: int) -> list[Candidate]:
     """
 
     def rank(row: Candidate) -> bytes:
-        return hashlib.blake2b(f"{seed}:{row.name}".encode(), digest_size=8).digest()
+        return hashlib.blake2b(f"{seed}:{row.clip.name}".encode(), digest_size=8).digest()
 
     return sorted(rows, key=rank)
 
@@ -362,13 +349,13 @@ def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
 
     If a clip has several files, the first of `suffixes` counts.
     """
-    by_name, rank = choice.by_name, {suffix: at for at, suffix in enumerate(suffixes)}
     with telling(clips), os.scandir(clips) as entries:
         for entry in entries:
-            name, suffix = os.path.splitext(entry.name)
-            if suffix not in rank or (row := by_name.get(name)) is None:
+            name, dot, kind = entry.name.rpartition(".")
+            row, suffix = choice.by_name.get(name), dot + kind
+            if row is None or suffix not in suffixes:
                 continue
-            if row.bytes and rank[row.suffix] < rank[suffix]:
+            if row.bytes and suffixes.index(row.suffix) < suffixes.index(suffix):
                 continue
             with suppress(OSError):  # removed since, or a link that loops
                 if entry.is_file() and (size := entry.stat().st_size):
@@ -385,12 +372,12 @@ def look_at_frames(choice: Choice, frames: Path) -> None:
     """
     for row in choice.chosen():
         numbers = []
-        with suppress(OSError), os.scandir(frames / row.name) as found:
+        with suppress(OSError), os.scandir(frames / row.clip.name) as found:
             numbers = [entry.name[:-4] for entry in found if entry.name.endswith(".jpg")]
         # Readers count from 1 to the number of frames: none may lack (--key_frames leaves gaps).
         if numbers and max(map(len, numbers)) == 6 and max(numbers) == f"{len(numbers):06d}":
             row.frames = len(numbers)
-        elif not numbers and (frames / f"{row.name}.tar").is_file():
+        elif not numbers and (frames / f"{row.clip.name}.tar").is_file():
             raise UserError(f"--frames {frames} has tars: use frame_extract.py without --archive")
         else:
             row.reason = Reason.NO_FRAMES
@@ -407,20 +394,20 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
     """
     from utils.run import Progress  # imports the cluster module, which few runs need
 
-    known = {row[0]: row[1:] for row in read_report(memory, MEMORY_COLUMNS)}
+    lines = read_report(memory, MEMORY_COLUMNS)
+    known = {line[0]: line[1:] for line in lines if line[3] != UNREAD}
     rows = list(choice.chosen())
-
     chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
 
     def work(chunk: Sequence[Candidate]) -> tuple[Sequence[Candidate], list[list[str]]]:
-        return chunk, [_measure(row, clips, known.get(row.name, []), args) for row in chunk]
+        return chunk, [_measure(row, clips, known.get(row.clip.name, []), args) for row in chunk]
 
     with (
         ReportFile(memory, MEMORY_COLUMNS) as report,
         Progress(len(rows), "clip", quiet=args.quiet) as progress,
     ):
-        for chunk, lines in run_parallel(work, chunks, args.num_jobs):
-            report.append(*(line for line in lines if line and line[1:] != known.get(line[0])))
+        for chunk, new_lines in run_parallel(work, chunks, args.num_jobs):
+            report.append(*filter(None, new_lines))
             for row in chunk:
                 progress.add(row.reason or "read")
     sleep(0)
@@ -429,30 +416,27 @@ def measure(choice: Choice, clips: Path, memory: Path, args: argparse.Namespace)
 def _measure(
     row: Candidate, clips: Path, known: Sequence[str], args: argparse.Namespace
 ) -> list[str]:
-    """Measure one clip; return its line of the memory, or nothing if its file was removed."""
-    path = clips / (row.name + row.suffix)
+    """Measure one clip; return its line of the memory, or nothing if there is no new one."""
+    path = clips / f"{row.clip.name}{row.suffix}"
     try:
         status = path.stat()
         stamp = [str(status.st_size), str(status.st_mtime_ns)]
         seconds, sha256 = known[2:] if known[:2] == stamp else ("", "")
-        if seconds in ("", UNREAD):  # a slow disk may have been the reason
-            try:
-                seconds = f"{run_apart(length_of, path):.3f}"
-            except (Crashed, Failed):
-                seconds = UNREAD
-        if args.hash and not sha256 and seconds != UNREAD:
+        seconds = seconds or f"{run_apart(length_of, path):.3f}"
+        if args.hash and not sha256:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         row.reason = Reason.MISSING
         return []
-    if seconds == UNREAD:
+    except (Crashed, Failed):  # measured again by the next run: a slow disk may be the reason
         row.reason = Reason.UNREADABLE
-    else:
-        row.bytes, row.seconds, row.sha256 = status.st_size, float(seconds), sha256
-        if row.seconds < args.min_seconds:
-            row.reason = Reason.SHORT
-    return [row.name, *stamp, seconds, sha256]
+        return []
+    row.bytes, row.seconds, row.sha256 = status.st_size, float(seconds), sha256
+    if row.seconds < args.min_seconds:
+        row.reason = Reason.SHORT
+    line = [*stamp, seconds, sha256]
+    return [row.clip.name, *line] if line != known else []
 
 
 def length_of(path: Path) -> float:

@@ -14,17 +14,16 @@ import json
 import os
 import re
 import shlex
-import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from utils.cli import VERSION, Tell, csv_text, plural, printable, without_formula
-from utils.clip import AVA_DURATION, AVA_LEAD, AVA_TIME_END, format_time, now, parse_clip_name
+from utils.cli import LIST_ROLES, VERSION, Tell, plural, printable, without_formula
+from utils.clip import AVA_LEAD, AVA_TIME_END, Clip, clip_window, format_time, now, parse_clip_name
 from utils.errors import UserError
 from utils.files import bounded_lines, make_folder, open_regular, open_text, telling, write_whole
 from utils.lists.versions import CLASSES, ListFile
@@ -32,11 +31,9 @@ from utils.process import sleep
 from utils.report import Known
 from utils.training.choosing import MANIFEST_VERSION, SPLITS, TEST, Candidate, Choice, Reason
 
-CHUNK = 1024  # lines at once
-COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number")
-MORE_COLUMNS = ("version", "bytes", "seconds", "sha256")
+COLUMNS = ("path", "clip", "youtube_id", "time_start", "time_end", "split", "label", "number",
+           "version", "bytes", "seconds", "sha256")  # fmt: skip
 TO_DOWNLOAD = "to_download.csv"
-DOWNLOAD_COLUMNS = ("youtube_id", "time_start", "time_end", "label", "split")
 MANIFEST_COLUMNS = ("clip", "split", "label", "bytes", "seconds", "sha256")
 EXCLUDED_COLUMNS = ("clip", "list", "line", "version", "split", "label", "reason", "status", "why")
 NEEDED = ("clip", "timestamp", "x1", "y1", "x2", "y2", "action_id")  # columns of annotations
@@ -51,9 +48,9 @@ METADATA, METADATA_COLUMNS = "metadata.csv", ("file_name", "label", "number", "c
 class ListSet:
     """A set of lists that is being written.
 
-    clips: the folder that lists name, absolute; it may be --link_dir. before: what precedes the
-    name of a clip, or of its folder of frames, in a list: empty or with a slash at the end.
-    written: names of files and folders below `out`. lost: how many clips were removed meanwhile.
+    clips: their folder, absolute. before: what precedes the name of a clip, or of its folder of
+    frames, in a list: empty or with a slash at the end. written: names of files and folders below
+    `out`. lost: how many clips were removed meanwhile.
     """
 
     choice: Choice
@@ -76,17 +73,17 @@ class ListSet:
         for split in self.choice.used_splits():
             self.write(target.format(split), lines(self, split))
 
-    def lose(self, clip: str) -> None:
+    def lose(self, row: Candidate) -> None:
         """Note that a clip is missing after all."""
-        self.choice.by_name[clip].reason = Reason.MISSING
+        row.reason = Reason.MISSING
         self.lost += 1
 
 
-def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell: Tell) -> str:
+def path_before(folder: Path, prefix: Path | None, may_have_blanks: bool, tell: Tell) -> str:
     """Return what precedes a name of `folder` in a list whose paths are relative to `prefix`.
 
-    prefix: None for absolute paths. splits_at_blanks: the reader splits lines at white space.
-    Raises UserError for a folder that cannot be written so.
+    prefix: None for absolute paths. may_have_blanks: the reader does not split lines there. Raises
+    UserError for a folder that cannot be written so.
     """
     if prefix is None:
         before = f"{folder.as_posix().rstrip('/')}/"
@@ -95,7 +92,7 @@ def path_before(folder: Path, prefix: Path | None, splits_at_blanks: bool, tell:
         before = "" if below == "." else f"{below}/"
     if before.startswith(".."):
         raise UserError(f"{folder} is not below --path_prefix {prefix}: use --absolute")
-    if splits_at_blanks and set(before) & set(string.whitespace + '"'):
+    if not may_have_blanks and re.search(r'[\s"]', before):
         raise UserError(f"{before}: this format allows no white space or quotes: use --link_dir")
     if not is_utf8(before):
         tell("note         the paths are not UTF-8, which many readers reject: see --link_dir")
@@ -109,9 +106,8 @@ def is_utf8(text: str) -> bool:
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> Iterator[str]:
     """Format rows as lines of a CSV file."""
-    following = iter(rows)
-    while chunk := list(islice(following, CHUNK)):
-        yield csv_text(chunk)
+    writer = csv.writer(SimpleNamespace(write=str), lineterminator="\n")
+    return map(writer.writerow, rows)  # returns what `write` returns: the line
 
 
 # --- beside the lists: classes, manifest, excluded rows ------------------------------------------
@@ -129,9 +125,7 @@ def write_beside(files: ListSet, known: Known, theirs: Mapping[str, Candidate] |
         files.write(TO_DOWNLOAD, csv_lines(_download_rows(choice)))
     if theirs is not None:
         found = list(compare(choice, theirs))
-        rows: list[tuple[object, ...]] = [("clip", "what", "here", "there")]
-        rows += [(clip, what, *map(without_formula, both)) for clip, what, *both in found]
-        files.write("compare.csv", csv_lines(rows))
+        files.write("compare.csv", csv_lines([("clip", "what", "here", "there"), *found]))
         kinds = Counter(what for _, what, _, _ in found)
         here, there = kinds.pop("only_here", 0), kinds.pop("only_there", 0)
         both = plural(len(theirs) - there, "clip")
@@ -149,9 +143,9 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
     yield EXCLUDED_COLUMNS
     for row in choice.rows:
         if row.reason:
-            why = known.reasons.get(row.name) if row.reason == Reason.MISSING else None
-            place = (row.listed.path.name, row.line, row.listed.version, row.split, row.label)
-            yield row.name, *map(without_formula, place), row.reason, *(why or ("", ""))[:2]
+            why = known.reasons.get(row.clip.name) if row.reason == Reason.MISSING else None
+            place = (row.listed.path.name, row.line, row.listed.version, row.split, row.clip.label)
+            yield row.clip.name, *map(without_formula, place), row.reason, *(why or ("", ""))[:2]
     for each in choice.refused:
         place = (each.path.name, each.line, "", "", "")
         yield "", *map(without_formula, place), "invalid", "", without_formula(str(each))
@@ -159,11 +153,12 @@ def _excluded_rows(choice: Choice, known: Known) -> Iterator[Sequence[object]]:
 
 def _download_rows(choice: Choice) -> Iterator[Sequence[str]]:
     """Yield the missing clips as a list for download.py."""
-    yield DOWNLOAD_COLUMNS
+    yield LIST_ROLES
     for row in choice.rows:
         if row.reason == Reason.MISSING:
-            times = (format_time(row.start), format_time(row.end))
-            yield (row.youtube_id, *times, choice.label(row), row.split)
+            clip = row.clip
+            times = (format_time(clip.time_start), format_time(clip.time_end))
+            yield (clip.youtube_id, *times, row.label, row.split)
 
 
 def _manifest_lines(files: ListSet) -> Iterator[str]:
@@ -183,11 +178,10 @@ def _manifest_lines(files: ListSet) -> Iterator[str]:
         yield MANIFEST_COLUMNS
         for split in SPLITS:
             for row in choice.chosen(split):
+                seconds = format_time(clip_window(row.clip)[1])
                 if row.seconds is not None:
                     seconds = f"{row.seconds:.3f}"
-                else:
-                    seconds = format_time(row.end - row.start if row.end > 0 else AVA_DURATION)
-                yield row.name, split, choice.label(row), row.bytes, seconds, row.sha256
+                yield row.clip.name, split, row.label, row.bytes, seconds, row.sha256
 
     yield from csv_lines(rows())
 
@@ -211,9 +205,9 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
             ):
                 raise UserError(f"{path}:{number}: invalid row: {printable(line.strip())}")
             name, split, label, size, _, sha256 = fields
-            start, end = parsed[1], AVA_TIME_END if parsed[2] is None else parsed[2]
-            row = Candidate(name, listed, number, start, end, label, split, sha256=sha256)
-            row.bytes = int(size)
+            youtube_id, start, end = parsed
+            clip = Clip(name, youtube_id, start, AVA_TIME_END if end is None else end, label, split)
+            row = Candidate(clip, listed, number, split, bytes=int(size), sha256=sha256)
             if found.setdefault(name, row) is not row:
                 raise UserError(f"{path}:{number}: {name} appears twice")
     if not found:
@@ -221,12 +215,12 @@ def read_manifest(path: Path) -> dict[str, Candidate]:
     return found
 
 
-def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[str, str, str, str]]:
+def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[object, ...]]:
     """Yield (clip, what differs, here, there). Hashes count before bytes, if both have one.
 
     Labels are compared by class, so that other case or punctuation is no difference.
     """
-    here = {row.name: row for row in choice.chosen()}
+    here = {row.clip.name: row for row in choice.chosen()}
     for name, row in here.items():
         if (their := theirs.get(name)) is None:
             yield name, "only_here", row.split, ""
@@ -238,10 +232,10 @@ def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[s
             yield name, what, *both
         if row.split != their.split:
             yield name, "split", row.split, their.split
-        label = choice.label(row)
-        is_same = label == their.label or row.numbers == (choice.classes.number(their.label),)
-        if not is_same and (their.label or row.split != TEST):
-            yield name, "label", label, their.label
+        label = their.clip.label
+        is_same = row.label == label or row.numbers == (choice.classes.number(label),)
+        if not is_same and (label or row.split != TEST):
+            yield name, "label", without_formula(row.label), without_formula(label)
     for name, their in theirs.items():
         if name not in here:
             yield name, "only_there", "", their.split
@@ -258,7 +252,7 @@ def path_label(files: ListSet) -> None:
 def _path_lines(files: ListSet, split: str) -> Iterator[str]:
     before, pretrain = files.before, files.args.pretrain
     for row in files.choice.chosen(split):
-        yield f"{before}{row.name}.mp4 {'0 -1' if pretrain else row.numbers[0]}\n"
+        yield f"{before}{row.clip.name}.mp4 {'0 -1' if pretrain else row.numbers[0]}\n"
 
 
 def mmaction2(files: ListSet) -> None:
@@ -270,7 +264,7 @@ def mmaction2(files: ListSet) -> None:
     name = "_".join(versions)
     if set(versions) <= set(CLASSES):
         name = f"kinetics{name}"
-    name = files.args.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    name = files.args.name or re.sub(r"[^\w.-]", "_", name)
     kind, lines = ("rawframes", _frame_lines) if files.args.frames else ("videos", _path_lines)
     files.write_splits(f"{name}_{{}}_list_{kind}.txt", lines)
 
@@ -278,29 +272,31 @@ def mmaction2(files: ListSet) -> None:
 def _frame_lines(files: ListSet, split: str) -> Iterator[str]:
     """Yield `folder total_frames label`."""
     for row in files.choice.chosen(split):
-        yield f"{files.before}{row.name} {row.frames} {row.numbers[0]}\n"
+        yield f"{files.before}{row.clip.name} {row.frames} {row.numbers[0]}\n"
 
 
-def known_of(files: ListSet, row: Candidate) -> dict[str, Any]:
-    """Return all that is known of a clip, with the further columns of its list; None for unknown.
+def facts_of(row: Candidate) -> dict[str, Any]:
+    """Return what the lists say of a clip; None for unknown.
 
     Of several labels, `label` is as in the list, and `number` a list.
     """
-    known: dict[str, Any] = {
-        "path": f"{files.before}{row.name}{row.suffix}",
-        "clip": row.name,
-        "youtube_id": row.youtube_id,
-        "time_start": row.start,
-        "time_end": row.end,
+    return {
+        "clip": row.clip.name,
+        "youtube_id": row.clip.youtube_id,
+        "time_start": row.clip.time_start,
+        "time_end": row.clip.time_end,
         "split": row.split,
-        "label": files.choice.label(row) or None,
-        "number": row.numbers[0] if len(row.numbers) == 1 else ([*row.numbers] or None),
+        "label": row.label or None,
+        "number": [*row.numbers] if len(row.numbers) > 1 else row.number,
         "version": row.listed.version,
-        "bytes": row.bytes,
-        "seconds": row.seconds,
-        "sha256": row.sha256 or None,
     }
-    for column, value in row.extra:
+
+
+def known_of(files: ListSet, row: Candidate) -> dict[str, Any]:
+    """Return all that is known of a clip (COLUMNS), with the further columns of its list."""
+    of_file = {"bytes": row.bytes, "seconds": row.seconds, "sha256": row.sha256 or None}
+    known = {"path": f"{files.before}{row.clip.name}{row.suffix}"} | facts_of(row) | of_file
+    for column, value in row.clip.extra:
         known.setdefault(column, value)
     return known
 
@@ -311,12 +307,13 @@ def csv_with_header(files: ListSet) -> None:
 
 
 def _csv_rows(files: ListSet, split: str) -> Iterator[list[object]]:
-    extra = {name for row in files.choice.rows for name, _ in row.extra}
-    columns = [*COLUMNS, *MORE_COLUMNS, *sorted(extra.difference(COLUMNS, MORE_COLUMNS))]
+    extra = {name for row in files.choice.rows for name, _ in row.clip.extra}
+    columns = [*COLUMNS, *sorted(extra.difference(COLUMNS))]
     yield [*columns]
     for row in files.choice.chosen(split):
         known = known_of(files, row)
-        known["time_start"], known["time_end"] = format_time(row.start), format_time(row.end)
+        known["time_start"] = format_time(row.clip.time_start)
+        known["time_end"] = format_time(row.clip.time_end)
         known["number"] = ",".join(map(str, row.numbers))
         yield [known.get(name) for name in columns]
 
@@ -352,17 +349,17 @@ def ava(files: ListSet) -> None:
     """Write each split's annotations, and with --frames the lists and links of frames."""
     boxes = [box for path in files.args.annotations for box in _read_boxes(path)]
     for split in files.choice.used_splits():
-        clips = {row.name for row in files.choice.chosen(split)}
+        clips = {row.clip.name: row.clip for row in files.choice.chosen(split)}
         found = [box for box in boxes if box[0] in clips]
         if not found:
             files.tell(f"note         no annotation of --annotations is of a clip of {split}")
             continue
-        lines = (f"{_mmaction2_folder(clip)},{at},{box},-1\n" for clip, at, box in found)
+        lines = (f"{_mmaction2_folder(clips[name])},{at},{box},-1\n" for name, at, box in found)
         files.write(f"mmaction2_{split}.csv", lines)
         # The last field is a score, for boxes of a detector.
         lines = (
-            f"{clip},{SLOWFAST_START + min(at, AVA_LEAD):04d},{box},1.0\n"
-            for clip, at, box in found
+            f"{name},{SLOWFAST_START + min(at, AVA_LEAD):04d},{box},1.0\n"
+            for name, at, box in found
             if at >= SLOWFAST_FIRST
         )
         files.write(f"slowfast_{split}.csv", lines)
@@ -380,51 +377,46 @@ def ava(files: ListSet) -> None:
 def _read_boxes(path: Path) -> Iterator[tuple[str, int, str]]:
     """Yield (clip, whole second, `x1,y1,x2,y2,action`) of each annotation. Raises UserError."""
     with telling(path), open_text(path) as file:
-        rows = csv.reader(bounded_lines(file))
-        header = next(rows, [])
-        if missing := [name for name in NEEDED if name not in header]:
+        rows = csv.DictReader(bounded_lines(file))
+        if missing := [name for name in NEEDED if name not in (rows.fieldnames or ())]:
             raise UserError(f"{path}:1: no annotations: the header lacks {', '.join(missing)}")
-        clip, time, x1, y1, x2, y2, action = (header.index(name) for name in NEEDED)
         for line, row in enumerate(rows, 2):
             try:
-                if not row[action]:
+                if row["action_id"] == "":
                     continue  # an annotated frame without boxes
-                corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
-                yield row[clip], int(float(row[time])), f"{corners},{int(row[action])}"
-            except (IndexError, ValueError, OverflowError):
+                corners = ",".join(f"{float(row[name]):.3f}" for name in ("x1", "y1", "x2", "y2"))
+                box = f"{corners},{int(row['action_id'])}"
+                yield row["clip"], int(float(row["timestamp"])), box
+            except (TypeError, ValueError, OverflowError):
                 raise UserError(f"{path}:{line}: no annotation of a clip") from None
 
 
-def _mmaction2_folder(clip: str) -> str:
-    """`<id>_<start:06d>_<end:06d>` of `<id>_<ts:06d>`."""
-    parsed = parse_clip_name(clip)
-    if parsed is None or parsed[2] is not None:
-        raise UserError(f"{clip} is not an AVA-Kinetics clip: check --input_csv")
-    start = max(0, int(parsed[1]) - AVA_LEAD)
-    return f"{parsed[0]}_{start:06d}_{start + int(AVA_DURATION):06d}"
+def _mmaction2_folder(clip: Clip) -> str:
+    """`<id>_<start:06d>_<end:06d>`, in whole seconds."""
+    if not clip.is_ava:
+        raise UserError(f"{clip.name} is not an AVA-Kinetics clip: check --input_csv")
+    start, seconds = map(int, clip_window(clip))
+    return f"{clip.youtube_id}_{start:06d}_{start + seconds:06d}"
 
 
 def _frame_list(files: ListSet, split: str) -> Iterator[str]:
     yield FRAME_LIST_HEADER
     for number, row in enumerate(files.choice.chosen(split)):
-        folder = f"{files.before}{row.name}"
+        name = row.clip.name
         for frame in range(1, row.frames + 1):
-            yield f'{row.name} {number} {frame - 1} {folder}/{frame:06d}.jpg ""\n'
+            yield f'{name} {number} {frame - 1} {files.before}{name}/{frame:06d}.jpg ""\n'
 
 
 def _link_frames(files: ListSet) -> None:
     """Make `rawframes/` hold links to the folders of frames, under MMAction2's names."""
-    folder = make_folder(files.out / "rawframes")
-    frames = Path(files.args.frames).absolute()
-    wanted = {_mmaction2_folder(row.name): str(frames / row.name) for row in files.choice.chosen()}
+    folder, frames = make_folder(files.out / "rawframes"), files.args.frames.absolute()
+    tree = {_mmaction2_folder(row.clip): row for row in files.choice.chosen()}
+    targets = {name: str(frames / row.clip.name) for name, row in tree.items()}
     for entry in os.scandir(folder):
-        if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry.path):
+        if entry.is_symlink() and targets.get(entry.name) != os.readlink(entry.path):
             os.unlink(entry.path)
-    for name, target in wanted.items():
-        link = folder / name
-        if not link.is_symlink():
-            with telling(link, "make the link"):
-                os.symlink(target, link, target_is_directory=True)
+    link_all(files, folder, tree, frames)
+    files.written.append("rawframes")
 
 
 # --- folders of links to the clips: --link_dir, or trees for torchvision and datasets ------------
@@ -451,7 +443,7 @@ def torchvision(files: ListSet) -> None:
         if (other := folders.setdefault(folder, name)) != name:
             raise UserError(f"the classes {other!r} and {name!r} would share {folder}/")
     names = [*folders]
-    _make_trees(files, lambda row: f"{names[row.number]}/{row.name}.mp4")
+    _make_trees(files, lambda row: f"{names[row.numbers[0]]}/{row.clip.name}.mp4")
     for split in files.choice.used_splits():
         files.written.append(split)
         found = sorted(entry.name for entry in os.scandir(files.out / split) if entry.is_dir())
@@ -465,15 +457,15 @@ def huggingface(files: ListSet) -> None:
 
     There are no class folders, because `datasets` takes a folder such as training_dog/ for a split.
     """
-    _make_trees(files, lambda row: f"{row.name}.mp4")
+    _make_trees(files, lambda row: f"{row.clip.name}.mp4")
     files.write_splits(f"{{}}/{METADATA}", lambda files, s: csv_lines(_metadata(files, s)))
 
 
 def _metadata(files: ListSet, split: str) -> Iterator[Sequence[object]]:
     yield METADATA_COLUMNS
     for row in files.choice.chosen(split):
-        number = ",".join(map(str, row.numbers))
-        yield f"{row.name}.mp4", files.choice.label(row), number, row.name, row.youtube_id
+        name, number = row.clip.name, ",".join(map(str, row.numbers))
+        yield f"{name}.mp4", row.label, number, name, row.clip.youtube_id
 
 
 def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> None:
@@ -493,19 +485,24 @@ def _make_trees(files: ListSet, name: Callable[[Candidate], str]) -> None:
         link_all(files, base, tree)
 
 
-def link_all(files: ListSet, folder: Path, tree: Mapping[str, Candidate]) -> None:
-    """Make links in a folder; `tree`: path there -> clip. A clip that was removed is missing."""
-    clips = Path(files.args.clips).absolute()
+def link_all(
+    files: ListSet, folder: Path, tree: Mapping[str, Candidate], frames: Path | None = None
+) -> None:
+    """Make links in a folder to clips, or to their folders in `frames`.
+
+    tree: path in the folder -> clip. A clip that was removed is missing.
+    """
     for name, row in tree.items():
         sleep(0)
+        source = files.clips / f"{row.clip.name}{row.suffix}"
         try:
-            _make_link(clips / f"{row.name}{row.suffix}", folder / name)
+            _make_link(frames / row.clip.name if frames else source, folder / name)
         except FileNotFoundError:
-            files.lose(row.name)
+            files.lose(row)
 
 
 def _make_link(source: Path, target: Path) -> None:
-    """Make a hard link to a file, or a symbolic one; an existing link to the same file stays.
+    """Make a hard link, or a symbolic one; an existing link to the same file stays.
 
     Raises FileNotFoundError if `source` was removed, UserError if another file is in the way.
     """
@@ -513,27 +510,26 @@ def _make_link(source: Path, target: Path) -> None:
         source = Path(os.path.realpath(source))
     try:
         os.link(source, target)
-    except FileExistsError:
-        if not os.path.samefile(source, target):
-            raise UserError(f"{target} exists and is not {source}: move it") from None
     except FileNotFoundError:
         raise
-    except OSError:  # another disk, or one without hard links
-        with telling(target, "make the link"):
-            os.symlink(source, target)
+    except OSError:  # it exists; or a folder, another disk, or one without hard links
+        if not os.path.lexists(target):
+            with telling(target, "make the link"):
+                os.symlink(source, target)
+        elif not os.path.samefile(source, target):
+            raise UserError(f"{target} exists and is not {source}: move it") from None
 
 
 def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> None:
     """Remove links to our clips that do not belong; a clip's last name is never removed."""
-    clips = Path(files.args.clips).absolute()
     kept = 0
     for folder, _, names in os.walk(base):
-        if os.path.samefile(folder, clips):
+        if os.path.samefile(folder, files.clips):
             continue  # the clips themselves, under another name of their folder
         for name in names:
             path = os.path.join(folder, name)
             if name.endswith(".mp4") and path.removeprefix(f"{base}{os.sep}") not in tree:
-                if _is_link_to(path, clips / name):
+                if _is_link_to(path, files.clips / name):
                     os.unlink(path)
                 else:
                     kept += 1
@@ -545,9 +541,10 @@ def _drop_stale(files: ListSet, base: Path, tree: Mapping[str, Candidate]) -> No
 
 
 def _is_link_to(path: str, clip: Path) -> bool:
-    """Return whether a file is another name of a clip, or a symbolic link to it, gone or not."""
+    """Return whether a file is a second name of a clip, or a symbolic link to it, gone or not."""
     with suppress(OSError):
-        if os.path.islink(path) and os.readlink(path) == str(clip):
-            return True
-        return os.path.samefile(path, clip)
+        if os.path.islink(path):
+            return os.readlink(path) == str(clip) or os.path.samefile(path, clip)
+        # `clip` may be a symbolic link to `path`, which then has no second name.
+        return os.path.samefile(path, clip) and os.stat(path).st_nlink > 1
     return False
