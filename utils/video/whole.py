@@ -22,7 +22,7 @@ from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
 
 if TYPE_CHECKING:
-    from av.container.core import Container
+    from av.container import InputContainer
 
     from clipreader.frame_source import FrameSource
 
@@ -226,7 +226,7 @@ def _end(source: FrameSource) -> float:
     return float((end - table.origin) * table.time_base)
 
 
-def missing_part(container: Container, path: Path, frames: int, promised: int | None) -> str:
+def missing_part(container: InputContainer, path: Path, frames: int, promised: int | None) -> str:
     """Return what a file promises and does not contain, in words; "" if it is complete.
 
     promised: the number of frames in its header. In an mp4 every packet of the index must exist,
