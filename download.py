@@ -51,7 +51,7 @@ from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
 from utils.process import STOP, sleep
 
-PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "requests", "urllib3")
+PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
 VIDEO_SETTINGS = ("max_height", "short_side", "keyint", "no_audio")
 FOUND = "found on disk: the run that downloaded it was killed before it wrote this line"

@@ -93,7 +93,7 @@ def number_or_all(text: str) -> int | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("jinja2", "av", "numpy", "pandas", "pillow")
+    check_packages("jinja2", "av", "numpy", "pandas", "pillow", "joblib")
     folder = cli.existing_folder(args.folder, "the folder of clips")
     # Beside the clips: their folder stays flat, with nothing but clips and the download's report.
     beside = folder.resolve()

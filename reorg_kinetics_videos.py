@@ -39,7 +39,7 @@ from utils.reorg import ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.video.ffmpeg import find_ffmpeg
 
-PACKAGES = ("av", "ffmpeg-python")
+PACKAGES = ("av", "ffmpeg-python", "joblib")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

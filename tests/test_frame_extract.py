@@ -356,7 +356,7 @@ def test_a_clip_that_kills_its_worker_fails_alone(tmp_path: Path, source: MakeSo
                     killed.add(worker.pid)
             except psutil.Error:
                 pass
-        time.sleep(0.005)
+        time.sleep(0.02)
     _, errors = process.communicate(timeout=60)
     assert len(killed) == 2
     assert process.returncode == 1, errors

@@ -242,42 +242,44 @@ def outcomes_of(worker: Callable[..., Any], *task: Any) -> Iterator[Any]:
 
 
 def run_parallel(worker: Worker, tasks: Iterable[Any], num_jobs: int) -> Outcomes:
-    """Run `worker` over `tasks` on threads; yield outcomes until the run is stopped.
+    """Run `worker` over `tasks` on joblib's threads; yield outcomes until the run is stopped.
 
     For workers that start programs or wait. A task is drawn when a thread is free, and threads
     wait for the caller, so that few outcomes are lost if the process is killed.
     """
+    from joblib import Parallel, delayed  # takes 0.1 s, which worker processes do not need
+
     outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
     problems: list[BaseException] = []
     fresh, drawing = iter(tasks), threading.Lock()
-    at_work, deadline = num_jobs, math.inf
+    deadline = math.inf
 
     def run() -> None:
         with _noted(problems):
             while not problems:
-                with drawing:
+                with drawing:  # not by joblib, which draws several tasks before it begins the first
                     task = next(fresh, _END)
                 if task is _END or STOP.is_set():
-                    break
+                    return
                 for outcome in outcomes_of(worker, task):
                     outcomes.put(outcome)
+
+    def run_all() -> None:
+        with _noted(problems):
+            Parallel(num_jobs, backend="threading")(delayed(run)() for _ in range(num_jobs))
         outcomes.put(_END)
 
     def take() -> Any:
-        nonlocal at_work, deadline
-        while at_work and time.monotonic() < deadline:
+        nonlocal deadline
+        while time.monotonic() < deadline:
             if STOP.is_set():
                 deadline = min(deadline, time.monotonic() + STOP_SECONDS)
             with suppress(queue.Empty):
-                outcome = outcomes.get(timeout=_POLL_SECONDS)
-                if outcome is not _END:
-                    return outcome
-                at_work -= 1
+                return outcomes.get(timeout=_POLL_SECONDS)
         return _END
 
-    # Daemons, because a task that waits for a silent server must not hold up a stop.
-    for _ in range(num_jobs):
-        threading.Thread(target=run, daemon=True).start()
+    # A daemon, as joblib's are: a task that waits for a silent server must not hold up a stop.
+    threading.Thread(target=run_all, daemon=True).start()
     try:
         yield from iter(take, _END)
     except BaseException:  # closed early, because the report cannot be written, for example

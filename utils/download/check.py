@@ -329,7 +329,7 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
         files.run_folder(out) if args.dask else nullcontext(out) as workspace,
-        open_workers(args, workspace, ("av", "ffmpeg-python")) as workers,
+        open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
         show_progress(len(clips), "clip", args.quiet, workers) as progress,
     ):
         for clip, reason, message in workers.run(worker, tasks, not_verified):
