@@ -22,7 +22,7 @@ from utils.process import run_child
 from utils.video.ffmpeg import STRICT, Ffmpeg, file_url, find_ffmpeg, last_line
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
+    from av.container.core import Container
 
     from clipreader.frame_source import FrameSource
 
@@ -226,7 +226,7 @@ def _end(source: FrameSource) -> float:
     return float((end - table.origin) * table.time_base)
 
 
-def missing_part(container: InputContainer, path: Path, frames: int, promised: int | None) -> str:
+def missing_part(container: Container, path: Path, frames: int, promised: int | None) -> str:
     """Return what a file promises and does not contain, in words; "" if it is complete.
 
     promised: the number of frames in its header. In an mp4 every packet of the index must exist,
@@ -236,7 +236,7 @@ def missing_part(container: InputContainer, path: Path, frames: int, promised: i
         return f"incomplete: {frames} of {promised} frames"
     size = path.stat().st_size
     entries = (entry for stream in container.streams for entry in stream.index_entries)
-    is_mp4 = media.is_mp4(container)
+    is_mp4 = "mp4" in container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
     is_cut = size < max(ends, _promised_size(path))
     return f"incomplete: it ends after {size:,} bytes" if is_cut else ""
