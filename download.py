@@ -142,9 +142,7 @@ def fetch(
     chain = [make_source(name, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
-        run.show_progress(
-            len(planned.to_fetch), "clip", args.quiet, context.workers, context.pace.note
-        ) as progress,
+        run.Progress(len(planned.to_fetch), "clip", args.quiet, context.workers) as progress,
         closing(sources.ask_sources(planned.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:

@@ -397,8 +397,19 @@ def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     with telling(base, "write into"):
         opened, name, lock = _begin_run(base, itertools.chain(names, other_names))
     over, was_replaced = threading.Event(), threading.Event()
-    given = over, was_replaced, base, opened, name
-    watch = threading.Thread(target=_show_life, args=given, daemon=True)
+
+    def show_life() -> None:
+        """Renew the folder's date for machines that do not see its lock; stop if it is replaced."""
+        while not over.wait(BEAT_SECONDS):
+            with suppress(OSError):  # no time is given: the file server's clock, for all machines
+                os.utime(name, dir_fd=opened, follow_symlinks=False)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(base.lstat(), os.fstat(opened)):
+                    continue
+            was_replaced.set()
+            return STOP.set()
+
+    watch = threading.Thread(target=show_life, daemon=True)
     watch.start()
     try:
         yield base / name
@@ -466,23 +477,6 @@ def _lock(base: int, name: str, must: bool = False) -> int | None:
             return file
     os.close(file)
     return None
-
-
-def _show_life(
-    over: threading.Event, was_replaced: threading.Event, base: Path, opened: int, name: str
-) -> None:
-    """Renew the date of a run's folder for machines that do not see its lock.
-
-    Stop the run if another folder, or a link, takes the place of `base`.
-    """
-    while not over.wait(BEAT_SECONDS):
-        with suppress(OSError):  # no time is given: the file server's clock, for all machines
-            os.utime(name, dir_fd=opened, follow_symlinks=False)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(base.lstat(), os.fstat(opened)):
-                continue
-        was_replaced.set()
-        return STOP.set()
 
 
 def _clear_dead_run(base: int, name: str) -> None:

@@ -68,11 +68,7 @@ class Child:
     """
 
     def __init__(
-        self,
-        root: str,
-        on_cluster: bool = False,
-        quiet: bool = False,
-        flags: Sequence[str] = (),
+        self, root: str, on_cluster: bool = False, quiet: bool = False, flags: Sequence[str] = ()
     ) -> None:
         # Replaces the first entry of the path, which is the current folder.
         program = "import sys; sys.path[0] = sys.argv[1]; import utils.parallel as p; p.serve()"
@@ -87,6 +83,7 @@ class Child:
                 start_new_session=True,
             )
         self.calls = 0
+        self.is_idle = True
 
     def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> bytes:
         """Return the pickled (outcomes, exception or None) of a task.
@@ -119,7 +116,6 @@ class Children:
     def __init__(self, start: Callable[[], Child]) -> None:
         self.start = start
         self.is_over = False
-        self._idle: list[Child] = []
         self._all: list[Child] = []
         self._lock = threading.Lock()
 
@@ -131,20 +127,18 @@ class Children:
         with self._lock:
             if self.is_over:
                 return b"", "the run is over"
-            idle = [child for child in self._idle if child.process.poll() is None]
-            if idle:
-                child = idle[-1]
-                self._idle.remove(child)
-            else:  # within the lock, so that no process starts that `hang_up` does not see
-                # Those that ended are reaped, and their pipes closed.
-                self._all = [each for each in self._all if each.process.poll() is None]
+            # Those that ended are reaped, and their pipes closed.
+            self._all = [each for each in self._all if each.process.poll() is None]
+            child = next((each for each in self._all if each.is_idle), None)
+            if child is None:  # within the lock, so that `hang_up` sees every process that starts
                 child = self.start()
                 self._all.append(child)
+            child.is_idle = False
         try:
             answer = child.call(frame, is_stopped)
             child.calls += 1
             if child.calls < RENEW_AFTER:
-                self._idle.append(child)
+                child.is_idle = True
             else:
                 child.hang_up()
             return answer, ""
@@ -462,6 +456,7 @@ class Workers:
 
     def __init__(self, num_jobs: int) -> None:
         self.num_jobs = num_jobs
+        self.turns: Turns | None = None
         self.say: Callable[[str], None] = say
 
     def run(
@@ -480,6 +475,7 @@ class Workers:
         for one (on threads). The worker's last outcome is then a `TurnEnd`, and what remains of
         the task waits for another turn.
         """
+        self.turns = turns
         if turns is not None:
             return run_in_turns(worker, tasks, self.num_jobs, turns)
         if threads:
@@ -487,5 +483,5 @@ class Workers:
         return run_in_processes(worker, tasks, self.num_jobs, lost)
 
     def note(self) -> str:
-        """Return the workers' text for the progress line."""
-        return ""
+        """Return what holds tasks up, for the progress line."""
+        return self.turns.note() if self.turns else ""

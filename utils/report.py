@@ -20,14 +20,7 @@ from typing import Any, Self
 from utils.cli import csv_text, escaped_row
 from utils.clip import DOWNLOADED, FAILED, INVALID, UNAVAILABLE, Clip, Result
 from utils.errors import DiskFull, UserError
-from utils.files import (
-    bounded_lines,
-    machine_name,
-    open_regular,
-    open_text,
-    parse_json,
-    telling,
-)
+from utils.files import bounded_lines, machine_name, open_regular, open_text, parse_json, telling
 
 REPORT_NAME = "download_report.csv"
 
