@@ -43,10 +43,7 @@ INDEX_CHUNK = 2**15
 MEMORY_LIMIT = 2**30  # bytes per process, which usually takes 100 MB: an answer may never end
 LONGEST_WAIT = 600.0  # seconds; advertisements are shorter
 INFO_FILE = "info.json"  # yt-dlp's JSON of a video, in the folder of its attempt
-METADATA = (
-    *("title", "channel", "channel_id", "upload_date", "categories", "tags", "language"),
-    "duration",
-)
+METADATA = ("title", "channel", "channel_id", "upload_date", "categories", "tags", "language")
 NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
@@ -251,8 +248,9 @@ def height_of(info: Mapping[str, Any]) -> int:
 def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return a video's line of videos.jsonl from yt-dlp's answer (--metadata)."""
     kept = {name: info.get(name) for name in METADATA}
-    kept |= {"licence": info.get("license"), "views": info.get("view_count")}
-    kept |= {"format": info.get("format_id"), "height": height_of(info), "asked_at": now()}
+    kept |= {"duration": info.get("duration"), "licence": info.get("license")}
+    kept |= {"views": info.get("view_count"), "format": info.get("format_id")}
+    kept |= {"height": height_of(info), "asked_at": now()}
     return {"youtube_id": youtube_id, **kept}
 
 
