@@ -251,7 +251,9 @@ def test_a_turned_clip_is_upright(clip: Callable[[str], Path], plain: Path) -> N
     assert load_frames(clip("turned.mp4"), 0, 1, short_side=36).shape == (1, 64, 36, 3)
 
 
-@pytest.mark.parametrize("rotation", ["0", "90", "180", "270"])
+@pytest.mark.parametrize(
+    "rotation", ["90", "270", *(pytest.param(n, marks=pytest.mark.slow) for n in ("0", "180"))]
+)
 @pytest.mark.parametrize("mirror", ["", "-display_hflip", "-display_vflip"])
 def test_turned_and_mirrored_as_ffmpeg_does(
     plain: Path, tmp_path: Path, rotation: str, mirror: str
