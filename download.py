@@ -51,7 +51,7 @@ from utils.files import make_folder, names_in
 from utils.lists.official import lists_at_hand
 from utils.process import STOP, sleep
 
-PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "requests", "urllib3")
+PACKAGES = ("yt-dlp", "yt-dlp-ejs", "av", "ffmpeg-python", "joblib", "requests", "urllib3")
 SETTINGS_NAME = ".clips_settings.json"
 VIDEO_SETTINGS = ("max_height", "short_side", "keyint", "no_audio")
 FOUND = "found on disk: the run that downloaded it was killed before it wrote this line"
@@ -142,9 +142,7 @@ def fetch(
     chain = [make_source(name, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
-        run.show_progress(
-            len(planned.to_fetch), "clip", args.quiet, context.workers, context.pace.note
-        ) as progress,
+        run.Progress(len(planned.to_fetch), "clip", args.quiet, context.workers) as progress,
         closing(sources.ask_sources(planned.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:

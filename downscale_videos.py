@@ -33,7 +33,7 @@ from utils.video.whole import BadClip, Limits, Video, read_apart
 
 REPORT_NAME = "downscale_report.csv"
 SETTINGS_NAME = ".downscale_settings.json"
-PACKAGES = ("av", "numpy", "ffmpeg-python")
+PACKAGES = ("av", "numpy", "ffmpeg-python", "joblib")
 ENCODING = ("keyint", "crf", "preset", "codec")  # options that are fields of Encode
 TIME_TOLERANCE = 0.005  # seconds by which a frame may be shown at another time
 CODECS = {"libx264": "h264", "libx265": "hevc"}  # encoder -> what PyAV calls it

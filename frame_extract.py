@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
 COLUMNS = [name for name in batch.COLUMNS if name not in ("action", "bytes", "source_bytes")]
-PACKAGES = ("av", "numpy", "simplejpeg")
+PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
 WINDOW = 2  # frames on either side of an annotated frame
 
 

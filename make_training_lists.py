@@ -212,7 +212,7 @@ def shard_size(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    check_packages("requests", "urllib3")
+    check_packages("joblib", "requests", "urllib3")
     return make_lists(args, cli.teller(args.quiet))
 
 

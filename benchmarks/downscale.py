@@ -1,13 +1,12 @@
-"""downscale_videos.py against the plain way, turn by turn: CPU, bytes, SSIM, and what GOPs cost.
+"""Compare downscale_videos.py with the plain way: CPU time, bytes, SSIM, and the cost of GOPs.
 
 examples:
   python -m benchmarks.downscale
   python -m benchmarks.downscale --videos clips --turns 3
 
 The plain way is `ffmpeg -i clip -c:v libx264 -vf scale=... -threads 1` with x264's defaults
-(medium, CRF 23). CPU of the script is that of its whole worker: looking at the
-source, ffmpeg, the checks.
-SSIM is that of luma and chroma together against the scaled source, by ffmpeg's ssim filter.
+(medium, CRF 23). The script's CPU time is that of a whole worker: probing, ffmpeg and checks.
+SSIM is that of luma and chroma together against the scaled source, from ffmpeg's ssim filter.
 """
 
 from __future__ import annotations

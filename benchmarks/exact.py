@@ -1,12 +1,12 @@
-"""Draw video files at random and hold load_frames against plain decoding, bit for bit.
+"""Make random video files and compare load_frames with plain decoding, bit by bit.
 
   python -m benchmarks.exact [--files 300] [--seed 1] [--keep DIR]
 
-An encoder with random settings makes a file; a random stream copy cuts, remuxes it or damages its
-time stamps. The whole clip, chunks and scattered frames of each are compared with what PyAV decodes
-from the first packet on. The tests have a small clip of every kind that was found to matter; this
-looks for the kinds that nobody thought of, above all after an update of PyAV. Prints what differs,
-with the seed that makes it again, and exits with 1 if anything does.
+An encoder with random settings makes a file, and a random stream copy cuts it, remuxes it or
+damages its timestamps. The whole clip, chunks and scattered frames are compared with what PyAV
+decodes from the first packet on. The tests have a clip of every kind that was found to matter. This
+benchmark looks for other kinds, above all after an update of PyAV. It prints each difference with
+the seed that reproduces it, and then exits with code 1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,15 @@ CUT_SUFFIXES = {"h264": (".mp4", ".mov", ".mkv", ".ts"), "hevc": (".mp4", ".mkv"
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exact", description=__doc__)
-    parser.add_argument("--files", type=int, default=300, help="encodings drawn (default: 300)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first (default: 1)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where files that differ go")
+    parser.add_argument(
+        "--files", type=int, default=300, metavar="N", help="make N files (default: 300)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of the first file (default: 1)"
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep the files that differ in DIR"
+    )
     args = parser.parse_args(argv)
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:

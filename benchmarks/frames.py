@@ -1,11 +1,11 @@
-"""frame_extract.py against the plain way, turn by turn: CPU a frame, wall clock, SSIM, colours.
+"""Compare frame_extract.py with the plain way: CPU time per frame, wall clock, SSIM, colours.
 
 examples:
   python -m benchmarks.frames
   python -m benchmarks.frames --videos clips --ffmpeg /usr/bin/ffmpeg
 
 The plain way is one `ffmpeg -threads 1 -i clip -q:v 1 out/%06d.jpg` per clip, two clips at a time
-(ffmpeg takes -q:v 1 for 2). Ratios are medians over turns in which both take the same clip.
+(ffmpeg treats -q:v 1 as 2). Ratios are medians over turns in which both process the same clip.
 """
 
 from __future__ import annotations
@@ -151,7 +151,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
     add_videos_option(parser)
     parser.add_argument(
-        "--ffmpeg", nargs="+", metavar="PATH", help="the plain way's (default: the wheel's)"
+        "--ffmpeg",
+        nargs="+",
+        metavar="PATH",
+        help="ffmpegs of the plain way (default: that of the wheel)",
     )
     parser.add_argument(
         "--turns", type=positive_int, default=5, metavar="N", help="measure N times"

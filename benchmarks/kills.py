@@ -1,12 +1,12 @@
-"""SIGKILL at random moments: what it does to clips, and to the report.
+"""Kill download.py at random moments, and check its clips and its report after each kill.
 
   python -m benchmarks.kills [--kills 200] [--videos 20] [--clips 3] [--seed 1]
 
-Runs download.py over 60 clips (20 videos of the stand-in, three clips each) and kills it outright
-at a random moment; the next start goes on from there. Once all clips are there the folder is
-emptied and it begins anew. Every second run takes its clips from a folder (--source clips:DIR): it
-does little but check, rename and write lines, so that kills fall into these too. After each kill
-every file under a final name is decoded and its frame numbers are read.
+Runs download.py on 60 clips (20 videos of the stand-in, three clips each) and kills it with SIGKILL
+at a random moment. The next run resumes. When all clips are there, the folder is emptied. Every
+second run takes its clips from a folder (--source clips:DIR): such a run mostly checks, renames and
+writes lines, so that kills also hit these steps. After each kill, every file under a final name is
+decoded and its frame numbers are read.
 """
 
 from __future__ import annotations
@@ -48,10 +48,18 @@ class KillTally:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="default: 200")
-    parser.add_argument("--videos", type=int, default=20, help="default: 20")
-    parser.add_argument("--clips", type=int, default=3, help="clips a video (default: 3)")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
+    parser.add_argument(
+        "--kills", type=int, default=200, metavar="N", help="kill N times (default: 200)"
+    )
+    parser.add_argument(
+        "--videos", type=int, default=20, metavar="N", help="number of videos (default: 20)"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=3, metavar="N", help="clips per video (default: 3)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of the random moments (default: 1)"
+    )
     return parser.parse_args(argv)
 
 

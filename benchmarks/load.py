@@ -1,15 +1,15 @@
-"""Compare load_frames with every other loader installed: time, exactness, two workers.
+"""Compare load_frames with every other installed loader: time, exactness, two workers.
 
-    python benchmarks/load.py                        # on two real films (benchmarks/films.py)
-    python benchmarks/load.py --videos my_clips      # on some of yours
-    pip install -r benchmarks/requirements.txt       # the other loaders
+  python -m benchmarks.load                        # on two real films (benchmarks/films.py)
+  python -m benchmarks.load --videos my_clips      # on some of your clips
+  pip install -r benchmarks/requirements.txt       # installs the other loaders
 
-The loaders take turns, on the same frames, in one run: machines are noisy, and a ratio of
-neighbours says more than milliseconds do. For each loader it prints the median of wall time in ms,
-of CPU time in ms (child processes included), the median of the ratio to load_frames (CPU, turn by
-turn), and the largest difference of any value from the reference, which is plain decoding from the
-start. Each table is a clip and a way of loading: the whole clip, 32 frames in a row at a random
-place, 8 frames evenly over the clip. The last is chunks a second with 1 and 2 worker processes,
+The loaders load the same frames in turn, because a ratio of neighbours varies less than
+milliseconds do. For each loader the tables show the median of wall time and of CPU time in ms
+(child processes included), the median of the ratio to load_frames (CPU time, turn by turn), and the
+largest difference of any value from the reference, which is plain decoding from the start. There is
+a table for each clip and each way of loading: the whole clip, 32 frames in a row at a random place,
+8 frames evenly over the clip. The last table shows chunks per second with 1 and 2 worker processes,
 the median of three rounds.
 """
 
@@ -20,7 +20,6 @@ import multiprocessing
 import queue
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,8 +28,6 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import av
 import numpy as np
@@ -206,10 +203,14 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_videos_option(parser)
-    parser.add_argument("--clips", type=positive_int, default=3, help="how many of DIR's")
-    parser.add_argument("--turns", type=positive_int, default=9, help="times each loader loads")
-    parser.add_argument("--only", metavar="NAME,...", help="these loaders (and load_frames)")
-    parser.add_argument("--no_workers", action="store_true", help="leave out the last table")
+    parser.add_argument("--clips", type=positive_int, default=3, metavar="N", help="use N clips")
+    parser.add_argument(
+        "--turns", type=positive_int, default=9, metavar="N", help="measure N times"
+    )
+    parser.add_argument(
+        "--only", metavar="NAME,...", help="compare load_frames with these loaders only"
+    )
+    parser.add_argument("--no_workers", action="store_true", help="skip the last table")
     return parser.parse_args(argv)
 
 

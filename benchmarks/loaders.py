@@ -1,12 +1,12 @@
-"""The loaders that `benchmarks/load.py` compares, each as its own documentation would have it.
+"""Define the loaders that `benchmarks/load.py` compares, each as its own documentation shows it.
 
 A loader is a function (path, frame numbers) -> (T, H, W, 3) uint8, RGB, on one thread. `installed`
-gives those whose library is there. Importing a peer may take a second or fail: each is imported by
-the function that makes its loader, once.
+returns those whose library is installed. The import of a library may take a second or fail, so each
+is imported once, by the function that makes its loader.
 
-`python -m benchmarks.loaders DIR` prints samples a second, with ClipDataset and with its peers.
-torchcodec needs FFmpeg's libraries: where the system has none, those in PyAV's wheel serve, linked
-under their plain names (libavcodec.so.62) in a folder of LD_LIBRARY_PATH, which names av.libs, too.
+`python -m benchmarks.loaders DIR` prints samples per second of ClipDataset and of other datasets.
+torchcodec needs FFmpeg's libraries. If the system has none, those in PyAV's wheel are linked under
+their plain names (libavcodec.so.62) in a folder of LD_LIBRARY_PATH, which also names av.libs.
 """
 
 from __future__ import annotations
@@ -208,12 +208,16 @@ class Samples:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print samples a second and CPU ms of a sample, with ClipDataset and with each peer."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    """Print samples per second and CPU ms per sample of ClipDataset and of other datasets."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loaders", description=main.__doc__)
     parser.add_argument("videos", type=Path, help="folder of clips")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
+    parser.add_argument(
+        "--samples", type=int, default=300, metavar="N", help="load N samples (default: 300)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
     args = parser.parse_args(argv)
     torch = importlib.import_module("torch")
     paths = [Path(sample.path) for sample in ClipDataset(args.videos).samples]

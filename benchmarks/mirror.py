@@ -1,11 +1,11 @@
-"""--source cvdf against `curl | tar -x` on the same archives from loopback, side by side.
+"""Compare --source cvdf with `curl | tar -x` on the same archives from loopback.
 
   python -m benchmarks.mirror [--gb 1.5] [--rounds 3] [--archives 4] [--n 2] [--zipped]
 
-Both ways read the same archives, N at a time, and leave the same files in a folder; ours checks
-every clip and has it on the disk (fsync) before it gets its name. Because tar leaves its files in
-memory, `+ sync` also says what it takes until they are on the disk. Printed are medians over the
-rounds, of seconds and of the ratios ours / tar, and the most memory that ours held.
+Both read the same archives, N at a time, and leave the same files in a folder. download.py checks
+every clip and syncs it to disk (fsync) before it renames it. tar leaves its files in memory, so
+`+ sync` also shows the time until they are on the disk. The results are medians over the rounds of
+seconds and of the ratios download.py / tar, and the peak memory of download.py.
 """
 
 from __future__ import annotations
@@ -150,11 +150,19 @@ def plain_command(urls: Sequence[str], jobs: int, zipped: bool) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mirror", description=__doc__)
-    parser.add_argument("--gb", type=float, default=1.5, help="GB a round (default: 1.5)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--archives", type=int, default=4, help="archives (default: 4)")
-    parser.add_argument("--n", type=int, default=2, help="archives at a time (default: 2)")
-    parser.add_argument("--zipped", action="store_true", help="gzipped archives")
+    parser.add_argument(
+        "--gb", type=float, default=1.5, metavar="N", help="GB per round (default: 1.5)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
+    parser.add_argument(
+        "--archives", type=int, default=4, metavar="N", help="number of archives (default: 4)"
+    )
+    parser.add_argument(
+        "--n", type=int, default=2, metavar="N", help="read N archives at a time (default: 2)"
+    )
+    parser.add_argument("--zipped", action="store_true", help="use gzipped archives")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mirror_") as name:
         folder = Path(name)

@@ -1,11 +1,11 @@
-"""How long make_report.py takes at the size of all of Kinetics, its memory, and its page's size.
+"""Measure make_report.py at the size of all of Kinetics: time, memory, and the size of its page.
 
   python -m benchmarks.page [--clips 650000] [--rounds 3] [--videos DIR]
 
-Makes a list of so many rows in 700 classes, a folder with a file for twelve of thirteen, and a
-report with a line for each, then times make_report.py without probing. With --videos, the files of
-the folder are links to those clips, and the page is made once more with the default sample and
-pictures.
+Makes a list of so many rows in 700 classes, a folder with files for 12 of 13 clips, and a report
+with a line for each clip, then times make_report.py without probing. With --videos, the files of
+the folder are links to these clips, and the page is made once more with the default sample and
+images.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ START = datetime(2026, 11, 1)
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
-    parser.add_argument("--clips", type=int, default=650_000, help="rows (default: 650000)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--videos", type=Path, help="clips to probe and to show")
+    parser.add_argument(
+        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
+    parser.add_argument(
+        "--videos", type=Path, metavar="DIR", help="probe and show the clips in DIR"
+    )
     return parser.parse_args(argv)
 
 

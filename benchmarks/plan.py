@@ -1,9 +1,9 @@
-"""How long download.py plans at the size of all of Kinetics, and what memory it takes.
+"""Measure the plan of download.py at the size of all of Kinetics: time and memory.
 
   python -m benchmarks.plan [--clips 650000] [--rounds 3]
 
-Makes a list of so many rows and a folder with a file for each, then times `download.py --dry_run`
-three ways: every clip on disk, none on disk, and none on disk with a report that knows them all.
+Makes a list of so many rows and a folder with a file for each clip, then times `download.py
+--dry_run` three ways: with all clips on disk, with none, and with none and a report of them all.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ LETTERS = string.ascii_letters + string.digits + "-_"
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
-    parser.add_argument("--clips", type=int, default=650_000, help="rows (default: 650000)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument(
+        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
+    )
     return parser.parse_args(argv)
 
 

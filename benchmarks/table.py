@@ -1,15 +1,15 @@
-"""What a clip costs, in one table: every job of the suite beside the plain way, and what is wanted.
+"""Compare every job of the suite with the plain way, in one table with targets.
 
   python -m benchmarks.table             # an hour on 2 cores
-  python -m benchmarks.table --quick     # 10 minutes; the lists at a tenth of their size
+  python -m benchmarks.table --quick     # 10 minutes; lists of a tenth of the size
   python -m benchmarks.table --only load_frames plan
 
-Each row is one of the other benchmarks, which say what the plain way is and print more. `ratio` is
-ours / plain, the median over turns on the same input: of CPU seconds, or of what the row names;
-load_frames is the other way round, torchcodec / ours. Seconds wanted are those of the machine that
-benchmarks/README.md was measured on, start of the script included; of lists and folders --quick
-prints what a tenth takes and does not judge it, for a script's start does not shrink with them. A
-row that cannot be measured here says why.
+Each row is one of the other benchmarks, which explain the plain way and print more. `ratio` is the
+suite / plain way, the median over turns on the same input, of CPU seconds or of what the row names.
+load_frames is the inverse: torchcodec / load_frames. Target seconds are for the machine that
+benchmarks/README.md was measured on, and include the start of the script. With --quick, lists and
+folders have no verdict, because the start of a script takes as long as for the full size. A row
+that cannot be measured shows the reason.
 """
 
 from __future__ import annotations
@@ -143,8 +143,15 @@ JOBS: dict[str, Callable[[Path, Effort], Iterator[Row]]] = {
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--quick", action="store_true", help="fewer turns, shorter lists")
-    parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS), help="these rows")
+    parser.add_argument("--quick", action="store_true", help="use fewer turns and shorter lists")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=JOBS,
+        default=list(JOBS),
+        metavar="ROW",
+        help="measure these rows only",
+    )
     return parser.parse_args(argv)
 
 

@@ -1,9 +1,9 @@
-"""How long make_training_lists.py takes at the size of all of Kinetics, by format, and what memory.
+"""Measure make_training_lists.py at the size of all of Kinetics, by format: time and memory.
 
   python -m benchmarks.training [--clips 650000] [--rounds 1] [--formats slowfast csv ...]
 
-650,000 rows of train and val against a folder with a file for each of them. CPU is that of the
-process and its children; memory is the peak of one process (as the kernel counts it, ru_maxrss).
+Uses 650,000 rows of train and val, and a folder with a file for each of them. The CPU time is that
+of the process and its children; memory is the peak of one process (the kernel's ru_maxrss).
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ FORMATS = ("slowfast", "mmaction2", "videomae", "jepa", "csv", "json", "torchvis
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("--clips", type=int, default=650_000, help="rows (default: 650000)")
-    parser.add_argument("--rounds", type=int, default=1, help="rounds (default: 1)")
-    parser.add_argument("--formats", nargs="+", default=FORMATS, help="which (default: all)")
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument(
+        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=1, metavar="N", help="measure N times (default: 1)"
+    )
+    parser.add_argument(
+        "--formats", nargs="+", default=FORMATS, help="measure these formats only (default: all)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="work in DIR (default: a temporary folder)"
+    )
     return parser.parse_args(argv)
 
 

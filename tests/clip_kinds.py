@@ -9,6 +9,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.standin.sources import ffmpeg_path
 
 SIZE = "128x72"
@@ -85,10 +87,13 @@ KINDS: dict[str, list[str]] = {
 
 
 def make(folder: Path, name: str) -> Path:
-    """Make the clip `name`, unless it is there."""
+    """Make the clip `name`, unless it is there, or another process makes it."""
     path = folder / name
-    if path.exists():
-        return path
+    with FileLock(f"{path}.lock"):
+        return path if path.exists() else _make(folder, path, name)
+
+
+def _make(folder: Path, path: Path, name: str) -> Path:
     if name == "joined.txt":
         parts = [make(folder, part) for part in ("b_frames.mp4", "tuned.mp4")]
         path.write_text("".join(f"file '{part}'\n" for part in parts))

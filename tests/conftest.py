@@ -1,4 +1,8 @@
-"""Fixtures that the tests share: source videos made once per run, and a stand-in per test."""
+"""Fixtures that the tests share: videos made once per run, and a stand-in per test.
+
+Tests whose module starts something large (a browser, a cluster) have an `xdist_group`, so that one
+worker of `pytest -n` runs them all and starts it once.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests import clip_kinds
 from tests.standin.server import StandIn
 from tests.standin.sources import cached_source, ffmpeg_path
 
@@ -26,16 +30,25 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> MakeSource:
-    """`source(seconds=20, ...)`: as `make_source`, but every kind of video is made once per run."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the run share."""
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent  # the one that the workers share
+        folder = folder.parent
+    (folder / "shared").mkdir(exist_ok=True)
+    return folder / "shared"
 
-    def make(**options: Any) -> Path:
-        return cached_source(folder / "sources", **options)
 
-    return make
+@pytest.fixture(scope="session")
+def source(shared_folder: Path) -> MakeSource:
+    """`source(seconds=20, ...)`: as `make_source`, but every kind of video is made once per run."""
+    return lambda **options: cached_source(shared_folder / "sources", **options)
+
+
+@pytest.fixture(scope="session")
+def clip(shared_folder: Path) -> Callable[[str], Path]:
+    """`clip(name)`: a clip of `tests.clip_kinds.KINDS`, made once per run."""
+    return lambda name: clip_kinds.make(shared_folder, name)
 
 
 @pytest.fixture

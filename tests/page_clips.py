@@ -1,4 +1,4 @@
-"""A folder of small clips to report on: 200 good ones, and each kind of bad one, made on purpose.
+"""A folder of small clips to report on: 100 good ones, and each kind of bad one, made on purpose.
 
 All come from two runs of ffmpeg: one film that moves and sounds is cut into the good ones, dark,
 dull and nearly still ones among them, which are to be told from the bad.
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.standin.sources import ffmpeg_path
 from utils.report import RESULT_COLUMNS
 
-GOOD = 200
+GOOD = 100
 LABELS = ("abseiling", "yoga", 'say "hi", loudly', "<script>document.title='hacked'</script>")
 BAD = {  # kind: (what it shows, what it sounds)
     "black": ("color=black", "sine"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, environment, run, write_list
+from tests.scripts import ROOT, Done, environment, run_here, write_list
 from tests.standin.mirror import Mirror
 from tests.standin.proxy import Proxy
 from tests.standin.server import StandIn
@@ -120,12 +120,51 @@ def test_too_little_room(standin: StandIn, source: MakeSource, tmp_path: Path, f
     )
 
 
+RUNTIME = """
+import sysconfig
+sysconfig.get_path = lambda *a, **k: {folder!r}
+"""
+OLD_RELEASE = """
+from importlib import metadata
+real = metadata.version
+metadata.version = lambda name: {version!r} if name == "yt-dlp" else real(name)
+"""
+
+
+def broken_runtime(folder: Path) -> str:
+    """A deno that does not run; what makes it the first."""
+    tool = folder / "bin" / "deno"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'GLIBC_2.38 not found' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    return RUNTIME.format(folder=str(tool.parent))
+
+
+def test_every_broken_step_is_told_in_one_run(
+    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
+) -> None:
+    standin.add_video(ID, source(seconds=20, size=(256, 144)))
+    installed(fresh, "av", "20.0.0")
+    old = OLD_RELEASE.format(version=f"{date.today() - timedelta(days=61):%Y.%m.%d}")
+    shadow(fresh, "sitecustomize.py", broken_runtime(tmp_path) + old)
+    servers = ["--mirror_base", f"{standin.root}/no", "--lists_base", standin.root]
+    given = ["--source", "cvdf,youtube", *servers]
+    done = check(standin, tmp_path, fresh, *given, "--cookies", cookies(tmp_path, 1000))
+    assert done.code == 2
+    assert "PyAV 20.0.0 is installed, and the suite works with 18.1" in line(done, "packages")
+    assert "does not run: GLIBC_2.38 not found" in line(done, "JavaScript")
+    assert "is 61 days old, and YouTube changes faster; pip install -U" in line(done, "yt-dlp")
+    assert done.err.count("servers      not ok") == 2
+    assert "LOGIN_INFO has expired; export the cookies again" in line(done, "cookies")
+    assert f"YouTube      ok     {ID}: " in done.err
+    assert "6 steps not ok: see docs/youtube.md" in done.err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "version", "says"),
     [
-        pytest.param(
-            *("requests", "2.32.0", "requests 2.32.0 is installed"), marks=pytest.mark.slow
-        ),
+        ("requests", "2.32.0", "requests 2.32.0 is installed"),
         ("av", "20.0.0", "PyAV 20.0.0 is installed, and the suite works with 18.1"),
     ],
 )
@@ -154,36 +193,7 @@ def test_an_ffmpeg_without_the_encoder(
     assert "cannot run" in line(done, "tools")
 
 
-def test_a_runtime_that_does_not_run(
-    standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
-) -> None:
-    standin.add_video(ID, source(seconds=20, size=(256, 144)))
-    tool = tmp_path / "bin" / "deno"
-    tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\necho 'GLIBC_2.38 not found' >&2\nexit 1\n")
-    tool.chmod(0o755)
-    shadow(
-        fresh,
-        "sitecustomize.py",
-        f"import sysconfig\nsysconfig.get_path = lambda *a, **k: {str(tool.parent)!r}\n",
-    )
-    done = check(standin, tmp_path, fresh)
-    assert done.code == 2
-    assert "does not run: GLIBC_2.38 not found" in line(done, "JavaScript")
-
-
-def test_an_old_ytdlp(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
-    standin.add_video(ID, source(seconds=20, size=(256, 144)))
-    old = date.today() - timedelta(days=61)
-    shadow(tmp_path / "first", "sitecustomize.py", (
-        "from importlib import metadata\nreal = metadata.version\n"
-        f"metadata.version = lambda name: '{old:%Y.%m.%d}' if name == 'yt-dlp' else real(name)\n"
-    ))  # fmt: skip
-    done = check(standin, tmp_path, tmp_path / "first")
-    assert done.code == 2
-    assert "is 61 days old, and YouTube changes faster; pip install -U" in line(done, "yt-dlp")
-
-
+@pytest.mark.slow
 def test_servers_that_do_not_answer(standin: StandIn, tmp_path: Path, fresh: Path) -> None:
     more = ["--source", "cvdf", "--mirror_base", f"{standin.root}/no", "--lists_base", standin.root]
     done = check(standin, tmp_path, fresh, *more)
@@ -239,7 +249,7 @@ def cookies(folder: Path, expires: float | None = None) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["over", *(pytest.param(n, marks=pytest.mark.slow) for n in ("not_netscape", "guest"))]
+    "kind", [pytest.param(n, marks=pytest.mark.slow) for n in ("not_netscape", "guest")]
 )
 def test_cookies(
     kind: str, standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
@@ -253,7 +263,6 @@ def test_cookies(
     done = check(standin, tmp_path, fresh, "--cookies", path)
     said = line(done, "tools" if kind == "not_netscape" else "cookies")
     says = {
-        "over": "LOGIN_INFO has expired; export the cookies again",
         "not_netscape": "--cookies: ",
         "guest": "note   ",
     }
@@ -283,12 +292,11 @@ def test_each_proxy_is_tried_for_the_mirror(standin: StandIn, tmp_path: Path, fr
     standin.add_file("/600/val/k600_val_path.txt", b"x")
     more = ["--source", "cvdf", "--mirror_base", standin.root, "--lists_base", standin.root]
     with Proxy() as proxy:
-        done = check(standin, tmp_path, fresh, *more, "--proxy", proxy.address)
-        assert done.code == 0, done.err
-        assert [asked for asked in proxy.asked if asked.startswith("HEAD")]
         dead = "http://127.0.0.1:9"
         done = check(standin, tmp_path, fresh, *more, "--proxy", proxy.address, "--proxy", dead)
+        assert [asked for asked in proxy.asked if asked.startswith("HEAD")]
     assert done.code == 2
+    assert done.err.count("servers      ok     http") == 2
     assert done.err.count(" not ok http") == 2
     assert f"through {dead}: " in done.err
 
@@ -346,10 +354,10 @@ def test_a_package_that_is_broken(
 
 
 def test_bad_options(tmp_path: Path) -> None:
-    done = run("download.py", "--check", "--check_id", "no/id", cwd=tmp_path)
+    done = run_here("download.py", "--check", "--check_id", "no/id", cwd=tmp_path)
     assert done.code == 2
     assert "--check_id must be 11 characters" in done.err
-    assert run("download.py", cwd=tmp_path).code == 2
+    assert run_here("download.py", cwd=tmp_path).code == 2
 
 
 def test_a_release_of_yt_dlp_that_is_no_day_is_a_note(

@@ -50,7 +50,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("seed", [5, 11])
+@pytest.mark.parametrize("seed", [5, pytest.param(11, marks=pytest.mark.slow)])
 def test_damage_is_found_as_ffmpeg_finds_it(seed: int, tmp_path: Path, source: MakeSource) -> None:
     data = source(seconds=1.2, fps=25).read_bytes()
     chance, path = random.Random(seed), tmp_path / "clip.mp4"

@@ -1,4 +1,4 @@
-"""The command line: help in 80 columns, one order of groups, errors that name what is wrong."""
+"""The command line: help, one order of groups, the version, errors that name what is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs_tables import parser_of
-from tests.scripts import ROOT, run
+from tests.scripts import ROOT, run, run_here
+from utils.cli import VERSION
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 SHARED = {"--dry_run", "--num_jobs", "--limit", "--ffmpeg", "--split", "--label", "--columns"}
@@ -17,12 +18,27 @@ LAST = ["how to run", "general", "rarely needed"]
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_fits_80_columns_and_ends_with_the_same_groups(script: str, tmp_path: Path) -> None:
-    text = run(script, "--help", cwd=tmp_path).out
+    done = run_here(script, "--help", cwd=tmp_path)
+    text = done.out
+    assert done.code == 0 and f"python {script}" in text  # an example
     assert not [line for line in text.splitlines() if len(line) > 80]
     assert "default: none" not in text
     titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     found = [title for title in titles if title in LAST]
     assert found == [title for title in LAST if title in found] and "general" in found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_version_line(script: str, tmp_path: Path) -> None:
+    done = run(script, "--version", cwd=tmp_path)
+    tools = "" if script == "load_frames.py" else r" yt-dlp [\d.]+, imageio-ffmpeg [\d.]+,"
+    assert re.fullmatch(
+        rf"{script} {re.escape(VERSION)} \(Python 3\.\d+\.\d+ on \w+,{tools}"
+        r" PyAV [\d.]+, numpy [\d.]+\)\n",
+        done.out,
+    )
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert done.code == 0 and f"## {VERSION} " in changelog and script in changelog
 
 
 def test_one_option_has_one_text() -> None:
@@ -59,11 +75,11 @@ def test_errors_name_what_is_wrong(
 ) -> None:
     for name in ("-list.csv", "-clips", "-nice.mp4"):
         (tmp_path / name).touch()
-    done = run(script, *arguments, cwd=tmp_path)
+    done = run_here(script, *arguments, cwd=tmp_path)
     assert done.code == 2 and len(done.err.splitlines()) == 1
     assert said in done.err
 
 
 def test_only_what_swallowed_a_folder_is_blamed_for_it(tmp_path: Path) -> None:
-    done = run("frame_extract.py", "--n", "3", "in", cwd=tmp_path)
+    done = run_here("frame_extract.py", "--n", "3", "in", cwd=tmp_path)
     assert done.code == 2 and "output_dir" in done.err and "first" not in done.err

@@ -33,6 +33,7 @@ if importlib.util.find_spec("distributed") is None:
 
 from tests.lab import Lab, wait_for
 
+pytestmark = pytest.mark.xdist_group("cluster")
 BETA = "127.0.0.2"  # the address of the machine `beta`, as YouTube sees it
 FAST = ("--videos_per_hour", "0", "--max_height", "360")
 

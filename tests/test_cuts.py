@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import pytest
 
 from tests.conftest import MakeSource
 from tests.standin.sources import ffmpeg_path, frame_numbers, frame_times
-from utils.process import run_child
+from utils.process import Finished, run_child
 from utils.video.cut import cut_video
 from utils.video.ffmpeg import CutTask, Encode, Input, file_url, find_ffmpeg
+from utils.video.whole import BadClip
 
 TOOLS = sorted({ffmpeg_path(), shutil.which("ffmpeg") or ffmpeg_path()})
 TICK = 1e-5  # seconds
@@ -66,6 +68,46 @@ def test_two_frames_of_one_time_are_both_kept(
     same = "setts=pts='if(eq(mod(N,10),7),PTS-DURATION,PTS)'"
     subprocess.run([*argv, "-an", "-c", "copy", "-bsf:v", same, str(twice)], check=True, timeout=60)
     assert frame_numbers(cut(tool, twice, tmp_path / "clip.mp4")) == list(range(25, 75))
+
+
+SLOWER = "setpts=PTS+gte(N\\,10)*{}/TB"
+SOME = "select=mod(n+1\\,3)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (SLOWER.format(0.0004), ""),
+        (SLOWER.format(0.002), "not shown at the times"),
+        (SOME, ""),
+        (f"{SOME},{SLOWER.format(0.002)}", "not shown at the times"),
+        ("select=lt(n\\,40)", "not shown at the times"),
+        ("select=lt(n\\,20)", "20 frames, but the video has 50"),
+    ],
+)
+def test_a_clip_with_frames_at_other_times_is_refused(
+    changes: str, problem: str, source: MakeSource, tmp_path: Path
+) -> None:
+    target = tmp_path / "clip.mp4"
+
+    def run_badly(argv: Sequence[str]) -> Finished:
+        """As an ffmpeg that moves frames, or loses some."""
+        done, moved = run_child(argv), tmp_path / "moved.mp4"
+        change = [ffmpeg_path(), "-v", "error", "-y", "-i", str(target), "-vf", changes]
+        change += ["-fps_mode", "passthrough", "-enc_time_base:v", "1/120000"]
+        run = subprocess.run([*change, "-preset", "ultrafast", str(moved)], timeout=60)
+        assert run.returncode == 0
+        moved.replace(target)
+        return done
+
+    given = Input(file_url(source(seconds=4, size=(160, 90), gop=25)))
+    encode = Encode(preset="ultrafast", audio=False)
+    task = CutTask(run_badly, find_ffmpeg(), [given], 1, 2, encode, target)
+    if not problem:
+        assert cut_video(task) == 2
+    else:
+        with pytest.raises(BadClip, match=problem):
+            cut_video(task)
 
 
 def cut(tool: str, path: Path, target: Path) -> Path:

@@ -29,17 +29,10 @@ from load_frames import (
     load_audio,
     load_frames,
 )
-from tests.clip_kinds import make
 from tests.standin.sources import ffmpeg_path
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("aaaaaaaaaaa_000005_000015", "bbbbbbbbbbb_000000_000010", "ccccccccccc_000000_000010")
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("clips")
-    return lambda name: make(folder, name)
 
 
 @pytest.fixture
@@ -273,6 +266,17 @@ def test_an_epoch_reaches_processes_that_are_running(shelf: Path, method: str) -
     assert path.exists() and data.epoch == 2
     del data
     assert not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_copy_in_a_child_process_leaves_the_file_of_the_epoch(shelf: Path) -> None:
+    held = [ClipDataset(shelf / "clips", 2, 1)]
+    child = multiprocessing.get_context("fork").Process(target=held.clear)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    held[0].set_epoch(1)
+    assert Path(held[0]._shared).exists() and held[0].epoch == 1
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

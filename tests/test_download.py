@@ -19,7 +19,7 @@ import av
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import ROOT, Done, finish, report_rows, run, start, write_list
+from tests.scripts import ROOT, Done, finish, report_rows, run, run_here, start, write_list
 from tests.standin.proxy import Proxy
 from tests.standin.server import DEAD, StandIn
 from tests.standin.sources import beep_times, frame_numbers, make_source, top_boxes
@@ -213,7 +213,7 @@ def test_on_block_stop_ends_the_run_and_a_rerun_goes_on(
 def test_picture_options_hold_in_one_encode(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video("landscape__", source(seconds=3, size=(1280, 720)))
+    standin.add_video("landscape__", source(seconds=3, size=(960, 540)))
     standin.add_video("portrait___", source(seconds=3, size=(360, 640)))
     rows = ["landscape__,1,2", "portrait___,1,2"]
     assert download(standin, tmp_path, rows).code == 0
@@ -259,7 +259,7 @@ def test_bad_options_are_said_in_one_line(options: list[str], says: str, tmp_pat
         ["abseiling,abcdefghijk,8,10,val"],
         "label,youtube_id,time_start,time_end,split",
     )
-    done = run("download.py", "out", "--input_csv", "list.csv", *options, cwd=tmp_path)
+    done = run_here("download.py", "out", "--input_csv", "list.csv", *options, cwd=tmp_path)
     assert done.code == 2, done.err
     assert says in done.err
     assert not (tmp_path / "out").exists()
@@ -290,9 +290,8 @@ def test_narrowing(tmp_path: Path) -> None:
     write_list(tmp_path / "list.csv", rows, "label,youtube_id,time_start,time_end,split")
 
     def count(*options: str) -> int:
-        done = run(
-            "download.py", "out", "--input_csv", "list.csv", "--dry_run", *options, cwd=tmp_path
-        )
+        words = ["out", "--input_csv", "list.csv", "--dry_run", *options]
+        done = run_here("download.py", *words, cwd=tmp_path)
         assert done.code == 0, done.err
         line = next(line for line in done.err.splitlines() if line.startswith("clips"))
         return int(line.split()[1].replace(",", ""))
@@ -542,7 +541,7 @@ def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path
     listing = write_list(tmp_path / "my list.csv", ["abcdefghijk,0,10"])
     (tmp_path / "notes.txt").write_text("x")
     for word in ("my list.csv", "nowhere.csv", "notes.txt", "a.json", "kinetics-400_val"):
-        done = run("download.py", word, cwd=tmp_path)
+        done = run_here("download.py", word, cwd=tmp_path)
         assert done.code == 2
         assert f"{word} is not a folder" in done.err and "OUT --input_csv" in done.err
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".cache") == [
@@ -561,7 +560,7 @@ def test_a_list_in_place_of_the_folder_is_told_before_any_request(tmp_path: Path
     ],
 )
 def test_errors_name_the_option(words: list[str], says: str, tmp_path: Path) -> None:
-    done = run("download.py", "out", *words, cwd=tmp_path)
+    done = run_here("download.py", "out", *words, cwd=tmp_path)
     assert done.code == 2 and says in done.err
     assert not (tmp_path / "out").exists()
 
@@ -569,10 +568,10 @@ def test_errors_name_the_option(words: list[str], says: str, tmp_path: Path) -> 
 def test_the_plan_says_how_much_and_how_long(tmp_path: Path) -> None:
     listing = write_list(tmp_path / "list.csv", (f"{number:011d},0,10" for number in range(3000)))
     plan = ["out", "--input_csv", listing, "--dry_run"]
-    done = run("download.py", *plan, cwd=tmp_path)
+    done = run_here("download.py", *plan, cwd=tmp_path)
     assert "size         about 3.6 GB" in done.err
     assert "time         about 15:00:00 at 200 videos per hour\n" in done.err
-    done = run("download.py", *plan, "--source", "cvdf", "--short_side", 256, cwd=tmp_path)
+    done = run_here("download.py", *plan, "--source", "cvdf", "--short_side", 256, cwd=tmp_path)
     assert "size         about 1.8 GB" in done.err
     assert "time         about 0:02:24 at 100 Mbit/s" in done.err
 

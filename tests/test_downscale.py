@@ -201,7 +201,7 @@ def test_clips_of_other_options_are_not_mixed(tmp_path: Path, source: MakeSource
     assert run(folder, out, "--short_side", "96").code == 0
     inode = (out / "a.mp4").stat().st_ino
     for options in ([], ["--short_side", "64"], ["--short_side", "96", "--overwrite", "--fps", 30]):
-        done = run(folder, out, *options)
+        done = scripts.run_here("downscale_videos.py", folder, out, *options, cwd=tmp_path)
         assert (done.code, len(done.err.splitlines())) == (2, 1)
         assert "made with --" in done.err and (out / "a.mp4").stat().st_ino == inode
     assert run(folder, out, "--short_side", "96").code == 0
@@ -212,7 +212,11 @@ def test_clips_of_other_options_are_not_mixed(tmp_path: Path, source: MakeSource
 )
 def test_bad_usage_is_one_line_and_2(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "in").mkdir()
-    done = run(tmp_path / "in", tmp_path / "out", *options)
+    done = scripts.run_here("downscale_videos.py", "in", "out", *options, cwd=tmp_path)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
-    assert run(tmp_path / "in", tmp_path / "in").code == 2
+
+
+def test_a_folder_is_not_its_own_output(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert scripts.run_here("downscale_videos.py", "in", "in", cwd=tmp_path).code == 2

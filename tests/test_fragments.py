@@ -57,8 +57,14 @@ def cut(tool: str, inputs: list[Input], window: tuple[float, float], target: Pat
     return target
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("name", SOURCES)
+CASES: list[Any] = [(name, ffmpeg_path()) for name in SOURCES]
+for other in TOOLS:
+    if other != ffmpeg_path():
+        CASES.append(("uneven", other))
+        CASES += [pytest.param(n, other, marks=pytest.mark.slow) for n in SOURCES if n != "uneven"]
+
+
+@pytest.mark.parametrize(("name", "tool"), CASES)
 def test_a_cut_of_fragments_is_that_of_the_whole(
     name: str, tool: str, source: MakeSource, tmp_path: Path
 ) -> None:

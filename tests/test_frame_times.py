@@ -68,6 +68,7 @@ def hashes(folder: Path, name: str, filtering: str) -> list[str]:
     return [line.split(",")[-1].strip() for line in lines if not line.startswith("#")]
 
 
+@pytest.mark.xdist_group("rates")
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_frames_are_those_of_ffmpegs_fps_filter(folder: Path, name: str) -> None:
     every = hashes(folder, name, "null")

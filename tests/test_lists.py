@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import ROOT, run
+from tests.scripts import ROOT, Done, run, run_here
 from utils.errors import UserError
 from utils.lists.ava import read_label_map
 from utils.lists.reading import ClipLists, Selection, find_lists, read_lists
@@ -309,7 +309,9 @@ def test_odd_cells_cost_their_own_rows_only(tmp_path: Path) -> None:
     assert len(lists.clips) == 1 and len(str(lists.refused[0])) < 300
 
 
-@pytest.mark.parametrize("form", ["database", "bare", "lines"])
+@pytest.mark.parametrize(
+    "form", ["database", "lines", pytest.param("bare", marks=pytest.mark.slow)]
+)
 def test_json_of_two_megabytes(form: str, tmp_path: Path) -> None:
     """One line, and in linear time."""
     videos = {f"{n:011d}": segments(annotations=[{"segment": [n % 9, 20]}]) for n in range(16_000)}
@@ -345,21 +347,25 @@ def test_a_sample_is_the_same_for_everybody(tmp_path: Path) -> None:
 def test_official_lists_that_come_with_the_suite(tmp_path: Path) -> None:
     """`--input_csv kinetics-400_val` needs no server, from any folder; a folder is taken as it is,
     and no list named means all twelve."""
-    done = run("download.py", "out", "--input_csv", "kinetics-400_val", "--dry_run", cwd=tmp_path)
+
+    def plan(*given: object, cwd: Path = tmp_path) -> Done:
+        return run_here("download.py", "out", *given, "--dry_run", cwd=cwd)
+
+    done = plan("--input_csv", "kinetics-400_val")
     assert done.code == 0, done.err
     assert "19,906 rows" in done.err and "table with columns label, youtube_id" in done.err
-    done = run("download.py", "out", "--dry_run", cwd=tmp_path)
+    done = plan()
     assert done.code == 0 and done.err.count("would fetch") == 9
-    done = run("download.py", "out", "--input_csv", "kinetics_csv", "--dry_run", cwd=tmp_path)
+    done = plan("--input_csv", "kinetics_csv")
     assert done.code == 0 and "lists        3 files, 84,104 rows" in done.err, done.err
     empty = tmp_path / "more" / "kinetics_csv"
     for folder in (empty, empty.parent):  # one that does not exist, and one without lists
-        done = run("download.py", "out", "--input_csv", folder, "--dry_run", cwd=tmp_path)
+        done = plan("--input_csv", folder)
         assert done.code == 2 and "would fetch" not in done.err, done.err
         empty.parent.mkdir(exist_ok=True)
-    done = run("download.py", "out", "--dry_run", cwd=empty.parent)
+    done = plan(cwd=empty.parent)
     assert done.code == 0 and done.err.count("would fetch") == 9
-    done = run("download.py", "out", "--input_csv", "kinetics400_val", "--dry_run", cwd=tmp_path)
+    done = plan("--input_csv", "kinetics400_val")
     assert done.code == 2 and "kinetics-400_val" in done.err
 
 
@@ -373,7 +379,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.csv"
     subprocess.run(["mkfifo", fifo], check=True)
     for path in (fifo, Path("/dev/zero")):
-        done = run("download.py", "out", "--input_csv", path, "--dry_run", cwd=tmp_path)
+        done = run_here("download.py", "out", "--input_csv", path, "--dry_run", cwd=tmp_path)
         assert done.code == 2 and "not a regular file" in done.err
 
 

@@ -35,8 +35,8 @@ MANIFESTS = {
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("media"), "b_frames.mp4")
+def clip(shared_folder: Path) -> Path:
+    return make(shared_folder, "b_frames.mp4")
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)

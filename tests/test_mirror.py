@@ -319,7 +319,7 @@ def test_the_whole_chain(
     held.mkdir()
     (held / f"{clips[0]}.mp4").write_bytes(data)
     mirror.add_class("700_2020", "val", "zumba", {clips[1]: data})
-    standin.add_video(clips[2][:11], source(seconds=20))
+    standin.add_video(clips[2][:11], source(seconds=20, size=(256, 144)))
     standin.add_dead(clips[3][:11], "private")
     given = ["--source", f"clips:{held},cvdf,youtube", "--ytdlp_args", standin.ytdlp_args]
     done = fetch(mirror, tmp_path, clips, *given, "--videos_per_hour", "0")
@@ -370,7 +370,14 @@ def test_a_kill_in_the_middle_and_a_rerun(
     assert not (tmp_path / "out" / ".tmp").exists()
 
 
-@pytest.mark.parametrize("what", ["path list", "redirect", "list", "lists' archive"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "path list",
+        "lists' archive",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("redirect", "list")),
+    ],
+)
 def test_an_answer_without_end_is_bounded(
     what: str, mirror: Mirror, data: bytes, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.xdist_group("page")
 def test_bad_clips_are_found_and_good_ones_are_not(
     dataset: tuple[Path, dict[str, str]],
 ) -> None:
@@ -80,6 +81,7 @@ def test_bad_clips_are_found_and_good_ones_are_not(
     assert "http" not in page.replace("http-equiv", "").replace("<code>", "")
 
 
+@pytest.mark.xdist_group("page")
 def test_an_interrupted_run_leaves_the_old_page(dataset: tuple[Path, dict[str, str]]) -> None:
     folder, _ = dataset
     words = [

@@ -22,6 +22,7 @@ from tests.scripts import finish, run, start, write_list
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.xdist_group("browser")
 COUNT, THERE = 24, 14
 NEW = "all of the classes, by a name that is nowhere near as short as a window of 390 is wide"
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +23,22 @@ import pytest
 
 from tests.standin.sources import ffmpeg_path, frame_numbers
 from utils import parallel, process
-from utils.reorg import bring_in, canonical_name, files_to_bring, scan
-from utils.report import ReportFile
+from utils.errors import UserError
+from utils.reorg import (
+    ClipFiles,
+    Filed,
+    Found,
+    HowToBring,
+    announced,
+    bring_in,
+    canonical_name,
+    file_same,
+    files_to_bring,
+    scan,
+    write_down,
+)
+from utils.report import ReportFile, read_report
+from utils.video.ffmpeg import find_ffmpeg
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "reorg_kinetics_videos.py"
@@ -33,13 +48,16 @@ Source = Callable[..., Path]
 
 
 def command(src: Path, dst: Path, *options: str | Path) -> list[str]:
-    return [sys.executable, str(SCRIPT), str(src), str(dst), *map(str, options), "--n", "2"]
+    return [sys.executable, str(SCRIPT), str(src), str(dst), "--n", "2", *map(str, options)]
 
 
 def reorg(src: Path, dst: Path, *options: str | Path, code: int = 0, bound: bool = False) -> str:
-    """Run the script; what it said. bound: without root's right to write anywhere."""
+    """Run the script, with one worker, because most of a short run is starting them; what it said.
+
+    bound: without root's right to write anywhere.
+    """
     done = subprocess.run(
-        command(src, dst, *options),
+        command(src, dst, "--n", "1", *options),
         capture_output=True,
         text=True,
         timeout=120,
@@ -143,6 +161,7 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
     (src / "bad" / "loop").symlink_to(src)
     (src / "bad" / "out").symlink_to(tmp_path / "outside")
     (src / "linklinklin_000001_000003.mp4").symlink_to(clip)
+    (src / "empty before").mkdir()
     before = files_below(src)
 
     said = reorg(src, dst, "--dry_run")
@@ -168,6 +187,7 @@ def test_a_tree_of_everything(tmp_path: Path, clip: Path) -> None:
 
     reorg(src, dst, "--remove_empty", code=1)
     assert not (src / "jogging").exists() and not (src / "it's").exists()
+    assert (src / "empty before").is_dir()
     assert (src / "bad" / "other name.mp4").exists()
     assert (tmp_path / "outside" / "outsideXXXX_000001_000003.mp4").exists()
 
@@ -224,6 +244,8 @@ def test_copy_and_link_leave_the_source(tmp_path: Path, clip: Path, how: str) ->
         reorg(src, dst, how)
         assert files_below(src) == before
         assert names(dst) == {"abcdefghijk_000001_000003.mp4"}
+    reorg(src, tmp_path / "other", how, "--duplicates", tmp_path / "aside")
+    assert files_below(src) == before and not any((tmp_path / "aside").iterdir())
     same = os.path.samefile(src / "b" / "abcdefghijk_1_3.mp4", next(dst.glob("*.mp4")))
     assert same == (how == "--link")
     # A move after --link takes the second name away, and no data.
@@ -231,6 +253,64 @@ def test_copy_and_link_leave_the_source(tmp_path: Path, clip: Path, how: str) ->
     assert (dst / "abcdefghijk_000001_000003.mp4").read_bytes() == clip.read_bytes()
     assert (src / "a" / "abcdefghijk_1_3.mp4").exists()
     assert (src / "b" / "abcdefghijk_1_3.mp4").exists() == (how == "--copy")
+
+
+def how_to_move(dst: Path, report: ReportFile | None = None) -> HowToBring:
+    opened: Any = SimpleNamespace(report=report)
+    return HowToBring(dst, "move", True, None, find_ffmpeg(), frozenset(), opened)
+
+
+def test_a_file_that_is_the_clip_itself_is_kept(tmp_path: Path) -> None:
+    """The folder has a second name, as on a disk that takes `Data` for `data`; or the clip is a
+    link to the file, which has a second name elsewhere."""
+    (tmp_path / "src").mkdir()
+    path = tmp_path / "src" / "abcdefghijk_000001_000003.mp4"
+    path.write_text("the only copy")
+    found = Found.at(str(path), path.stat())
+
+    def same(there: Path) -> Filed:
+        at = Found.at(str(there), there.stat())
+        return file_same(found, ClipFiles(path.name, (found,), at), how_to_move(there.parent))
+
+    (tmp_path / "dst").symlink_to("src")
+    assert same(tmp_path / "dst" / path.name).action == "present"
+    os.link(path, tmp_path / "second")
+    (tmp_path / "link.mp4").symlink_to(path)
+    assert same(tmp_path / "link.mp4").action == "present"
+    assert path.read_text() == "the only copy"
+    assert same(tmp_path / "second").action == "moved"  # a second name goes
+    assert not path.exists()
+
+
+def test_only_a_copy_with_one_source_is_announced(tmp_path: Path) -> None:
+    """Of two files with the same bytes the wrong one could be removed after a kill."""
+    with ReportFile(tmp_path / REPORT, COLUMNS) as report:
+        how = how_to_move(tmp_path, report)
+        one, two = (Found(f"/x/{n}.mp4", 1, 1, device=-1) for n in (1, 2))
+        here = replace(one, device=tmp_path.stat().st_dev)
+        to_bring = [
+            ClipFiles("one.mp4", (one,)),
+            ClipFiles("two.mp4", (one, two)),
+            ClipFiles("there.mp4", (one,), two),
+            ClipFiles("renamed.mp4", (here,)),
+        ]
+        assert list(announced(to_bring, how)) == [[each] for each in to_bring]
+        list(announced(to_bring, replace(how, mode="copy")))
+    rows = list(read_report(tmp_path / REPORT, COLUMNS))
+    assert rows == [["/x/1.mp4", "one", "moving", ""]]
+
+
+def test_a_source_is_removed_after_its_line_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    filed = [Filed(str(tmp_path / "a.mp4"), "a.mp4", "moved", remove=True)]
+    with ReportFile(tmp_path / REPORT, COLUMNS) as report:
+        (tmp_path / REPORT).rename(tmp_path / "gone.csv")  # as an unmounted disk
+        with pytest.raises(UserError):
+            write_down(filed, report)
+        assert (tmp_path / "a.mp4").exists()
+        (tmp_path / "gone.csv").rename(tmp_path / REPORT)
+        write_down(filed, report)
+        assert not (tmp_path / "a.mp4").exists()
 
 
 def test_other_containers_are_rewrapped(tmp_path: Path, clip: Path) -> None:
@@ -348,10 +428,10 @@ def test_a_move_killed_between_copy_and_removal_is_finished(tmp_path: Path, clip
 
 
 def test_a_remux_killed_before_the_removal_is_finished(tmp_path: Path, clip: Path) -> None:
-    """A source with other frames than the clip is kept."""
+    """A source with other frames than the clip is kept, and one that was never being moved."""
     src, dst = tmp_path / "src", tmp_path / "dst"
     src.mkdir()
-    for name in ("abcdefghijk", "bcdefghijkl"):
+    for name in ("abcdefghijk", "bcdefghijkl", "cdefghijklm"):
         ffmpeg("-i", clip, "-c", "copy", src / f"{name}_1_3.mkv")
     reorg(src, dst, "--copy")
     ffmpeg("-i", clip, "-t", 1, "-c", "copy", src / "bcdefghijkl_1_3.mkv")
@@ -359,7 +439,7 @@ def test_a_remux_killed_before_the_removal_is_finished(tmp_path: Path, clip: Pat
         for name in ("abcdefghijk", "bcdefghijkl"):
             report.append((src / f"{name}_1_3.mkv", f"{name}_000001_000003", "moving", ""))
     reorg(src, dst)
-    assert names(src) == {"bcdefghijkl_1_3.mkv"}
+    assert names(src) == {"bcdefghijkl_1_3.mkv", "cdefghijklm_1_3.mkv"}
     assert report_of(dst)["src/abcdefghijk_1_3.mkv"] == ("rewrapped", "was remuxed before")
 
 

@@ -85,8 +85,11 @@ def test_a_report_of_an_older_version_is_read_and_gets_the_new_column(tmp_path: 
     path.write_text(csv_text(lines), encoding="utf-8")
     without = [[*row[:at], "", *row[at + 1 :]] for row in rows]
     assert list(read_report(path, RESULT_COLUMNS)) == without
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "report.csv.part").symlink_to("mine")  # where the new one is written
     with ReportFile(path, RESULT_COLUMNS) as report:
         report.append(rows[0])
+    assert (tmp_path / "mine").read_text() == "mine" and not path.is_symlink()
     assert list(read_report(path, RESULT_COLUMNS)) == [*without, rows[0]]
     with path.open(encoding="utf-8", newline="") as file:
         assert tuple(next(csv.reader(file))) == RESULT_COLUMNS

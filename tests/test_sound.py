@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import report_rows, run
+from tests.scripts import report_rows, run, run_here
 from tests.standin.server import StandIn
 from tests.standin.sources import ffmpeg_path, make_dash
-from tests.test_sources import ID, REPORT, fetch
+from tests.test_sources import ID, REPORT, SIZE, fetch
 from utils.process import run_child
 from utils.video.cut import cut_sound
 from utils.video.ffmpeg import SOUNDS, CutTask, Encode, Input, file_url, find_ffmpeg
@@ -98,13 +98,19 @@ def check_clip(clip: Path, whole: np.ndarray, start: int, seconds: int, rate: in
     assert abs(found - wanted).mean() < (300 if clip.suffix == ".m4a" else 3)
 
 
-@pytest.mark.parametrize("given", [[], ["--audio_format", "flac", "--sample_rate", "16000"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        pytest.param(["--audio_format", "flac", "--sample_rate", "16000"], marks=pytest.mark.slow),
+    ],
+)
 def test_from_youtube_only_the_sound_is_fetched(
     standin: StandIn, source: MakeSource, tmp_path: Path, given: list[str]
 ) -> None:
-    video = source(seconds=20)
+    video = source(seconds=20, size=SIZE)
     standin.add_video(ID, video)
-    standin.add_video("silent_____", source(seconds=10, audio=False))
+    standin.add_video("silent_____", source(seconds=10, size=SIZE, audio=False))
     rows = [f"{ID},3,13", f"{ID},15,25", f"{ID},70,80", "silent_____,1,3"]
     out = tmp_path / "out"
     out.mkdir()
@@ -153,7 +159,7 @@ def test_late_sound_of_youtube_keeps_its_time(standin: StandIn, tmp_path: Path) 
 def test_sound_that_breaks_off_is_no_short_clip(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    video = source(seconds=20)
+    video = source(seconds=20, size=SIZE)
     standin.add_video(ID, video)
     sound = make_dash(video)[1]
     assert sound is not None
@@ -169,10 +175,10 @@ def test_sound_that_breaks_off_is_no_short_clip(
 
 
 def test_from_another_server_the_sound_of_whole_videos(source: MakeSource, tmp_path: Path) -> None:
-    video = source(seconds=20)
+    video = source(seconds=20, size=SIZE)
     with StandIn(https=False) as standin:
         standin.add_video(ID, video)
-        standin.add_video("silent_____", source(seconds=10, audio=False))
+        standin.add_video("silent_____", source(seconds=10, size=SIZE, audio=False))
         rows = [f"{ID},3,13", "silent_____,1,3"]
         more = ["--audio_only", "--audio_format", "wav", "--url_base", standin.url_base]
         assert fetch(tmp_path, rows, *more).code == 1
@@ -184,7 +190,7 @@ def test_from_another_server_the_sound_of_whole_videos(source: MakeSource, tmp_p
 def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
-    video = source(seconds=10)
+    video = source(seconds=10, size=SIZE)
     shutil.copyfile(video, clips / f"{ID}_000100_000110.mp4")
     rows = [f"{ID},100,110", f"{ID},103,105", f"{ID},200,202"]
     done = fetch(tmp_path, rows, "--audio_only", "--source", f"clips:{clips}")
@@ -205,7 +211,7 @@ def test_from_clips_and_archives(source: MakeSource, tmp_path: Path) -> None:
         tar.add(sound, f"a/{sound.name}")
         tar.add(clips / f"{ID}_000100_000110.mp4", f"b/{ID}_000103_000113.mp4")
         member = tarfile.TarInfo(f"b/{ID}_000200_000202.mp4")
-        silent = source(seconds=2, audio=False).read_bytes()
+        silent = source(seconds=2, size=SIZE, audio=False).read_bytes()
         member.size = len(silent)
         tar.addfile(member, io.BytesIO(silent))
     rows = [rows[0], f"{ID},103,113", rows[2]]
@@ -222,7 +228,7 @@ def test_other_scripts_know_sound_files(source: MakeSource, tmp_path: Path) -> N
     clips.mkdir(parents=True)
     names = [f"{ID}_000000_000003", f"{ID}_000010_000013"]
     rows = [f"{ID},0,3,a,train", f"{ID},10,13,b,train"]
-    video = shutil.copyfile(source(seconds=3), clips / f"{names[0]}.mp4")
+    video = shutil.copyfile(source(seconds=3, size=SIZE), clips / f"{names[0]}.mp4")
     for name in names:
         cut(video, 0.0, 3.0, Encode(sound=".wav"))[1].rename(clips / f"{name}.wav")
     flat = tmp_path / "out"
@@ -266,6 +272,6 @@ def test_other_scripts_know_sound_files(source: MakeSource, tmp_path: Path) -> N
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, words: str) -> None:
-    done = run("download.py", tmp_path / "out", *words.split(), cwd=tmp_path)
+    done = run_here("download.py", tmp_path / "out", *words.split(), cwd=tmp_path)
     assert done.code == 2
     assert "--audio_only" in done.err or "--sample_rate" in done.err

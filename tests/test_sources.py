@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
-from tests.scripts import Done, report_rows, run, write_list
+from tests.scripts import Done, report_rows, run, run_here, write_list
 from tests.standin.mirror import Mirror, make_tar
 from tests.standin.server import StandIn
 from tests.standin.sources import beep_times, frame_numbers, frame_times
@@ -19,6 +19,7 @@ from utils.video.whole import BadClip, decode_whole, read_video
 
 ID = "-bcdefghijk"
 REPORT = "download_report.csv"
+SIZE = (256, 144)  # quickly made, and cut
 
 
 def fetch(folder: Path, rows: list[str], *more: object) -> Done:
@@ -38,7 +39,9 @@ def put(folder: Path, name: str, video: Path) -> Path:
 def test_the_same_clip_is_linked_and_a_longer_one_is_cut(
     source: MakeSource, tmp_path: Path
 ) -> None:
-    held = put(tmp_path / "k%700 a,b" / "some label", f"{ID}_000100_000110", source(seconds=10))
+    held = put(
+        tmp_path / "k%700 a,b" / "some label", f"{ID}_000100_000110", source(seconds=10, size=SIZE)
+    )
     rows = [f"{ID},100,110", f"{ID},102,105", f"{ID},108,112", "notondisk__,0,10"]
     done = fetch(tmp_path, rows, "--source", f"clips:{tmp_path / 'k%700 a,b'}")
     assert done.code == 1
@@ -62,19 +65,19 @@ def test_the_same_clip_is_linked_and_a_longer_one_is_cut(
 
 
 def test_encoding_options_apply_to_clips_from_the_disk(source: MakeSource, tmp_path: Path) -> None:
-    held = put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10))
+    held = put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10, size=SIZE))
     given = ["--source", f"clips:{held.parent}", "--short_side", "128", "--no_audio"]
     assert fetch(tmp_path, [f"{ID},100,110"], *given).code == 0
     found = read_video(tmp_path / "out" / held.name)
     assert (found.height, found.frames, found.audio_codec) == (128, 250, "")
-    assert read_video(held).height == 360
+    assert read_video(held).height == 144
 
 
 @pytest.mark.parametrize(
     ("options", "made"),
     [
-        (("--short_side", "128"), "without --short_side"),
         (("--max_height", "0", "--no_audio"), "with --max_height 480, without --no_audio"),
+        pytest.param(("--short_side", "128"), "without --short_side", marks=pytest.mark.slow),
         pytest.param(("--keyint", "12"), "without --keyint", marks=pytest.mark.slow),
     ],
 )
@@ -82,11 +85,13 @@ def test_clips_of_different_options_are_not_mixed(
     options: tuple[str, ...], made: str, source: MakeSource, tmp_path: Path
 ) -> None:
     """Refused before the first clip, whatever the list; an older folder has no settings."""
-    put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10))
+    put(tmp_path / "k700", f"{ID}_000100_000110", source(seconds=10, size=SIZE))
     where, out = ("--source", f"clips:{tmp_path / 'k700'}"), tmp_path / "out"
     assert fetch(tmp_path, [f"{ID},100,110"], *where).code == 0
+    listing = write_list(tmp_path / "list.csv", [f"{ID},101,103"])
     for more in ((), ("--dry_run",), ("--verify",)):
-        done = fetch(tmp_path, [f"{ID},101,103"], *where, *options, *more)
+        given = [out, "--input_csv", listing, *where, *options, *more]
+        done = run_here("download.py", *given, cwd=tmp_path)
         assert (done.code, done.err) == (
             2,
             f"error: {out} holds clips made {made}; use the same options, or another output"
@@ -108,9 +113,9 @@ def test_clips_of_different_options_are_not_mixed(
 def test_a_clip_shorter_than_its_name_goes_to_the_next_source(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
-    put(tmp_path / "short", f"{ID}_000002_000012", source(seconds=6))
-    broken = put(tmp_path / "broken", f"{ID}_000003_000013", source(seconds=10))
+    standin.add_video(ID, source(seconds=20, size=SIZE))
+    put(tmp_path / "short", f"{ID}_000002_000012", source(seconds=6, size=SIZE))
+    broken = put(tmp_path / "broken", f"{ID}_000003_000013", source(seconds=10, size=SIZE))
     broken.write_bytes(broken.read_bytes()[:-1000])
     rows = [f"{ID},2,12", f"{ID},4,6", f"{ID},9,11", f"{ID},3,13"]
     chain = f"clips:{tmp_path / 'short'}:{tmp_path / 'broken'},youtube"
@@ -128,7 +133,7 @@ def test_a_clip_shorter_than_its_name_goes_to_the_next_source(
 def test_a_short_clip_is_taken_where_its_own_report_says_so(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
-    standin.add_video(ID, source(seconds=20))
+    standin.add_video(ID, source(seconds=20, size=SIZE))
     rows = [f"{ID},15,25"]
     assert fetch(tmp_path, rows, "--ytdlp_args", standin.ytdlp_args).code == 0
     os.rename(tmp_path / "out", tmp_path / "first")
@@ -152,7 +157,7 @@ def test_what_youtube_said_is_remembered_and_other_sources_are_asked(
     assert {(r["reason"], r["source"]) for r in found.values()} == {("private", "youtube")}
     standin.clear_log()
     size = (tmp_path / "out" / REPORT).stat().st_size
-    put(empty, f"{ID}_000000_000010", source(seconds=10))
+    put(empty, f"{ID}_000000_000010", source(seconds=10, size=SIZE))
     done = fetch(tmp_path, rows, "--source", f"clips:{empty},youtube", *given)
     assert done.code == 1
     assert standin.requests() == []
@@ -179,7 +184,7 @@ def test_ava_clips_out_of_kinetics_clips(
     window: tuple[int, int] | None,
 ) -> None:
     start, end = held
-    put(tmp_path / "k700", f"{ID}_{start:06d}_{end:06d}", source(seconds=end - start))
+    put(tmp_path / "k700", f"{ID}_{start:06d}_{end:06d}", source(seconds=end - start, size=SIZE))
     rows, given = [f"{ID},{ts},-1"], ["--source", f"clips:{tmp_path / 'k700'}"]
     is_whole = window == (ts - 3, ts + 3)
     assert fetch(tmp_path, rows, *given).code == (0 if is_whole else 1)
@@ -198,8 +203,8 @@ def test_ava_clips_out_of_kinetics_clips(
 
 
 def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Path) -> None:
-    put(tmp_path / "k700", f"{ID}_000102_000112", source(seconds=10))
-    put(tmp_path / "k700", f"{ID}_000101_000111", source(seconds=10))
+    put(tmp_path / "k700", f"{ID}_000102_000112", source(seconds=10, size=SIZE))
+    put(tmp_path / "k700", f"{ID}_000101_000111", source(seconds=10, size=SIZE))
     given = ["--source", f"clips:{tmp_path / 'k700'}", "--allow_partial"]
     assert fetch(tmp_path, [f"{ID},103,-1"], *given).code == 0
     row = report_rows(tmp_path / "out" / REPORT)[f"{ID}_000103"]
@@ -216,7 +221,9 @@ def test_of_several_parts_the_longest_is_taken(source: MakeSource, tmp_path: Pat
     ],
 )
 def test_a_wrong_chain_is_refused(tmp_path: Path, chain: str, said: str) -> None:
-    done = fetch(tmp_path, [f"{ID},0,10"], f"--source={chain}")
+    listing = write_list(tmp_path / "list.csv", [f"{ID},0,10"])
+    given = [tmp_path / "out", "--input_csv", listing, f"--source={chain}"]
+    done = run_here("download.py", *given, cwd=tmp_path)
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "out").exists()
@@ -310,8 +317,17 @@ def manifests(target: str) -> list[bytes]:
     return [text.encode() for text in (dash, hls, concat)]
 
 
-@pytest.mark.parametrize("more", [(), ("--short_side", "64")], ids=["kept", "encoded"])
-@pytest.mark.parametrize("kind", ["clips", "tar", "cvdf"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("clips", ()),
+        ("tar", ("--short_side", "64")),
+        ("cvdf", ()),
+        pytest.param("clips", ("--short_side", "64"), marks=pytest.mark.slow),
+        pytest.param("tar", (), marks=pytest.mark.slow),
+        pytest.param("cvdf", ("--short_side", "64"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_manifest_in_place_of_a_clip_is_undecodable_and_nothing_it_names_is_opened(
     kind: str, more: tuple[str, ...], standin: StandIn, tmp_path: Path
 ) -> None:

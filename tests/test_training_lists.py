@@ -245,10 +245,19 @@ def test_trees_of_links(tmp_path: Path, lists: Lists, clips: Path) -> None:
     (clips / f"{names[0]}.mp4").unlink()
     foreign = out / "val" / "yoga" / "mine.mp4"
     foreign.write_text("mine")
+    link = out / "val" / "yoga" / f"{names[-1]}.mp4"
+    link.unlink()
+    link.symlink_to(foreign)
+    table_of_mine = out / "val" / "metadata.csv"
+    table_of_mine.write_text("mine\n")
+    same_size = out / "val" / "dying_hair" / f"{names[-2]}.mp4"
+    same_size.write_bytes(bytes((clips / same_size.name).stat().st_size))
     said = lists_of(*words, "--label", "dying hair", code=1)
     left = {path.name for path in out.glob("val/*/*.mp4")}
-    assert left == {"mine.mp4", *(f"{name}.mp4" for name in names[:4])}
-    assert foreign.read_text() == "mine" and "2 files in" in said
+    assert left == {"mine.mp4", link.name, same_size.name, *(f"{name}.mp4" for name in names[:4])}
+    assert foreign.read_text() == "mine" and "4 files in" in said
+    assert link.is_symlink() and not any(same_size.read_bytes())
+    assert table_of_mine.read_text() == "mine\n"
     assert tree[f"{names[0]}.mp4"].read_bytes()  # the last name of its file
     assert "class indices of val/ are not those of classes.txt" in said
 
@@ -404,6 +413,11 @@ def test_ava_forms(tmp_path: Path) -> None:
     assert listed[0] == "original_vido_id video_id frame_id path labels"
     assert listed[1] == f'{names[0]} 0 0 {names[0]}/000001.jpg ""' and len(listed) == 11
     assert all((frames / line.split()[3]).exists() for line in listed[1:])
+    mine, stale = (tmp_path / "out" / "rawframes" / name for name in ("mine", "stale"))
+    mine.mkdir()
+    stale.symlink_to(mine)
+    lists_of(*words, "--annotations", boxes, "--frames", frames)
+    assert mine.is_dir() and not stale.is_symlink()
     boxes.write_text(boxes.read_text() + "torn,line\n")
     assert f"{boxes}:5: no annotation" in lists_of(
         *words, "--annotations", boxes, "--frames", frames, code=2
@@ -419,6 +433,11 @@ def test_white_space_in_paths(tmp_path: Path, lists: Lists) -> None:
     lists_of(*words, "--link_dir", links)
     assert all(Path(path).parent == links and Path(path).is_file()
                for path, _ in fields(out / "val.csv"))  # fmt: skip
+    in_the_way = links / f"{clip_names(lists['400_val'])[0]}.mp4"
+    in_the_way.unlink()
+    in_the_way.write_text("mine")
+    said = lists_of(*words, "--link_dir", links, code=2)
+    assert f"{in_the_way} exists and is not " in said and in_the_way.read_text() == "mine"
     lists_of(*words, "--path_prefix", clips)  # the reader joins it, unsplit
     assert fields(out / "val.csv")[0][0] == f"{clip_names(lists['400_val'])[0]}.mp4"
     said = lists_of(*words, "--path_prefix", links, code=2)

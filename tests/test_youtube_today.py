@@ -161,7 +161,10 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest.mark.parametrize(
+    "arguments",
+    [n if "config" in n else pytest.param(n, marks=pytest.mark.slow) for n in ARGUMENTS],
+)
 def test_a_usage_error_of_ytdlp_ends_the_run_at_once(
     arguments: str, standin: StandIn, tmp_path: Path
 ) -> None:
@@ -170,7 +173,13 @@ def test_a_usage_error_of_ytdlp_ends_the_run_at_once(
     assert not (tmp_path / "out" / "download_report.csv").exists()
 
 
-@pytest.mark.parametrize("text", ['[{"domain": ".youtube.com"}]', "no cookies\n", "\xff\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"domain": ".youtube.com"}]',
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("no cookies\n", "\xff\x00")),
+    ],
+)
 def test_a_file_that_holds_no_cookies_is_told_at_once(
     text: str, standin: StandIn, tmp_path: Path
 ) -> None:
@@ -233,7 +242,7 @@ def test_a_report_without_heights_is_read_and_added_to(
     [
         ((), 480),
         pytest.param(("--short_side", "256"), 480, marks=pytest.mark.slow),
-        (("--max_height", "360"), 360),
+        pytest.param(("--max_height", "360"), 360, marks=pytest.mark.slow),
     ],
 )
 def test_portrait_video_is_chosen_by_its_shorter_side(

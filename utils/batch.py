@@ -237,7 +237,7 @@ def run_batch(
     """Run `worker` on every video to process, and report each result. columns: of the report."""
     tally = run.Tally()
     with (
-        run.show_progress(len(batch.to_do), "clip", args.quiet, opened.workers) as progress,
+        run.Progress(len(batch.to_do), "clip", args.quiet, opened.workers) as progress,
         closing(opened.workers.run(worker, batch.tasks(), lost_clip)) as results,
     ):
         for made in results:

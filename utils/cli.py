@@ -155,7 +155,7 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def _argument(pattern: str, convert: Callable[[str], Value], what: str) -> Callable[[str], Value]:
+def matching(pattern: str, convert: Callable[[str], Value], what: str) -> Callable[[str], Value]:
     """Return an argparse type for texts of that pattern."""
 
     def parse(text: str) -> Value:
@@ -167,14 +167,14 @@ def _argument(pattern: str, convert: Callable[[str], Value], what: str) -> Calla
 
 
 # Their lengths are limited because ffmpeg holds 32 bits, and Fraction("1e999999999") takes minutes.
-positive_int = _argument("(?=.*[1-9])[0-9]{1,9}", int, "a whole number above 0")
-non_negative_int = _argument("[0-9]{1,18}", int, "a whole number, 0 or above")
+positive_int = matching("(?=.*[1-9])[0-9]{1,9}", int, "a whole number above 0")
+non_negative_int = matching("[0-9]{1,18}", int, "a whole number, 0 or above")
 _DECIMAL = r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}"
-non_negative_float = _argument(_DECIMAL, float, "a number from 0 on")
+non_negative_float = matching(_DECIMAL, float, "a number from 0 on")
 _RATE = r"[0-9]{1,9}(?:\.[0-9]{1,9}|/[1-9][0-9]{0,8})?"  # 0 stands for the clip's own rate
-frame_rate = _argument(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
+frame_rate = matching(_RATE, Fraction, "a rate such as 30, 12.5 or 30000/1001")
 _TRIM_FORMAT = r"%0?[0-9]{0,2}(?:d|\.[0-9]{1,3}f)"  # one printf conversion, and nothing else
-trim_format = _argument(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
+trim_format = matching(_TRIM_FORMAT, str, "a format such as %06d or %010.3f")
 
 
 def must(
@@ -206,58 +206,42 @@ def named_columns(text: str) -> dict[str, str]:
 
 
 _ALIASES = {"--num_jobs": ("-n", "-j", "--n")}
-_SHARED: dict[str, dict[str, Any]] = {
-    "--label": {
-        "nargs": "+",
-        "default": [],
-        "metavar": "LABEL",
-        "help": "keep only these labels, case-insensitive (default: all)",
-    },
-    "--split": {
-        "nargs": "+",
-        "default": [],
-        "metavar": "SPLIT",
-        "help": "keep only these splits; val is also validate (default: all)",
-    },
-    "--input_csv": {
-        "nargs": "+",
-        "type": Path,
-        "metavar": "LIST",
-        "help": "lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such"
-        " as kinetics-400_val (default: the twelve official lists)",
-    },
-    "--columns": {
-        "type": named_columns,
-        "metavar": "ROLE=NAME,...",
-        "help": "columns of a list that is not recognised, as youtube_id=Clip,time_start=From;"
-        " numbers from 1 if it has no header",
-    },
-    "--clip_seconds": {
-        "type": non_negative_float,
-        "metavar": "N",
-        "help": "length of the clips of a list that gives only their start",
-    },
-    "--trim_format": {
-        "type": trim_format,
-        "metavar": "FORMAT",
-        "help": "times in file names (default: %%06d, or %%010.3f if two clips of the lists would"
-        " have the same name)",
-    },
-    "--lists_base": {
-        "type": web_address,
-        "metavar": "URL",
-        "help": "server of the official lists (default: DeepMind's, then CVDF's)",
-    },
-    "--limit": {"type": positive_int, "metavar": "N", "help": "keep the first N clips"},
-    "--dry_run": {"action": "store_true", "help": "print the plan and exit"},
-    "--num_jobs": {
-        "type": positive_int,
-        "metavar": "N",
-        "default": cpu_count(),
-        "help": "number of parallel jobs (default: the number of cores, here %(default)s)",
-    },
-    "--ffmpeg": {"metavar": "FILE", "help": "ffmpeg to use (default: imageio-ffmpeg's)"},
-}
+_SHARED: dict[str, dict[str, Any]] = {}
+
+
+def _share(name: str, **settings: Any) -> None:
+    """Define an option for `add_shared`."""
+    _SHARED[name] = settings
+
+
+_text = "keep only these labels, case-insensitive (default: all)"
+_share("--label", nargs="+", default=[], metavar="LABEL", help=_text)
+_text = "keep only these splits; val is also validate (default: all)"
+_share("--split", nargs="+", default=[], metavar="SPLIT", help=_text)
+_text = (
+    "lists (CSV, TSV, JSON; .gz too), folders of lists, or names of official lists such as"
+    " kinetics-400_val (default: the twelve official lists)"
+)
+_share("--input_csv", nargs="+", type=Path, metavar="LIST", help=_text)
+_text = (
+    "columns of a list that is not recognised, as youtube_id=Clip,time_start=From; numbers from 1"
+    " if it has no header"
+)
+_share("--columns", type=named_columns, metavar="ROLE=NAME,...", help=_text)
+_text = "length of the clips of a list that gives only their start"
+_share("--clip_seconds", type=non_negative_float, metavar="N", help=_text)
+_text = (
+    "times in file names (default: %%06d, or %%010.3f if two clips of the lists would have the same"
+    " name)"
+)
+_share("--trim_format", type=trim_format, metavar="FORMAT", help=_text)
+_text = "server of the official lists (default: DeepMind's, then CVDF's)"
+_share("--lists_base", type=web_address, metavar="URL", help=_text)
+_share("--limit", type=positive_int, metavar="N", help="keep the first N clips")
+_share("--dry_run", action="store_true", help="print the plan and exit")
+_text = "number of parallel jobs (default: the number of cores, here %(default)s)"
+_share("--num_jobs", type=positive_int, metavar="N", default=cpu_count(), help=_text)
+_share("--ffmpeg", metavar="FILE", help="ffmpeg to use (default: imageio-ffmpeg's)")
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -14,7 +14,6 @@ import io
 import logging
 import pickle
 import queue
-import re
 import shutil
 import sys
 import tempfile
@@ -27,14 +26,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from utils import parallel
-from utils.cli import plural, say
-from utils.errors import NAMES, ROOT, UserError, check_packages
+from utils.cli import matching, plural, say
+from utils.errors import NAMES, ROOT, UserError, check_packages, release_of
 from utils.files import machine_name
 from utils.parallel import Child, Children, Lost, Outcomes, TurnEnd, Turns, Worker, Workers
 from utils.process import STOP, Stopped
@@ -55,27 +53,22 @@ _END = object()
 # --- options -------------------------------------------------------------------------------------
 
 
+dask_address = matching(
+    r"local:[1-9][0-9]{0,3}|(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+",
+    str,
+    "tls://HOST:PORT, tcp://..., or local:N",
+)
+
+
 def add_cluster_options(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--dask",
-        type=dask_address,
-        metavar="ADDRESS",
-        help="run on the workers of a Dask cluster: the address of its scheduler"
-        " (tls://head:8786, tcp://head:8786), or local:N for N workers on this machine",
+    add = parser.add_argument
+    text = (
+        "run on the workers of a Dask cluster: the address of its scheduler (tls://head:8786,"
+        " tcp://head:8786), or local:N for N workers on this machine"
     )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="with --dask: exit with 2 if a worker is unusable (default: exclude it)",
-    )
-
-
-def dask_address(text: str) -> str:
-    """Check an argument: `tcp://head:8786`, `tls://...`, `head:8786`, `local:4`."""
-    address = r"(?!local:)((tcp|tls|ucx)://)?[\w.\-\[\]:]+:[0-9]+"
-    if not re.fullmatch(f"local:[1-9][0-9]{{0,3}}|{address}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not tls://HOST:PORT, tcp://..., or local:N")
-    return text
+    add("--dask", type=dask_address, metavar="ADDRESS", help=text)
+    text = "with --dask: exit with 2 if a worker is unusable (default: exclude it)"
+    add("--strict", action="store_true", help=text)
 
 
 def check_dask(args: argparse.Namespace) -> None:
@@ -209,7 +202,7 @@ def versions_of(packages: Sequence[str], ffmpeg: str | None) -> dict[str, str]:
     check_packages(*packages)
     versions = {"Python": "{}.{}".format(*sys.version_info), "ffmpeg": find_ffmpeg(ffmpeg).version}
     for package in set(SAME_RELEASES) & set(packages):
-        versions[NAMES.get(package, package)] = metadata.version(package)
+        versions[NAMES.get(package, package)] = release_of(package)
     return versions
 
 
@@ -307,8 +300,7 @@ class Cluster(Workers):
         self.threads: dict[str, int] = {}
         self.left_out = 0
         self.done: Counter[str] = Counter()  # tasks by machine
-        self.turns: Turns | None = None
-        self.has_hung_up = False
+        self.is_closed = False
         self.under_way: dict[Any, Begun] = {}  # by dask's future
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures; workers come and gone
         for module in (sys.modules[__name__], parallel):  # otherwise dask sends only names
@@ -385,16 +377,9 @@ class Cluster(Workers):
         )
 
     def close(self) -> None:
-        """End what the run has on the workers."""
-        self._hang_up()
-        if self.client.status == "running":
-            for future in self.under_way:
-                future.release()
-
-    def _hang_up(self) -> None:
-        """Let the workers drop their tasks."""
-        if not self.has_hung_up and self.client.status == "running":
-            self.has_hung_up = True
+        """End what the run has on the workers, which drop their tasks."""
+        if not self.is_closed and self.client.status == "running":
+            self.is_closed = True
             _aside(lambda: self.client.unregister_worker_plugin(self.name))
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -551,4 +536,4 @@ class Cluster(Workers):
                 self.say("the Dask scheduler is lost: start it again, run the same command")
                 STOP.set()
         if STOP.is_set():
-            self._hang_up()
+            self.close()

@@ -110,8 +110,8 @@ if _script and os.path.dirname(os.path.realpath(_script)) == str(ROOT):  # one o
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     sys.excepthook = _say_problem
-    # numpy, which pandas brings in, would start a thread a core for linear algebra, which nothing
-    # here does, and each spins at first: 0.08 s of CPU on 2 cores.
+    # numpy, which joblib and pandas bring in, would start a thread a core for linear algebra, which
+    # nothing here does, and each spins at first: 0.08 s of CPU on 2 cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

@@ -21,7 +21,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -237,6 +237,19 @@ def names_in(folder: Path, suffix: str) -> set[str]:
             return {each.name.removesuffix(suffix) for each in found}
 
 
+def sizes_in(folder: Path, suffixes: Container[str]) -> Iterator[tuple[str, str, int]]:
+    """Yield (name, suffix, bytes) of the files in `folder` with these suffixes. Raises UserError.
+
+    A size takes one more request to the disk per file than a name (`names_in`).
+    """
+    with telling(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            name, suffix = os.path.splitext(entry.name)
+            if suffix in suffixes and _is_file(entry):
+                with suppress(OSError):  # removed since
+                    yield name, suffix, entry.stat().st_size
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     """Return whether it is a regular file, or a link to one; a link that loops is none."""
     try:
@@ -384,8 +397,19 @@ def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     with telling(base, "write into"):
         opened, name, lock = _begin_run(base, itertools.chain(names, other_names))
     over, was_replaced = threading.Event(), threading.Event()
-    given = over, was_replaced, base, opened, name
-    watch = threading.Thread(target=_show_life, args=given, daemon=True)
+
+    def show_life() -> None:
+        """Renew the folder's date for machines that do not see its lock; stop if it is replaced."""
+        while not over.wait(BEAT_SECONDS):
+            with suppress(OSError):  # no time is given: the file server's clock, for all machines
+                os.utime(name, dir_fd=opened, follow_symlinks=False)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(base.lstat(), os.fstat(opened)):
+                    continue
+            was_replaced.set()
+            return STOP.set()
+
+    watch = threading.Thread(target=show_life, daemon=True)
     watch.start()
     try:
         yield base / name
@@ -453,23 +477,6 @@ def _lock(base: int, name: str, must: bool = False) -> int | None:
             return file
     os.close(file)
     return None
-
-
-def _show_life(
-    over: threading.Event, was_replaced: threading.Event, base: Path, opened: int, name: str
-) -> None:
-    """Renew the date of a run's folder for machines that do not see its lock.
-
-    Stop the run if another folder, or a link, takes the place of `base`.
-    """
-    while not over.wait(BEAT_SECONDS):
-        with suppress(OSError):  # no time is given: the file server's clock, for all machines
-            os.utime(name, dir_fd=opened, follow_symlinks=False)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(base.lstat(), os.fstat(opened)):
-                continue
-        was_replaced.set()
-        return STOP.set()
 
 
 def _clear_dead_run(base: int, name: str) -> None:

@@ -68,11 +68,7 @@ class Child:
     """
 
     def __init__(
-        self,
-        root: str,
-        on_cluster: bool = False,
-        quiet: bool = False,
-        flags: Sequence[str] = (),
+        self, root: str, on_cluster: bool = False, quiet: bool = False, flags: Sequence[str] = ()
     ) -> None:
         # Replaces the first entry of the path, which is the current folder.
         program = "import sys; sys.path[0] = sys.argv[1]; import utils.parallel as p; p.serve()"
@@ -87,6 +83,7 @@ class Child:
                 start_new_session=True,
             )
         self.calls = 0
+        self.is_idle = True
 
     def call(self, frame: bytes, is_stopped: Callable[[], bool]) -> bytes:
         """Return the pickled (outcomes, exception or None) of a task.
@@ -119,7 +116,6 @@ class Children:
     def __init__(self, start: Callable[[], Child]) -> None:
         self.start = start
         self.is_over = False
-        self._idle: list[Child] = []
         self._all: list[Child] = []
         self._lock = threading.Lock()
 
@@ -131,20 +127,18 @@ class Children:
         with self._lock:
             if self.is_over:
                 return b"", "the run is over"
-            idle = [child for child in self._idle if child.process.poll() is None]
-            if idle:
-                child = idle[-1]
-                self._idle.remove(child)
-            else:  # within the lock, so that no process starts that `hang_up` does not see
-                # Those that ended are reaped, and their pipes closed.
-                self._all = [each for each in self._all if each.process.poll() is None]
+            # Those that ended are reaped, and their pipes closed.
+            self._all = [each for each in self._all if each.process.poll() is None]
+            child = next((each for each in self._all if each.is_idle), None)
+            if child is None:  # within the lock, so that `hang_up` sees every process that starts
                 child = self.start()
                 self._all.append(child)
+            child.is_idle = False
         try:
             answer = child.call(frame, is_stopped)
             child.calls += 1
             if child.calls < RENEW_AFTER:
-                self._idle.append(child)
+                child.is_idle = True
             else:
                 child.hang_up()
             return answer, ""
@@ -242,42 +236,44 @@ def outcomes_of(worker: Callable[..., Any], *task: Any) -> Iterator[Any]:
 
 
 def run_parallel(worker: Worker, tasks: Iterable[Any], num_jobs: int) -> Outcomes:
-    """Run `worker` over `tasks` on threads; yield outcomes until the run is stopped.
+    """Run `worker` over `tasks` on joblib's threads; yield outcomes until the run is stopped.
 
     For workers that start programs or wait. A task is drawn when a thread is free, and threads
     wait for the caller, so that few outcomes are lost if the process is killed.
     """
+    from joblib import Parallel, delayed  # takes 0.1 s, which worker processes do not need
+
     outcomes: queue.Queue[Any] = queue.Queue(2 * num_jobs)
     problems: list[BaseException] = []
     fresh, drawing = iter(tasks), threading.Lock()
-    at_work, deadline = num_jobs, math.inf
+    deadline = math.inf
 
     def run() -> None:
         with _noted(problems):
             while not problems:
-                with drawing:
+                with drawing:  # not by joblib, which draws several tasks before it begins the first
                     task = next(fresh, _END)
                 if task is _END or STOP.is_set():
-                    break
+                    return
                 for outcome in outcomes_of(worker, task):
                     outcomes.put(outcome)
+
+    def run_all() -> None:
+        with _noted(problems):
+            Parallel(num_jobs, backend="threading")(delayed(run)() for _ in range(num_jobs))
         outcomes.put(_END)
 
     def take() -> Any:
-        nonlocal at_work, deadline
-        while at_work and time.monotonic() < deadline:
+        nonlocal deadline
+        while time.monotonic() < deadline:
             if STOP.is_set():
                 deadline = min(deadline, time.monotonic() + STOP_SECONDS)
             with suppress(queue.Empty):
-                outcome = outcomes.get(timeout=_POLL_SECONDS)
-                if outcome is not _END:
-                    return outcome
-                at_work -= 1
+                return outcomes.get(timeout=_POLL_SECONDS)
         return _END
 
-    # Daemons, because a task that waits for a silent server must not hold up a stop.
-    for _ in range(num_jobs):
-        threading.Thread(target=run, daemon=True).start()
+    # A daemon, as joblib's are: a task that waits for a silent server must not hold up a stop.
+    threading.Thread(target=run_all, daemon=True).start()
     try:
         yield from iter(take, _END)
     except BaseException:  # closed early, because the report cannot be written, for example
@@ -460,6 +456,7 @@ class Workers:
 
     def __init__(self, num_jobs: int) -> None:
         self.num_jobs = num_jobs
+        self.turns: Turns | None = None
         self.say: Callable[[str], None] = say
 
     def run(
@@ -478,6 +475,7 @@ class Workers:
         for one (on threads). The worker's last outcome is then a `TurnEnd`, and what remains of
         the task waits for another turn.
         """
+        self.turns = turns
         if turns is not None:
             return run_in_turns(worker, tasks, self.num_jobs, turns)
         if threads:
@@ -485,5 +483,5 @@ class Workers:
         return run_in_processes(worker, tasks, self.num_jobs, lost)
 
     def note(self) -> str:
-        """Return the workers' text for the progress line."""
-        return ""
+        """Return what holds tasks up, for the progress line."""
+        return self.turns.note() if self.turns else ""

@@ -20,14 +20,7 @@ from typing import Any, Self
 from utils.cli import csv_text, escaped_row
 from utils.clip import DOWNLOADED, FAILED, INVALID, UNAVAILABLE, Clip, Result
 from utils.errors import DiskFull, UserError
-from utils.files import (
-    bounded_lines,
-    machine_name,
-    open_regular,
-    open_text,
-    parse_json,
-    telling,
-)
+from utils.files import bounded_lines, machine_name, open_regular, open_text, parse_json, telling
 
 REPORT_NAME = "download_report.csv"
 
@@ -196,11 +189,13 @@ def read_report(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
             yield row
 
 
-def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterator[list[str]]:
-    """Read the rows of `path` and of the reports beside it: the last row of a clip counts.
+def read_every(
+    path: Path, columns: Sequence[str], status: str = ""
+) -> Iterator[tuple[list[str], bool]]:
+    """Yield each row of `path` and of the reports beside it, and whether it counts so far.
 
-    Of several files a row is skipped if a later one, by `finished_at`, was read before. status:
-    only rows with this status. Raises UserError.
+    The last row of a clip counts; of several files that is the latest by `finished_at`, which need
+    not be read last. status: only rows with this status. Raises UserError.
     """
     at, paths = columns.index("status"), report_paths(path)
     latest: dict[str, str] = {}
@@ -208,11 +203,17 @@ def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterat
         for row in read_report(each, columns):
             if status and row[at] != status:
                 continue
+            counts = True
             if len(paths) > 1 and row[0]:  # an invalid row names no clip
-                if row[-1] < latest.get(row[0], ""):
-                    continue
-                latest[row[0]] = row[-1]
-            yield row
+                counts = row[-1] >= latest.get(row[0], "")
+                if counts:
+                    latest[row[0]] = row[-1]
+            yield row, counts
+
+
+def read_reports(path: Path, columns: Sequence[str], status: str = "") -> Iterator[list[str]]:
+    """Yield the rows of `read_every` that count: the last one of a clip is what became of it."""
+    return (row for row, counts in read_every(path, columns, status) if counts)
 
 
 @dataclass(frozen=True)
@@ -265,9 +266,9 @@ VIDEOS_NAME = "videos.jsonl"  # beside the report: what YouTube said of each vid
 def read_licences(path: Path) -> dict[str, str]:
     """YouTube id -> licence, `youtube` for a video without one of its own; torn lines are skipped.
 
-    Raises UserError.
+    Empty if no run wrote such a file. Raises UserError.
     """
-    videos = (video for each in report_paths(path) or [path] for video in _videos(each))
+    videos = (video for each in report_paths(path) for video in _videos(each))
     return {
         str(video.get("youtube_id")): str(video.get("licence") or "youtube") for video in videos
     }

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -124,13 +124,14 @@ def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object]) ->
 class Progress:
     """Show counts by outcome, rate and time left: a bar on a terminal, otherwise a line per minute.
 
-    `note` returns a text that is shown with the counts (a pause and its countdown).
+    It also shows the messages of the `workers` of a run, and what holds them up.
     """
 
     def __init__(
-        self, total: int, unit: str, *, quiet: bool = False, note: Callable[[], str] = str
+        self, total: int, unit: str, quiet: bool = False, workers: Workers | None = None
     ) -> None:
-        self.total, self.unit, self.quiet, self.note = total, unit, quiet, note
+        self.total, self.unit, self.quiet = total, unit, quiet
+        self._workers = workers or Workers(1)
         self.counts: Counter[str] = Counter()
         self._shown: Counter[str] = Counter()
         self._started = time.monotonic()
@@ -141,11 +142,13 @@ class Progress:
         )
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
+        self._workers.say = self.say
         self._ticker.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._workers.say = say
         self._done.set()
         self._ticker.join()
         self._bar.close()
@@ -182,7 +185,7 @@ class Progress:
         if done:
             left = clock(elapsed / done * max(0, self.total - done))
             parts += [self._outcomes(), f"{done / elapsed * 3600:,.0f} per hour", f"{left} left"]
-        return "; ".join([*parts, *filter(None, [self.note()])])
+        return "; ".join([*parts, *filter(None, [self._workers.note()])])
 
     def _outcomes(self) -> str:
         return ", ".join(f"{n:,} {outcome}" for outcome, n in self.counts.most_common())
@@ -191,20 +194,10 @@ class Progress:
         seconds = 1 if self._on_terminal else PLAIN_LINE_SECONDS
         while not self._done.wait(seconds):
             if self._on_terminal:
-                self._bar.set_postfix_str("; ".join(filter(None, [self._outcomes(), self.note()])))
+                parts = [self._outcomes(), self._workers.note()]
+                self._bar.set_postfix_str("; ".join(filter(None, parts)))
             elif not self.quiet:
                 say(f"{time.strftime('%H:%M:%S')} {self.line()}")
-
-
-@contextmanager
-def show_progress(
-    total: int, unit: str, quiet: bool, workers: Workers, note: Callable[[], str] = str
-) -> Iterator[Progress]:
-    """Show the progress of a run, and the messages of its workers."""
-    with Progress(total, unit, quiet=quiet, note=lambda: workers.note() or note()) as progress:
-        workers.say = progress.say
-        yield progress
-        workers.say = say
 
 
 @dataclass

@@ -149,7 +149,8 @@ class Web:
         deadline = time.monotonic() + TEXT_SECONDS
 
         def read() -> str:
-            for pause in waits(LIST_TRIES):
+            pauses = _waits(LIST_TRIES)
+            while True:
                 try:
                     with self.open(url) as download:
                         data = _read_all(download, limit + 1, deadline)
@@ -159,10 +160,7 @@ class Web:
                 except UnicodeDecodeError as error:
                     raise WebError("is not UTF-8 text", for_good=True) from error
                 except WebError as error:
-                    if error.for_good or pause is None:
-                        raise
-                sleep(pause)
-            raise AssertionError("waits() ends with None")
+                    _wait_to_retry(error, pauses)
 
         return stoppable(read, deadline)
 
@@ -248,11 +246,18 @@ def _read_all(download: Download, most: int, deadline: float) -> bytes:
     return bytes(data)
 
 
-def waits(tries: int = TRIES) -> Iterator[float | None]:
-    """Yield the seconds to wait after each try, growing and never the same; None after the last."""
+def _waits(tries: int) -> Iterator[float]:
+    """Yield the seconds to wait between tries, growing and never the same."""
     for number in range(tries - 1):
         yield 2.0**number * random.uniform(0.4, 0.8)
-    yield None
+
+
+def _wait_to_retry(error: WebError, pauses: Iterator[float]) -> None:
+    """Wait before the next try. Raises the error of the last one if there is no other; Stopped."""
+    pause = next(pauses, None)
+    if error.for_good or pause is None:
+        raise error
+    sleep(pause)
 
 
 def quoted(url: str) -> str:
@@ -408,7 +413,7 @@ def read_archive(
     tries: in a row, without progress between them. A plain tar is resumed where it broke off, a
     gzipped one begins again. Raises WebError, Stopped.
     """
-    start, furthest, etag, pauses = 0, 0, "", waits(tries)
+    start, furthest, etag, pauses = 0, 0, "", _waits(tries)
     while True:
         before, has_length = furthest, False
         try:
@@ -423,12 +428,8 @@ def read_archive(
                     start = 0 if tar.is_gzip else tar.whole
                     furthest = max(furthest, tar.whole)
         except WebError as error:
-            failure = error
             if isinstance(error, BadTar) and has_length:
-                failure.for_good = True  # all that the server has was read
-        if furthest > before:
-            pauses = waits(tries)
-        pause = next(pauses)
-        if failure.for_good or pause is None:
-            raise failure
-        sleep(pause)
+                error.for_good = True  # all that the server has was read
+            if furthest > before:
+                pauses = _waits(tries)
+            _wait_to_retry(error, pauses)

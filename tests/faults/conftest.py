@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hypothesis tries a few inputs in every run of CI, and many where the whole is asked for."""
-    settings.register_profile("some", max_examples=40, deadline=None)
+    settings.register_profile("some", max_examples=25, deadline=None)
     settings.register_profile("many", max_examples=1500, deadline=None)
     settings.load_profile("many" if "faults_all" in config.option.markexpr else "some")
 

@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from tests.scripts import ROOT, run, write_list
+from tests.scripts import ROOT, run, run_here, write_list
 from utils.cli import (
     command_line,
     csv_text,
@@ -77,7 +77,7 @@ def test_a_report_or_list_that_is_no_file_ends_a_script_in_one_line(
     out.mkdir()
     make(out / "download_report.csv")
     listing = write_list(tmp_path / "list.csv", ["abcdefghijk,0,1"])
-    done = run("download.py", "out", "--input_csv", listing, "--dry_run", cwd=tmp_path, timeout=30)
+    done = run_here("download.py", "out", "--input_csv", listing, "--dry_run", cwd=tmp_path)
     assert done.code == 2 and done.err.splitlines()[-1].startswith("error: ")
 
 

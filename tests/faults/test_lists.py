@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import MakeSource
 from tests.faults.promise import SMALL, Lab, keeps_promise
-from tests.scripts import ROOT, run, write_list
+from tests.scripts import ROOT, run_here, write_list
 
 HEADER = "youtube_id,time_start,time_end,label,split"
 ROWS = (  # rows that are no clips, one of each kind
@@ -96,7 +96,7 @@ NO_LISTS: dict[str, tuple[bytes, str]] = {
 def test_what_is_no_list(name: str, tmp_path: Path) -> None:
     content, says = NO_LISTS[name]
     (tmp_path / "list.csv").write_bytes(content)
-    done = run("download.py", "out", "--input_csv", "list.csv", cwd=tmp_path)
+    done = run_here("download.py", "out", "--input_csv", "list.csv", cwd=tmp_path)
     assert done.code == 2
     assert says in done.err
     assert done.err.count("\n") == 1
@@ -107,7 +107,7 @@ def test_what_is_no_list(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_without_lists(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
-    done = run("download.py", "out", "--input_csv", "lists", cwd=tmp_path)
+    done = run_here("download.py", "out", "--input_csv", "lists", cwd=tmp_path)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "no list (*.csv) in the folder lists" in done.err
 
@@ -142,8 +142,8 @@ def download(folder: Path, listing: Path, *more: str) -> list[str]:
 
 
 def test_a_limit_ends_the_reading(tmp_path: Path) -> None:
-    """Ten clips of two million rows take what ten clips take."""
-    listing = long_list(tmp_path, 2_000_000)
+    """Ten clips of a million rows take the memory of ten clips."""
+    listing = long_list(tmp_path, 1_000_000)
     done, megabytes = memory_of(download(tmp_path, listing, "--limit", "10"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "10 requested" in done.stderr and "--limit" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MakeSource
 from tests.faults.promise import SMALL, Lab, fingerprint, keeps_promise, wait_for
-from tests.scripts import ROOT, finish, run
+from tests.scripts import ROOT, finish, run_here
 from tests.standin.proxy import Proxy
 from tests.standin.sources import ffmpeg_path
 
@@ -71,7 +71,7 @@ def test_passwords_are_nowhere_to_be_seen(lab: Lab, source: MakeSource) -> None:
                         seen.append(" ".join(child.cmdline()))
                 except psutil.Error:
                     continue
-            time.sleep(0.02)
+            time.sleep(0.1)
         done = finish(process)
         assert lab.standin.times_used(slow) == 1
         assert proxy.asked
@@ -99,7 +99,7 @@ def test_passwords_are_nowhere_to_be_seen(lab: Lab, source: MakeSource) -> None:
     ],
 )
 def test_errors_hide_passwords_too(options: list[str], hidden: str, lab: Lab) -> None:
-    done = run("download.py", "out", *options, cwd=lab.folder)
+    done = run_here("download.py", "out", *options, cwd=lab.folder)
     assert done.code == 2
     assert hidden not in done.err
 
@@ -130,7 +130,7 @@ def test_there_is_one_door_to_options(lab: Lab, source: MakeSource) -> None:
         path.write_text(configuration)
     keeps_promise(lab, lab.run(), 0)
     assert not marker.exists()
-    done = run("download.py", "--help", cwd=lab.folder)
+    done = run_here("download.py", "--help", cwd=lab.folder)
     text = " ".join(done.out.split())
     assert "Some run programs: use only those you trust" in text
 

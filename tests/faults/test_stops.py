@@ -161,7 +161,8 @@ def test_processes_that_end_leave_nothing_and_none_stays_for_weeks(
         assert sessions[0] == sessions[1] != sessions[2] == sessions[3]
         assert call(math.isqrt, 9)[1] == ""
         wait_for(lambda: sum(each.process.poll() is None for each in children._all) == 1)
-        children._idle.clear()
+        for each in children._all:
+            each.is_idle = False
         call(math.isqrt, 9)
         assert len(children._all) == 2
 

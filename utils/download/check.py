@@ -37,7 +37,7 @@ from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import OfficialList
 from utils.process import run_child, sleep
 from utils.report import REPORT_NAME, read_shorts
-from utils.run import show_progress
+from utils.run import Progress
 from utils.video import whole
 from utils.video.ffmpeg import SOUNDS, find_ffmpeg, last_line, require_encoder
 from utils.web import Web, WebError
@@ -329,8 +329,8 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
     worker = functools.partial(verify_clip, out, suffix, args.timeout)
     with (
         files.run_folder(out) if args.dask else nullcontext(out) as workspace,
-        open_workers(args, workspace, ("av", "ffmpeg-python")) as workers,
-        show_progress(len(clips), "clip", args.quiet, workers) as progress,
+        open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
+        Progress(len(clips), "clip", args.quiet, workers) as progress,
     ):
         for clip, reason, message in workers.run(worker, tasks, not_verified):
             is_bad = reason not in ("", NOT_CHECKED)

@@ -17,29 +17,30 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from utils import files
 from utils.cli import LIST_ROLES, printable
-from utils.clip import ID_PATTERN, TIME_PATTERN
+from utils.clip import ID_PATTERN, TIME_PATTERN, Extra
 from utils.errors import UserError
 
 MAX_LINE = 1 << 21  # characters of a table's row; Panda-70M has cells of 128 KiB and more
 MAX_JSON = 1 << 29  # characters of one document; the largest official one has 100 million
+SPANS = ("segment", "span", "timestamp", "timestamps")  # [start, end], or a list of these
 # The columns of published lists by role, as `_plain` leaves them; of several, the first counts.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "youtube_id": ("youtubeid", "videoid", "ytid", "ytvideoid", "vid", "youtubekey", "videourl",
                    "youtubeurl", "url", "link", "id"),
     "time_start": ("timestart", "starttime", "start", "starttimestamp", "kineticsstart",
-                   "segmentstart", "tstart", "begin", "begintime"),
+                   "segmentstart", "tstart", "begin", "begintime", *SPANS),
     "time_end": ("timeend", "endtime", "end", "endtimestamp", "kineticsend", "segmentend", "tend",
                  "stop", "stoptime"),
     "label": ("classname", "labelname", "label", "positivelabels", "labels", "class", "action"),
     "split": ("split", "subset", "set", "partition"),
 }  # fmt: skip
 SEVERAL_LABELS = ("positivelabels", "labels")  # columns of labels with commas between them
-SPANS = ("segment", "span", "timestamp", "timestamps")  # [start, end], or a list of these
 UNITS = {"": 1.0, "seconds": 1.0, "secs": 1.0, "sec": 1.0, "s": 1.0, "ms": 1000.0, "msec": 1000.0,
          "millis": 1000.0, "milliseconds": 1000.0, "frame": 0.0, "frames": 0.0}  # fmt: skip
 CONTAINERS = ("annotations", "annotation", "clips", "clip", "segments")
@@ -48,26 +49,31 @@ VGGSOUND_SECONDS = 10.0
 FIRST_ROWS, TOO_LONG, AN_HOUR = 50, 1000.0, 3600.0
 NEEDED = "youtube_id,time_start,time_end, or --columns youtube_id=NAME,time_start=NAME,..."
 SPLIT_WORDS = ("train", "training", "val", "valid", "validate", "validation", "test", "testing")
+# Spreadsheets may have `'` before a text, which keeps them from making a formula of it.
+BARE_ID = re.compile(rf"\s*'?(?:v_)?({ID_PATTERN.pattern})\s*")
 YOUTUBE_URL = re.compile(
-    r"(?:https?:)?(?://)?(?:(?:www|m|music)\.)?(?:youtu\.be/|youtube(?:-nocookie)?\.com/"
+    r"\s*'?(?:https?:)?(?://)?(?:(?:www|m|music)\.)?(?:youtu\.be/|youtube(?:-nocookie)?\.com/"
     rf"(?:watch/?\?(?:[^#\s]*&)?v=|(?:embed|shorts|live|v)/))({ID_PATTERN.pattern})(?![\w-])",
     re.ASCII | re.IGNORECASE,
 )
-CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,30})?)", re.ASCII)
+CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:\.\d{1,30})?)", re.ASCII)
 VGGSOUND_FILE = re.compile(rf"^({ID_PATTERN.pattern})_(\d{{6}})\.mp4(?=,)", re.ASCII)
 
-Row = tuple[int, dict[str, str], str]  # line (0: none), column -> text, problem
+# Line (0: none), text, the texts of LIST_ROLES, further columns, problem.
+Row = tuple[int, str, Sequence[str], Extra, str]
 
 
 class OpenList(NamedTuple):
     """A list that is being read.
 
     form: its description for people. per_second: how many units of its times make a second.
+    clip_seconds: the length of clips that have a start only.
     """
 
     form: str
     rows: Iterator[Row]
     per_second: float = 1.0
+    clip_seconds: float | None = None
     several_labels: bool = False
 
 
@@ -99,32 +105,26 @@ def open_list(
     encoding, is_json = _look_at_start(path)
     lines = _lines(path, encoding, MAX_JSON if is_json else MAX_LINE)
     if is_json:
-        return OpenList("JSON", _rows_of_json(path, lines, keys))
+        return OpenList("JSON", _rows_of_json(path, lines, keys), clip_seconds=clip_seconds)
     return _open_table(path, lines, keys)
 
 
 def find_id(text: str) -> str:
     """Return the YouTube id in a text (11 characters, `v_` and 11, or an address), or ""."""
-    if ID_PATTERN.fullmatch(text):
-        return text
-    text = text.strip().removeprefix("'")  # ' keeps spreadsheets from making formulas
-    if ID_PATTERN.fullmatch(text):
-        return text
-    if text.startswith("v_") and ID_PATTERN.fullmatch(text[2:]):
-        return text[2:]
-    found = YOUTUBE_URL.match(text)
+    found = BARE_ID.fullmatch(text) or YOUTUBE_URL.match(text)
     return found[1] if found else ""
 
 
 def read_time(text: str) -> float | None:
     """Return the seconds of `12`, `12.345` or `1:02:03.456`; None for another text."""
+    text = text.strip().replace(",", ".")
     if TIME_PATTERN.fullmatch(text):
         return float(text)
-    if found := CLOCK.fullmatch(text):
-        hours, minutes, seconds = found.groups()
-        return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
-    decimal = text.replace(",", ".", 1)
-    return float(decimal) if TIME_PATTERN.fullmatch(decimal) else None
+    found = CLOCK.fullmatch(text)
+    if found is None:
+        return None
+    hours, minutes, seconds = found.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 @contextmanager
@@ -187,53 +187,67 @@ def _open_table(path: Path, lines: Iterator[tuple[int, str]], keys: Keys) -> Ope
         raise UserError(f"list {path} is empty: it needs a header line and rows")
     is_vggsound = VGGSOUND_FILE.match(text) is not None
     if is_vggsound:
-        rest = chain([(line, text)], lines)
-        lines = ((number, VGGSOUND_FILE.sub(r"\1,\2", each)) for number, each in rest)
-        line, text = next(lines)
+        text = VGGSOUND_FILE.sub(r"\1,\2", text)
+        lines = ((number, VGGSOUND_FILE.sub(r"\1,\2", each)) for number, each in lines)
     where, rest = f"{path}:{line}", chain([(line, text)], lines)
     is_numbered = bool(keys.given) and all(map(str.isdecimal, keys.given.values()))
-    rows = [_split(text, delimiter)[0] for delimiter in delimiters]
+    rows = [_cells(text, delimiter) for delimiter in delimiters]
     for delimiter, row in zip(delimiters, rows, strict=True):
-        heads = [(row, lines), (_split(comment, delimiter)[0], rest)]
+        heads = [(row, lines), (_cells(comment, delimiter), rest)]
         if is_numbered:
             heads = [([str(number) for number in range(1, len(row) + 1)], rest)]
         elif not keys.given and (columns := _columns_of(where, row)):
             is_vggsound |= {"label", "split"} <= set(columns)
             heads.append((columns, rest))
         for header, below in heads:
-            if roles := _roles(where, header, keys):
+            roles = _roles(where, header, keys)
+            if {"youtube_id", "time_start", *keys.given} <= set(roles.values()):
                 seconds = VGGSOUND_SECONDS if is_vggsound else None
                 return _table(path, header, roles, below, delimiter, keys, seconds)
     raise UserError(f"{where}: {_why_no_list(max(rows, key=len), keys)}")
 
 
-def _split(text: str, delimiter: str) -> tuple[list[str], str]:
-    """Return the fields of a line, and what is wrong with it.
+def _split(text: str, delimiter: str, columns: Sequence[str] = ()) -> tuple[list[str], str]:
+    """Return the fields of a line, one for each column at least, and what is wrong with it.
 
     Lines are split one by one, because one csv.reader over the file would take all rows between
-    two stray quotes for one field. No known list has a field of two lines.
+    two stray quotes for one field. No known list has a field of two lines. Spreadsheets add empty
+    fields, or leave those out.
     """
+    fields, problem = [text], ""
     if '"' not in text:
-        return [field.strip() for field in text.split(delimiter)], ""
-    try:
-        row = next(csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=True))
-    except csv.Error as error:
-        return [text], f"not a CSV row ({error})"
-    return [field.strip() for field in row], ""
+        fields = text.split(delimiter)
+    else:
+        try:
+            reader = csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=True)
+            fields = next(reader)
+        except csv.Error as error:
+            problem = f"not a CSV row ({error})"
+    width = len(columns)
+    if columns and len(fields) != width:
+        if any(map(str.strip, fields[width:])) or any(columns[len(fields) :]):
+            problem = problem or f"{len(fields)} columns, but the header has {width}"
+        fields += [""] * (width - len(fields))
+    return fields, problem
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in _split(text, delimiter)[0]]
 
 
 def _table_rows(
     lines: Iterable[tuple[int, str]], delimiter: str, columns: Sequence[str]
 ) -> Iterator[Row]:
-    """Yield the rows of a table. Spreadsheets add empty fields, or leave those out."""
+    """Yield the rows of a table."""
     width = len(columns)
+    at = [columns.index(role) if role in columns else width for role in LIST_ROLES]
+    cells_of = itemgetter(*at)
+    others = {name: at for at, name in enumerate(columns) if name and name not in LIST_ROLES}
     for line, text in lines:
-        fields, problem = _split(text, delimiter)
-        if len(fields) != width and (any(fields[width:]) or any(columns[len(fields) :])):
-            problem = problem or f"{len(fields)} columns, but the header has {width}"
-        # strict would take a third longer, and is wrong: empty fields may be too many or too few.
-        row = {"": text} if problem else dict(zip(columns, fields))  # noqa: B905
-        yield line, row, problem
+        fields, problem = _split(text, delimiter, columns)
+        fields.append("")  # the cell of roles that the table does not have
+        extra = tuple([(name, fields[at].strip()) for name, at in others.items()]) if others else ()
+        yield line, text, cells_of(fields), extra, problem
 
 
 def _plain(name: str) -> str:
@@ -251,19 +265,22 @@ def _spelling_of(name: str, role: str, keys: Keys) -> tuple[int, float] | None:
 
 
 def _roles(where: str, header: Sequence[str], keys: Keys) -> dict[int, str]:
-    """Return column -> role of a header; {} if it lacks one. Raises UserError if it is unclear."""
+    """Return column -> role of a header; {} if it lacks a given name.
+
+    Raises UserError if it is unclear.
+    """
     plain = [_plain(name) for name in header]
     roles: dict[int, str] = {}
     for role in dict.fromkeys([*keys.given, *LIST_ROLES]):
-        ranked = sorted(
+        found = [
             (*rank, at) for at, name in enumerate(plain) if (rank := _spelling_of(name, role, keys))
-        )
-        if not ranked:
-            if role in keys.given:
-                return {}
+        ]
+        if not found and role in keys.given:
+            return {}
+        if not found:
             continue
-        best, units, at = ranked[0]
-        if [each[0] for each in ranked].count(best) > 1:
+        best, units, at = min(found)
+        if [each[0] for each in found].count(best) > 1:
             raise UserError(f"{where}: the header names {header[at]} twice")
         if units == 0:
             raise UserError(
@@ -271,10 +288,7 @@ def _roles(where: str, header: Sequence[str], keys: Keys) -> dict[int, str]:
                 " the rate of each video"
             )
         roles.setdefault(at, role)
-    spans = [at for at, name in enumerate(plain) if name in SPANS]
-    if spans and "time_start" not in roles.values():
-        roles[spans[0]] = "time_start"
-    return roles if {"youtube_id", "time_start"} <= set(roles.values()) else {}
+    return roles
 
 
 def _table(
@@ -294,36 +308,48 @@ def _table(
     words = [role if name.lower() == role else f"{role}={name}" for role, name in names.items()]
     form = f"table with columns {printable(', '.join(words))}"
     if _plain(names["time_start"]) in SPANS and "time_start" not in keys.given:
-        return OpenList(form, _spread(_table_rows(lines, delimiter, header), keys))
+        return OpenList(form, _spread(lines, delimiter, header, keys))
     columns = [
         roles.get(at) or (f"{name}_in_list" if name in names else name)
         for at, name in enumerate(map(str.lower, header))
     ]
     rows = _table_rows(lines, delimiter, columns)
     _, per_second = _spelling_of(_plain(names["time_start"]), "time_start", keys) or (0, 1.0)
-    seconds = seconds if keys.seconds is None else keys.seconds
     if "time_end" in names:
+        seconds = None
         if not keys.given and per_second == 1:
             rows = _refuse_milliseconds(path, rows)
-    elif seconds is None:
-        raise UserError(
-            f"{path} has no time_end ({form}): name its column with --columns time_end=NAME, or"
-            " use --clip_seconds N"
-        )
     else:
-        form, rows = f"{form}; clips of {seconds:g} s", _with_ends(rows, seconds * per_second)
-    return OpenList(form, rows, per_second, _plain(names.get("label", "")) in SEVERAL_LABELS)
+        seconds = seconds if keys.seconds is None else keys.seconds
+        if seconds is None:
+            raise UserError(
+                f"{path} has no time_end ({form}): name its column with --columns time_end=NAME,"
+                " or use --clip_seconds N"
+            )
+        form += f"; clips of {seconds:g} s"
+    several_labels = _plain(names.get("label", "")) in SEVERAL_LABELS
+    return OpenList(form, rows, per_second, seconds, several_labels)
 
 
-def _spread(rows: Iterator[Row], keys: Keys) -> Iterator[Row]:
+def _spread(
+    lines: Iterable[tuple[int, str]], delimiter: str, header: Sequence[str], keys: Keys
+) -> Iterator[Row]:
     """Yield the clips of rows whose cells are Python lists, with a value for each clip."""
-    for line, row, problem in rows:
-        values = {name: _python_list(cell) or cell for name, cell in row.items()}
+    for line, text in lines:
+        fields, problem = _split(text, delimiter, header)
+        cells = dict(zip(header, map(str.strip, fields), strict=False))
+        values = {name: _python_list(cell) or cell for name, cell in cells.items()}
         clips = [] if problem else list(_clips_in(values, {}, {}, 0.0, keys))
         if not clips:
-            yield line, row, problem or "its times are not a list of [start, end]"
+            yield line, text, (), (), problem or "its times are not a list of [start, end]"
         for clip in clips:
-            yield line, clip, ""
+            yield _row_of(line, clip)
+
+
+def _row_of(line: int, clip: Mapping[str, str]) -> Row:
+    """Return the row of a clip that `_clips_in` found."""
+    extra = tuple([each for each in clip.items() if each[0] not in LIST_ROLES])
+    return line, ",".join(clip.values()), [clip.get(role, "") for role in LIST_ROLES], extra, ""
 
 
 def _python_list(cell: str) -> list[Any]:
@@ -374,16 +400,10 @@ def _later(text: str, seconds: float) -> str:
     return text if found is None else _text(found + seconds)
 
 
-def _with_ends(rows: Iterator[Row], seconds: float) -> Iterator[Row]:
-    """Yield rows that have a start only with their end."""
-    for line, row, problem in rows:
-        yield line, row | {"time_end": _later(row.get("time_start", ""), seconds)}, problem
-
-
 def _refuse_milliseconds(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
     """Return the rows, if the first of them can be seconds. Raises UserError for milliseconds."""
     first = list(islice(rows, FIRST_ROWS))
-    texts = [row[role] for _, row, problem in first if not problem for role in LIST_ROLES[1:3]]
+    texts = [text.strip() for row in first if not row[-1] for text in row[2][1:3]]
     if all(map(str.isdecimal, texts)):
         times = list(map(float, texts))
         lengths = [b - a for a, b in zip(times[::2], times[1::2], strict=True) if b > a]
@@ -434,15 +454,15 @@ def _rows_of_json(path: Path, lines: Iterator[tuple[int, str]], keys: Keys) -> I
             document = json.loads(text)
             if isinstance(document, dict):
                 document = document.get("database", document)
-            for row in _clips_in(document, {}, {}, 0.0, keys):
+            for clip in _clips_in(document, {}, {}, 0.0, keys):
                 count += 1
-                unseen -= {role for role in unseen if row.get(role)}
-                yield line, row, ""
+                unseen -= {role for role in unseen if clip.get(role)}
+                yield _row_of(line, clip)
         except (ValueError, RecursionError) as error:
             problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
             if not line:
                 raise UserError(f"list {path} is not JSON that can be read: {problem}") from error
-            yield line, {"": text}, f"not JSON ({problem})"
+            yield line, text, (), (), f"not JSON ({problem})"
     for role in unseen:
         raise UserError(f"--columns {role}={keys.given[role]}: no clip in {path} has this key")
     if not count:
@@ -540,10 +560,11 @@ def _spans(
         if _plain(key) in keys.spans and isinstance(value, list) and value:
             spans = value if isinstance(value[0], list) else [value]
     own = {key.lower() for key in node}
-    start, end = (known[key] if (key := roles.get(r, "")) in own else None for r in LIST_ROLES[1:3])
-    if not spans and start is not None:
-        if end is None and keys.seconds is not None:
-            end = _later(start, keys.seconds)
-        spans = [] if end is None else [[start, end]]
+    start, end = (
+        known[roles[role]] if roles.get(role) in own else None
+        for role in ("time_start", "time_end")
+    )
+    if not spans and start is not None and (end is not None or keys.seconds is not None):
+        spans = [[start, end]]
     pairs = [each if isinstance(each, list) and len(each) == 2 else ("", "") for each in spans]
     return [(_later(_text(start), offset), _later(_text(end), offset)) for start, end in pairs]

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from utils.cli import LIST_ROLES, printable
+from utils.cli import printable
 from utils.clip import (
     AVA_TIME_END,
     FINE_FORMAT,
@@ -44,6 +44,7 @@ MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
 MAX_REFUSED = 100_000
 NO_CLIP_IN = 1000  # a file whose first rows, as many as this, are all invalid is not a list
 CHECK_EVERY, TELL_EVERY = 50_000, 500_000  # rows
+BAD_TIMES = f"its times must be numbers from 0 to {MAX_TIME:.0f}, with the end after the start"
 LIST_SUFFIXES = (".csv", ".csv.gz")
 REPORTS = ("download_report.", "reorg_report.", "frames_report.", "downscale_report.")
 
@@ -101,13 +102,13 @@ class ClipLists:
     """The clips of the lists, and the invalid rows.
 
     `clips`: every requested clip once, by name, in the order of the lists. `every`: each valid row,
-    also duplicates, if the caller needs them; row i is line `lines[i]` of `files[file_at[i]]`.
+    also duplicates, if the caller needs them; row i is line `lines[i]` of the file `listed[i]`.
     """
 
     files: list[versions.ListFile] = field(default_factory=list)
     clips: dict[str, Clip] = field(default_factory=dict)
     every: list[Clip] = field(default_factory=list)
-    file_at: list[int] = field(default_factory=list)
+    listed: list[versions.ListFile] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     rows: int = 0
@@ -137,9 +138,9 @@ class ClipLists:
 
     def extend(self, other: ClipLists) -> None:
         """Add the files and rows of other lists."""
-        self.file_at.extend(at + len(self.files) for at in other.file_at)
         self.files += other.files
         self.every += other.every
+        self.listed += other.listed
         self.lines += other.lines
         self.refused += other.refused
 
@@ -150,16 +151,15 @@ class ClipLists:
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """Yield (version, split) of every row."""
-        versions = [each.version for each in self.files]
-        for at, clip in zip(self.file_at, self.every, strict=True):
-            yield versions[at], clip.split
+        for listed, clip in zip(self.listed, self.every, strict=True):
+            yield listed.version, clip.split
 
     def labels_of_versions(self) -> dict[str, set[str]]:
         """Return version, oldest first -> the labels of its rows."""
         found: dict[str, set[str]] = {version: set() for version in self.versions()}
         labels = (clip.label for clip in self.every)
-        for at, label in set(zip(self.file_at, labels, strict=True)):
-            found[self.files[at].version].update(self.files[at].labels_in(label))
+        for listed, label in set(zip(self.listed, labels, strict=True)):
+            found[listed.version].update(listed.labels_in(label))
         return found
 
 
@@ -244,21 +244,21 @@ def read_lists(
     `open_list`. every_row: also keep each row in `every`; otherwise reading ends at the limit.
     """
 
-    def read_all(trim_format: str, may_be_fine: bool) -> ClipLists:
-        lists = ClipLists(trim_format=trim_format)
+    def read_all(trim_format: str | None) -> ClipLists:
+        lists = ClipLists(trim_format=trim_format or TRIM_FORMAT)
         for path in paths:
             opened = open_list(path, columns, clip_seconds)
-            _add_rows(lists, path, opened, selection, every_row, may_be_fine, tell)
+            _add_rows(lists, path, opened, trim_format, selection, every_row, tell)
             if lists.is_cut_short:
                 break
         return lists
 
     with without_garbage_collection():
         try:
-            lists = read_all(trim_format or TRIM_FORMAT, trim_format is None)
+            lists = read_all(trim_format)
         except _Fractions:
             opened = ((path, open_list(path, columns, clip_seconds)) for path in paths)
-            lists = read_all(FINE_FORMAT if _names_collide(opened) else TRIM_FORMAT, False)
+            lists = read_all(FINE_FORMAT if _names_collide(opened) else TRIM_FORMAT)
         if selection.draws:
             drawn = selection.draw(lists.clips)
             lists.not_wanted += len(lists.clips) - len(drawn)
@@ -293,9 +293,9 @@ def _add_rows(
     lists: ClipLists,
     path: Path,
     opened: OpenList,
+    trim_format: str | None,
     selection: Selection,
     every_row: bool,
-    may_be_fine: bool,
     tell: Callable[[str], None] | None,
 ) -> None:
     """Add the rows of one list. Raises UserError if none is a clip, or there are too many."""
@@ -303,9 +303,8 @@ def _add_rows(
     narrows = bool(selection.labels or selection.splits or selection.shard[1] > 1)
     limit = None if selection.draws else selection.limit
     lists.files.append(listed := versions.list_file(path, opened.form, opened.several_labels))
-    refused, rows = len(lists.refused), lists.rows
-    found = clips_in(path, opened, lists.trim_format, listed.split, may_be_fine)
-    for line, row, clip in found:
+    rows, refused, has_clip = lists.rows, len(lists.refused), False
+    for line, text, clip in clips_in(path, opened, trim_format, listed.split):
         if len(clips) == limit and not every_row:
             lists.is_cut_short = True
             break
@@ -314,12 +313,13 @@ def _add_rows(
             lists.check_size(tell)
         if isinstance(clip, Refused):
             lists.refused.append(clip)
-            if len(lists.refused) - refused == lists.rows - rows == NO_CLIP_IN:
+            if not has_clip and lists.rows - rows == NO_CLIP_IN:
                 break
             continue
+        has_clip = True
         if every_row:
             lists.every.append(clip)
-            lists.file_at.append(len(lists.files) - 1)
+            lists.listed.append(listed)
             lists.lines.append(line)
         if narrows:
             labels = listed.labels_in(clip.label)
@@ -334,10 +334,10 @@ def _add_rows(
         known = clips.setdefault(clip.name, clip)
         if known is not clip and clip_window(known) != clip_window(clip):
             problem = f"its file name {clip.name} is also that of another clip: use a finer"
-            lists.refused.append(_refused(path, line, row, f"{problem} --trim_format"))
+            lists.refused.append(_refused(path, line, text, f"{problem} --trim_format"))
         elif clip.label and known.label and clip.label != known.label:
             lists.relabelled += 1
-    if 0 < len(lists.refused) - refused == lists.rows - rows:
+    if lists.rows > rows and not has_clip:
         first = lists.refused[refused]
         raise UserError(f"no row of {path} is a clip, is this a list? {opened.form}; {first}")
 
@@ -358,62 +358,53 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def clips_in(
-    path: Path,
-    opened: OpenList,
-    trim_format: str = TRIM_FORMAT,
-    split: str = "",
-    may_be_fine: bool = False,
-) -> Iterator[tuple[int, dict[str, str], Clip | Refused]]:
-    """Yield (line, fields, clip) of every row, also of duplicates; `Refused` if it is invalid.
+    path: Path, opened: OpenList, trim_format: str | None = TRIM_FORMAT, split: str = ""
+) -> Iterator[tuple[int, str, Clip | Refused]]:
+    """Yield (line, text, clip) of every row, also of duplicates; `Refused` if it is invalid.
 
-    split: that of rows without one. Raises UserError; `_Fractions` at the first fraction of a
-    second if `may_be_fine`.
+    trim_format: None: TRIM_FORMAT, but raises `_Fractions` at the first fraction of a second.
+    split: that of rows without one. Raises UserError.
     """
 
-    @cache
-    def time_of(text: str) -> tuple[float, str]:
-        """Return a time in seconds, and as it is in a name."""
-        seconds = read_time(text)
-        if seconds is None:
-            return math.nan, ""
-        seconds /= opened.per_second
-        if may_be_fine and not seconds.is_integer():
+    @lru_cache(1 << 16)
+    def window_of(start_text: str, end_text: str) -> tuple[float, float, str]:
+        """Return the start and the end of a clip, and their part of its name; "" if it is none."""
+        start, end = (
+            math.nan if seconds is None else seconds / opened.per_second
+            for seconds in map(read_time, (start_text, end_text))
+        )
+        if opened.clip_seconds is not None and not end_text:
+            end = round(start + opened.clip_seconds, 9)
+        if not (0 <= start < end <= MAX_TIME or (0 <= start <= MAX_TIME and end == AVA_TIME_END)):
+            return start, end, ""
+        if trim_format is None and not (start.is_integer() and end.is_integer()):
             raise _Fractions
-        return seconds, trim_format % seconds
+        return start, end, clip_name("", start, end, trim_format or TRIM_FORMAT)
 
-    roles = frozenset(LIST_ROLES)
-    texts, splits, extras = {"": ""}, {"": split}, dict[Extra, Extra]()  # each text is kept once
-    for line, row, problem in opened.rows:
+    new, labels, splits = tuple.__new__, dict[str, str](), dict[str, str]()
+    extras: dict[Extra, Extra] = {}
+    for line, text, cells, extra, problem in opened.rows:
         if not problem:
-            youtube_id = find_id(row["youtube_id"])
-            start, start_name = time_of(row.get("time_start", ""))
-            end, end_name = time_of(row.get("time_end", ""))
-            problem = _why_no_clip(youtube_id, start, end)
+            id_text, start_text, end_text, label, part = cells
+            youtube_id = find_id(id_text)
+            start, end, times = window_of(start_text, end_text)
+            if not youtube_id:
+                problem = "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
+            elif not times:
+                problem = BAD_TIMES
         if problem:
-            yield line, row, _refused(path, line, row, problem)
+            yield line, text, _refused(path, line, text, problem)
             continue
-        name = f"{youtube_id}_{start_name}_{end_name}"
-        if end == AVA_TIME_END:
-            name = clip_name(youtube_id, start, end, trim_format)
-        label = row.get("label", "")
-        label = texts.setdefault(label, label)
-        if (text := row.get("split", "")) not in splits:
-            splits[text] = versions.same_split(text)
-        extra: Extra = ()
-        if not row.keys() <= roles:
-            extra = tuple([(key, row[key]) for key in row if key and key not in roles])
+        if label not in labels:  # each text is kept once
+            labels[label] = label.strip()
+        if part not in splits:
+            splits[part] = versions.same_split(part) or split
+        if extra:
             extra = extras.setdefault(extra, extra)
-        yield line, row, Clip(name, youtube_id, start, end, label, splits[text], extra)
+        # Clip(...) takes twice as long.
+        clip = (youtube_id + times, youtube_id, start, end, labels[label], splits[part], extra)
+        yield line, text, new(Clip, clip)
 
 
-def _refused(path: Path, line: int, row: Mapping[str, str], problem: str) -> Refused:
-    return Refused(path, line, printable(",".join(row.values())), problem)
-
-
-def _why_no_clip(youtube_id: str, start: float, end: float) -> str:
-    """Return why a row is not a clip; "" if it is one."""
-    if not youtube_id:
-        return "youtube_id must be 11 characters from A-Z a-z 0-9 _ -"
-    if 0 <= start <= MAX_TIME and (start < end <= MAX_TIME or end == AVA_TIME_END):
-        return ""
-    return f"its times must be numbers from 0 to {MAX_TIME:.0f}, with the end after the start"
+def _refused(path: Path, line: int, text: str, problem: str) -> Refused:
+    return Refused(path, line, printable(text), problem)

@@ -70,7 +70,7 @@ def official_list(name: str) -> OfficialList | None:
     return next((each for each in ROWS if each.name == name), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # rows refer to it: compared and hashed by identity
 class ListFile:
     """A list: its version, the split in its name, and the form it was read in."""
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,20 +21,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from utils.cli import VERSION, csv_text, printable, size_text, without_formula
+from utils.cli import VERSION, csv_text, plural, printable, size_text, without_formula
 from utils.clip import format_time
-from utils.files import check_ours, publish, run_folder, telling, write_whole
+from utils.download.archives import MIRROR
+from utils.files import check_ours, run_folder, write_whole
+from utils.lists.official import LIST_COLUMNS
+from utils.lists.reading import form_words
 from utils.page import plots
 from utils.page.dataset import Count, Counts, Dataset, why_missing
-from utils.page.looks import SHEET, STRIP, ClipLook, Kind, Suspect
+from utils.page.looks import KINDS, SHEET, STRIP, ClipLook, Suspect
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first line marks a page of ours, which may be replaced.
 FIRST_LINE = "<!doctype html><!-- made by make_report.py -->"
-MISSING = (
-    *("label", "youtube_id", "time_start", "time_end", "split"),
-    *("status", "reason", "source", "clip"),
-)
+MISSING = (*LIST_COLUMNS, "status", "reason", "source", "clip")
 SUSPECTS = ("kind", "clip", "youtube_id", "label", "detail", "rule")
 NUMBERS = ("wanted", "there", "missing", "missing_percent", "gone", "to_try", "short")
 CLASSES = ("label", *NUMBERS, "median_seconds")
@@ -46,8 +47,8 @@ GROUP_ROWS = 6
 class Content:
     """The content of the page.
 
-    looks: the probed clips. next_steps: (command, what it does). sheet: clips of the contact sheet;
-    strips: label -> clips. pictures: (clip, form) -> its thumbnail.
+    looks: the probed clips. sheet: clips of the contact sheet; strips: label -> clips. pictures:
+    (clip, short side) -> its thumbnail.
     """
 
     data: Dataset
@@ -56,16 +57,11 @@ class Content:
     made_at: datetime
     counts: Counts
     history: plots.History | None
-    next_steps: Sequence[tuple[str, str]]
     looks: Sequence[ClipLook]
-    suspects: Mapping[Kind, Sequence[Suspect]]
+    suspects: Mapping[str, Sequence[Suspect]]
     sheet: Sequence[str]
     strips: Mapping[str, Sequence[str]]
     pictures: Mapping[tuple[str, int], ClipLook]
-
-    @property
-    def total(self) -> Count:
-        return self.counts.total
 
     @property
     def readable(self) -> list[ClipLook]:
@@ -73,12 +69,12 @@ class Content:
 
     @property
     def hours_left(self) -> float | None:
-        return self.history.hours_left(self.total.to_try) if self.history else None
+        return self.history.hours_left(self.counts.total.to_try) if self.history else None
 
     @property
     def answer(self) -> str:
         """Sum up the page in one line."""
-        total, history = self.total, self.history
+        total, history = self.counts.total, self.history
         if total.missing:
             share = plots.number_text(round(total.missing_percent, 1))
             parts = [f"{total.there:,} of {total.wanted:,} clips", f"{share}% missing"]
@@ -92,6 +88,42 @@ class Content:
             pace = "at this pace" if history.is_running else "at the pace of the last run"
             parts.append(f"{plots.hours_text(hours)} left {pace}")
         return ", ".join(parts)
+
+    @property
+    def findings(self) -> str:
+        """Sum up the suspicious clips."""
+        counts = {KINDS[kind].title: len(found) for kind, found in self.suspects.items() if found}
+        texts = [f"{count:,} {title.lower()}" for title, count in counts.items()]
+        return f"suspicious: {', '.join(texts)}" if texts else "nothing suspicious"
+
+    def next_steps(self) -> Iterator[tuple[str, str]]:
+        """Yield the next commands, each with what it does."""
+        total, args = self.counts.total, self.args
+
+        def command(*words: object) -> str:
+            return shlex.join(["python", *map(str, words)])
+
+        if total.to_try:
+            words = [*form_words(args)]
+            if self.data.sounds:
+                suffix = next(iter(self.data.sounds.values()))
+                words += ["--audio_only", "--audio_format", suffix[1:]]
+            for option in ("label", "split"):
+                words += [f"--{option}", *getattr(args, option)] if getattr(args, option) else []
+            if args.shard[1] > 1:
+                words += ["--shard", f"{args.shard[0]}/{args.shard[1]}"]
+            missing = plural(total.to_try, "missing clip")
+            what = f"downloads the {missing} that may still be available"
+            yield command("download.py", args.folder, *words), what
+        if total.gone and MIRROR not in self.counts.sources:
+            words = ["--source", MIRROR, "--input_csv", str(self.page.parent / "missing.csv")]
+            gone = plural(total.gone, "clip")
+            what = f"searches the mirror's archives for the {gone} unavailable on YouTube"
+            yield command("download.py", args.folder, *words), what
+        if total.there and not total.to_try:
+            words = ["lists", "--format", "slowfast", *form_words(args)]
+            what = "writes training lists of the clips on disk"
+            yield command("make_training_lists.py", args.folder, *words), what
 
     @property
     def ends_at(self) -> datetime:
@@ -111,14 +143,13 @@ class Content:
         """Return (title, (value, percent of the readable clips)) of what has few values."""
         good = self.readable
         values = {
-            "Size": [f"{look.width}x{look.height}" for look in good],
-            "Frames per second": [plots.number_text(round(look.fps, 2)) for look in good],
-            "Video": [look.codec for look in good],
-            "Audio": [look.audio_codec or "none" for look in good],
+            "Size": Counter(f"{look.width}x{look.height}" for look in good),
+            "Frames per second": Counter(plots.number_text(round(look.fps, 2)) for look in good),
+            "Video": Counter(look.codec for look in good),
+            "Audio": Counter(look.audio_codec or "none" for look in good),
         }
         groups = []
-        for title, texts in values.items():
-            counted = Counter(texts)
+        for title, counted in values.items():
             shown = counted.most_common(GROUP_ROWS)
             if len(counted) > GROUP_ROWS:  # the last row is for at least two others
                 rest = len(good) - sum(n for _, n in shown[:-1])
@@ -161,8 +192,8 @@ def json_numbers(content: Content) -> dict[str, Any]:
         ],
         "leaks": [{"one": a, "other": b, "videos": n} for a, b, n in content.data.count_leaks()],
         "probed": len(content.looks),
-        "suspects": {kind.key: len(found) for kind, found in content.suspects.items()},
-        "next": [command for command, _ in content.next_steps],
+        "suspects": {kind: len(found) for kind, found in content.suspects.items()},
+        "next": [command for command, _ in content.next_steps()],
     }
     if history is not None:
         found["pace"] = {
@@ -213,6 +244,8 @@ def render(content: Content) -> str:
     folder = os.path.relpath(content.data.folder, content.page.parent)
     return environment.get_template("page.html").render(
         page=content,
+        total=content.counts.total,
+        kinds=KINDS,
         most_shown=SHOWN_OF_A_KIND,
         class_plot=plots.ranked_plot(shares),
         time_plot=plots.time_plot,
@@ -236,11 +269,7 @@ def check_outputs(page: Path) -> None:
 
 
 def write_page(content: Content) -> None:
-    """Write the page and, next to it, its tables. Raises UserError, DiskFull.
-
-    All are written before the first gets its name, and the page gets it last: until then the old
-    files stay.
-    """
+    """Write the tables and, last, the page, each whole or not. Raises UserError, DiskFull."""
     page, data = content.page, content.data
     texts = {
         "missing.csv": csv_text([MISSING, *_missing_rows(data)]),  # a list for download.py
@@ -250,17 +279,14 @@ def write_page(content: Content) -> None:
     }
     with run_folder(page.parent) as workspace:
         for name, text in texts.items():
-            write_whole(workspace / name, workspace, text)
-        for name in texts:
-            with telling(page.parent / name, "write"):
-                publish(workspace / name, page.parent / name)
+            write_whole(page.parent / name, workspace, text)
 
 
 def _suspect_rows(content: Content) -> Iterator[Sequence[object]]:
     for kind, found in content.suspects.items():
         for each in found:
             about = map(without_formula, (content.data.label(each.clip), each.detail))
-            yield kind.key, each.clip, each.youtube_id, *about, kind.rule
+            yield kind, each.clip, each.youtube_id, *about, KINDS[kind].rule
 
 
 def _class_rows(counts: Counts) -> Iterator[Sequence[object]]:

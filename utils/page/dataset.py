@@ -6,22 +6,22 @@ No clip is opened: 650,000 are read and counted in a few seconds.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from utils import report
-from utils.cli import plural, say
+from utils.cli import Tell, plural, teller
 from utils.clip import DOWNLOADED, FAILED, REASONS, UNAVAILABLE, Clip, clip_window
 from utils.download.plan import read_wanted
 from utils.download.sources import NOT_ASKED as NOBODY_ASKED
 from utils.errors import UserError
-from utils.files import telling
+from utils.files import sizes_in
 from utils.lists.reading import ClipLists, find_lists, without_garbage_collection
 from utils.lists.versions import Part, join_classes, parts_of_videos, same_split
 from utils.video.ffmpeg import SOUNDS
@@ -29,11 +29,7 @@ from utils.video.ffmpeg import SOUNDS
 NO_LABEL = "(no label in the lists)"
 NOT_IN_REPORT = "not in the report"
 NOT_ASKED = ("", "not requested", "not requested yet: run the command above")
-VANISHED = (
-    "",
-    "vanished",
-    "downloaded earlier, but no longer in the folder: it is downloaded again",
-)
+VANISHED = ("", "vanished", "no longer in the folder: the command above downloads it again")
 TRAIN = "train"
 MINUTE = len("2026-11-22T17:37")  # of the report's finished_at
 _PLACE = {DOWNLOADED: 0, UNAVAILABLE: 1, FAILED: 2}
@@ -105,10 +101,11 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     if not lists.clips:
         raise UserError("no clip is left to report on: change --shard, --label or --split")
     name_classes(lists)
-    if not args.quiet:
-        say(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
-        if lists.refused:
-            say(f"invalid      {plural(len(lists.refused), 'row')}: {lists.refused[0]}")
+    lists.lines.clear()  # 25 MB that nothing here reads
+    tell = teller(args.quiet)
+    tell(f"lists        {plural(len(args.lists), 'file')}, {plural(lists.rows, 'row')}")
+    if lists.refused:
+        tell(f"invalid      {plural(len(lists.refused), 'row')}: {lists.refused[0]}")
     leaks = {
         video: parts
         for video, parts in parts_of_videos(lists).items()
@@ -117,84 +114,69 @@ def read_dataset(folder: Path, args: argparse.Namespace) -> Dataset:
     return Dataset(folder, lists, leaks)
 
 
-def look_again(data: Dataset, quiet: bool) -> None:
+def look_again(data: Dataset, tell: Tell) -> None:
     """Read the folder and the reports. Raises UserError."""
     with without_garbage_collection():
         _look_at_folder(data)
-        if not quiet:
-            say(f"folder       {plural(len(data.sizes), 'clip')}")
-        lines = _read_reports(data)
-        if not quiet:
-            say(f"report       {plural(lines, 'line')}")
-        videos = data.folder / report.VIDEOS_NAME
-        data.licences = report.read_licences(videos) if videos.exists() else {}
+        tell(f"folder       {plural(len(data.sizes), 'clip')}")
+        tell(f"report       {plural(_read_reports(data), 'line')}")
+        data.licences = report.read_licences(data.folder / report.VIDEOS_NAME)
 
 
 def _look_at_folder(data: Dataset) -> None:
     """Note the size of every .mp4, in lists or not, and of requested audio files."""
     data.sizes, data.sounds = {}, {}
-    with telling(data.folder), os.scandir(data.folder) as entries:
-        for entry in entries:
-            name, suffix = os.path.splitext(entry.name)
-            if suffix != ".mp4" and (suffix not in SOUNDS or name not in data.clips):
-                continue
-            if name in data.clips:
-                name = data.clips[name].name  # the same string, which saves 50 MB
-            try:
-                if not entry.is_file() or (suffix != ".mp4" and name in data.sizes):
-                    continue
-                data.sizes[name] = entry.stat().st_size
-            except OSError:  # deleted in the meantime, or a link in a circle
-                continue
-            data.sounds.pop(name, None)
-            if suffix != ".mp4":
-                data.sounds[name] = suffix
+    for name, suffix, size in sizes_in(data.folder, (".mp4", *SOUNDS)):
+        clip, is_sound = data.clips.get(name), suffix != ".mp4"
+        if is_sound and (clip is None or name in data.sizes):
+            continue
+        name = clip.name if clip else name  # the string of the list, which saves 50 MB
+        data.sizes[name] = size
+        data.sounds.pop(name, None)
+        if is_sound:
+            data.sounds[name] = suffix
 
 
 def _read_reports(data: Dataset) -> int:
     """Read the reports of all machines and return the number of lines. Raises UserError."""
     data.reported, data.minutes, lines = {}, {}, 0
-    paths = report.report_paths(data.folder / report.REPORT_NAME)
     kept: dict[LastLine, LastLine] = {}  # one object for equal lines: there are 650,000
-    latest: dict[str, str] = {}
-    for path in paths:
-        for row in report.read_report(path, report.RESULT_COLUMNS):
-            lines += 1
-            name, status, finished_at = row[0], row[4], row[-1]
-            if status not in _PLACE:
-                continue
-            if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
-                minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
-                minute[_PLACE[status]] += 1
-            if (clip := data.clips.get(name)) is None:
-                continue  # of another list: it counts for the pace only
-            name = clip.name  # the same string, which saves 50 MB
-            if len(paths) > 1:  # of one file the last line counts, of several the latest
-                if finished_at < latest.get(name, ""):
-                    continue
-                latest[name] = finished_at
-            line = LastLine(status, row[5], row[6], row[11])
-            data.reported[name] = kept.setdefault(line, line)
+    rows = report.read_every(data.folder / report.REPORT_NAME, report.RESULT_COLUMNS)
+    for row, counts in rows:
+        lines += 1
+        name, status, finished_at = row[0], row[4], row[-1]
+        if status not in _PLACE:
+            continue
+        if row[10] != NOBODY_ASKED:  # no request was made, so it says nothing of the pace
+            minute = data.minutes.setdefault(finished_at[:MINUTE], [0, 0, 0])
+            minute[_PLACE[status]] += 1
+        clip = data.clips.get(name)
+        if clip is None or not counts:  # those of another list count for the pace only
+            continue
+        line = LastLine(status, row[5], row[6], row[11])
+        data.reported[clip.name] = kept.setdefault(line, line)
     return lines
 
 
 def name_classes(lists: ClipLists) -> None:
     """Give every clip the label that the newest version has for it, in the newest spelling."""
-    classes = join_classes(lists.labels_of_versions())
-    spelled = {}
-    for label in {clip.label for clip in lists.every}:
-        number = classes.number(label) if label else None
-        spelled[label] = label if number is None else classes.names[number]
-    versions, newest = lists.versions(), dict[str, tuple[int, str]]()
+    classes, versions = join_classes(lists.labels_of_versions()), lists.versions()
+
+    @cache
+    def spelled(label: str) -> str:
+        number = classes.number(label)
+        return label if number is None else classes.names[number]
+
+    newest: dict[str, str] = {}
     if len(versions) > 1:
-        ages = [versions.index(each.version) for each in lists.files]
-        for clip, at in zip(lists.every, lists.file_at, strict=True):
-            if clip.label and ages[at] >= newest.get(clip.name, (0, ""))[0]:
-                newest[clip.name] = ages[at], clip.label
+        rows = zip(lists.every, lists.parts(), strict=True)
+        for clip, _ in sorted(rows, key=lambda row: versions.index(row[1][0])):
+            if clip.label:
+                newest[clip.name] = clip.label
     for name, clip in lists.clips.items():
-        label = newest.get(name, (0, clip.label))[1]
-        if spelled.get(label, label) != clip.label:
-            lists.clips[name] = clip._replace(label=spelled[label])
+        label = spelled(newest.get(name, clip.label))
+        if label != clip.label:
+            lists.clips[name] = clip._replace(label=label)
 
 
 @dataclass
@@ -276,12 +258,16 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
         counts.sources[line.source] += clips
         if line.height not in ("", "0"):
             counts.heights[f"{line.height} lines"] += clips
-    parts = frozenset(map(same_split, splits))
-    same = Counter(
-        (part, name in sizes, reported.get(name)) for name, part in _rows_once(data, parts)
-    )
-    for (part, is_there, line), clips in same.items():
-        counts.splits.setdefault(part, Count()).add(clips, is_there, line)
+    chosen = set(map(same_split, splits))
+    names_of: dict[Part, set[str]] = {}
+    for clip, part in zip(data.lists.every, data.lists.parts(), strict=True):
+        if clip.name in data.clips and (not chosen or part[1] in chosen):
+            names_of.setdefault(part, set()).add(clip.name)
+    for part, names in names_of.items():
+        counts.splits[part] = Count()
+        same = Counter((name in sizes, reported.get(name)) for name in names)
+        for (is_there, line), clips in same.items():
+            counts.splits[part].add(clips, is_there, line)
     there = [name for name in sizes if name in data.clips]
     if data.licences:
         ids = (data.clips[name].youtube_id for name in there)
@@ -290,17 +276,6 @@ def count_all(data: Dataset, splits: Sequence[str]) -> Counts:
     counts.bytes = sum(sizes[name] for name in there)
     counts.not_listed = len(sizes) - len(there)
     return counts
-
-
-def _rows_once(data: Dataset, splits: frozenset[str]) -> Iterator[tuple[str, Part]]:
-    """Yield (clip, (version, split)) of the requested clips, each once; of `splits`, if given."""
-    seen: dict[Part, set[str]] = {}
-    for clip, part in zip(data.lists.every, data.lists.parts(), strict=True):
-        if (not splits or part[1] in splits) and clip.name in data.clips:
-            names = seen.setdefault(part, set())
-            if clip.name not in names:
-                names.add(clip.name)
-                yield clip.name, part
 
 
 def why_missing(line: LastLine | None) -> tuple[str, str, str]:

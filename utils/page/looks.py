@@ -12,7 +12,6 @@ import filecmp
 import heapq
 import io
 import math
-import os
 import statistics
 import zlib
 from collections import defaultdict
@@ -22,20 +21,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.clip import MAX_TIME, clip_window
-from utils.errors import Streak, describe
+from utils.errors import Streak
 from utils.page.dataset import TRAIN, Dataset, part_name
 from utils.parallel import run_in_processes
-from utils.process import STOP, Stopped
+from utils.process import sleep
 from utils.run import Progress
 from utils.video.whole import missing_part
 
-FRAMES_LOOKED_AT = 9
+if TYPE_CHECKING:
+    from clipreader.transforms import Array
+
+STEPS = 8  # from the first frame to the last: nine are compared
 # Bits per pixel of the median frame that is not a keyframe: 0.001 to 0.023 in frozen clips, 0.05 to
 # 0.5 in others; clips with less that do move cost one or two more frames.
 ODD_BITS = 0.05
@@ -62,13 +61,12 @@ class ClipLook:
     """
 
     name: str
-    listed_seconds: float = 0.0
+    bytes: int = 0
     short_side: int = PROBE
     problem: str = ""
     src: str = ""
     width: int = 0
     height: int = 0
-    bytes: int = 0
     fps: float = 0.0
     seconds: float = 0.0
     kbits: float = 0.0  # per second, of the whole file
@@ -82,42 +80,40 @@ class ClipLook:
     peak: float = math.inf
 
 
-Looks = dict[tuple[str, int, int], ClipLook]  # by clip, bytes of its file, and short side
+Looks = dict[tuple[str, int], ClipLook]  # by clip and short side
 
 
 def look_at_clips(
-    data: Dataset, wanted: Iterable[tuple[str, int]], memory: Looks, args: argparse.Namespace
-) -> dict[tuple[str, int], ClipLook]:
-    """Return a look at each (clip, short side); `memory` keeps those of unchanged files.
+    data: Dataset, wanted: Iterable[tuple[str, int]], looks: Looks, args: argparse.Namespace
+) -> None:
+    """Add each wanted (clip, short side) to `looks`, which keeps those of unchanged files.
 
     Raises Stopped, UserError.
     """
-    keys = {each: (each[0], data.sizes[each[0]], each[1]) for each in wanted}
     tasks = []
-    for (name, short_side), key in keys.items():
-        if key not in memory:
-            seconds = clip_window(data.clips[name])[1] if name in data.clips else 0.0
-            tasks.append(ClipLook(name, seconds, short_side))
+    for name, short_side in dict.fromkeys(wanted):
+        before, size = looks.get((name, short_side)), data.sizes[name]
+        if before is None or before.bytes != size:
+            tasks.append(ClipLook(name, size, short_side))
     if tasks:
         unit = "clip" if tasks[0].short_side == PROBE else "thumbnail"
         streak, worker = Streak(), partial(look_at_clip, data.folder)
         with (
             Progress(len(tasks), unit, quiet=args.quiet) as progress,
-            closing(run_in_processes(worker, tasks, args.num_jobs, _look_crashed)) as seen,
+            closing(run_in_processes(worker, tasks, args.num_jobs, _lost_look)) as seen,
         ):
             for look in seen:
                 progress.add("unreadable" if look.problem else "seen")
                 streak.add(not look.problem, look.problem)
                 if streak.is_hopeless:  # a package lacks what we call: the clips are not at fault
                     raise streak.problem()
-                memory[look.name, data.sizes[look.name], look.short_side] = look
-        if STOP.is_set():
-            raise Stopped
-    return {each: memory[key] for each, key in keys.items()}
+                looks[look.name, look.short_side] = look
+        sleep(0)
 
 
-def _look_crashed(task: ClipLook, how: str) -> ClipLook:
-    return replace(task, problem=f"the decoder crashed: {how}")
+def _lost_look(task: ClipLook, how: str) -> ClipLook:
+    """Return the look of a task that killed its worker process twice, or raised in it."""
+    return replace(task, problem=f"the decoder crashed: {how}" if "process" in how else how)
 
 
 # --- which clips ----------------------------------------------------------------------------------
@@ -144,21 +140,21 @@ def draw_pictures(
     labels: (clip, label) of the clips on disk.
     """
     classes: dict[str, list[str]] = defaultdict(list)
-    for name, label in labels if pictures else ():
+    turns: list[tuple[int, str]] = []
+    for name, label in sorted(labels, key=lambda each: rank(seed, each[0])) if pictures else ():
+        turns.append((len(classes[label]), name))
         classes[label].append(name)
+    turns.sort(key=lambda turn: turn[0])  # those of one turn stay in the order of their ranks
     long = max(1, min(STRIP_LONGEST, STRIP_CLIPS // max(1, len(classes))))
-    deep = max(long, -(-pictures // max(1, len(classes))))
-    best = {label: draw_sample(names, deep, seed) for label, names in classes.items()}
-    turns = [(at, rank(seed, name)) for names in best.values() for at, name in enumerate(names)]
-    sheet = [name for _, (_, name) in sorted(turns)[:pictures]]
-    return sheet, {label: names[:long] for label, names in best.items()}
+    strips = {label: names[:long] for label, names in classes.items()}
+    return [name for _, name in turns[:pictures]], strips
 
 
 # --- in a worker process --------------------------------------------------------------------------
 
 
 def look_at_clip(folder: Path, task: ClipLook) -> ClipLook:
-    """Probe a clip, or make its thumbnail; never raises."""
+    """Probe a clip, or make its thumbnail; raises nothing that a file can cause."""
     import av
 
     from clipreader.media import ClipError
@@ -167,12 +163,9 @@ def look_at_clip(folder: Path, task: ClipLook) -> ClipLook:
     try:
         return _probe(path, task) if task.short_side == PROBE else _thumbnail(path, task)
     except ClipError as error:
-        problem = error.problem
+        return replace(task, problem=error.problem)
     except (av.FFmpegError, OSError, ValueError) as error:
-        problem = str(getattr(error, "strerror", None) or error)
-    except Exception as error:  # as when PyAV has another interface: reported with the clip
-        problem = describe(error)
-    return replace(task, problem=problem)
+        return replace(task, problem=str(getattr(error, "strerror", None) or error))
 
 
 def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
@@ -192,6 +185,7 @@ def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
 def _probe(path: Path, look: ClipLook) -> ClipLook:
     """Measure a clip by its packets and first frame, and decode more if these look odd."""
     from clipreader import media
+    from clipreader.clip_reader import load_audio
     from clipreader.packets import end_of_video, packets_of, shown_packets
 
     with media.open_clip(path) as container:
@@ -204,21 +198,21 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
         seconds = end_of_video(container, video)
         container.seek(0)
         stream.thread_type = "NONE"
-        first = next(container.decode(stream))
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise ValueError("none of its frames can be decoded")
         is_plain = float(first.to_ndarray(format="gray").std()) < ODD_SPREAD
         rate = media.ratio(stream.average_rate) or media.ratio(stream.guessed_rate) or 0
         audio_codec = media.codec_name(audio_streams[0]) if audio_streams else ""
     frames, pixels = [video[at] for _, at in shown_packets(video)], width * height
     keys = [number for number, frame in enumerate(frames) if frame.is_key] or [0]
-    file_bytes = os.path.getsize(path)
     look = replace(
         look,
         width=width,
         height=height,
-        bytes=file_bytes,
         fps=float(rate),
         seconds=seconds,
-        kbits=file_bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
+        kbits=look.bytes * 8 / 1000 / seconds if seconds > 0 else 0.0,
         pixel_bits=sum(frame.size for frame in frames) * 8 / pixels / len(frames),
         codec=stream.codec_context.name,
         audio_codec=audio_codec,
@@ -228,7 +222,7 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
         look = _look_closer(path, look, is_plain)
     if audio is not None and sum(mark.size for mark in audio) < ODD_SOUND * seconds:
-        look = replace(look, peak=_sound_peak(path))
+        look = replace(look, peak=float(abs(load_audio(path)).max(initial=0)))
     return look
 
 
@@ -241,17 +235,16 @@ def _look_closer(path: Path, look: ClipLook, is_plain: bool) -> ClipLook:
         near = [0, min(last, 30)]
         if not is_plain and last and _motion(reader.read(indices=near)) > FROZEN_BELOW:
             return look
-        steps = FRAMES_LOOKED_AT - 1
-        frames = reader.read(indices=sorted({round(n * last / steps) for n in range(steps + 1)}))
+        frames = reader.read(indices=sorted({round(n * last / STEPS) for n in range(STEPS + 1)}))
     return replace(
         look,
         brightest=float(frames.mean(axis=(1, 2, 3)).max()),
-        spread=float(frames.reshape(len(frames), -1, 3).std(axis=1, dtype=np.float32).max()),
+        spread=float(frames.reshape(len(frames), -1, 3).std(axis=1, dtype="float32").max()),
         motion=_motion(frames) if last else math.inf,
     )
 
 
-def _motion(frames: npt.NDArray[np.uint8]) -> float:
+def _motion(frames: Array) -> float:
     """Return the largest change, in levels, of a block's mean since the first of `frames`.
 
     Blocks, because an encoder goes on refining a still image: single pixels change by up to 15
@@ -261,46 +254,29 @@ def _motion(frames: npt.NDArray[np.uint8]) -> float:
     rows, columns = height // BLOCK, width // BLOCK
     whole = frames[:, : rows * BLOCK, : columns * BLOCK]
     blocks = whole.reshape(count, rows, BLOCK, columns, BLOCK, 3).mean(axis=(2, 4))
-    return float(np.abs(blocks[1:] - blocks[:1]).max(initial=0))
-
-
-def _sound_peak(path: Path) -> float:
-    """Return the loudest sample, as a part of full scale."""
-    from clipreader.media import open_clip
-
-    peak = 0.0
-    with open_clip(path) as container:
-        for frame in container.decode(audio=0):
-            samples = frame.to_ndarray()
-            loudest = float(np.abs(samples.astype(np.float64)).max(initial=0))
-            if samples.dtype.kind == "i":
-                loudest /= 2.0 ** (8 * samples.dtype.itemsize - 1)
-            peak = max(peak, loudest)
-    return peak
+    return float(abs(blocks[1:] - blocks[:1]).max(initial=0))
 
 
 # --- what looks wrong -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A clip or a video that looks wrong, and the measurement that shows it."""
-
-    kind: str
-    clip: str  # empty if the video is meant
-    youtube_id: str
-    detail: str
-    badness: float = 0.0  # within its kind, the worst has the largest
-
-
 class Kind(NamedTuple):
     """A kind of suspicious clip. `rule` shows its threshold."""
 
-    key: str
     title: str
     rule: str
     todo: str
     is_sampled: bool = True  # False if it is looked for among all clips, not the probed ones alone
+
+
+class Suspect(NamedTuple):
+    """A clip or a video that looks wrong, and the measurement that shows it."""
+
+    kind: str
+    clip: str  # empty if no clip of the video is on disk
+    youtube_id: str
+    detail: str
+    badness: float = 0.0  # within its kind, the worst has the largest
 
 
 BLACK_MEAN, BLACK_SPREAD = 12.0, 8.0  # levels of 255
@@ -310,72 +286,131 @@ SILENT_UNLESS = 0.5  # silence is odd if at least this part of the clips has aud
 SHORTER_BY = 0.5  # seconds
 LOW_BITS = 0.008  # bits per pixel and frame
 
-KINDS = (
-    Kind(
-        "broken",
+KINDS = {
+    "broken": Kind(
         "Cannot be read",
         "the file cannot be opened, or has no video",
         "download.py --verify moves it aside, and a rerun downloads it again",
     ),
-    Kind(
-        "black",
+    "black": Kind(
         "Black",
         f"no frame has a mean brightness above {BLACK_MEAN:g} of 255",
         "Look at it: if the video is black, exclude it from training",
     ),
-    Kind(
-        "one_colour",
+    "one_colour": Kind(
         "One colour",
         f"levels within a frame differ by less than {PLAIN_SPREAD:g} of 255",
         "Look at it: if the video has one colour, exclude it from training",
     ),
-    Kind(
-        "frozen",
+    "frozen": Kind(
         "Frozen",
         f"no part of the frame ever changes by {FROZEN_BELOW:g} of 255",
         "A still image with audio shows no action: exclude it from training",
     ),
-    Kind(
-        "two_splits",
+    "two_splits": Kind(
         "A video under two splits",
         "the lists have the video in more than one of train, val and test",
         "make_training_lists.py keeps the videos of val and test out of train",
         is_sampled=False,
     ),
-    Kind(
-        "doubled",
+    "doubled": Kind(
         "Same bytes under two names",
         "two files of the folder, byte for byte",
         "One of them does not match its name: download both again",
         is_sampled=False,
     ),
-    Kind(
-        "silent",
+    "silent": Kind(
         "Silent",
         f"no audio, or none louder than {20 * math.log10(SILENT_PEAK):.0f} dB, if at least"
         f" {SILENT_UNLESS:.0%} of the clips have audio",
         "This matters if you train on audio",
     ),
-    Kind(
-        "short",
+    "short": Kind(
         "Shorter than its times",
         f"more than {SHORTER_BY:g} s shorter than in the list",
         "Download it again, unless it was kept as short because its video ends there",
     ),
-    Kind(
-        "low_bitrate",
+    "low_bitrate": Kind(
         "Very low bitrate for its size",
         f"less than {LOW_BITS:g} bits per pixel and frame",
         "Look at it: it may show little but compression blocks",
     ),
-)
+}
 
 
-def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> dict[Kind, list[Suspect]]:
+def find_suspects(data: Dataset, looks: Sequence[ClipLook]) -> dict[str, list[Suspect]]:
     """Return the suspects of each kind, the worst first, then by name. Raises Stopped."""
-    found = [*_probed_suspects(data, looks), *_doubled(data, looks), *_leaking(data)]
-    found.sort(key=lambda s: (-s.badness, s.clip, s.youtube_id))
-    return {kind: [each for each in found if each.kind == kind.key] for kind in KINDS}
+    found = [suspect for look in looks for suspect in find_faults(data, look)]
+    readable = sum(not look.problem for look in looks)
+    silent = sum(each.kind == "silent" for each in found)
+    if readable - silent < SILENT_UNLESS * readable:
+        found = [each for each in found if each.kind != "silent"]
+    found += [*_doubled(data, looks), *_leaking(data)]
+    found.sort(key=lambda each: (-each.badness, each.clip, each.youtube_id))
+    return {kind: [each for each in found if each.kind == kind] for kind in KINDS}
+
+
+def find_faults(data: Dataset, look: ClipLook) -> Iterator[Suspect]:
+    """Yield what the measurements of a clip show: at most one kind about its frames."""
+
+    def fault(kind: str, detail: str, badness: float = 0.0) -> Suspect:
+        return Suspect(kind, look.name, data.youtube_id(look.name), detail, badness)
+
+    if look.problem:
+        yield fault("broken", look.problem)
+        return
+    if look.brightest < BLACK_MEAN and look.spread < BLACK_SPREAD:
+        detail = f"its brightest frame has a mean level of {look.brightest:.1f}"
+        yield fault("black", detail, -look.brightest)
+    elif look.spread < PLAIN_SPREAD:
+        yield fault(
+            "one_colour", f"levels differ by {look.spread:.1f} within a frame", -look.spread
+        )
+    elif look.motion < FROZEN_BELOW:
+        detail = f"no part of it ever changes by more than {look.motion:.1f} levels"
+        yield fault("frozen", detail, -look.motion)
+    elif look.pixel_bits < LOW_BITS:
+        size = f"{look.width}x{look.height} at {look.fps:g} fps"
+        detail = f"{look.kbits:,.0f} kbit/s for {size}: {look.pixel_bits:.4f} bits per pixel"
+        yield fault("low_bitrate", detail, -look.pixel_bits)
+    if not look.audio_codec:
+        yield fault("silent", "no audio stream", 1.0)
+    elif look.peak < SILENT_PEAK:
+        level = f"{20 * math.log10(look.peak):.0f} dB" if look.peak > 0 else "digital silence"
+        yield fault("silent", f"the loudest sample is {level}", 2.0)
+    listed = clip_window(data.clips[look.name])[1] if look.name in data.clips else 0.0
+    lacks = listed - look.seconds
+    if lacks > max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
+        detail = f"{look.seconds:.2f} s, but the list says {listed:g}"
+        line = data.reported.get(look.name)
+        if line is not None and line.reason == "short":
+            detail += "; kept as short because its video ends there"
+            lacks -= MAX_TIME  # after those that nobody knows of
+        yield fault("short", detail, lacks)
+
+
+def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
+    """Yield probed clips whose bytes another file of the folder has too, and these files."""
+    same_size: dict[int, list[str]] = {look.bytes: [] for look in looks if not look.problem}
+    for name, size in data.sizes.items():
+        if size in same_size:
+            same_size[size].append(name)
+    for names in same_size.values():
+        names.sort()
+        for name in names:
+            sleep(0)
+            others = (other for other in names if other != name)
+            if twin := next((other for other in others if _same_bytes(data, name, other)), ""):
+                detail = f"the same file as {data.path(twin).name}"
+                yield Suspect("doubled", name, data.youtube_id(name), detail)
+
+
+def _same_bytes(data: Dataset, name: str, other: str) -> bool:
+    """Compare two files; one that is gone equals none."""
+    try:
+        return filecmp.cmp(data.path(name), data.path(other), shallow=False)
+    except OSError:
+        return False
 
 
 def _leaking(data: Dataset) -> Iterator[Suspect]:
@@ -389,74 +424,3 @@ def _leaking(data: Dataset) -> Iterator[Suspect]:
         is_trained_on = any(split == TRAIN for _, split in parts)
         detail = ", ".join(map(part_name, parts))
         yield Suspect("two_splits", shown.get(video, ""), video, detail, float(is_trained_on))
-
-
-def _probed_suspects(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
-    """Yield what the measurements of single clips show."""
-    faults = [(look, *fault) for look in looks for fault in find_faults(look)]
-    readable = sum(not look.problem for look in looks)
-    silent = sum(kind == "silent" for _, kind, _, _ in faults)
-    for look, kind, detail, badness in faults:
-        if kind == "silent" and readable - silent < SILENT_UNLESS * readable:
-            continue
-        line = data.reported.get(look.name)
-        if kind == "short" and line is not None and line.reason == "short":
-            detail += "; kept as short because its video ends there"
-            badness -= MAX_TIME  # after those that nobody knows of
-        yield Suspect(kind, look.name, data.youtube_id(look.name), detail, badness)
-
-
-def find_faults(look: ClipLook) -> Iterator[tuple[str, str, float]]:
-    """Yield (kind, measurement, badness) of a probed clip: at most one kind about its frames."""
-    if look.problem:
-        yield "broken", look.problem, 0.0
-        return
-    if look.brightest < BLACK_MEAN and look.spread < BLACK_SPREAD:
-        detail = f"its brightest frame has a mean level of {look.brightest:.1f}"
-        yield "black", detail, -look.brightest
-    elif look.spread < PLAIN_SPREAD:
-        yield "one_colour", f"levels differ by {look.spread:.1f} within a frame", -look.spread
-    elif look.motion < FROZEN_BELOW:
-        detail = f"no part of it ever changes by more than {look.motion:.1f} levels"
-        yield "frozen", detail, -look.motion
-    elif look.pixel_bits < LOW_BITS:
-        size = f"{look.width}x{look.height} at {look.fps:g} fps"
-        detail = f"{look.kbits:,.0f} kbit/s for {size}: {look.pixel_bits:.4f} bits per pixel"
-        yield "low_bitrate", detail, -look.pixel_bits
-    if not look.audio_codec:
-        yield "silent", "no audio stream", 1.0
-    elif look.peak < SILENT_PEAK:
-        level = f"{20 * math.log10(look.peak):.0f} dB" if look.peak > 0 else "digital silence"
-        yield "silent", f"the loudest sample is {level}", 2.0
-    lacks = look.listed_seconds - look.seconds
-    if lacks > max(SHORTER_BY, 1.5 / look.fps if look.fps else 0.0):
-        yield "short", f"{look.seconds:.2f} s, but the list says {look.listed_seconds:g}", lacks
-
-
-def _doubled(data: Dataset, looks: Sequence[ClipLook]) -> Iterator[Suspect]:
-    """Yield probed clips whose bytes another file of the folder has too, and these files."""
-    same_size: dict[int, list[str]]
-    same_size = {data.sizes[look.name]: [] for look in looks if not look.problem}
-    for name, size in data.sizes.items():
-        if size in same_size:
-            same_size[size].append(name)
-    for names in same_size.values():
-        groups: dict[str, list[str]] = defaultdict(list)  # by the first file that has these bytes
-        for name in sorted(names) if len(names) > 1 else ():
-            if STOP.is_set():
-                raise Stopped
-            first = next((other for other in groups if _same_bytes(data, other, name)), name)
-            groups[first].append(name)
-        for group in groups.values():
-            for name in group if len(group) > 1 else ():
-                other = next(other for other in group if other != name)
-                detail = f"the same file as {data.path(other).name}"
-                yield Suspect("doubled", name, data.youtube_id(name), detail)
-
-
-def _same_bytes(data: Dataset, name: str, other: str) -> bool:
-    """Compare two files; one that is gone equals none."""
-    try:
-        return filecmp.cmp(data.path(name), data.path(other), shallow=False)
-    except OSError:
-        return False

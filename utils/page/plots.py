@@ -6,14 +6,11 @@ readable at every width, in light and dark, and a tenth of the size of matplotli
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from utils.cli import plural
 
@@ -52,16 +49,14 @@ class History:
         return clips / self.pace if self.pace else None
 
 
-def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History | None:
+def make_history(minutes: dict[str, list[int]], now: datetime) -> History | None:
     """Return the history of `2026-11-22T17:37` -> (came, gone, failed), or None if there is none.
 
     A minute that somebody edited into another form is ignored.
     """
     import pandas as pd  # half a second, and 60 MB
 
-    counts = pd.DataFrame.from_dict(
-        dict(minutes), orient="index", columns=["came", "gone", "failed"]
-    )
+    counts = pd.DataFrame.from_dict(minutes, orient="index", columns=["came", "gone", "failed"])
     counts.index = pd.to_datetime(counts.index, format="%Y-%m-%dT%H:%M", errors="coerce", utc=True)
     counts = counts[counts.index.notna()].sort_index()
     if counts.empty:
@@ -72,10 +67,8 @@ def make_history(minutes: Mapping[str, Sequence[int]], now: datetime) -> History
     sums = counts.resample(width, origin="start_day").sum()
     # A run of few clips per hour has long gaps without a pause.
     least = max(PAUSE_FROM, 10 * gaps.median()) if len(gaps) > 1 else HOUR
-    pairs = itertools.pairwise(counts.index)
-    pauses = [
-        (before, after) for before, after in pairs if least <= after - before < RUN_ENDS_AFTER
-    ]
+    long = gaps[(gaps >= least) & (gaps < RUN_ENDS_AFTER)]
+    pauses = list(zip(long.index - long, long.index, strict=True))
     is_running = timedelta(0) <= now - last < STILL_RUNNING
     return History(width, sums, pauses, first, last, _pace(counts), is_running)
 
@@ -120,16 +113,23 @@ def stacked(names: Mapping[str, str], values: Any, steps: int = 4) -> tuple[Any,
 
     names: colour -> name of a series.
     """
+    import numpy as np
+
     tops = np.cumsum(values, axis=0)
     most = max(tops.max(), 1.0)
     step = nice_step(most, steps)
     count = math.ceil(most / step - 1e-9)
-    end, ticks = count * step, [(100 * n / count, number_text(n * step)) for n in range(count + 1)]
+    end, ticks = count * step, ticks_at(count, 1, lambda n: number_text(n * step))
     series = [
         (key, name, list(zip(100 - 100 * top / end, 100 * high / end, strict=True)))
         for (key, name), top, high in zip(names.items(), tops, np.asarray(values), strict=True)
     ]
     return series, ticks
+
+
+def ticks_at(count: int, step: int, text: Callable[[int], str]) -> Ticks:
+    """Return the ticks of an axis with `count` places, one at every `step`."""
+    return [(100 * n / count, text(n)) for n in range(0, count + 1, step)]
 
 
 def nice_step(most: float, steps: int = 4) -> float:
@@ -161,10 +161,11 @@ def time_plot(history: History) -> Plot:
     bins, hours = history.bins, history.width / HOUR
     names = {"there": "downloaded", "gone": "unavailable", "try": "failed"}
     series, y_ticks = stacked(names, bins.to_numpy().T / hours)
-    came, best = bins["came"], int(bins["came"].argmax())
+    came = bins["came"]
+    best = bins.index[int(came.argmax())]
     says = (
         f"From {moment(history.first)} to {moment(history.last)} UTC"
-        f" {came.sum():,} clips were downloaded; the most at {moment(bins.index[best])},"
+        f" {came.sum():,} clips were downloaded; the most at {moment(best)},"
         f" {number_text(came.max() / hours)} per hour."
     )
     if history.pauses:
@@ -175,12 +176,9 @@ def time_plot(history: History) -> Plot:
         )
     start, span = bins.index[0], history.width * len(bins)
     marks = [(100 * ((a - start) / span), 100 * ((b - a) / span)) for a, b in history.pauses]
-    unit = next(u for u in ((1440, "day"), (60, "hour"), (1, "minute")) if hours * 60 >= u[0])
-    number = round(hours * 60 / unit[0])
-    unit_text = unit[1] if number == 1 else plural(number, unit[1])
     return Plot(
         "Clips per hour",
-        f"clips per hour, by {unit_text}; time in UTC",
+        f"clips per hour, in steps of {hours_text(hours)}; time in UTC",
         says,
         series,
         _time_ticks(history),
@@ -217,7 +215,7 @@ def ranked_plot(shares: Sequence[float]) -> Plot:
         "percentage of missing clips in the class",
         says,
         series,
-        [(100 * n / count, f"{n:,}") for n in range(0, count + 1, step)],
+        ticks_at(count, step, "{:,}".format),
         y_ticks,
         "classes, starting with the one that misses the most",
     )
@@ -229,6 +227,8 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
     The outermost percent at each end goes into the outermost bars if it lies far out; otherwise
     all other clips would share one bar.
     """
+    import numpy as np
+
     low, middle, high = np.percentile(values, (1, 50, 99))
     far = max(2 * (high - low), 0.3 * high)
     shown = np.clip(values, low - far, high + far)
@@ -247,10 +247,7 @@ def histogram(title: str, unit: str, values: Sequence[float], least_step: float)
         f"Half have {number_text(middle)} or less; nine in ten from {inner}, all from"
         f" {number_text(min(values))} to {number_text(max(values))}.",
         series,
-        [
-            (100 * place / number, number_text((first + place) * step))
-            for place in range(0, number + 1, math.ceil(number / 4))
-        ],
+        ticks_at(number, math.ceil(number / 4), lambda n: number_text((first + n) * step)),
         y_ticks,
         unit,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from utils.cli import Tell, plural
 from utils.clip import Clip, Refused
 from utils.errors import UserError
-from utils.files import bounded_lines, open_text, telling
+from utils.files import bounded_lines, open_text, sizes_in, telling
 from utils.lists import reading, versions
 from utils.lists.official import ListServers, lists_at_hand
 from utils.parallel import Crashed, Failed, run_apart, run_parallel
@@ -142,8 +142,7 @@ def read_choice(
     held = [*holdout, *_beside(lists, holdout, tell)]
     choice = Choice([], classes, lists.versions(), [*lists.files], [*lists.refused])
     with reading.without_garbage_collection():
-        files = map(choice.lists.__getitem__, lists.file_at)
-        rows: Rows = zip(lists.every, files, lists.lines, strict=True)
+        rows: Rows = zip(lists.every, lists.listed, lists.lines, strict=True)
         if only is not None:  # the lists give the classes and what is held out
             rows = [(row.clip, row.listed, row.line) for row in only.values()]
             choice.lists = [rows[0][1]]
@@ -347,17 +346,12 @@ def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
 
     If a clip has several files, the first of `suffixes` counts.
     """
-    with telling(clips), os.scandir(clips) as entries:
-        for entry in entries:
-            name, dot, kind = entry.name.rpartition(".")
-            row, suffix = choice.by_name.get(name), dot + kind
-            if row is None or suffix not in suffixes:
-                continue
-            if row.bytes and suffixes.index(row.suffix) < suffixes.index(suffix):
-                continue
-            with suppress(OSError):  # removed since, or a link that loops
-                if entry.is_file() and (size := entry.stat().st_size):
-                    row.bytes, row.suffix = size, suffix
+    for name, suffix, size in sizes_in(clips, suffixes):
+        row = choice.by_name.get(name)
+        if row is None or not size:
+            continue
+        if not row.bytes or suffixes.index(suffix) < suffixes.index(row.suffix):
+            row.bytes, row.suffix = size, suffix
     for row in choice.chosen():
         if not row.bytes:
             row.reason = Reason.MISSING
