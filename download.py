@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     main_report, columns = out / report.REPORT_NAME, report.RESULT_COLUMNS
     with run.open_run(args, main_report, columns, PACKAGES, cookies, args.shard) as opened:
         if not has_clips:  # how clips of an older version were made is not known
-            run.write_settings(kept, opened.workspace, settings)
+            kept.unlink(missing_ok=True)
+            run.write_settings(kept, opened.workspace, settings, "clips")
         options = sources.fetch_options(args, out, opened.workspace)
         pause, stops = args.block_pause * 60, args.on_block == "stop"
         has_check = sources.is_youtube(args.url_base)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from typing import Literal
 
 import av
@@ -137,13 +137,13 @@ class FrameSource:
             yield number, self._cropped(frame)
 
     def _decode_chunk(self, chunk: packets.Chunk) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode from the chunk's start; where that meets damage, from further back.
+        """Decode from the chunk's start; if that meets damage, from the first packet.
 
         Not every packet that says so is a place where decoding can begin.
         """
         left = chunk.frames.copy()
         damage: list[tuple[int, str]] = []  # no errors: their tracebacks hold this frame
-        for start in dict.fromkeys((chunk.start, max(0, chunk.start - 1), 0)):
+        for start in dict.fromkeys((chunk.start, 0)):
             try:
                 for number, frame in self._decode_from(start, chunk.last, tuple(left)):
                     left.remove(number)
@@ -164,14 +164,11 @@ class FrameSource:
         # H.264's non-reference frames need not be decoded on the way to the requested frames, since
         # nothing refers to them. HEVC's may be referred to by a higher temporal layer.
         skip: SkipFrame = "NONREF" if codec.name == "h264" else "DEFAULT"
-        codec.skip_frame = skipping = "DEFAULT"
         first = table.starts[start]
         for at, packet in enumerate(self._packets_from(first), first):
             if at > last:
                 break
-            mode: SkipFrame = "DEFAULT" if at in needed else skip
-            if mode != skipping:
-                codec.skip_frame = skipping = mode
+            codec.skip_frame = "DEFAULT" if at in needed else skip
             yield from self._pick(packet, at, wanted)
         codec.skip_frame = "DEFAULT"
         yield from self._pick(None, last, wanted)
@@ -241,7 +238,7 @@ class FrameSource:
                         raise CorruptClip(self.path, number, str(error.strerror)) from None
                     continue  # clips cut in the middle of a GOP begin with such
                 for frame in frames:
-                    if is_safe and frame.is_corrupt and (frame.pts or 0) >= (self._safe_from or 0):
+                    if is_safe and frame.is_corrupt:
                         raise CorruptClip(self.path, number, "damaged data")
                     yield frame
                     number += 1
@@ -249,24 +246,24 @@ class FrameSource:
     def _numbered_by_decoding(self) -> packets.FrameTable:
         """Return the table of a clip whose packets do not identify its frames."""
         table = self.table
-        frames = [(frame.pts, frame.key_frame) for frame in self._decode_all()]
+        frames = [(frame.pts, frame.duration, frame.key_frame) for frame in self._decode_all()]
         # Sorted, because time stamps in decoding order are still the right ones.
-        stamps = sorted(pts for pts, _ in frames if pts is not None)
-        end, origin = table.end, table.origin
+        stamps = sorted(pts for pts, _, _ in frames if pts is not None)
+        end, origin = 0, table.origin
         if len(set(stamps)) < len(frames):  # raw streams and AVI: only the rate is known
             rate = media.ratio(self.stream.average_rate) or DEFAULT_RATE
             tick = 1 / rate / table.time_base
             stamps = [round(n * tick) for n in range(len(frames))]
             end, origin = round(len(frames) * tick), 0
-        elif stamps and (not table.pts or stamps[-1] != table.pts[-1]):
-            end = packets.end_of_last(stamps, 0)
+        elif frames:
+            end = packets.end_of_last(stamps, frames[-1][1])
         return replace(
             table,
             pts=stamps,
             end=end,
             origin=origin,
             packet_of=range(len(stamps)),
-            starts=[number for number, (_, is_key) in enumerate(frames) if is_key],
+            starts=[number for number, (_, _, is_key) in enumerate(frames) if is_key],
             starts_pts=[],
             promised=len(frames) + table.promised - len(table.pts),
         )
@@ -276,22 +273,20 @@ class FrameSource:
         if self._packets:
             yield from islice(self._packets, position, None)
             return
-        with self._open() as container:
-            stream = self._only_picture(container)
-            stamp = self.table.starts_pts[bisect_left(self.table.starts, position)]
-            # mp4 seeks by decoding time, others by display time. Either way the packet is at or
-            # after the place found, unless keyframes are very close together.
-            if position:
-                container.seek(stamp, stream=stream)
-            found = not position
-            for packet in self._read_packets(container, stream):
-                found = found or packet.pts == stamp
-                if found:
-                    yield packet
-        if not found:
+        stamp = self.table.starts_pts[bisect_left(self.table.starts, position)]
+        # An mp4 is sought by decoding time: that may lead behind the packet if other keyframes
+        # follow closely.
+        for is_sought in (True, False) if position else (False,):
             with self._open() as container:
-                every = self._read_packets(container, self._only_picture(container))
-                yield from islice(every, position, None)
+                stream = self._only_picture(container)
+                if is_sought:
+                    container.seek(stamp, stream=stream)
+                every = self._read_packets(container, stream)
+                found = dropwhile(lambda packet: packet.pts != stamp, every)
+                if (first := next(found, None)) is not None:
+                    yield first
+                    yield from found
+                    return
 
     def _cropped(self, frame: VideoFrame) -> VideoFrame:
         """Return `frame` without what the container crops: a view of its planes, not a copy."""

@@ -201,7 +201,7 @@ def read_frame_table(
     marks: list[Mark] = []
     kept: list[Packet[Stream]] = []
     starts: list[int] = []
-    own_headers, odd, latest = 0, False, -math.inf
+    own_headers, odd = 0, False
     for packet in whole_packets(container, stream, max_frames=max_frames):
         mark = Mark.of(packet)
         if mark.is_key:
@@ -211,10 +211,6 @@ def read_frame_table(
                 own_headers += has_headers
             if marks and packet.has_sidedata("new_extradata"):
                 odd = True  # several encodings in one track
-        elif nal and mark.pts is not None and mark.pts > latest and nal.is_b_frame(bytes(packet)):
-            odd = True  # time stamps in decoding order: a B-frame after all it can refer to
-        if mark.pts is not None and mark.pts > latest:
-            latest = mark.pts
         marks.append(mark)
         if keep:
             kept.append(packet)
@@ -281,8 +277,8 @@ def _is_odd(codec: VideoCodecContext, marks: Sequence[Mark]) -> bool:
     # places a frame moves forward. A decoder that was told less drops frames until it has noticed.
     order = sorted(range(len(times)), key=times.__getitem__)
     depth = max(decoded - place for place, decoded in enumerate(order))
-    if codec.name == "hevc" and depth == 0 < codec.reorder_depth:
-        return True  # time stamps in decoding order; x265 writes P-frames as B-frames
+    if depth == 0 < codec.reorder_depth and len(times) > 2:
+        return True  # time stamps in decoding order, or no B-frame in all the clip
     return depth > codec.reorder_depth
 
 
@@ -317,14 +313,6 @@ class NalReader:
             if kind == 6 and not self.hevc and _is_exact_recovery_point(packet[nal + 1 : nal + 64]):
                 return True, headers
         return False, headers
-
-    def is_b_frame(self, packet: bytes) -> bool:
-        """Return True if an H.264 packet is a B-frame, by its first slice (7.3.3)."""
-        for nal in self._nals(packet) if not self.hevc else ():
-            if 1 <= packet[nal] & 31 <= 5 and nal + 1 < len(packet):
-                # first_mb_in_slice 0, then slice_type 1 or 6, both as ue(v)
-                return packet[nal + 1] >> 4 == 0b1010 or packet[nal + 1] >> 2 == 0b100111
-        return False
 
     def _nals(self, packet: bytes) -> Iterator[int]:
         """Yield the position of the first byte of each NAL unit."""

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import av
 import numpy as np
 import pytest
 
+from clipreader import frame_source
 from clipreader.media import open_clip
-from clipreader.packets import Mark, end_of_video, packets_of, shown_packets
+from clipreader.packets import Mark, end_of_video, packets_of, plan_chunks, shown_packets
 from clipreader.transforms import Array
 from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
 from tests.standin.sources import ffmpeg_path
@@ -246,6 +248,196 @@ def test_a_film_that_is_decoded_from_its_start_is_decoded_once_for_chunks_in_ord
         for start in range(0, 70, 5):
             assert np.array_equal(reader[start : start + 5], whole[start : start + 5])
         assert len(begun) == 1
+
+
+# --- films whose packets do not identify the frames, or tell where decoding can begin ---
+
+
+def joined(target: Path, *parts: Path) -> None:
+    """Write the packets of each part behind those of the part before, headers and all."""
+    with av.open(str(target), "w") as out:
+        streams: list[av.VideoStream] = []
+        shift = Fraction(0)
+        for part in parts:
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                streams = streams or [out.add_stream_from_template(video)]
+                base = Fraction(video.time_base or 1)
+                for packet in source.demux(video):
+                    if packet.size and packet.pts is not None and packet.dts is not None:
+                        copy = av.Packet(bytes(packet))
+                        copy.pts = packet.pts + int(shift / base)
+                        copy.dts = packet.dts + int(shift / base)
+                        copy.time_base, copy.stream = base, streams[0]
+                        copy.is_keyframe = packet.is_keyframe
+                        out.mux(copy)
+                shift += 4  # seconds; each has 3
+
+
+def joined_flv(first: bytes, second: bytes) -> bytes:
+    """Two FLVs in one, the second 4 s later, with a header packet of its own."""
+    out, at = first, 13
+    while at + 11 <= len(second):
+        size = int.from_bytes(second[at + 1 : at + 4], "big") + 15
+        tag = bytearray(second[at : at + size])
+        tag[4:7] = (int.from_bytes(tag[4:7], "big") + 4000).to_bytes(3, "big")
+        out += tag if tag[0] == 9 else b""  # 9: video
+        at += size
+    return out
+
+
+def with_edits(data: bytes, *edits: tuple[int, int]) -> bytes:
+    """An mp4 that shows some parts of its track: how long, and from where."""
+    each = b"".join(struct.pack(">IiI", long, start, 1 << 16) for long, start in edits)
+    edit_list = struct.pack(">I4sII", 16 + len(each), b"elst", 0, len(edits)) + each
+    return rebuilt(data, {b"edts": lambda _: edit_list})
+
+
+def saying_no_frame_is_reordered(data: bytes) -> bytes:
+    """The parameters of an H.264 track with max_num_reorder_frames 0 in place of 2 (E.1.1)."""
+    begin = data.index(b"avcC") + 12
+    end = begin + int.from_bytes(data[begin - 2 : begin], "big")
+    bits = "".join(f"{byte:08b}" for byte in data[begin:end])
+    before, _, behind = bits.rpartition("011" + "00101" + "1")  # the next is a count of 4, then 1
+    changed = (before + "1" + "00101" + "1").ljust(len(bits), "0")
+    assert not behind.strip("0")
+    return data[:begin] + int(changed, 2).to_bytes(end - begin, "big") + data[end:]
+
+
+def without_some_stamps(data: bytes) -> bytes:
+    """A transport stream in which some frames of the video have no time stamps."""
+    changed, frames = bytearray(data), []
+    for at in range(0, len(data), 188):
+        if data[at + 1] & 95 == 65 and data[at + 2] == 0:  # the video's, and a frame begins
+            frames.append(data.index(b"\0\0\1\xe0", at))
+    for at in frames[30:33]:
+        changed[at + 7] = 0
+    return bytes(changed)
+
+
+def make_odd(folder: Path, name: str) -> Path:
+    path, plain, opened = folder / name, make_film(folder, "plain.mp4"), folder / "open.mp4"
+    silent, other, headed = (folder / f"{part}.mp4" for part in ("silent", "other", "headed"))
+    if not other.exists():
+        ffmpeg("-i", plain, "-an", "-c", "copy", silent)
+        cavlc = ["-x264-params", "cabac=0:8x8dct=0", "-g", "10"]
+        ffmpeg("-f", "lavfi", "-i", PICTURE, *X264, *cavlc, other)
+        ffmpeg("-i", other, "-c", "copy", other.with_suffix(".ts"))
+        ffmpeg("-i", other.with_suffix(".ts"), "-c", "copy", headed)
+    twice = "setts=pts='if(eq(mod(N,10),7),PTS-DURATION,PTS)'"
+    copied: dict[str, list[object]] = {
+        "open_cut_without_edit_list.mp4": [
+            *["-ss", "0.7", "-i", opened, "-c", "copy", "-use_editlist", "0"]
+        ],
+        "two_frames_of_one_time.mkv": ["-i", silent, "-c", "copy", "-bsf:v", twice],
+        "plain.ts": ["-i", plain, "-c", "copy"],
+        "plain.flv": ["-i", silent, "-c", "copy"],
+        "other.flv": ["-i", other, "-c", "copy"],
+    }
+    if name in copied:
+        ffmpeg(*copied[name], path)
+    elif name == "later_headers.mp4":
+        joined(path, silent, headed)
+    elif name == "later_headers.flv":
+        parts = (make_odd(folder, part).read_bytes() for part in ("plain.flv", "other.flv"))
+        path.write_bytes(joined_flv(*parts))
+    elif name == "three_edits.mp4":
+        path.write_bytes(with_edits(silent.read_bytes(), *EDITS))
+    elif name == "frames_without_stamps.ts":
+        path.write_bytes(without_some_stamps(make_odd(folder, "plain.ts").read_bytes()))
+    elif name == "false_reordering.mkv":
+        false = folder / "false.mp4"
+        pyramid = ["-bf", "3", "-b_strategy", "0"]
+        ffmpeg("-f", "lavfi", "-i", PICTURE, *X264, *pyramid, false)
+        false.write_bytes(saying_no_frame_is_reordered(false.read_bytes()))
+        ffmpeg("-i", false, "-c", "copy", path)
+    return path
+
+
+EDITS = ((9000, 14000), (11000, 3000), (8000, 20000))  # in ticks of 1/12800 s
+ODD_FILMS = (
+    *("later_headers.mp4", "later_headers.flv", "open_cut_without_edit_list.mp4"),
+    *("two_frames_of_one_time.mkv", "frames_without_stamps.ts", "three_edits.mp4"),
+    "false_reordering.mkv",
+)
+
+
+@pytest.mark.parametrize("name", ODD_FILMS)
+def test_films_that_are_decoded_from_their_start(tmp_path: Path, name: str) -> None:
+    path = make_odd(tmp_path, name)
+    every = shown(path)
+    assert len(every) >= 40
+    with ClipReader(path) as reader:
+        assert reader._opened().table.odd
+        assert hashes(reader[:]) == every
+        for number in range(len(every) - 1, 0, -7):
+            assert hashes(reader[number : number + 1]) == every[number : number + 1], number
+        numbers = reader.frame_numbers(fps=10)
+    assert [every[number] for number in numbers] == shown(path, "fps=10") or name in NO_CLOCK
+
+
+def test_the_end_of_a_film_whose_last_frame_is_lost(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.mkv", tmp_path / "film.mkv"
+    ffmpeg("-f", "lavfi", "-i", PICTURE, "-c:v", "mpeg4", whole)
+    with av.open(str(whole)) as container:
+        last = [bytes(packet) for packet in container.demux(video=0) if packet.size][-1]
+    path.write_bytes(whole.read_bytes().replace(last, bytes(len(last))))
+    every = shown(path)
+    with ClipReader(path) as reader:
+        assert len(reader) == len(every) == 74
+        assert [every[n] for n in reader.frame_numbers(fps=25)] == shown(path, "fps=25")
+
+
+def test_an_empty_sample_at_the_end_of_an_mp4_is_no_frame(
+    film: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, silent = tmp_path / "film.mp4", tmp_path / "silent.mp4"
+    ffmpeg("-i", film("one_byte_more.mp4"), "-an", "-c", "copy", silent)
+    path.write_bytes(rebuilt(silent.read_bytes(), {b"stsz": lambda body: body[:-4] + bytes(4)}))
+    assert hashes(load_frames(path)) == shown(path) and len(shown(path)) == 74
+
+
+def test_hidden_frames_are_not_promised_by_a_film_that_was_cut_off(
+    film: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "film.mp4"
+    ffmpeg("-i", film("open_cut.mp4"), "-c", "copy", "-movflags", "+faststart", path)
+    with ClipReader(path) as reader:
+        frames = len(reader)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with ClipReader(path) as reader:
+        assert len(reader) == frames > len(reader._opened().table.pts) > 20
+
+
+def test_a_long_film_is_read_from_the_packet_that_was_sought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a transport stream, seeking can lead behind a keyframe."""
+    path = tmp_path / "film.ts"
+    close = ["-force_key_frames", "expr:between(n,30,36)"]
+    ffmpeg("-f", "lavfi", "-i", PICTURE, *X264, *close, path)
+    every = shown(path)
+    monkeypatch.setattr(frame_source, "KEEP_PACKETS_BELOW", 0)
+    with ClipReader(path) as reader:
+        assert not reader._opened().table.odd and len(reader.key_frames) > 5
+        for start in range(0, 70, 3):
+            assert hashes(reader[start : start + 2]) == every[start : start + 2], start
+
+
+def test_frames_before_an_open_gops_keyframe_are_decoded_from_the_gop_before(
+    film: Callable[[str], Path],
+) -> None:
+    with ClipReader(film("several_tracks.mp4").with_name("open.mp4")) as reader:
+        table = reader._opened().table
+        stepped = 0
+        for frame, packet in enumerate(table.packet_of):
+            (chunk,) = plan_chunks(table, [frame])
+            assert table.starts_pts[chunk.start] <= table.pts[frame]
+            stepped += any(table.starts[chunk.start] < at < packet for at in table.starts)
+        assert stepped > 5
+
+
+NO_CLOCK = ("two_frames_of_one_time.mkv", "frames_without_stamps.ts")  # times count by the rate
 
 
 # --- files that ask for the impossible ---

@@ -60,17 +60,17 @@ def cut_video(task: CutTask) -> float:
     Audio without a decoder is left out. Raises BadClip: `past_end` if the video ends before the
     clip, `truncated` if frames of it are missing; CutFailed.
     """
-    seeks = [task.begin, max(Fraction(0), task.begin - SEEK_BACK)]
+    places = {task.begin, max(Fraction(0), task.begin - SEEK_BACK)}
     if all(each.is_file for each in task.inputs):
-        seeks.append(Fraction(0))
-    for seek in seeks:
-        is_last = seek in (0, seeks[-1])
+        places.add(Fraction(0))
+    *first, last = sorted(places, reverse=True)
+    for seek in first:
         try:
-            return _cut_from(task, seek, is_last)
+            return _cut_from(task, seek, is_last=False)
         except BadClip as error:
-            if is_last or error.reason == "past_end" or isinstance(error, CutFailed):
+            if error.reason == "past_end" or isinstance(error, CutFailed):
                 raise
-    raise AssertionError
+    return _cut_from(task, last, is_last=True)
 
 
 def _cut_from(task: CutTask, seek: Fraction, is_last: bool) -> float:

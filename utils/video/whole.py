@@ -124,19 +124,28 @@ def read_video(
     """
     from clipreader.frame_source import FrameSource
 
-    try:
-        with bad_clips(limits), closing(FrameSource(path, **limits.of_source)) as source:
-            video = _video(source, depth != "packets", fps)
-            if video.missing and not partial:
-                raise BadClip("truncated", video.missing)
-            if depth == "ends":
-                last = max(source.table.starts, default=0)
-                packets = enumerate(source.table.packet_of)
-                for _ in source.decode([n for n, at in packets if at >= last or n == 0]):
-                    pass
-    except (OSError, ValueError) as error:
-        raise BadClip("undecodable", f"cannot be read: {error}") from error
+    with _bad_file(limits), closing(FrameSource(path, **limits.of_source)) as source:
+        video = _video(source, depth != "packets", fps)
+        if video.missing and not partial:
+            raise BadClip("truncated", video.missing)
+        if depth == "ends":
+            last = max(source.table.starts, default=0)
+            packets = enumerate(source.table.packet_of)
+            for _ in source.decode([n for n, at in packets if at >= last or n == 0]):
+                pass
     return video
+
+
+@contextmanager
+def _bad_file(limits: Limits = Limits()) -> Iterator[None]:
+    """Raise BadClip as `bad_clips` does, and for all other errors of libav."""
+    import av
+
+    try:
+        with bad_clips(limits):
+            yield
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadClip("undecodable", f"does not decode: {error}") from error
 
 
 @contextmanager
@@ -229,11 +238,8 @@ def missing_part(container: Container, path: Path, frames: int, promised: int | 
     entries = (entry for stream in container.streams for entry in stream.index_entries)
     is_mp4 = "mp4" in container.format.name
     ends = max((each.pos + each.size for each in entries if is_mp4), default=0)
-    return (
-        f"incomplete: it ends after {size:,} bytes"
-        if size < max(ends, _promised_size(path))
-        else ""
-    )
+    is_cut = size < max(ends, _promised_size(path))
+    return f"incomplete: it ends after {size:,} bytes" if is_cut else ""
 
 
 def _promised_size(path: Path) -> int:
@@ -316,23 +322,18 @@ class Sound(NamedTuple):
 
 def read_sound(path: Path) -> Sound:
     """Decode a file with only audio and count its samples. Raises BadClip (undecodable)."""
-    import av
-
-    try:
-        with media.open_media(path) as container:
-            if not container.streams:
-                return Sound(1, 0)  # an mp4 that ffmpeg wrote without input
-            if container.streams.video or not container.streams.audio:
-                raise BadClip("undecodable", "is not an audio file")
-            stream = container.streams.audio[0]
-            samples = sum(frame.samples for frame in container.decode(stream))
-            rate = stream.codec_context.sample_rate
-            if stream.duration is not None and stream.time_base:
-                # AAC fills up its last packet, and not every decoder removes that.
-                samples = min(samples, round(stream.duration * Fraction(stream.time_base) * rate))
-            return Sound(rate, samples)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise BadClip("undecodable", f"does not decode: {error}") from error
+    with _bad_file(), media.open_clip(path) as container:
+        if not container.streams:
+            return Sound(1, 0)  # an mp4 that ffmpeg wrote without input
+        if container.streams.video or not container.streams.audio:
+            raise BadClip("undecodable", "is not an audio file")
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(stream))
+        rate = stream.codec_context.sample_rate
+        if stream.duration is not None:
+            # AAC fills up its last packet, and not every decoder removes that.
+            samples = min(samples, round(stream.duration * media.time_base(stream) * rate))
+        return Sound(rate, samples)
 
 
 def check_sound(path: Path, seconds: float) -> Sound:
@@ -357,27 +358,24 @@ def decode_whole(path: Path, timeout: float = 0) -> None:
     import av
 
     shown = 0
-    try:
-        with (
-            time_limit(timeout),
-            media.captured_logs(av.logging.ERROR) as complaints,
-            media.open_media(path) as container,
-        ):
-            videos = [s for s in container.streams.video if s.codec_context][:1]
-            streams = [*videos, *(s for s in container.streams.audio if s.codec_context)]
-            for stream in streams:
-                stream.codec_context.thread_type = "NONE"
-                stream.codec_context.options = {"skip_loop_filter": "all"}
-            for packet in container.demux(streams if videos else []):
-                for frame in packet.decode():
-                    assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
-                    if frame.is_corrupt:
-                        raise BadClip("undecodable", "does not decode: a corrupt frame")
-                    shown += packet.stream is videos[0]
-                if complaints:
-                    break
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise BadClip("undecodable", f"does not decode: {error}") from error
+    with (
+        _bad_file(Limits(timeout=timeout)),
+        media.captured_logs(av.logging.ERROR) as complaints,
+        media.open_clip(path) as container,
+    ):
+        videos = [s for s in container.streams.video if s.codec_context][:1]
+        streams = [*videos, *(s for s in container.streams.audio if s.codec_context)]
+        for stream in streams:
+            stream.codec_context.thread_type = "NONE"
+            stream.codec_context.options = {"skip_loop_filter": "all"}
+        for packet in container.demux(streams if videos else []):
+            for frame in packet.decode():
+                assert isinstance(frame, av.frame.Frame)  # no subtitle among the streams
+                if frame.is_corrupt:
+                    raise BadClip("undecodable", "does not decode: a corrupt frame")
+                shown += packet.stream is videos[0]
+            if complaints:
+                break
     if complaints:
         picture_hashes(find_ffmpeg(), path)
     elif not shown:
