@@ -77,7 +77,7 @@ class ArchiveEnd:
     others: frozenset[Key] = frozenset()  # its clips, if it holds none that it should hold
 
 
-def key_of(clip: Clip) -> Key | None:
+def clip_key(clip: Clip) -> Key | None:
     """Return a clip's key; None for AVA-Kinetics, because no archive has such clips."""
     return None if clip.is_ava else (clip.youtube_id, clip.time_start, clip.time_end)
 
@@ -201,7 +201,7 @@ class Reader:
 
     def __init__(self, clips: Sequence[Clip], context: SourceContext, web: Web) -> None:
         self.context, self.web = context, web
-        self.clips = {key: clip for clip in clips if (key := key_of(clip))}
+        self.clips = {key: clip for clip in clips if (key := clip_key(clip))}
         # Reason and message for a missing clip: of its archive, or else of a bad copy.
         self.failures: dict[Key | None, tuple[str, str]] = {}
 
@@ -247,7 +247,7 @@ class Reader:
     def rest(self, clips: Sequence[Clip], source: str, otherwise: str) -> Iterator[Result]:
         """Yield a result for each missing clip."""
         for clip in clips:
-            key = key_of(clip)
+            key = clip_key(clip)
             if key is None or key in self.clips:
                 reason, message = self.failures.get(key, ("unavailable", otherwise))
                 yield Result.of(clip, reason, source, attempts=1, message=message)
@@ -314,7 +314,7 @@ class Split:
             label = self.labels.get(end.archive.url)
             if label and end.others and not end.error:
                 clips = official.official_clips(self.listed.path(LISTS_FOLDER))
-                labels = {_one_label(clip.label) for clip in clips if key_of(clip) in end.others}
+                labels = {_one_label(clip.label) for clip in clips if clip_key(clip) in end.others}
                 if labels and label not in labels:
                     return True
         return False
@@ -393,7 +393,7 @@ def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> S
             official.fetch_lists([(listed, LISTS_FOLDER)], mirror.lists, reader.context.tell)
         for clip in official.official_clips(listed.path(LISTS_FOLDER)):
             labels.add(clip.label)
-            if (key := key_of(clip)) and key in reader.clips:
+            if (key := clip_key(clip)) and key in reader.clips:
                 wanted.setdefault(_one_label(clip.label), set()).add(key)
         if not wanted:
             return None
