@@ -33,7 +33,6 @@ from clipreader import media
 # frames into one, and so on.
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
 
-_MICROSECOND = Fraction(1, 1_000_000)
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 
@@ -88,15 +87,9 @@ def end_of_video(container: InputContainer, video: Sequence[Mark]) -> float:
 def _zero(container: InputContainer) -> Fraction:
     """Return the time that a player shows as 0, in seconds on the file's own clock.
 
-    That is the earliest start of a stream, after edit lists; ffmpeg rounds it to microseconds.
+    That is the earliest start of a stream, after edit lists, in whole microseconds.
     """
-    told = Fraction(container.start_time or 0, av.time_base)
-    starts = [
-        stream.start_time * media.time_base(stream)
-        for stream in container.streams
-        if stream.start_time is not None
-    ]
-    return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
+    return Fraction(container.start_time or 0, av.time_base)
 
 
 def whole_packets(
