@@ -16,16 +16,16 @@ from __future__ import annotations
 from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import disk_is_full, names_in, own_folder, publish
+from utils.files import disk_is_full, names_in, publish
 from utils.process import run_child
 from utils.video import ffmpeg
 from utils.video.ffmpeg import Encode, Ffmpeg
@@ -83,15 +83,13 @@ class Downscaler:
     def _downscale(self, task: ClipFile) -> Made:
         """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
         source = read_apart(task.path, "first", fps=self.fps, limits=self.limits)
-        temporary = own_folder(self.workspace) / "clip.mp4"
         final = self.out / f"{task.clip}.mp4"
-        try:
+        with tempfile.TemporaryDirectory(dir=self.workspace, ignore_cleanup_errors=True) as folder:
+            temporary = Path(folder, "clip.mp4")
             action, made = self._make(task.path, source, temporary)
             size = temporary.stat().st_size
             final.parent.mkdir(parents=True, exist_ok=True)
             publish(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
         return Made(
             task.clip,
             action=action,
@@ -110,46 +108,52 @@ class Downscaler:
             and source.codec == CODECS[self.encode.codec]
             and source.pixel_format == "yuv420p"
         )
-        # Audio that ffmpeg has no decoder for is dropped.
-        audio = self.encode.audio and source.audio_codec not in ("", "unknown")
-        common: dict[str, Any] = {
-            "audio": audio,
-            "copy_audio": source.audio_codec in COPIED_AUDIO,
-            "size": small_size(source.width, source.height, self.encode),
-            "fps": self.fps,
-            "time_base": source.time_base,
-            "first": source.first,
-        }
         # The last way is for files without times: frames at equal distances.
         step = Fraction(source.gap).limit_denominator(10**6)
-        ways: list[tuple[Encode | None, Fraction]] = [
-            (self.encode, Fraction(0)),
-            (self.encode, step),
-        ]
+        ways = [("encoded", self._encoding(source, each)) for each in (Fraction(0), step)]
         if self.remux and is_small:
-            ways.insert(0, (None, Fraction(0)))
-        for encode, step in ways:
-            command = ffmpeg.downscale_command(self.tool, path, target, encode, step=step, **common)
+            ways.insert(0, ("rewrapped", {"c:v": "copy"}))
+        for action, options in ways:
             try:
-                made = self._run(command, source, target, audio, encode is None)
-                return "encoded" if encode else "rewrapped", made
+                return action, self._run(path, source, target, options)
             except BadClip as error:
                 problem = error
                 if error.reason == "timeout":
                     break
         raise problem
 
-    def _run(
-        self, command: Sequence[str], source: Video, target: Path, audio: bool, copied: bool
-    ) -> Video:
+    def _encoding(self, source: Video, step: Fraction) -> dict[str, object]:
+        """Return the options that scale and encode the video, as it is shown: ffmpeg rotates it.
+
+        Without --fps every frame keeps its time, counted in the source's own time base. step: the
+        seconds from each frame to the next, for a file without times.
+        """
+        options = ffmpeg.encode_options(self.encode)
+        width, height = small_size(source.width, source.height, self.encode)
+        filters = [f"scale={width}:{height}:flags=bicubic", "setsar=1"]
+        if self.fps:
+            filters.insert(0, f"fps={self.fps}")
+        elif step:
+            filters.insert(0, f"setpts=({max(0, source.first)}+N*{step})/TB")
+        options |= {} if self.fps else ffmpeg.keep_times(source.time_base)
+        return options | {"vf": ",".join(filters)}
+
+    def _run(self, path: Path, source: Video, target: Path, options: Mapping[str, object]) -> Video:
         """Run ffmpeg, then compare its output with the source. Raises BadClip."""
+        before: dict[str, object] = {"threads": self.encode.threads}
+        if source.first < 0:  # an mp4 hides what comes before its zero
+            before["itsoffset"] = -source.first
+        # Audio that ffmpeg has no decoder for is dropped.
+        audio = self.encode.audio and source.audio_codec not in ("", "unknown")
+        sound = {"c:a": "copy"} if source.audio_codec in COPIED_AUDIO else ffmpeg.AAC_OPTIONS
+        options = {**ffmpeg.MP4_OPTIONS, **options, **(sound if audio else {})}
+        command = ffmpeg.file_command(self.tool, path, target, before, options, audio)
         done = run_child(command, timeout=self.limits.timeout or None)
         if done.timed_out:
             raise BadClip("timeout", f"took longer than --timeout {self.limits.timeout:g}")
         if done.returncode != 0:
             raise BadClip("undecodable", ffmpeg.last_line(done))
-        made = read_apart(target, "ends", limits=self.limits)
-        frames = source.frames if copied else source.resampled
+        made, frames = read_apart(target, "ends", limits=self.limits), source.resampled
         # ffmpeg's fps filter may write one frame more or less at the end.
         if abs(made.frames - frames) > (1 if self.fps else 0):
             raise BadClip("truncated", f"wrote {made.frames} frames, but the source has {frames}")
@@ -179,9 +183,8 @@ def small_size(width: int, height: int, encode: Encode) -> tuple[int, int]:
     if side > short and not encode.upscale:
         side = short
     side = max(2, side // 2 * 2)
-    if width <= height:
-        return side, max(2, 2 * round(height * side / width / 2))
-    return max(2, 2 * round(width * side / height / 2)), side
+    long = max(2, 2 * round(max(width, height) * side / short / 2))
+    return (side, long) if width <= height else (long, side)
 
 
 # --- the options ---------------------------------------------------------------------------------
@@ -199,12 +202,6 @@ def choose_encode(args: argparse.Namespace) -> tuple[Encode, bool]:
     encode = replace(encode, short_side=args.short_side, upscale=args.upscale, **given)
     is_remuxed = not (args.for_loading or args.upscale or args.fps or given)
     return replace(encode, audio=not args.no_audio), is_remuxed
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, object]:
-    """Return the options that all clips of an output folder share, as they were given."""
-    names = ("short_side", "upscale", *ENCODING, "for_loading", "no_audio")
-    return {"fps": str(args.fps), **{name: getattr(args, name) for name in names}}
 
 
 def encode_lines(encode: Encode, fps: Fraction, remux: bool) -> run.Lines:
@@ -259,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_packages(*PACKAGES)
     check_dask(args)
     encode, remux = choose_encode(args)
-    settings, tool = settings_of(args), ffmpeg.find_ffmpeg(args.ffmpeg)
+    settings = batch.settings_of(args, *ENCODING, "for_loading", "no_audio")
+    tool = ffmpeg.find_ffmpeg(args.ffmpeg)
     plan = batch.plan_batch(args, lambda folder: names_in(folder, ".mp4"))
     kept, report = plan.out / SETTINGS_NAME, plan.out / REPORT_NAME
     run.has_settings(kept, settings, "scaled clips")
@@ -269,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if plan.to_do:
         ffmpeg.require_encoder(tool, encode.codec)
     with run.open_run(args, report, batch.COLUMNS, PACKAGES, [plan.videos]) as opened:
-        run.write_settings(kept, opened.workspace, settings)
+        run.write_settings(kept, opened.workspace, settings, "scaled clips")
         limits = Limits(args.max_frames, args.max_pixels, args.timeout)
         worker = Downscaler(tool, encode, args.fps, remux, limits, plan.out, opened.workspace)
         tally = batch.run_batch(plan, worker, batch.COLUMNS, opened, args)

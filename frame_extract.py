@@ -21,12 +21,11 @@ import argparse
 import io
 import os
 import re
-import shutil
 import tarfile
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,33 +33,18 @@ from clipreader.media import ratio
 from utils import batch, cli, run
 from utils.batch import ClipFile, Made
 from utils.cluster import check_dask
-from utils.files import names_in, own_folder, publish
+from utils.files import names_in, publish
 from utils.video.whole import BadClip, Limits, bad_clips, missing_part, pictures_of
 
 if TYPE_CHECKING:
     from clipreader.frame_source import FrameSource
+    from utils.video.jpeg import JpegEncoder
 
 REPORT_NAME = "frames_report.csv"
 SETTINGS_NAME = ".frames_settings.json"
 COLUMNS = [name for name in batch.COLUMNS if name not in ("action", "bytes", "source_bytes")]
 PACKAGES = ("av", "numpy", "simplejpeg", "joblib")
 WINDOW = 2  # frames on either side of an annotated frame
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options that all clips of an output folder share.
-
-    fps: an exact fraction as text, "0" for the clip's own rate. window: the number of frames on
-    either side of an annotated frame; None for all frames of a clip.
-    """
-
-    fps: str = "30"
-    short_side: int | None = None
-    upscale: bool = False
-    quality: int = 90
-    archive: bool = False
-    window: int | None = None
 
 
 # --- one clip, in a worker process ---------------------------------------------------------------
@@ -70,11 +54,10 @@ class Settings:
 class Extractor:
     """The worker: writes the frames of one clip after another."""
 
-    settings: Settings
+    args: argparse.Namespace
     limits: Limits
     out: Path
     workspace: Path
-    overwrite: bool
 
     def __call__(self, task: ClipFile) -> Made:
         return batch.make_one(task.clip, lambda: self._extract(task))
@@ -84,92 +67,94 @@ class Extractor:
         from clipreader.frame_source import FrameSource
         from utils.video.jpeg import JpegEncoder
 
-        settings, limits = self.settings, self.limits
-        with bad_clips(limits), closing(FrameSource(task.path, **limits.of_source)) as source:
+        args, limits = self.args, self.limits
+        with (
+            bad_clips(limits),
+            closing(FrameSource(task.path, **limits.of_source)) as source,
+            tempfile.TemporaryDirectory(dir=self.workspace, ignore_cleanup_errors=True) as folder,
+        ):
             table, stream = source.table, source.stream
             count = len(table.pts)
             if missing := missing_part(stream.container, task.path, count, table.promised):
                 raise BadClip("truncated", missing)
-            fps = Fraction(settings.fps)
-            shown = pictures_of(source, fps)
-            numbers = self._numbers(source, shown, task)
-            of_frame: dict[int, list[int]] = {}
-            for number in numbers:
-                of_frame.setdefault(shown[number - 1], []).append(number)
-            shape = settings.quality, settings.short_side, settings.upscale
-            encoder = JpegEncoder(source.picture_of, *shape)
-            temporary = own_folder(self.workspace) / "frames"
-            store = TarStore(temporary) if settings.archive else FolderStore(temporary)
-            written = 0
-            for index, frame in source.decode(list(of_frame)):
-                jpeg = encoder.encode(frame)
-                for number in of_frame[index]:
-                    store.add(f"{number:06d}.jpg", jpeg)
-                    written += 1
-            if written != len(numbers):
-                raise BadClip("undecodable", f"decoded {written} of {len(numbers)} frames")
-            final = self.out / (f"{task.clip}.tar" if settings.archive else task.clip)
+            images = self._images(source, task)
+            encoder = JpegEncoder(source.picture_of, args.quality, args.short_side, args.upscale)
+            jpegs = encode_all(source, encoder, images)
+            temporary, final = Path(folder, "frames"), self.out / task.clip
             final.parent.mkdir(parents=True, exist_ok=True)
-            store.publish(final, self.overwrite)
-            rate = round(float(fps or ratio(stream.average_rate) or 0), 5)
+            if args.archive:
+                write_tar(temporary, jpegs)
+                publish(temporary, self.out / f"{task.clip}.tar")
+            else:
+                write_folder(temporary, jpegs)
+                publish_folder(temporary, final, args.overwrite)
+            number = sum(map(len, images.values()))
+            rate = round(float(args.fps or ratio(stream.average_rate) or 0), 5)
             width, height = encoder.shown_size
-            return Made(task.clip, frames=written, fps=rate, width=width, height=height)
+            return Made(task.clip, frames=number, fps=rate, width=width, height=height)
 
-    def _numbers(self, source: FrameSource, shown: Sequence[int], task: ClipFile) -> list[int]:
-        """Return the numbers, from 1, of the images to write. Raises BadClip (past_end)."""
+    def _images(self, source: FrameSource, task: ClipFile) -> dict[int, list[int]]:
+        """Return the frames to decode, and the numbers, from 1, of the images that show each.
+
+        Raises BadClip (past_end).
+        """
         from utils.lists.ava import key_picture
 
-        window, last = self.settings.window, len(shown)
-        if task.key_times is None or window is None:
-            return list(range(1, last + 1))
-        numbers: set[int] = set()
-        for key_time in task.key_times:
+        shown = pictures_of(source, self.args.fps)
+        last = len(shown)
+        numbers = set() if task.key_times else set(range(1, last + 1))
+        for key_time in task.key_times or ():
             number = key_picture(source.table, shown, key_time)
             if number > last:
                 raise BadClip("past_end", f"annotated frame {number}, but the clip has {last}")
+            window = self.args.window
             numbers |= set(range(max(1, number - window), min(last, number + window) + 1))
-        return sorted(numbers)
+        images: dict[int, list[int]] = {}
+        for number in sorted(numbers):
+            images.setdefault(shown[number - 1], []).append(number)
+        return images
 
 
-class FolderStore:
-    """Write `<clip>/000001.jpg` and on."""
+def encode_all(
+    source: FrameSource, encoder: JpegEncoder, images: Mapping[int, Sequence[int]]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the JPEG of every image."""
+    for index, frame in source.decode(list(images)):
+        jpeg = encoder.encode(frame)
+        for number in images[index]:
+            yield f"{number:06d}.jpg", jpeg
 
-    def __init__(self, temporary: Path) -> None:
-        self._folder = temporary
-        shutil.rmtree(temporary, ignore_errors=True)  # of a clip that failed
-        temporary.mkdir()
 
-    def add(self, name: str, jpeg: bytes) -> None:
-        with open(f"{self._folder}/{name}", "wb") as file:
+def write_folder(folder: Path, jpegs: Iterable[tuple[str, bytes]]) -> None:
+    """Write `<folder>/000001.jpg` and on."""
+    folder.mkdir()
+    for name, jpeg in jpegs:
+        with open(f"{folder}/{name}", "wb") as file:
             file.write(jpeg)
 
-    def publish(self, final: Path, overwrite: bool) -> None:
-        """Rename the folder into place; first move the old one away, if it is to be replaced."""
-        old = self._folder.with_name("old")
-        shutil.rmtree(old, ignore_errors=True)
-        if overwrite and final.exists():
-            os.rename(final, old)
-        os.rename(self._folder, final)
-        shutil.rmtree(old, ignore_errors=True)
+
+def write_tar(path: Path, jpegs: Iterable[tuple[str, bytes]]) -> None:
+    """Write a tar, uncompressed, because JPEGs do not compress and readers can seek."""
+    with tarfile.TarFile(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, jpeg in jpegs:
+            # No times and owners: the same clip gives the same bytes.
+            member = tarfile.TarInfo(name)
+            member.size = len(jpeg)
+            tar.addfile(member, io.BytesIO(jpeg))
 
 
-class TarStore:
-    """Write `<clip>.tar`, uncompressed, because JPEGs do not compress and readers can seek."""
+def publish_folder(temporary: Path, final: Path, overwrite: bool) -> None:
+    """Rename a folder of frames into place. Raises OSError.
 
-    def __init__(self, temporary: Path) -> None:
-        self._path = temporary
-        temporary.unlink(missing_ok=True)  # of a clip that failed
-        self._tar = tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT)
-
-    def add(self, name: str, jpeg: bytes) -> None:
-        # No times and owners: the same clip gives the same bytes.
-        member = tarfile.TarInfo(name)
-        member.size = len(jpeg)
-        self._tar.addfile(member, io.BytesIO(jpeg))
-
-    def publish(self, final: Path, overwrite: bool) -> None:
-        self._tar.close()
-        publish(self._path, final)
+    overwrite: first move the old one beside `temporary`.
+    """
+    if overwrite and final.exists():
+        os.rename(final, temporary.with_name("old"))
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        if not has_images(final):  # of another run, which has extracted the clip meanwhile
+            raise
 
 
 # --- the folder of clips -------------------------------------------------------------------------
@@ -193,35 +178,29 @@ def frame_folders(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:
-        return {each.name for each in entries if each.is_dir() and _has_images(each.path)}
+        return {each.name for each in entries if each.is_dir() and has_images(each.path)}
 
 
-def _has_images(folder: str) -> bool:
+def has_images(folder: str | Path) -> bool:
+    """Return whether a folder contains images of this script."""
     with suppress(OSError), os.scandir(folder) as entries:
         return any(re.fullmatch(r"\d{6,}\.jpg", entry.name) for entry in entries)
     return False
 
 
-def settings_lines(settings: Settings) -> run.Lines:
+def frame_lines(args: argparse.Namespace) -> run.Lines:
     """Return the script's own line of the plan: `30 per second, JPEG quality 90, ...`."""
-    rate = "every frame" if settings.fps == "0" else f"{settings.fps} per second"
+    rate = f"{args.fps} per second" if args.fps else "every frame"
     size = "original size"
-    if settings.short_side:
-        how = "scaled up or down" if settings.upscale else "scaled down"
-        size = f"shorter side {how} to {settings.short_side}"
-    parts = [rate, f"JPEG quality {settings.quality}", size]
-    if settings.window is not None:
-        parts.append(f"annotated frames and {settings.window} on either side")
-    if settings.archive:
+    if args.short_side:
+        how = "scaled up or down" if args.upscale else "scaled down"
+        size = f"shorter side {how} to {args.short_side}"
+    parts = [rate, f"JPEG quality {args.quality}", size]
+    if args.key_frames:
+        parts.append(f"annotated frames and {args.window} on either side")
+    if args.archive:
         parts.append("in tars")
     return [("frames", ", ".join(parts))]
-
-
-def quality(text: str) -> int:
-    """An argparse type: the quality of JPEGs."""
-    if (value := cli.positive_int(text)) > 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a quality from 1 to 100")
-    return value
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -231,7 +210,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.group("frames")
     batch.add_size_options(group, fps=30, short_side=None)
     add = group.add_argument
-    add("--quality", type=quality, default=90, metavar="Q", help="JPEG quality, 1 to 100")
+    add("--quality", type=cli.positive_int, default=90, metavar="Q", help="JPEG quality, 1 to 100")
     add("--archive", action="store_true", help="write one <clip>.tar instead of a folder of files")
     annotated = (
         "extract only the annotated frames of AVA-Kinetics and their neighbours. FILE: the raw"
@@ -242,6 +221,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--window", type=cli.non_negative_int, metavar="N", help=neighbours)
     batch.add_batch_options(parser)
     args = parser.parse_args(argv)
+    if args.quality > 100:
+        parser.error(f"--quality must be between 1 and 100 (got {args.quality})")
     if args.upscale and args.short_side is None:
         parser.error("--upscale needs --short_side N")
     if args.window is not None and not args.key_frames:
@@ -255,24 +236,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages(*PACKAGES)
     check_dask(args)
-    fps, side = str(args.fps), args.short_side
-    settings = Settings(fps, side, args.upscale, args.quality, args.archive, args.window)
+    settings = batch.settings_of(args, "quality", "archive", "window")
     made_in = (lambda folder: names_in(folder, ".tar")) if args.archive else frame_folders
     plan = batch.plan_batch(args, made_in, read_key_times(args), not args.archive)
     kept = plan.out / SETTINGS_NAME
-    if not run.has_settings(kept, asdict(settings), "frames") and plan.done:
+    if not run.has_settings(kept, settings, "frames") and plan.done:
         raise UserError(
             f"{plan.out} has frames of {cli.plural(plan.done, 'clip')}, but no {SETTINGS_NAME}:"
             " their settings are unknown; use another output folder"
         )
-    batch.say_batch(plan, args, settings_lines(settings))
+    batch.say_batch(plan, args, frame_lines(args))
     if args.dry_run:
         return cli.EXIT_OK
     report = plan.out / REPORT_NAME
     with run.open_run(args, report, COLUMNS, PACKAGES, [plan.videos]) as opened:
-        run.write_settings(kept, opened.workspace, asdict(settings))
+        run.write_settings(kept, opened.workspace, settings, "frames")
         limits = Limits(args.max_frames, args.max_pixels, args.timeout)
-        worker = Extractor(settings, limits, plan.out, opened.workspace, args.overwrite)
+        worker = Extractor(args, limits, plan.out, opened.workspace)
         tally = batch.run_batch(plan, worker, COLUMNS, opened, args)
     frames = f"frames: {tally.totals['frames']:,}"
     return batch.end_batch(plan, tally, args, opened.report.path, frames)

@@ -22,7 +22,7 @@ is overwritten. Only files that were moved are removed from the source.
 
 from __future__ import annotations
 
-from utils.errors import DiskFull, UserError, check_packages  # isort: skip
+from utils.errors import UserError, check_packages  # isort: skip
 
 import argparse
 import os
@@ -34,7 +34,7 @@ from utils import cli, reorg, run
 from utils.cli import plural
 from utils.cluster import add_cluster_options, check_dask
 from utils.files import make_folder, sync_folder
-from utils.process import STOP, received_signal
+from utils.process import STOP
 from utils.reorg import ClipFiles, HowToBring, Tree
 from utils.report import report_paths
 from utils.video.ffmpeg import find_ffmpeg
@@ -94,15 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with run.open_run(args, report, reorg.REPORT_COLUMNS, PACKAGES, [src, dst]) as opened:
         check = not args.no_check
         how = HowToBring(dst, args.mode, check, duplicates, tool, unfinished, opened)
-        counts = bring_all(to_bring, num_files, how, args)
+        tally = bring_all(to_bring, num_files, how, args)
         removed = reorg.remove_empty_folders(src, report) if args.remove_empty else 0
     if not args.quiet:
-        say_reorg_end(tree, num_files, counts, removed, dst, opened.report.path)
-    if signal := received_signal():
-        return 128 + signal
+        say_reorg_end(tree, num_files, tally.statuses, removed, dst, opened.report.path)
     # Stopped without a signal: the cluster was lost.
-    is_all = not (counts[reorg.LEFT] or tree.unreadable or STOP.is_set())
-    return cli.EXIT_OK if is_all else cli.EXIT_INCOMPLETE
+    is_all = not (tally.statuses[reorg.LEFT] or tree.unreadable or STOP.is_set())
+    return run.exit_code(tally, dst, is_all)
 
 
 def say_reorg_plan(tree: Tree, to_bring: Sequence[ClipFiles], args: argparse.Namespace) -> None:
@@ -139,27 +137,24 @@ def in_brackets(counts: Counter[str]) -> str:
 
 def bring_all(
     to_bring: Sequence[ClipFiles], num_files: int, how: HowToBring, args: argparse.Namespace
-) -> Counter[str]:
-    """Bring in every clip, in parallel; return the counts of actions. Raises DiskFull."""
-    counts: Counter[str] = Counter()
-    is_full = False
+) -> run.Tally:
+    """Bring in every clip, in parallel; return the counts of actions, as statuses."""
+    tally = run.Tally()
     with run.Progress(num_files, "file", args.quiet, how.opened.workers) as progress:
         for filed in reorg.bring_in(to_bring, how):
             reorg.write_down(filed, how.opened.report)
             for each in filed:
-                counts[each.action] += 1
+                tally.statuses[each.action] += 1
                 progress.add(each.action)
                 if each.action == reorg.LEFT:
                     progress.failure(each.action, each.source, each.reason)
                 elif args.verbose:
                     progress.say(f"{each.action}: {each.source}: {each.clip}")
                 if each.disk_full:
-                    is_full = True
+                    tally.disk_full = True
                     STOP.set()
     sync_folder(how.dst)  # all renames at once
-    if is_full:
-        raise DiskFull(how.dst)
-    return counts
+    return tally
 
 
 def say_reorg_end(

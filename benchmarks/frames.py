@@ -25,8 +25,8 @@ from statistics import median
 
 import av
 
+import frame_extract
 from benchmarks.clips import add_videos_option, clips_to_measure
-from frame_extract import Extractor, Settings
 from utils.batch import ClipFile
 from utils.cli import make_parser, positive_int, run_script
 from utils.video.ffmpeg import find_ffmpeg
@@ -54,7 +54,8 @@ def plain(ffmpeg: str, clip: Path, out: Path) -> None:
 def ours(clip: Path, out: Path) -> None:
     """As a worker does it, in this very process."""
     out.mkdir(parents=True, exist_ok=True)
-    worker = Extractor(Settings(fps="0"), Limits(), out, out, overwrite=False)
+    args = frame_extract.parse_args([str(clip.parent), str(out), "--fps", "0"])
+    worker = frame_extract.Extractor(args, Limits(), out, out)
     result = worker(ClipFile(clip.stem, clip))
     if result.status != "written":
         raise RuntimeError(f"{clip}: {result.reason}: {result.message}")

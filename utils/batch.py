@@ -106,6 +106,12 @@ def add_size_options(group: argparse._ActionsContainer, fps: int, short_side: in
     add("--upscale", action="store_true", help="also scale smaller videos up to --short_side")
 
 
+def settings_of(args: argparse.Namespace, *names: str) -> dict[str, object]:
+    """Return the options that all clips of an output folder share. names: the script's own."""
+    shared = ("short_side", "upscale", *names)
+    return {"fps": str(args.fps), **{name: getattr(args, name) for name in shared}}
+
+
 def add_batch_options(parser: cli.Parser) -> None:
     """Add the other options that both scripts share."""
     group = parser.group("which clips")
@@ -127,9 +133,8 @@ def add_batch_options(parser: cli.Parser) -> None:
     add_cluster_options(group)
     add = parser.group("rarely needed").add_argument
     seconds: dict[str, Any] = {"type": cli.non_negative_float, "metavar": "SECONDS"}
-    add(
-        "--timeout", **seconds, default=Limits.timeout, help="time limit per clip; 0 means no limit"
-    )
+    timeout = "time limit per clip; 0 means no limit"
+    add("--timeout", **seconds, default=Limits.timeout, help=timeout)
     count: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
     frames = "reject clips with more than N frames"
     pixels = "reject clips with frames of more than N pixels"
@@ -179,14 +184,15 @@ def plan_batch(
     clips, twice = find_videos(videos, out)
     if not clips:
         raise UserError(f"{videos} contains no videos")
-    only, without_video = None if key_times is None else frozenset(key_times), 0
+    wanted = [] if key_times is None else [key_times.keys()]
+    without_video = 0
     if args.only:
-        listed = frozenset(read_lists(find_lists(args.only)[0], **form_of(args)).clips)
+        listed = read_lists(find_lists(args.only)[0], **form_of(args)).clips.keys()
         without_video = len(listed - {posixpath.basename(clip) for clip in clips})
-        only = listed if only is None else listed & only
-    if only is not None:
-        clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in only}
-        twice = [file for file in twice if Path(file).stem in only]
+        wanted.append(listed)
+    for names in wanted:
+        clips = {clip: file for clip, file in clips.items() if posixpath.basename(clip) in names}
+        twice = [file for file in twice if Path(file).stem in names]
     refused = [f"{file}: another file has the same name with another suffix" for file in twice]
     folders = {posixpath.dirname(clip) for clip in clips}
     if makes_folders:
@@ -211,6 +217,7 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: run.Lines) -> None:
         cli.say(f"done         all {cli.plural(batch.requested, 'clip')}, in {batch.out}")
         return
     redone = ", to be redone" if args.overwrite else ""
+    to_do = cli.plural(len(batch.to_do), "clip")
     without = f"{cli.plural(batch.without_video, 'clip')} of the list not among them"
     run.say_statement(
         [
@@ -218,10 +225,7 @@ def say_batch(batch: Batch, args: argparse.Namespace, what: run.Lines) -> None:
             ("", without if batch.without_video else ""),
             *(("refused", text) for text in batch.refused[:10]),
             ("done", f"{batch.done:,} in {batch.out}{redone}" if batch.done else ""),
-            (
-                "to do",
-                f"{cli.plural(len(batch.to_do), 'clip')}, {cli.plural(args.num_jobs, 'job')}",
-            ),
+            ("to do", f"{to_do}, {cli.plural(args.num_jobs, 'job')}"),
             *what,
         ]
     )

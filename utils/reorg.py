@@ -12,14 +12,14 @@ import filecmp
 import os
 import stat
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils import clip as clips
 from utils import files
-from utils.cli import escape_name, printable, say
+from utils.cli import escape_name, printable
 from utils.errors import is_disk_full
 from utils.parallel import run_parallel
 from utils.process import STOP, Stopped
@@ -51,16 +51,19 @@ CHUNK = 200  # clips per task if nothing is decoded: a task costs more than a re
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that is named like a clip. Its path is a str: a Path costs ten times as much."""
+    """A file that is named like a clip. Its path is a str: a Path costs ten times as much.
+
+    The last fields are set by `judge`. problem: why it cannot be brought in, or "". is_same: as the
+    file in place.
+    """
 
     path: str
     size: int  # bytes
     mtime_ns: int
-    device: int
-
-    @classmethod
-    def at(cls, path: str, found: os.stat_result) -> Found:
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_dev)
+    problem: str = ""
+    duration: float = 0.0  # seconds
+    pixels: int = 0
+    is_same: bool = False
 
     @property
     def suffix(self) -> str:
@@ -85,19 +88,6 @@ class ClipFiles:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How good a file is. `problem`: why it cannot be brought in, or ""."""
-
-    problem: str = ""
-    duration: float = 0.0  # seconds
-    pixels: int = 0
-    is_same: bool = False  # as the file in place
-
-
-Looked = tuple[ClipFiles, dict[str, Quality]]  # by path
-
-
-@dataclass(frozen=True)
 class HowToBring:
     """The settings for all files."""
 
@@ -112,13 +102,12 @@ class HowToBring:
 
 @dataclass(frozen=True)
 class Filed:
-    """The result for one file: a line of the report. `remove` its source after writing it."""
+    """The result for one file: a line of the report."""
 
     source: str
     clip: str  # its file in the flat folder
     action: str
     reason: str = ""
-    remove: bool = False
     disk_full: bool = False
 
 
@@ -147,24 +136,24 @@ def scan(folder: Path, excluded: Sequence[Path]) -> Tree:
     for here, folders, names in os.walk(folder, onerror=note):
         for name in [*folders, *names]:
             try:
-                found = os.lstat(file := os.path.join(here, name))
+                info = os.lstat(file := os.path.join(here, name))
             except OSError as error:  # removed since, or in a folder that shows names only
                 note(error)
                 continue
             stem, suffix = os.path.splitext(name)
             suffix = suffix.lower()
-            if stat.S_ISDIR(found.st_mode):
-                if name in OWN_FOLDERS or any(os.path.samestat(found, each) for each in skipped):
+            if stat.S_ISDIR(info.st_mode):
+                if name in OWN_FOLDERS or any(os.path.samestat(info, each) for each in skipped):
                     folders.remove(name)
-            elif stat.S_ISLNK(found.st_mode):
+            elif stat.S_ISLNK(info.st_mode):
                 tree.others["symlink"] += 1
-            elif not stat.S_ISREG(found.st_mode):
+            elif not stat.S_ISREG(info.st_mode):
                 tree.others["not a regular file"] += 1
             elif suffix not in CLIP_SUFFIXES or not (clip := canonical_name(stem)):
                 tree.others[suffix or "no suffix"] += 1
             else:
                 clip += suffix if suffix in SOUNDS else ".mp4"
-                tree.clips.setdefault(clip, []).append(Found.at(file, found))
+                tree.clips.setdefault(clip, []).append(Found(file, info.st_size, info.st_mtime_ns))
     return tree
 
 
@@ -191,7 +180,7 @@ def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:
         final, there = os.path.join(dst, name), None
         with suppress(OSError):  # there is none, or a link that loops
             if stat.S_ISREG((found := os.stat(final)).st_mode):
-                there = Found.at(final, found)
+                there = Found(final, found.st_size, found.st_mtime_ns)
         rest = [found for found in tree.clips[name] if found.path != final]
         if rest:
             rest.sort(key=lambda found: found.path)
@@ -202,56 +191,56 @@ def files_to_bring(tree: Tree, dst: Path) -> list[ClipFiles]:
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def look_closely(chunk: Sequence[ClipFiles]) -> list[Looked]:
+def look_closely(chunk: Sequence[ClipFiles]) -> list[ClipFiles]:
     """Compare and decode the files of clips, and change nothing. Run by the workers."""
     return [look_at(clip, True) for clip in chunk]
 
 
-def not_looked_at(chunk: Sequence[ClipFiles], how: str) -> list[Looked]:
+def not_looked_at(chunk: Sequence[ClipFiles], how: str) -> list[ClipFiles]:
     """Return the result for files that killed their process twice, or lost their workers."""
-    all_files = [found for clip in chunk for found in (*clip.files, clip.there) if found]
-    worth = {found.path: Quality(f"cannot be checked: {how}") for found in all_files}
-    return [(clip, worth) for clip in chunk]
+    problem = f"cannot be checked: {how}"
+    return [
+        ClipFiles(clip.name, tuple(replace(found, problem=problem) for found in clip.files))
+        for clip in chunk
+    ]
 
 
-def look_at(clip: ClipFiles, check: bool) -> Looked:
+def look_at(clip: ClipFiles, check: bool) -> ClipFiles:
     """Compare the files of one clip with the one in place, and judge those that differ.
 
     Without `check` a clip's only file is not even opened.
     """
     there, first = clip.there, clip.files[0]
-    if not check and there is None and len(clip.files) == 1 and first.is_kept:
-        return clip, {first.path: Quality("" if first.size else "the file is empty")}
-    worth = {found.path: judge(found, check, there) for found in clip.files}
-    if there and not all(quality.is_same for quality in worth.values()):
-        worth[there.path] = judge(there, check)
-    return clip, worth
+    if not check and there is None and len(clip.files) == 1 and first.is_kept and first.size:
+        return clip
+    judged = tuple(judge(found, check, there) for found in clip.files)
+    if there and not all(found.is_same for found in judged):
+        there = judge(there, check)
+    return replace(clip, files=judged, there=there)
 
 
-def judge(found: Found, check: bool, there: Found | None = None) -> Quality:
-    """Return how good a file is, unless it is the same as `there`; `check`: decode all of it."""
+def judge(found: Found, check: bool, there: Found | None = None) -> Found:
+    """Return a file as it was judged, unless it is the same as `there`; `check`: decode all."""
     path = Path(found.path)
     try:
-        if there and os.path.samefile(path, there.path):
-            return Quality(is_same=True)
-        if there and filecmp.cmp(path, there.path, shallow=False):
-            return Quality(is_same=True)
+        if there and (os.path.samefile(path, there.path) or filecmp.cmp(path, there.path, False)):
+            return replace(found, is_same=True)
         if not found.size:
-            return Quality("the file is empty")
+            return replace(found, problem="the file is empty")
         if found.suffix in SOUNDS:
             sound = whole.read_sound(path)
-            return Quality(duration=sound.samples / sound.rate)
+            return replace(found, duration=sound.samples / sound.rate)
         video = whole.read_video(path)
         if not found.is_kept and (problem := cut.rewrap_problem(video)):
-            return Quality(problem)
+            return replace(found, problem=problem)
         whole.check_length(video, named_duration(found.path))
         if check:
             whole.decode_whole(path)
     except BadClip as error:
-        return Quality(error.message)
+        return replace(found, problem=error.message)
     except OSError as error:
-        return Quality(error.strerror or str(error))
-    return Quality(duration=video.end - video.first, pixels=video.width * video.height)
+        return replace(found, problem=error.strerror or str(error))
+    return replace(found, duration=video.end - video.first, pixels=video.width * video.height)
 
 
 def named_duration(path: str) -> float:
@@ -261,25 +250,24 @@ def named_duration(path: str) -> float:
     return clips.AVA_DURATION if parsed[2] is None else float(parsed[2] - parsed[1])
 
 
-def best_of(good: Sequence[Found], worth: dict[str, Quality], there: Found | None) -> Found:
+def best_of(good: Sequence[Found], there: Found | None) -> Found:
     """Return the best of these good files: the longer, then the larger video, then the newer.
 
     The file in place (`there`) is replaced by a longer or larger one, but not by a newer one.
     Lengths that differ by less than 0.1 s are equal.
     """
-    longest = max(worth[found.path].duration for found in good)
-    long = [found for found in good if worth[found.path].duration >= longest - whole.TOLERANCE]
-    return max(long, key=lambda f: (worth[f.path].pixels, f is there, f.mtime_ns, f.is_kept))
+    longest = max(found.duration for found in good)
+    long = [found for found in good if found.duration >= longest - whole.TOLERANCE]
+    return max(long, key=lambda f: (f.pixels, f is there, f.mtime_ns, f.is_kept))
 
 
-def why_not(found: Found, chosen: Found, worth: dict[str, Quality]) -> str:
+def why_not(found: Found, chosen: Found) -> str:
     """Return the reason why `found` is not the clip, but `chosen` is."""
-    mine, its = worth[found.path], worth[chosen.path]
-    if mine.problem:
-        return mine.problem
-    if mine.duration < its.duration - whole.TOLERANCE:
-        return f"shorter: {mine.duration:.2f} s, not {its.duration:.2f} s"
-    if mine.pixels < its.pixels:
+    if found.problem:
+        return found.problem
+    if found.duration < chosen.duration - whole.TOLERANCE:
+        return f"shorter: {found.duration:.2f} s, not {chosen.duration:.2f} s"
+    if found.pixels < chosen.pixels:
         return "a smaller video"
     return "equally good, but older" if found.mtime_ns < chosen.mtime_ns else "equally good"
 
@@ -293,22 +281,21 @@ def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Fi
     The workers of a cluster only look, because a file that two machines move at once may be lost.
     """
 
-    def bring_chunk(chunk: Iterable[Looked]) -> list[Filed]:
+    def bring_chunk(chunk: Sequence[ClipFiles]) -> list[Filed]:
         filed: list[Filed] = []
         with suppress(Stopped):
-            for clip, worth in chunk:
+            for clip in chunk:
                 if STOP.is_set():
                     break
-                filed += bring_clip(clip, worth, how)
+                filed += bring_clip(clip if how.check else look_at(clip, False), how)
         return filed
 
-    workers, chunks = how.opened.workers, announced(to_bring, how)
-    looked: Generator[Iterable[Looked], None, None]
+    workers = how.opened.workers
+    size = 1 if how.check else CHUNK
+    chunks = (to_bring[at : at + size] for at in range(0, len(to_bring), size))
+    looked: Generator[Sequence[ClipFiles], None, None] = chunks
     if how.check:
         looked = workers.run(look_closely, chunks, not_looked_at)
-    else:
-        # Looked at clip by clip in the threads, which see a stop of the run.
-        looked = ((look_at(clip, False) for clip in chunk) for chunk in chunks)
     try:
         with closing(run_parallel(bring_chunk, looked, workers.num_jobs)) as brought:
             yield from brought
@@ -317,83 +304,78 @@ def bring_in(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[list[Fi
             looked.close()
 
 
-def bring_clip(clip: ClipFiles, worth: dict[str, Quality], how: HowToBring) -> list[Filed]:
+def bring_clip(clip: ClipFiles, how: HowToBring) -> list[Filed]:
     """Bring the best of a clip's files in, and put the others aside."""
     filed: list[Filed] = []
     rivals: list[Found] = []
+    there = clip.there
     for found in clip.files:
-        if worth[found.path].is_same:
-            filed.append(file_same(found, clip, how))
-        elif was_remuxed(found, clip, how):
-            filed.append(Filed(found.path, clip.name, REWRAPPED, "was remuxed before", remove=True))
+        if there and (found.is_same or was_remuxed(found, there, how)):
+            filed.append(file_same(found, there, clip.name, how))
         else:
             rivals.append(found)
-    candidates = [*rivals, clip.there] if clip.there and rivals else list(rivals)
-    good = [found for found in candidates if not worth[found.path].problem]
+    candidates = [*rivals, there] if there and rivals else rivals
+    good = [found for found in candidates if not found.problem]
     chosen = None
     while good and chosen is None:
-        best = best_of(good, worth, clip.there)
+        best = best_of(good, there)
         good.remove(best)
-        if best is clip.there:
+        if best is there:
             chosen = best
             break
         rivals.remove(best)
-        tried = replace_there(best, clip, worth, how)
+        tried = replace_there(best, clip, how)
         filed += tried
         if tried[0].action in BROUGHT:
             chosen = best
         elif tried[0].disk_full:
             break
     for found in rivals:
-        if chosen is not None:
-            filed.append(put_aside(found, clip.name, why_not(found, chosen, worth), how))
+        if chosen:
+            filed.append(put_aside(found, clip.name, why_not(found, chosen), how))
         else:
-            reason = worth[found.path].problem or "the disk is full"
-            filed.append(Filed(found.path, clip.name, LEFT, reason))
+            problem = found.problem or "the disk is full"
+            filed.append(Filed(found.path, clip.name, LEFT, problem))
     return filed
 
 
-def file_same(found: Found, clip: ClipFiles, how: HowToBring) -> Filed:
+def file_same(found: Found, there: Found, name: str, how: HowToBring) -> Filed:
     """Keep, remove or put aside a file whose content is in place already."""
-    there, name = clip.there, clip.name
-    assert there is not None
     try:
-        if os.path.samefile(found.path, there.path):
-            is_link = os.path.islink(there.path) or os.lstat(found.path).st_nlink < 2
-            if how.mode != MOVE or is_link:
-                return Filed(found.path, name, PRESENT, "the same file")
-            os.unlink(found.path)  # a second name: --link, or a move that was stopped in between
-            return Filed(found.path, name, MOVED, "a second name of the file in place")
+        is_second_name = os.path.samefile(found.path, there.path)
+        is_link = os.path.islink(there.path) or os.lstat(found.path).st_nlink < 2
+        if how.mode != MOVE or (is_second_name and is_link):
+            same = "file" if is_second_name else "bytes"
+            return Filed(found.path, name, PRESENT, f"the same {same}")
+        if not is_second_name and escape_name(found.path) not in how.unfinished:
+            return put_aside(found, name, "the same bytes as the file in place", how)
+        os.unlink(found.path)
     except OSError as error:
         return failed(found, name, error)
-    if how.mode != MOVE:
-        return Filed(found.path, name, PRESENT, "the same bytes")
-    if escape_name(found.path) in how.unfinished:
-        return Filed(found.path, name, MOVED, "was copied before", remove=True)
-    return put_aside(found, name, "the same bytes as the file in place", how)
+    if is_second_name:  # of --link, or of a move that was stopped in between
+        return Filed(found.path, name, MOVED, "a second name of the file in place")
+    if found.is_same:
+        return Filed(found.path, name, MOVED, "was copied before")
+    return Filed(found.path, name, REWRAPPED, "was remuxed before")
 
 
-def was_remuxed(found: Found, clip: ClipFiles, how: HowToBring) -> bool:
+def was_remuxed(found: Found, there: Found, how: HowToBring) -> bool:
     """Return whether a killed run remuxed `found` into place and did not remove it."""
-    if clip.there is None or found.is_kept or how.mode != MOVE:
-        return False
-    if escape_name(found.path) not in how.unfinished:
+    if found.is_kept or how.mode != MOVE or escape_name(found.path) not in how.unfinished:
         return False
     try:
-        cut.check_same_pictures(how.tool, Path(found.path), Path(clip.there.path))
+        cut.check_same_pictures(how.tool, Path(found.path), Path(there.path))
     except BadClip:
         return False
     return True
 
 
-def replace_there(
-    best: Found, clip: ClipFiles, worth: dict[str, Quality], how: HowToBring
-) -> list[Filed]:
+def replace_there(best: Found, clip: ClipFiles, how: HowToBring) -> list[Filed]:
     """Bring `best` in; a file in its place goes to --duplicates. The first result is best's."""
     there = clip.there
     if there is None:
-        return [bring(best, clip.name, worth[best.path], how)]
-    reason = why_not(there, best, worth)
+        return [bring(best, clip.name, how)]
+    reason = why_not(there, best)
     if how.duplicates is None:
         problem = f"better than the file in place ({reason}); use --duplicates DIR to replace it"
         return [Filed(best.path, clip.name, LEFT, problem)]
@@ -403,7 +385,7 @@ def replace_there(
         return [failed(best, clip.name, error)]
     filed = None
     try:
-        filed = bring(best, clip.name, worth[best.path], how)
+        filed = bring(best, clip.name, how)
     finally:
         if filed is None or filed.action not in BROUGHT:
             with suppress(FileExistsError):
@@ -424,11 +406,11 @@ def put_aside(found: Found, name: str, reason: str, how: HowToBring) -> Filed:
     return Filed(found.path, name, SET_ASIDE, reason)
 
 
-def bring(found: Found, name: str, worth: Quality, how: HowToBring) -> Filed:
+def bring(found: Found, name: str, how: HowToBring) -> Filed:
     """Bring one file into place."""
     final = os.path.join(how.dst, name)
     try:
-        action, remove = put_in_place(found, final, how)
+        action = put_in_place(found, final, how)
     except FileExistsError:
         return Filed(found.path, name, LEFT, "another file of that name is in place")
     except BadClip as error:
@@ -436,39 +418,53 @@ def bring(found: Found, name: str, worth: Quality, how: HowToBring) -> Filed:
     except OSError as error:
         return failed(found, name, error)
     named, remark = named_duration(final), ""
-    if worth.duration and named != clips.AVA_DURATION and abs(worth.duration - named) > REMARKED:
-        remark = f"lasts {worth.duration:.2f} s; a clip of this name lasts {named:g} s"
-    return Filed(found.path, name, action, remark, remove)
+    if found.duration and named != clips.AVA_DURATION and abs(found.duration - named) > REMARKED:
+        remark = f"lasts {found.duration:.2f} s; a clip of this name lasts {named:g} s"
+    return Filed(found.path, name, action, remark)
 
 
-def put_in_place(found: Found, final: str, how: HowToBring) -> tuple[str, bool]:
-    """Link, move, copy or remux a file; return the action, and whether to remove the source.
+def put_in_place(found: Found, final: str, how: HowToBring) -> str:
+    """Link, move, copy or remux a file; return the action.
 
     Raises FileExistsError, BadClip, OSError.
     """
-    if found.is_kept and how.mode == LINK:
+    if how.mode == LINK and found.is_kept:
         os.link(found.path, final, follow_symlinks=False)
-        return LINKED, False
-    if found.is_kept and how.mode == MOVE:
-        try:
+        return LINKED
+    if how.mode != MOVE:
+        return copy_in_place(found, final, how)
+    try:
+        if found.is_kept:
             files.move_new(found.path, final)
-            return MOVED, False
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    if how.mode == MOVE and not os.access(os.path.dirname(found.path), os.W_OK | os.X_OK):
+            return MOVED
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    if not os.access(os.path.dirname(found.path), os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    write_down([Filed(found.path, os.path.basename(final), MOVING)], how.opened.report)
+    copied = copy_in_place(found, final, how)
+    try:
+        os.unlink(found.path)
+    except OSError:
+        os.unlink(final)  # as `move_new` does
+        raise
+    return MOVED if copied == COPIED else copied
+
+
+def copy_in_place(found: Found, final: str, how: HowToBring) -> str:
+    """Copy or remux a file; return the action. Raises FileExistsError, BadClip, OSError."""
     temporary = how.opened.workspace / os.path.basename(final)
     if found.is_kept:
         files.copy_new(Path(found.path), Path(final), temporary)
-        return (MOVED, True) if how.mode == MOVE else (COPIED, False)
+        return COPIED
     try:
         cut.rewrap(how.tool, Path(found.path), temporary)
         os.utime(temporary, ns=(found.mtime_ns, found.mtime_ns))
         files.publish_new(temporary, Path(final))
     finally:
         temporary.unlink(missing_ok=True)
-    return REWRAPPED, how.mode == MOVE
+    return REWRAPPED
 
 
 def failed(found: Found, name: str, error: OSError) -> Filed:
@@ -498,35 +494,13 @@ def read_unfinished(report: Path) -> frozenset[str]:
     return frozenset(source for source, found in actions.items() if found == {MOVING})
 
 
-def announced(to_bring: Sequence[ClipFiles], how: HowToBring) -> Iterator[Sequence[ClipFiles]]:
-    """Yield the clips in chunks; write `moving` lines before a chunk whose sources are copied.
-
-    Only for clips with one file, because two files with the same bytes could be confused.
-    """
-    device, size = how.dst.stat().st_dev, 1 if how.check else CHUNK
-    for at in range(0, len(to_bring), size):
-        chunk = to_bring[at : at + size]
-        for clip in chunk if how.mode == MOVE else ():
-            found = clip.files[0]
-            is_renamed = found.is_kept and found.device == device
-            if len(clip.files) == 1 and not clip.there and not is_renamed:
-                write_down([Filed(found.path, clip.name, MOVING)], how.opened.report)
-        yield chunk
-
-
 def write_down(filed: Sequence[Filed], report: ReportFile) -> None:
-    """Write the lines, then remove the sources of clips that were copied into place."""
+    """Write the lines of these files."""
     rows = []
     for each in filed:
         clip, reason = each.clip.removesuffix(".mp4"), printable(each.reason, 500)
         rows.append((escape_name(each.source), clip, each.action, reason))
     report.append(*rows)
-    for each in filed:
-        try:
-            if each.remove:
-                os.unlink(each.source)
-        except OSError as error:
-            say(f"{each.source} was copied, but cannot be removed: {error.strerror}")
 
 
 def remove_empty_folders(src: Path, report: Path) -> int:
@@ -534,7 +508,7 @@ def remove_empty_folders(src: Path, report: Path) -> int:
     folders: set[str] = set()
     for path in report_paths(report):
         for source, _, action, _ in read_report(path, REPORT_COLUMNS):
-            if action in (MOVED, REWRAPPED, SET_ASIDE):
+            if action in (MOVED, MOVING, REWRAPPED, SET_ASIDE):
                 folders.add(os.path.dirname(source))
     emptied = {str(each) for folder in folders for each in (Path(folder), *Path(folder).parents)}
     removed = 0

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from utils.cli import EXIT_INCOMPLETE, EXIT_OK, clock, command_line, plural, say, shown
 from utils.cluster import open_workers
 from utils.errors import DiskFull, Streak, UserError
-from utils.files import RUN_PREFIX, make_folder, read_json, run_folder, write_whole
+from utils.files import RUN_PREFIX, make_folder, publish_new, read_json, run_folder, telling
 from utils.parallel import Workers
 from utils.process import STOP, received_signal
 from utils.report import ReportFile, own_names
@@ -110,12 +110,17 @@ def _without_off(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object]) -> None:
-    """Write the options that the files of a folder are made with, before the first file."""
-    with suppress(OSError, ValueError):
-        if read_json(path) == wanted:
-            return  # a run that finds everything done changes nothing
-    write_whole(path, workspace, json.dumps(wanted, indent=1) + "\n")
+def write_settings(path: Path, workspace: Path, wanted: Mapping[str, object], made: str) -> None:
+    """Write the options that the files of a folder are made with, before the first file.
+
+    Raises UserError if another run has begun in the folder meanwhile, with other options.
+    """
+    if not has_settings(path, wanted, made):
+        temporary = workspace / path.name
+        with telling(path, "write"), suppress(FileExistsError):
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+            publish_new(temporary, path)
+        has_settings(path, wanted, made)
 
 
 # --- meanwhile -----------------------------------------------------------------------------------

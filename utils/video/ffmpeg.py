@@ -292,42 +292,20 @@ def sound_command(task: CutTask, rate: int, *, resample: bool) -> list[str]:
     return _command(task.tool, clip, _time_flags([source]))
 
 
-def downscale_command(
+def file_command(
     tool: Ffmpeg,
     source: Path,
     target: Path,
-    encode: Encode | None,
-    *,
+    before: Mapping[str, object],
+    options: Mapping[str, object],
     audio: bool,
-    copy_audio: bool = False,
-    size: tuple[int, int] = (0, 0),
-    fps: Fraction = Fraction(0),
-    time_base: Fraction = FINE_TIME_BASE,
-    first: float = 0,
-    step: Fraction = Fraction(0),
 ) -> list[str]:
-    """Return the command line that encodes a whole file at `size` (as shown, even sides).
+    """Return the command line that makes a file of the first video, and audio, of another.
 
-    ffmpeg rotates the video by itself. encode: None copies the packets of the video. With `fps` 0
-    every frame keeps its time, counted in the source's own `time_base`. first: when the source's
-    first frame is shown. step: seconds from each frame to the next, for a file without times.
+    before: options of the source.
     """
-    options: dict[str, object] = {"c:v": "copy", **MP4_OPTIONS}
-    # An mp4 hides what comes before its zero.
-    before: dict[str, object] = {"itsoffset": -first} if first < 0 else {}
-    if encode is not None:
-        before["threads"] = encode.threads
-        filters = [f"scale={size[0]}:{size[1]}:flags=bicubic", "setsar=1"]
-        options |= encode_options(encode)
-        options |= {} if fps else keep_times(time_base)
-        if fps or step:
-            filters.insert(0, f"fps={fps}" if fps else f"setpts=({max(0, first)}+N*{step})/TB")
-        options["vf"] = ",".join(filters)
     given = ffmpeg.input(_hidden(file_url(source)), **before, **FROM_FILE)
-    streams = [given["V:0"]]
-    if audio:
-        streams.append(given["a:0?"])
-        options |= {"c:a": "copy"} if copy_audio else AAC_OPTIONS
+    streams = [given["V:0"], given["a:0?"]] if audio else [given["V:0"]]
     return _command(tool, ffmpeg.output(*streams, _hidden(file_url(target)), **options))
 
 
