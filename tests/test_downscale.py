@@ -179,7 +179,7 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     began = time.monotonic()
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     if number == signal.SIGINT:
         assert process.returncode == 128 + number
         assert "Traceback" not in errors

@@ -198,7 +198,7 @@ def test_a_stop_waits_for_no_fragment(standin: StandIn, source: MakeSource, tmp_
     process.send_signal(signal.SIGINT)
     done = finish(process, 20)
     assert done.code == 128 + signal.SIGINT and "stopped" in done.err
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert not (tmp_path / "out" / ".tmp").exists()
 
 

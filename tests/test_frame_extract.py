@@ -324,7 +324,7 @@ def test_a_stop_leaves_whole_clips_and_a_rerun_finishes(
     # As Ctrl-C in a terminal does: to the whole group, workers included.
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert_gone(children)
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number

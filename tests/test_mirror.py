@@ -356,7 +356,7 @@ def test_a_kill_in_the_middle_and_a_rerun(
     stopping = time.monotonic()
     process.send_signal(number)
     done = finish(process)
-    assert time.monotonic() - stopping < 5
+    assert time.monotonic() - stopping < 15
     if number == signal.SIGTERM:
         assert done.code == 128 + number
         assert "stopped after" in done.err

@@ -180,6 +180,6 @@ def test_a_silent_server_does_not_hold_up_the_end(
     stopping = time.monotonic()
     process.send_signal(signal.SIGTERM)
     done = finish(process)
-    assert time.monotonic() - stopping < 5
+    assert time.monotonic() - stopping < 15
     assert done.code == 128 + signal.SIGTERM, done.err
     assert not list(tmp_path.rglob(".tmp"))

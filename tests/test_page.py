@@ -104,7 +104,7 @@ def test_an_interrupted_run_leaves_the_old_page(dataset: tuple[Path, dict[str, s
     for line in running.stderr:
         if line.startswith("report"):  # what comes next is the probing
             break
-    time.sleep(0.3)
+    time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     done = finish(running)
     assert done.code == 128 + signal.SIGINT

@@ -479,7 +479,7 @@ def test_sigterm_stops_in_order(tmp_path: Path, source: Source) -> None:
     started = time.monotonic()
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=30)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert running.returncode == 128 + signal.SIGTERM
     assert "stopping" in said and "stopped after" in said
     assert not (dst / ".tmp").exists()

@@ -317,7 +317,7 @@ class Split:
         for end in ends:
             label = self.labels.get(end.archive.url)
             if label and end.others and not end.error:
-                clips = official.official_clips(self.listed, LISTS_FOLDER)
+                clips = official.official_clips(self.listed.path(LISTS_FOLDER))
                 labels = {_one_label(clip.label) for clip in clips if key_of(clip) in end.others}
                 if labels and label not in labels:
                     return True
@@ -395,7 +395,7 @@ def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> S
             official.fetch_lists([(listed, folder)], mirror.lists, context.tell)
         wanted: dict[str, set[Key]] = {}
         labels: set[str] = set()
-        for clip in official.official_clips(listed, folder):
+        for clip in official.official_clips(listed.path(folder)):
             labels.add(clip.label)
             if (key := key_of(clip)) and key in reader.clips:
                 wanted.setdefault(_one_label(clip.label), set()).add(key)
