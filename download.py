@@ -97,17 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not has_clips:  # how clips of an older version were made is not known
             kept.unlink(missing_ok=True)
             run.write_settings(kept, opened.workspace, settings, "clips")
-        options = sources.fetch_options(args, out, opened.workspace)
-        pause, stops = args.block_pause * 60, args.on_block == "stop"
-        has_check = sources.is_youtube(args.url_base)
-        pace = Pace(plan.videos_per_hour(args), pause, stops, has_check=has_check)
-        retry = bool(args.retry)
-        context = SourceContext(options, opened.workers, pace, planned.known, retry)
-        tally = fetch(planned, context, opened.report, args)
-    return end_download(planned, tally, context, args, opened.report.path)
+        stops, has_check = args.on_block == "stop", sources.is_youtube(args.url_base)
+        pace = Pace(plan.videos_per_hour(args), args.block_pause * 60, stops, has_check)
+        tally = fetch(planned, opened, pace, args)
+    return end_download(planned, tally, pace, args, opened.report.path)
 
 
-def make_source(name: str, args: argparse.Namespace) -> sources.Source:
+def make_source(name: str, planned: plan.Plan, args: argparse.Namespace) -> sources.Source:
     """Return the source of a name in --source."""
     if name.startswith(sources.CLIPS):
         folders = sources.folders_of(name)
@@ -118,16 +114,15 @@ def make_source(name: str, args: argparse.Namespace) -> sources.Source:
         reread = args.retry == "all"
         mirror = archives.MirrorOptions(args.mirror_base, plan.list_servers(args), reread=reread)
         return partial(archives.from_mirror, mirror=mirror)
-    return youtube.from_youtube
+    return partial(youtube.from_youtube, gone=planned.gone)
 
 
 def fetch(
-    planned: plan.Plan, context: SourceContext, own: report.ReportFile, args: argparse.Namespace
+    planned: plan.Plan, opened: run.Opened, pace: Pace, args: argparse.Namespace
 ) -> DownloadTally:
     """Request the missing clips from the sources, and write a line for each to the report."""
-    heights = [each for each in (args.short_side, args.max_height) if each and not args.audio_only]
-    tally = DownloadTally(asked_height=min(heights, default=0))
-    recorded: set[str] = set()
+    own, total = opened.report, len(planned.to_fetch)
+    tally, recorded = DownloadTally(), set[str]()
 
     def record(result: Result) -> None:
         # Called from the workers' threads: each line is one write.
@@ -140,15 +135,16 @@ def fetch(
             own.append_result(invalid)
     for name in planned.known.unreported:
         own.append_result(Result.of(planned.lists.clips[name], "", "", message=FOUND))
-    chain = [make_source(name, args) for name in args.source]
+    options = sources.fetch_options(args, own.path.parent, opened.workspace)
+    context = SourceContext(options, opened.workers, pace, record)
+    chain = [make_source(name, planned, args) for name in args.source]
     with (
         report.VideosFile(own.path) if args.metadata else nullcontext() as context.videos,
-        run.Progress(len(planned.to_fetch), "clip", args.quiet, context.workers) as progress,
+        run.Progress(total, "clip", args.quiet, opened.workers) as progress,
         closing(sources.ask_sources(planned.to_fetch, context, chain)) as results,
     ):
         if not args.quiet:
             context.tell = progress.say
-        context.record = record
         for result in results:
             tally.add(result)
             progress.add(result.status)
@@ -168,47 +164,46 @@ def fetch(
 
 @dataclass
 class DownloadTally(run.Tally):
-    """Also count clips per source, and stop if video after video fails for a lasting reason."""
+    """Also count clips per source and height, and stop if every further video would fail, too."""
 
-    asked_height: int = 0  # pixels; 0: any
-    low: Counter[int] = field(default_factory=Counter)  # clips of lower videos, by their height
     sources: Counter[str] = field(default_factory=Counter)
-    hopeless: str = ""  # the lasting reason
-    _failed_in_a_row: set[str] = field(default_factory=set)  # videos
+    heights: Counter[int] = field(default_factory=Counter)  # of the videos, 0 if unknown
+    hopeless: str = ""  # what to do, if video after video fails for lasting reasons
+    _lasting: dict[str, str] = field(default_factory=dict)  # video -> reason, of those in a row
 
     def add(self, outcome: Any) -> None:
         super().add(outcome)
         if outcome.is_on_disk:
             self.sources[outcome.source] += 1
-            if 0 < outcome.height < self.asked_height:
-                self.low[outcome.height] += 1
+            self.heights[outcome.height] += 1
         if outcome.reason not in LASTING:
-            self._failed_in_a_row.clear()
+            self._lasting.clear()
             return
-        self._failed_in_a_row.add(outcome.youtube_id)
-        if len(self._failed_in_a_row) >= LASTING_AFTER:
-            self.hopeless = outcome.reason
+        self._lasting[outcome.youtube_id] = outcome.reason
+        if len(self._lasting) >= LASTING_AFTER:
+            reasons = sorted(set(self._lasting.values()))
+            self.hopeless = "; ".join(f"{each}: {REASONS[each][1]}" for each in reasons)
             STOP.set()
 
-    def say(self) -> None:
-        """Print the counts by status and reason, and what each reason means."""
+    def say(self, asked_height: int) -> None:
+        """Print the counts by status and reason, and what each reason means.
+
+        asked_height: videos with fewer lines are counted; 0 if any will do.
+        """
+        low = {n: self.heights[n] for n in sorted(self.heights) if 0 < n < asked_height}
         for status, count in self.statuses.most_common():
             came = ", ".join(f"{name} {number:,}" for name, number in self.sources.items())
             say(f"  {status} {count:,}" + (f" ({came})" if status == DOWNLOADED else ""))
             for line in self.reason_lines(REASONS, status):
                 say(f"  {line}")
-            if status == DOWNLOADED and self.low:
-                low, most = self.low.total(), self.asked_height
-                heights = ", ".join(f"{n:,} at {height}p" for height, n in sorted(self.low.items()))
-                say(f"    below {most}p {low:,} ({low / count:.0%}): {heights}")
+            if status == DOWNLOADED and low:
+                clips, heights = sum(low.values()), (f"{low[n]:,} at {n}p" for n in low)
+                share = f"{clips:,} ({clips / count:.0%})"
+                say(f"    below {asked_height}p {share}: {', '.join(heights)}")
 
 
 def end_download(
-    planned: plan.Plan,
-    tally: DownloadTally,
-    context: SourceContext,
-    args: argparse.Namespace,
-    path: Path,
+    planned: plan.Plan, tally: DownloadTally, pace: Pace, args: argparse.Namespace, path: Path
 ) -> int:
     """Print the summary and the next command; return the exit code. Raises DiskFull, UserError."""
     out, lists, requested = path.parent, planned.lists, len(planned.lists.clips)
@@ -219,31 +214,33 @@ def end_download(
     is_all = not lists.refused and (not missing or (args.accept_unavailable and missing <= gone))
     if not args.quiet or not is_all:
         run.say_end(processed, len(planned.to_fetch), "clip")
-        tally.say()
+        heights = [args.short_side, args.max_height] if not args.audio_only else []
+        tally.say(min(filter(None, heights), default=0))
         say(f"on disk: {on_disk:,} of {plural(requested, 'requested clip')}")
         if lists.refused:
             say(f"invalid: {plural(len(lists.refused), 'list row')} (`invalid` in the report)")
         say(report.report_line(path, out / report.REPORT_NAME))
         if missing and not is_all:
-            say_next_steps(missing, gone, tally, context)
+            say_next_steps(missing, gone, tally, pace, args)
     code = run.exit_code(tally, out, is_all)
-    if context.pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
-        raise UserError(context.pace.problem)
+    if pace.problem and code in (EXIT_OK, EXIT_INCOMPLETE):
+        raise UserError(pace.problem)
     return code
 
 
-def say_next_steps(missing: int, gone: int, tally: DownloadTally, context: SourceContext) -> None:
+def say_next_steps(
+    missing: int, gone: int, tally: DownloadTally, pace: Pace, args: argparse.Namespace
+) -> None:
     """Print the next command and what it does."""
-    if context.pace.stop_on_block and context.pace.blocks and not context.pace.problem:
+    if pace.stop_on_block and pace.blocks and not pace.problem:
         say("YouTube blocks this address: wait an hour, or use --cookies, before you continue")
     if missing > gone:
         run.say_next(f"downloads the {plural(missing - gone, 'remaining clip')}")
     else:
-        more = () if context.ask_again else ("--retry", "unavailable")
+        more = () if args.retry else ("--retry", "unavailable")
         run.say_next(f"retries {plural(gone, 'unavailable clip')}; nothing else is missing", *more)
     if tally.hopeless:
-        meaning = REASONS[tally.hopeless][1]
-        say(f"the last {LASTING_AFTER} videos failed for the same reason: {meaning}")
+        say(f"{LASTING_AFTER} videos in a row failed: {tally.hopeless}")
         say(f"find the broken step: {run.own_command('--check')}")
 
 

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 from utils import cli, files
 from utils.lists import ava
 from utils.lists.official import ensure_ava_annotations, missing_annotations
+from utils.lists.reading import without_garbage_collection
 from utils.process import sleep
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def write_all(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_packages("requests", "urllib3", "pandas", *(["av", "pillow"] if args.clips else []))
-    return run(args, cli.teller(args.quiet))
+    with without_garbage_collection():
+        return run(args, cli.teller(args.quiet))
 
 
 if __name__ == "__main__":

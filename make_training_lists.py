@@ -335,7 +335,7 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
     tell(f"wrote {args.out}: {', '.join(shown)}")
     there = {name for name in os.listdir(files.out) if not name.startswith(".")}
     if stale := sorted(there.difference(name.partition("/")[0] for name in names)):
-        tell(f"note         not written by this run: {', '.join(stale)}")
+        tell(f"note         not written by this run: {cli.printable(', '.join(stale), 300)}")
     if files.lost:
         tell(f"lost         {cli.plural(files.lost, 'clip')} during the run: run again")
     if args.only_manifest and choice.reasons()[Reason.MISSING]:

@@ -106,9 +106,8 @@ def take_clips(
     archive, wanted = task[0], dict(task[1])
     held, failed, skipped, error = set[Key](), dict[Key, str](), set[str](), ""
     checks: deque[tuple[Key, Future[Result]]] = deque()
-    parent = files.own_folder(options.workspace)
     with (
-        tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(dir=options.workspace, ignore_cleanup_errors=True) as folder,
         ThreadPoolExecutor(jobs) as pool,
     ):
         own = replace(options, workspace=Path(folder))
@@ -202,8 +201,8 @@ class Reader:
     def __init__(self, clips: Sequence[Clip], context: SourceContext, web: Web) -> None:
         self.context, self.web = context, web
         self.clips = {key: clip for clip in clips if (key := key_of(clip))}
-        self.problems: dict[Key | None, Result] = {}  # of bad copies
-        self.failures: dict[Key | None, tuple[str, str]] = {}  # reason and message, of archives
+        # Reason and message for a missing clip: of its archive, or else of a bad copy.
+        self.failures: dict[Key | None, tuple[str, str]] = {}
 
     def read(self, archives: Sequence[Archive]) -> Generator[Result, None, list[ArchiveEnd]]:
         """Yield the clips that are now on disk, each once; return how each archive ended."""
@@ -224,7 +223,7 @@ class Reader:
                 yield made
                 break
             else:
-                self.problems[key] = made
+                self.failures.setdefault(key, (made.reason, made.message))
         return ends
 
     def _tasks(self, archives: Sequence[Archive]) -> Iterator[tuple[Archive, dict[Key, Clip]]]:
@@ -248,11 +247,7 @@ class Reader:
         """Yield a result for each missing clip."""
         for clip in clips:
             key = key_of(clip)
-            if key is not None and key not in self.clips:
-                continue
-            if key in self.problems and key not in self.failures:
-                yield self.problems[key]
-            else:
+            if key is None or key in self.clips:
                 reason, message = self.failures.get(key, ("unavailable", otherwise))
                 yield Result.of(clip, reason, source, attempts=1, message=message)
 
@@ -295,15 +290,14 @@ class Split:
     labels: dict[str, str]
     wanted: dict[str, set[Key]]
 
-    def archives(self, any_order: bool = False) -> list[Archive]:
-        """Return the archives that should hold requested clips; with `any_order` those that may."""
-        every = set[Key]().union(*self.wanted.values())
-        found = []
-        for url, label in self.labels.items():
-            keys = every if any_order or not label else self.wanted.get(label, ())
-            if keys:
-                found.append(Archive(url, frozenset(keys), MIRROR))
-        return found
+    def archives(self) -> list[Archive]:
+        """Return the archives that should hold requested clips."""
+        wanted = {**self.wanted, "": set[Key]().union(*self.wanted.values())}
+        return [
+            Archive(url, frozenset(wanted[label]), MIRROR)
+            for url, label in self.labels.items()
+            if label in wanted
+        ]
 
     def is_in_any_order(self, ends: Sequence[ArchiveEnd]) -> bool:
         """Return whether the archives are not of the classes that they should be of.
@@ -318,7 +312,7 @@ class Split:
         for end in ends:
             label = self.labels.get(end.archive.url)
             if label and end.others and not end.error:
-                clips = official.official_clips(self.listed, LISTS_FOLDER)
+                clips = official.official_clips(self.listed.path(LISTS_FOLDER))
                 labels = {_one_label(clip.label) for clip in clips if key_of(clip) in end.others}
                 if labels and label not in labels:
                     return True
@@ -354,7 +348,8 @@ def read_archives_of(
                 f"cvdf         {split.listed.name}: the archives are not in the expected order:"
                 " looking for clips in all of them"
             )
-            more += [each for each in split.archives(any_order=True) if each.url not in read]
+            split = replace(split, labels=dict.fromkeys(split.labels, ""))
+            more += [each for each in split.archives() if each.url not in read]
     yield from read_stage(dataset, more, reader, mirror)
     if dataset == "400" and archives and reader.clips:
         keys = frozenset[Key]().union(*(archive.keys for archive in archives))
@@ -390,13 +385,12 @@ def read_stage(
 
 def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> Split | None:
     """Return the archives of a split, or None if its official list has no requested clips."""
-    folder, context = LISTS_FOLDER, reader.context
+    wanted: dict[str, set[Key]] = {}
+    labels: set[str] = set()
     try:
-        if not listed.path(folder).exists():
-            official.fetch_lists([(listed, folder)], mirror.lists, context.tell)
-        wanted: dict[str, set[Key]] = {}
-        labels: set[str] = set()
-        for clip in official.official_clips(listed, folder):
+        if not listed.path(LISTS_FOLDER).exists():
+            official.fetch_lists([(listed, LISTS_FOLDER)], mirror.lists, reader.context.tell)
+        for clip in official.official_clips(listed.path(LISTS_FOLDER)):
             labels.add(clip.label)
             if (key := key_of(clip)) and key in reader.clips:
                 wanted.setdefault(_one_label(clip.label), set()).add(key)
@@ -404,10 +398,10 @@ def find_split(listed: OfficialList, reader: Reader, mirror: MirrorOptions) -> S
             return None
         return Split(listed, _labels_by_url(listed, sorted(labels - {""}), mirror), wanted)
     except (UserError, WebError) as error:
-        context.tell(f"cvdf         {listed.name} is skipped: {error}")
+        reader.context.tell(f"cvdf         {listed.name} is skipped: {error}")
         # Any clip may be in this list, so that no clip is certainly unavailable.
-        message = f"{listed.name}: {error}"
-        reader.failures.update(dict.fromkeys(reader.clips, ("network", message)))
+        failure = "network", f"{listed.name}: {error}"
+        reader.failures.update(dict.fromkeys(reader.clips, failure))
         return None
 
 

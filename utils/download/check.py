@@ -66,9 +66,10 @@ def try_tools(args: argparse.Namespace) -> None:
     require_encoder(find_ffmpeg(args.ffmpeg), encoder)
     if "youtube" not in args.source:
         return
-    problem = youtube_extract.try_ytdlp(args.ytdlp_args, args.cookies, args.cookies_from_browser)
-    if problem:
-        raise UserError(problem)
+    with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
+        options = sources.fetch_options(args, Path(folder), Path(folder))
+        if problem := youtube_extract.try_ytdlp(options):
+            raise UserError(problem)
     has_own = any(word.startswith("--js-runtimes") for word in args.ytdlp_args)
     if sources.is_youtube(args.url_base) and not has_own and find_deno() is None:
         say(f"warning: no JavaScript runtime, which YouTube requires: {INSTALL}")
@@ -185,8 +186,8 @@ def _can_lock(path: Path) -> bool:
     """Return whether a file that is locked cannot be locked again."""
     with path.open("rb+") as first, path.open("rb+") as second:
         try:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in (first, second):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             return isinstance(error, BlockingIOError)
     return False
@@ -284,11 +285,11 @@ def check_youtube(args: argparse.Namespace, folder: Path) -> Findings:
 
 def _cut_section(attempt: youtube_extract.Attempt, info: dict[str, Any]) -> tuple[str, str]:
     """Cut a video's first seconds as a clip is cut."""
-    inputs = youtube_extract.section_inputs(info, attempt.options)
-    if not inputs or not youtube_sections.can_read_through(attempt.proxy):
+    inputs = youtube_extract.section_inputs(info, attempt.options, attempt.proxy)
+    if not inputs:
         return NOTE, "section: cannot be read here, so whole videos are downloaded"
     started, clip = time.monotonic(), Clip("section", "", 0.0, SECONDS)
-    ((_, made),) = youtube_sections.cut_sections(attempt, [clip], inputs, info.get("duration"))
+    ((_, made),) = youtube_sections.cut_sections(attempt, [clip], inputs)
     if isinstance(made, FetchError):
         return NOT_OK, f"section: {hide_secrets(made.message)}; {UPDATE}"
     took = time.monotonic() - started
@@ -313,8 +314,8 @@ STEPS: tuple[tuple[str, str, Callable[[argparse.Namespace, Path], Findings]], ..
 # --- --verify ------------------------------------------------------------------------------------
 
 
-NOT_CHECKED = "not checked"
-Verified = tuple[Clip, str, str]  # the clip, the reason (empty: it is good), the message
+BAD, NOT_CHECKED = "bad", "not checked"
+Verified = tuple[Clip, str, str]  # the clip, `good` or one of these, what is wrong
 
 
 def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
@@ -332,20 +333,19 @@ def verify(lists: ClipLists, out: Path, args: argparse.Namespace) -> None:
         open_workers(args, workspace, ("av", "ffmpeg-python", "joblib")) as workers,
         Progress(len(clips), "clip", args.quiet, workers) as progress,
     ):
-        for clip, reason, message in workers.run(worker, tasks, not_verified):
-            is_bad = reason not in ("", NOT_CHECKED)
-            progress.add("bad" if is_bad else reason or "good")
-            if reason:
-                progress.say(f"{reason}: {clip.name}: {message}")
-            path = out / f"{clip.name}{suffix}"
-            if is_bad and not args.dry_run:
+        for clip, state, problem in workers.run(worker, tasks, not_verified):
+            progress.add(state)
+            if problem:
+                progress.say(problem)
+            if state == BAD and not args.dry_run:
+                path = out / f"{clip.name}{suffix}"
                 # Another run, or the user, may have removed it.
                 with files.telling(path, "move"), suppress(FileNotFoundError):
                     files.set_aside(path, out / BAD_FOLDER)
     if not args.quiet:
         counts = progress.counts
-        text = f"{counts.total():,} of {plural(len(clips), 'clip')}, {counts['bad']:,} bad"
-        if counts["bad"] and not args.dry_run:
+        text = f"{counts.total():,} of {plural(len(clips), 'clip')}, {counts[BAD]:,} bad"
+        if counts[BAD] and not args.dry_run:
             text += f" (moved to {out / BAD_FOLDER})"
         if counts[NOT_CHECKED]:
             text += f", {counts[NOT_CHECKED]:,} not checked (kept)"
@@ -360,18 +360,19 @@ def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool])
         if suffix in SOUNDS:
             if not is_short or not whole.read_sound(path).samples:
                 whole.check_sound(path, wanted)
-            return clip, "", ""
+            return clip, "good", ""
         video = whole.read_video(path)
         whole.decode_whole(path, timeout)
         if not is_short and not video.covers(wanted):
             raise whole.BadClip("truncated", f"{video.end:.2f} s of {wanted:.2f} s received")
     except whole.BadClip as error:
-        return clip, error.reason, error.message
-    return clip, "", ""
+        return clip, BAD, f"{error.reason}: {clip.name}: {error.message}"
+    return clip, "good", ""
 
 
 def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
     """Return the result for a clip that crashed its worker process, or whose worker was lost."""
+    clip = task[0]
     if "process" in how:
-        return task[0], "undecodable", f"the decoder crashed: {how}"
-    return task[0], NOT_CHECKED, how
+        return clip, BAD, f"undecodable: {clip.name}: the decoder crashed: {how}"
+    return clip, NOT_CHECKED, f"{NOT_CHECKED}: {clip.name}: {how}"

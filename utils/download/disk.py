@@ -40,13 +40,18 @@ class Held(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The part of a clip on disk that is the requested clip. `start` and `file_end` are in it."""
+    """The part of a file on disk that becomes a clip.
 
-    held: Held
+    start: in the file. file_end: where its video ends, if that was measured. must_fill: shorter
+    audio is an error. window: the times of a clip that is not all of the requested one.
+    """
+
+    path: Path
     start: float
     duration: float
-    file_end: float
-    is_whole: bool = True
+    file_end: float | None = None
+    must_fill: bool = False
+    window: tuple[float, float] | None = None
 
 
 def from_disk(
@@ -68,7 +73,7 @@ def from_disk(
         held = [Held(Path(path), *found[1:]) for path, found in parsed if found]
         result = get_clip(clip, held, clip.name in shorts, context.options, allow_partial)
         # Record it at once: the main thread is slower than links, and a kill would lose lines.
-        if result.is_on_disk and context.record is not None:
+        if result.is_on_disk:
             context.record(result)
         return result
 
@@ -118,19 +123,14 @@ def get_clip(
         problems.append(f"{each.path}: {result.message}")
     others = [each for each in held if each not in same]
     for part in find_parts(clip, others, allow_partial, problems):
-        path = part.held.path
-        result = result_of(clip, NAME, partial(_cut, clip, part, options), options)
-        if result.is_on_disk and not part.is_whole:
-            begin, has = part.held.start + part.start, part.duration
-            return replace(  # the real window, so that annotated frames can be found in the clip
-                result,
-                time_start=format_time(begin),
-                time_end=format_time(begin + has),
-                message=f"{has:.2f} of {clip_window(clip)[1]:.0f} s, from {path.name}",
-            )
+        result = result_of(clip, NAME, partial(cut_part, clip, part, options), options)
+        if result.is_on_disk and part.window:
+            begin, end = map(format_time, part.window)  # to find annotated frames in the clip
+            of = f"{part.duration:.2f} of {clip_window(clip)[1]:.0f} s, from {part.path.name}"
+            return replace(result, reason="short", time_start=begin, time_end=end, message=of)
         if result.is_on_disk or result.reason == "disk_full":
             return result
-        problems.append(f"{path}: {result.message}")
+        problems.append(f"{part.path}: {result.message}")
     message = "; ".join(problems) or "not in any clip on disk"
     return Result.of(clip, reason, NAME, attempts=1, message=message)
 
@@ -152,7 +152,7 @@ def find_parts(
             continue
         if each.path.suffix in SOUNDS:
             if is_inside:
-                yield Part(each, start - each.start, duration, each.end)
+                yield Part(each.path, start - each.start, duration, must_fill=True)
             continue
         try:
             video = whole.read_apart(each.path)
@@ -161,13 +161,14 @@ def find_parts(
             problems.append(f"{each.path}: {error}")
             continue
         if is_inside and video.covers(end - each.start):
-            yield Part(each, start - each.start, duration, video.end)
+            yield Part(each.path, start - each.start, duration, video.end)
             continue
         problems.append(f"{each.path}: {video.end:.2f} s long")
         begin, stop = max(start, each.start), min(end, each.end, each.start + video.end)
         # The annotated frame must be in it, and a few frames after that.
         if is_partial and begin <= clip.time_start <= stop - TOLERANCE:
-            parts.append(Part(each, begin - each.start, stop - begin, video.end, is_whole=False))
+            has, window = stop - begin, (begin, stop)
+            parts.append(Part(each.path, begin - each.start, has, video.end, window=window))
     yield from sorted(parts, key=lambda part: -part.duration)
 
 
@@ -202,15 +203,15 @@ def take_copy(
     """
     wanted, final = clip_window(clip)[1], options.out / f"{clip.name}.mp4"
     if path.suffix in SOUNDS:
-        return take_sound(clip, path, 0.0, wanted, options, must_fill=not may_be_short)
+        return cut_part(clip, Part(path, 0.0, wanted, must_fill=not may_be_short), options)
     video = whole.check_clip(path, wanted)
     reason = "" if video.covers(wanted) else "short"
     if reason and not may_be_short:
         raise BadClip("truncated", f"{video.end:.2f} s long")
     if options.encode.sound:
-        return take_sound(clip, path, 0.0, wanted, options, must_fill=False)
+        return cut_part(clip, Part(path, 0.0, wanted), options)
     if options.encode.changes_clips:
-        cut_from(clip, path, 0.0, video.end, video.end, options)
+        cut_part(clip, Part(path, 0.0, video.end, video.end), options)
     elif is_ours:
         files.publish(path, final)
     else:
@@ -218,54 +219,30 @@ def take_copy(
     return reason
 
 
-def _cut(clip: Clip, part: Part, options: FetchOptions) -> str:
-    path = part.held.path
-    if options.encode.sound:
-        must_fill = part.is_whole and path.suffix in SOUNDS
-        return take_sound(clip, path, part.start, part.duration, options, must_fill)
-    cut_from(clip, path, part.start, part.duration, part.file_end, options)
-    return "" if part.is_whole else "short"
+def cut_part(clip: Clip, part: Part, options: FetchOptions) -> str:
+    """Cut a part of a file, encode it and publish it; return `short` if its audio is, or "".
 
-
-def take_sound(
-    clip: Clip, path: Path, start: float, wanted: float, options: FetchOptions, must_fill: bool
-) -> str:
-    """Cut `wanted` seconds of audio at `start`; link an audio file that has exactly these.
-
-    must_fill: shorter audio is an error. Raises BadClip, OSError, Stopped.
+    An audio file that is all of the clip already is linked. Raises BadClip, OSError, Stopped.
     """
-    encode = options.encode
-    run = partial(run_child, timeout=options.timeout)
-    final = options.out / f"{clip.name}{encode.suffix}"
+    path, wanted, encode = part.path, part.duration, options.encode
     target = options.workspace / f"{clip.name}.cut{encode.suffix}"
+    final = options.out / f"{clip.name}{encode.suffix}"
+    run, inputs = partial(run_child, timeout=options.timeout), [Input(file_url(path))]
+    ffmpeg, start, file_end = options.ffmpeg, part.start, part.file_end
+    task = CutTask(run, ffmpeg, inputs, start, wanted, encode, target, file_end)
     try:
-        inputs = [Input(file_url(path))]
-        has = cut_sound(CutTask(run, options.ffmpeg, inputs, start, wanted, encode, target))
-        reason = "" if has >= wanted - TOLERANCE else "short"
-        if reason and must_fill:
+        has = cut_sound(task) if encode.sound else cut_video(task)
+        reason = "short" if encode.sound and has < wanted - TOLERANCE else ""
+        if reason and part.must_fill:
             raise BadClip("truncated", f"{has:.2f} s of {wanted:.2f} s received")
         # The decoder cannot crash this process: ffmpeg has just decoded the same file.
-        if path.suffix == encode.suffix and not start and not reason:
+        if path.suffix == encode.sound and not start and not reason:
             with suppress(BadClip):
                 if encode.sample_rate in (None, whole.check_sound(path, wanted).rate):
                     link_file(path, final, options.workspace)
                     return reason
         files.publish(target, final)
         return reason
-    finally:
-        target.unlink(missing_ok=True)
-
-
-def cut_from(
-    clip: Clip, path: Path, start: float, duration: float, file_end: float, options: FetchOptions
-) -> None:
-    """Cut the clip from `start` in a file. Raises BadClip, OSError, Stopped."""
-    target = options.workspace / f"{clip.name}.cut.mp4"
-    run, inputs = partial(run_child, timeout=options.timeout), [Input(file_url(path))]
-    window = start, duration, options.encode, target, file_end
-    try:
-        cut_video(CutTask(run, options.ffmpeg, inputs, *window))
-        files.publish(target, options.out / f"{clip.name}.mp4")
     finally:
         target.unlink(missing_ok=True)
 

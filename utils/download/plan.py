@@ -27,6 +27,7 @@ from utils.lists.reading import ClipLists, Selection, form_of, read_lists
 from utils.lists.versions import official_list, same_split
 from utils.report import REPORT_NAME, Known, read_known
 from utils.run import say_statement
+from utils.video.cut import USUAL_RATE
 from utils.video.ffmpeg import AAC_RATES, SOUNDS, Encode
 from utils.web import Web
 
@@ -38,7 +39,8 @@ GUEST_PER_HOUR, ACCOUNT_PER_HOUR = 200, 800
 VIDEO_OPTIONS = ("max_height", "short_side", "keyint", "crf", "no_audio")
 
 BYTES_PER_CLIP, BYTES_PER_SMALL_CLIP = 1_200_000, 600_000  # 10 s at CRF 20: 480 lines; 256
-BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}  # 10 s in stereo
+# 10 s in stereo, at the usual rate.
+BYTES_PER_SOUND = {"m4a": 165_000, "wav": 1_770_000, "flac": 900_000}
 LINE_BITS = 100e6  # bits per second, assumed for the mirror's time
 INVALID_SHOWN = 10
 
@@ -232,8 +234,9 @@ class Plan:
     lists: ClipLists
     on_disk: set[str]
     known: Known
+    gone: dict[str, str]  # clips that YouTube is not asked for again, and the reasons
     to_fetch: tuple[Clip, ...]
-    skipped: int  # unavailable clips that are not retried
+    skipped: int  # of these, clips that no other source is asked for
 
 
 def read_wanted(
@@ -282,11 +285,15 @@ def make_plan(lists: ClipLists, out: Path, args: argparse.Namespace) -> Plan:
     known = Known()
     if missing or lists.refused or was_killed:
         known = read_known(out / REPORT_NAME, on_disk if was_killed else ())
-    to_fetch = missing
-    if not args.retry and args.source == ["youtube"]:
-        source = sources.youtube_name(args.url_base)
-        to_fetch = [clip for clip in missing if not sources.is_gone(clip, known, source)]
-    return Plan(lists, on_disk, known, tuple(to_fetch), len(missing) - len(to_fetch))
+    gone: dict[str, str] = {}
+    youtube = sources.youtube_name(args.url_base)
+    for clip in missing:
+        status, reason, source = known.reasons.get(clip.name, ("", "", ""))
+        if status == UNAVAILABLE and source == youtube and not args.retry:
+            gone[clip.name] = reason
+    is_alone = args.source == ["youtube"]
+    to_fetch = tuple(clip for clip in missing if not (is_alone and clip.name in gone))
+    return Plan(lists, on_disk, known, gone, to_fetch, len(missing) - len(to_fetch))
 
 
 def say_download_plan(plan: Plan, out: Path, args: argparse.Namespace, tools: str) -> None:
@@ -335,6 +342,8 @@ def size_of(plan: Plan, args: argparse.Namespace) -> int:
     per_clip = BYTES_PER_CLIP
     if args.audio_only:
         per_clip = BYTES_PER_SOUND[args.audio_format]
+        if args.sample_rate and args.audio_format != "m4a":  # AAC has one bit rate at all of them
+            per_clip = per_clip * args.sample_rate // USUAL_RATE
     elif args.short_side and args.short_side <= 256:
         per_clip = BYTES_PER_SMALL_CLIP
     return len(plan.to_fetch) * per_clip

@@ -18,7 +18,7 @@ from utils.clip import UNAVAILABLE, Clip, Result
 from utils.download.pace import Pace
 from utils.parallel import Workers
 from utils.process import STOP
-from utils.report import Known, VideosFile
+from utils.report import VideosFile
 from utils.video.ffmpeg import Encode, Ffmpeg, find_ffmpeg
 
 NAMES = ("youtube", "cvdf")
@@ -51,30 +51,27 @@ class FetchOptions:
         return youtube_name(self.url_base)
 
 
+# Options that are fields of FetchOptions, and those that are fields of Encode.
+FETCHING = ("cookies_from_browser", "ytdlp_args", "url_base", "timeout", "check_id", "metadata")
+ENCODING = ("crf", "keyint", "short_side", "sample_rate")
+
+
 def fetch_options(args: argparse.Namespace, out: Path, workspace: Path) -> FetchOptions:
     """Return the settings that all sources share."""
     encode = Encode(
-        crf=args.crf,
-        keyint=args.keyint,
-        short_side=args.short_side,
         max_height=args.max_height or None,
         audio=not args.no_audio,
         sound=clip_suffix(args) if args.audio_only else "",
-        sample_rate=args.sample_rate,
+        **{name: getattr(args, name) for name in ENCODING},
     )
     return FetchOptions(
-        out=out,
-        workspace=workspace,
-        ffmpeg=find_ffmpeg(args.ffmpeg),
-        encode=encode,
+        out,
+        workspace,
+        find_ffmpeg(args.ffmpeg),
+        encode,
         cookies=args.cookies.absolute() if args.cookies else None,
-        cookies_from_browser=args.cookies_from_browser,
         proxies=tuple(args.proxy),
-        ytdlp_args=args.ytdlp_args,
-        url_base=args.url_base,
-        timeout=args.timeout,
-        check_id=args.check_id,
-        metadata=args.metadata,
+        **{name: getattr(args, name) for name in FETCHING},
     )
 
 
@@ -94,11 +91,6 @@ def youtube_name(url_base: str) -> str:
     return "youtube" if is_youtube(url_base) else "url_base"
 
 
-def is_gone(clip: Clip, known: Known, source: str) -> bool:
-    """Return whether the report says that `source` will never have the clip."""
-    return known.status(clip) == UNAVAILABLE and known.reasons[clip.name][2] == source
-
-
 @dataclass
 class SourceContext:
     """Options and resources that the sources share during a run."""
@@ -106,10 +98,8 @@ class SourceContext:
     options: FetchOptions
     workers: Workers
     pace: Pace
-    known: Known  # the report's lines for clips that are not on disk
-    ask_again: bool = False  # --retry
+    record: Callable[[Result], None]  # report a clip on disk at once
     tell: Callable[[str], None] = lambda text: None  # print a line, from the main thread
-    record: Callable[[Result], None] | None = None  # report a clip on disk at once
     videos: VideosFile | None = None  # --metadata
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,14 @@ from typing import Any
 from utils.clip import Clip, Result, by_video, reason_of
 from utils.download import youtube_extract
 from utils.download.pace import Attempted
-from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_gone, is_youtube
+from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_youtube
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
-from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
 
-TRIES = 3  # attempts for one video in one run, without those that met a block
+TRIES = 3  # attempts for one video in one run, without those that met a block of the site
 HOPELESS = ("timeout", "cookies", "js_runtime", "disk_full", *BLOCKS)  # no second attempt
 
 
@@ -35,7 +34,7 @@ class VideoTask:
     """The missing clips of one video, and the cost of earlier attempts.
 
     limit: seconds that all attempts may take. number: chooses the proxy of the first attempt.
-    seconds: spent, without waits. data_blocks: blocks that were met after the extraction.
+    attempts: without those that met a block at the extraction. seconds: spent, without waits.
     """
 
     youtube_id: str
@@ -44,19 +43,21 @@ class VideoTask:
     number: int = 0
     attempts: int = 0
     seconds: float = 0.0
-    data_blocks: int = 0
     wait: float = 0.0  # seconds before this attempt
 
 
-def from_youtube(clips: Sequence[Clip], context: SourceContext) -> Generator[Result, None, None]:
-    """Yield the results of the source `youtube`. Threads suffice, because they run programs."""
-    options, asked = context.options, []
+def from_youtube(
+    clips: Sequence[Clip], context: SourceContext, gone: Mapping[str, str]
+) -> Generator[Result, None, None]:
+    """Yield the results of the source `youtube`. Threads suffice, because they run programs.
+
+    gone: clips that are not asked for, and the reasons.
+    """
+    options = context.options
+    asked = [clip for clip in clips if clip.name not in gone]
     for clip in clips:
-        if context.ask_again or not is_gone(clip, context.known, options.source_name):
-            asked.append(clip)
-        else:
-            reason = context.known.reasons[clip.name][1]
-            yield Result.of(clip, reason, options.source_name, message=NOT_ASKED)
+        if clip.name in gone:
+            yield Result.of(clip, gone[clip.name], options.source_name, message=NOT_ASKED)
     tasks = (
         VideoTask(group[0].youtube_id, tuple(group), options.timeout * len(group), number)
         for number, group in enumerate(by_video(asked))
@@ -106,7 +107,7 @@ def attempt_video(
         return Result.of(clip, reason, options.source_name, message=message, **more)
 
     try:
-        parent = own_folder(options.workspace)
+        parent = options.workspace
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
             deadline = begun + task.limit - task.seconds
             attempt = youtube_extract.Attempt(options, Path(folder), proxy, deadline)
@@ -145,11 +146,11 @@ def conclude(
     block = next((error for error in errors.values() if error.reason in BLOCKS), None)
     first = block or next(iter(errors.values()), FetchError("", ""))
     say = partial(Attempted, reason=first.reason, message=first.message, is_shown=is_shown)
-    if block and (block.at_extraction or task.data_blocks < TRIES):
+    if block and (block.at_extraction or task.attempts < TRIES):
         # A block of the site is waited for without limit. A block on the data of one video is not,
         # because this video would hold up all others for ever.
-        more = task.data_blocks + (not block.at_extraction)
-        yield say("blocked", rest=replace(rest, data_blocks=more))
+        attempts = task.attempts if block.at_extraction else task.attempts + 1
+        yield say("blocked", rest=replace(rest, attempts=attempts))
         return
     failures = {
         clip: result(clip, errors[clip.name].reason, errors[clip.name].message)

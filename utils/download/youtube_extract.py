@@ -14,7 +14,6 @@ import os
 import pickle
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -44,10 +43,7 @@ INDEX_CHUNK = 2**15
 MEMORY_LIMIT = 2**30  # bytes per process, which usually takes 100 MB: an answer may never end
 LONGEST_WAIT = 600.0  # seconds; advertisements are shorter
 INFO_FILE = "info.json"  # yt-dlp's JSON of a video, in the folder of its attempt
-METADATA = (
-    *("title", "channel", "channel_id", "upload_date", "categories", "tags", "language"),
-    "duration",
-)
+METADATA = ("title", "channel", "channel_id", "upload_date", "categories", "tags", "language")
 NOTHING = '{"id": "none", "title": "none", "extractor": "none", "url": "http://127.0.0.1:9/none"}'
 
 
@@ -89,8 +85,8 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     """
     argv = ["--ignore-config", "--no-playlist", "--color", "never"]
     argv += ["--socket-timeout", "20", "--ffmpeg-location", options.ffmpeg.path]
-    if options.cookies:
-        argv += ["--cookies", copy_cookies(options.cookies, folder)]
+    if options.cookies:  # a copy, because yt-dlp rewrites its cookie file at the end
+        argv += ["--cookies", str(shutil.copyfile(options.cookies, folder / "cookies.txt"))]
     if options.cookies_from_browser:
         argv += ["--cookies-from-browser", options.cookies_from_browser]
     order = "vcodec:h264,acodec:m4a"
@@ -99,11 +95,6 @@ def common_arguments(options: FetchOptions, folder: Path) -> list[str]:
     wanted = "bv*+ba/b" if options.encode.audio else "bv/bv*/b"
     # The last choice tells a video without audio from one whose formats are not offered.
     return [*argv, "-f", "ba/b/bv" if options.encode.sound else wanted, "-S", order]
-
-
-def copy_cookies(cookies: Path, folder: Path) -> str:
-    """Copy the cookies for one call, because yt-dlp rewrites its cookie file at the end."""
-    return str(shutil.copyfile(cookies, folder / "cookies.txt"))
 
 
 def extract_command(youtube_id: str, options: FetchOptions, folder: Path) -> list[str]:
@@ -165,23 +156,18 @@ def end_ytdlp() -> None:
     _children.cache_clear()
 
 
-def try_ytdlp(
-    arguments: Sequence[str], cookies: Path | None = None, browser: str | None = None
-) -> str:
+def try_ytdlp(options: FetchOptions) -> str:
     """Return what is wrong with yt-dlp, the user's arguments or the cookies, or an empty text."""
-    argv = ["--ignore-config", "--color", "never", "--quiet", *arguments, "--no-batch-file"]
-    argv += ["--cookies-from-browser", browser] if browser else []
-    with tempfile.TemporaryDirectory(prefix="kinetics-") as folder:
-        if cookies:
-            argv += ["--cookies", copy_cookies(cookies, Path(folder))]
-        file = Path(folder) / INFO_FILE  # of no video, so that nothing is requested
-        file.write_text(NOTHING, encoding="utf-8")
-        argv += ["--simulate", "--load-info-json", str(file)]
-        done = run_ytdlp(argv, timeout=60, env=child_environment(None))
+    file = options.workspace / INFO_FILE  # of no video, so that nothing is requested
+    file.write_text(NOTHING, encoding="utf-8")
+    argv = [*common_arguments(options, options.workspace), "--quiet", *options.ytdlp_args]
+    argv += ["--no-batch-file", "--simulate", "--load-info-json", str(file)]
+    done = run_ytdlp(argv, timeout=60, env=child_environment(None))
     if done.returncode == 0:
         return ""
     message = ytdlp_message(done).removeprefix("yt-dlp: error: ")
-    option = "--cookies" if cookies else "--cookies_from_browser" if browser else ""
+    browser = options.cookies_from_browser
+    option = "--cookies" if options.cookies else "--cookies_from_browser" if browser else ""
     if done.returncode == 2 and not (browser and "cookies" in message):
         option = "--ytdlp_args"
     if option and done.returncode in (1, 2):
@@ -262,8 +248,9 @@ def height_of(info: Mapping[str, Any]) -> int:
 def metadata_of(youtube_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return a video's line of videos.jsonl from yt-dlp's answer (--metadata)."""
     kept = {name: info.get(name) for name in METADATA}
-    kept |= {"licence": info.get("license"), "views": info.get("view_count")}
-    kept |= {"format": info.get("format_id"), "height": height_of(info), "asked_at": now()}
+    kept |= {"duration": info.get("duration"), "licence": info.get("license")}
+    kept |= {"views": info.get("view_count"), "format": info.get("format_id")}
+    kept |= {"height": height_of(info), "asked_at": now()}
     return {"youtube_id": youtube_id, **kept}
 
 
@@ -278,8 +265,12 @@ def seconds_until_available(info: Mapping[str, Any]) -> float:
     return min(wait + 0.5, LONGEST_WAIT) if wait > 0 else 0.0
 
 
-def section_inputs(info: Mapping[str, Any], options: FetchOptions) -> list[Input]:
+def section_inputs(
+    info: Mapping[str, Any], options: FetchOptions, proxy: str | None = None
+) -> list[Input]:
     """Return the chosen formats as inputs of ffmpeg, or nothing if it cannot read them all."""
+    if proxy and not proxy.startswith("http://"):
+        return []  # ffmpeg ignores such a proxy without a message
     inputs = []
     for each in chosen_formats(info):
         url = each.get("url")
@@ -309,25 +300,22 @@ def http_options(url: str, fmt: Mapping[str, Any], options: FetchOptions) -> dic
 
     The reconnects repair connections that break, stall or get a 5xx or 429 once; without
     `rw_timeout` a stall never ends. YouTube does not slow down requests of `request_size`, and
-    small ones save bytes (benchmarks/README.md). ffmpeg before 8.1 lacks some of these options.
+    small ones save bytes (benchmarks/README.md).
     """
     headers = dict(fmt.get("http_headers") or {})
-    wanted = {
+    found = {
         "headers": "".join(f"{name}: {value}\r\n" for name, value in headers.items()),
         "reconnect": "1",
         "reconnect_on_network_error": "1",
         "reconnect_on_http_error": "429,5xx",
         "reconnect_delay_max": "8",
-        "request_size": str(CHUNK),
-        "initial_request_size": str(INDEX_CHUNK),
+        "rw_timeout": "15000000",  # microseconds
     }
-    found = {k: v for k, v in wanted.items() if v and k in options.ffmpeg.http_options}
-    if "request_size" in found:
+    if "request_size" in options.ffmpeg.http_options:  # ffmpeg 8.1 and newer
+        found |= {"request_size": str(CHUNK), "initial_request_size": str(INDEX_CHUNK)}
         found["multiple_requests"] = "1"  # over one connection
-    found["rw_timeout"] = "15000000"  # microseconds
-    is_playlist = str(fmt.get("protocol")).startswith("m3u8")
-    found["format_whitelist"] = f"{MEDIA_FORMATS},hls" if is_playlist else MEDIA_FORMATS
-    found["protocol_whitelist"] = "http,https,tcp,tls,httpproxy,crypto"
+    if not str(fmt.get("protocol")).startswith("m3u8"):
+        found["format_whitelist"] = MEDIA_FORMATS  # only a playlist may name other addresses
     if url.startswith("https:"):
         # ffmpeg 9 checks certificates, but finds the authorities on Debian only.
         if {"--no-check-certificates", "--no-check-certificate"} & set(options.ytdlp_args):

@@ -52,31 +52,35 @@ class Cut(NamedTuple):
 def cut_clips(
     attempt: Attempt, clips: Sequence[Clip], info: dict[str, Any]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """Cut the clips of a video that yt-dlp described; yield each clip with its outcome."""
+    """Cut the clips of a video that yt-dlp described; yield each clip with its outcome.
+
+    Raises FetchError that holds for all clips without an outcome, OSError, Stopped.
+    """
     options = attempt.options
     if options.encode.sound and chosen_formats(info)[0].get("acodec") == "none":
         raise FetchError("unavailable", "the video has no audio")
-    inputs = youtube_extract.section_inputs(info, options)
-    if inputs and can_read_through(attempt.proxy):
+    if inputs := youtube_extract.section_inputs(info, options, attempt.proxy):
         left = []
-        for clip, made in cut_sections(attempt, clips, inputs, info.get("duration")):
-            last = ("disk_full", *youtube_texts.BLOCKS)
-            if isinstance(made, Cut) or made.is_final or made.reason in last:
+        for clip, made in cut_sections(attempt, clips, inputs):
+            if _is_settled(clip, made, info.get("duration")):
                 yield clip, made
             else:
                 left.append(clip)
         clips = left
     if clips:
-        try:
-            yield from _cut_whole(attempt, clips, info)
-        except FetchError as error:
-            for clip in clips:
-                yield clip, error
+        yield from _cut_whole(attempt, clips, info)
 
 
-def can_read_through(proxy: str | None) -> bool:
-    """Return whether ffmpeg uses this proxy: it ignores others than http:// without a message."""
-    return proxy is None or proxy.startswith("http://")
+def _is_settled(clip: Clip, made: Cut | FetchError, claimed: float | None) -> bool:
+    """Return whether the complete video would give nothing else.
+
+    claimed: the length of the video in seconds, according to the site.
+    """
+    if isinstance(made, Cut) or made.reason in ("disk_full", *youtube_texts.BLOCKS):
+        return True
+    if made.reason == "past_end" and claimed is not None:
+        return clip_window(clip)[0] > claimed - 1  # the file alone may be cut off
+    return made.is_final
 
 
 # --- the index of a fragmented mp4 ---------------------------------------------------------------
@@ -154,20 +158,16 @@ class Stream(NamedTuple):
 
 
 def cut_sections(
-    attempt: Attempt, clips: Sequence[Clip], inputs: Sequence[Input], claimed: float | None
+    attempt: Attempt, clips: Sequence[Clip], inputs: Sequence[Input]
 ) -> Iterator[tuple[Clip, Cut | FetchError]]:
-    """Cut clips from their fragments or with ffmpeg from the address.
-
-    claimed: the length of the video in seconds, according to the site.
-    """
+    """Cut clips from their fragments or with ffmpeg from the address."""
     streams = open_streams(attempt, inputs, _section_limit(attempt))
     for clip in clips:
         try:
             deadline = time.monotonic() + _section_limit(attempt)
             parts, end = fetch_fragments(attempt, streams, clip, deadline)
             left = max(0.1, deadline - time.monotonic())
-            cut = cut_clip(attempt, clip, parts or inputs, left, known_end=end, claimed=claimed)
-            yield clip, cut
+            yield clip, cut_clip(attempt, clip, parts or inputs, left, end)
         except FetchError as error:
             yield clip, error
 
@@ -264,7 +264,7 @@ def _cut_whole(
             if video and video.missing and sum(clip_window(clip)) > video.last - SOUND_BEHIND:
                 raise FetchError("truncated", f"the whole video: {video.missing}")
             end = video.end if video else None
-            yield clip, cut_clip(attempt, clip, [source], attempt.time_left(), known_end=end)
+            yield clip, cut_clip(attempt, clip, [source], attempt.time_left(), end)
         except FetchError as error:
             yield clip, error
     whole.unlink(missing_ok=True)
@@ -274,18 +274,11 @@ def _cut_whole(
 
 
 def cut_clip(
-    attempt: Attempt,
-    clip: Clip,
-    inputs: Sequence[Input],
-    limit: float,
-    *,
-    known_end: float | None = None,
-    claimed: float | None = None,
+    attempt: Attempt, clip: Clip, inputs: Sequence[Input], limit: float, known_end: float | None
 ) -> Cut:
     """Cut a clip in at most `limit` seconds, and publish it.
 
-    known_end: where the video ends, by its packets or its index. claimed: the same according to the
-    site. Raises FetchError, OSError.
+    known_end: where the video ends, by its packets or its index. Raises FetchError, OSError.
     """
     options = attempt.options
     target = attempt.folder / f"{clip.name}{options.encode.suffix}"
@@ -296,8 +289,6 @@ def cut_clip(
         has = cut_sound(task) if encode.sound else cut_video(task)
     except BadClip as error:
         reason, message = _reason_of(error, options), error.message
-        if reason == "past_end" and claimed is not None and start <= claimed - 1:
-            reason = "truncated"  # it is final only if both the file and the site say so
         if reason == "timeout":
             message = f"cutting took longer than {limit:.0f} s"
         raise FetchError(reason, message) from error

@@ -6,15 +6,16 @@ frame's difference is a wrong label.
 
 from __future__ import annotations
 
+import io
 import re
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils import files
 from utils.cli import Tell, plural, printable, say
@@ -46,16 +47,7 @@ ARCHIVE = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v
 BOX = ("x1", "y1", "x2", "y2")
 COLUMNS = ("youtube_id", "timestamp", *BOX, "action_id")  # of the files, which have no header
 LIST_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
-CLIP_COLUMNS = (
-    "clip",
-    "youtube_id",
-    "timestamp",
-    "clip_time",
-    "frame",
-    *BOX,
-    "action_id",
-    "action",
-)
+CLIP_COLUMNS = ("clip", *COLUMNS[:2], "clip_time", "frame", *COLUMNS[2:], "action")
 LABEL_MAPS = "ava_action_list_v2.2*.pbtxt"
 LABEL_MAP_LIMIT = 2**20  # bytes; the real one has 6,000
 REFUSED_SHOWN = 10
@@ -73,8 +65,6 @@ PREVIEW_NAME = "annotations_preview.png"
 PREVIEW_MOST = 400  # annotated frames; viewers do not open the image of more
 TILE = (384, 288)  # pixels; a frame is shrunk or enlarged until it fits
 CAPTION_HEIGHT = 16
-TEXT_SIZE = 12
-INK = "#101010"
 COLOURS = ("#ffd400", "#00c8ff", "#7dff5a", "#ff7ad9", "#ff9a3c", "#b49cff")
 
 
@@ -88,7 +78,7 @@ def annotations_path(folder: Path, split: str) -> Path:
 
 def nanoseconds(text: str) -> int:
     """Return a time as a list writes it (`7.4`, `0902`), exactly. `text` matches TIME_PATTERN."""
-    return round(Fraction(text if text[-1] != "." else text[:-1]) * SECOND)
+    return int(round(Decimal(text), 9) * SECOND)
 
 
 def seconds_text(ns: int) -> str:
@@ -128,17 +118,6 @@ def key_picture(table: FrameTable, shown: Sequence[int], key_time: int) -> int:
     return bisect_left(shown, at_or_before) + 1
 
 
-def find_pictures(path: Path, key_times: Iterable[int], fps: Fraction) -> list[int]:
-    """Return `key_picture` for each time in a clip, resampled to `fps`. Raises ClipError."""
-    from clipreader.frame_source import FrameSource
-    from utils.video.whole import pictures_of
-
-    source = FrameSource(path)
-    source.close()
-    shown = pictures_of(source, fps)
-    return [key_picture(source.table, shown, time) for time in key_times]
-
-
 # --- the annotations -----------------------------------------------------------------------------
 
 
@@ -166,7 +145,7 @@ def read_annotations(path: Path) -> tuple[pd.DataFrame, list[Refused]]:
     """
     import pandas as pd
 
-    rows: list[tuple[str, ...]] = []
+    good: list[str] = []
     refused: list[Refused] = []
     is_time, is_corner = cache(_is_timestamp), cache(_is_corner)  # most texts occur many times
     problem = f"is not {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}]"
@@ -177,13 +156,15 @@ def read_annotations(path: Path) -> tuple[pd.DataFrame, list[Refused]]:
             found = _ROW.fullmatch(line.rstrip("\r\n"))
             fields = found.groups("") if found else ()
             if fields and is_time(fields[1]) and all(map(is_corner, fields[2:6])):
-                rows.append(tuple(map(sys.intern, fields)))  # each text once in memory
+                good.append(line.rstrip("\r\n"))
             elif not line.isspace():
                 refused.append(Refused(path, number, printable(line.rstrip("\r\n")), problem))
-    if not rows:
+    if not good:
         first = f": {refused[0]}" if refused else ""
         raise UserError(f"{path} contains no annotations{first}")
-    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    text = io.BytesIO("\n".join(good).encode())
+    how: dict[str, Any] = {"dtype": object, "keep_default_na": False, "low_memory": False}
+    table = pd.read_csv(text, names=list(COLUMNS), **how)  # keeps each text once
     table["nanoseconds"] = table["timestamp"].map(cache(nanoseconds))
     return table, refused
 
@@ -259,18 +240,22 @@ def annotated_times(path: Path, clips: Path) -> dict[str, tuple[int, ...]]:
             table["clip_time"] = table["clip_time"].map(nanoseconds)
         else:
             table = place_in_clips(read_annotations(path)[0], read_windows(clips))
-    found: dict[str, set[int]] = {}
+    return {name: tuple(sorted(times)) for name, times in _times_of_clips(table).items()}
+
+
+def _times_of_clips(table: pd.DataFrame) -> dict[str, set[int]]:
+    times: dict[str, set[int]] = {}
     for clip, time in zip(table["clip"], table["clip_time"], strict=True):
-        found.setdefault(clip, set()).add(time)
-    return {name: tuple(sorted(times)) for name, times in found.items()}
+        times.setdefault(clip, set()).add(time)
+    return times
 
 
 # --- the label map -------------------------------------------------------------------------------
 
 
-_LABEL_MAP = re.compile(
-    r'[{}]|\bname:\s{0,9}"((?:[^"\\\n]|\\.){0,300})"|\b(?:label_)?id:\s{0,9}(\d{1,9})\b'
-)
+_LABEL = re.compile(r"\{[^{}]*\}")
+_NAME = re.compile(r'\bname:\s{0,9}"((?:[^"\\\n]|\\.){0,300})"')
+_NUMBER = re.compile(r"\b(?:label_)?id:\s{0,9}(\d{1,9})\b")
 
 
 def read_actions(folder: Path, tell: Tell) -> dict[str, str]:
@@ -291,14 +276,11 @@ def read_label_map(path: Path) -> dict[str, str]:
     with files.telling(path):
         text = files.read_text(path, LABEL_MAP_LIMIT)
     names: dict[str, str] = {}
-    name = number = None
-    for found in _LABEL_MAP.finditer(text):
-        if found[0] in "{}":
-            if name is not None and number is not None:
-                names[str(int(number))] = re.sub(r"\\(.)", r"\1", name)
-            name = number = None
-        else:
-            name, number = found[1] or name, found[2] or number
+    for label in _LABEL.findall(text):
+        name = _NAME.search(label)
+        number = _NUMBER.search(_NAME.sub("", label))
+        if name and number:
+            names[str(int(number[1]))] = re.sub(r"\\(.)", r"\1", name[1])
     if not names:
         raise UserError(f"label map {path} contains no label (name: ... label_id: ...)")
     return names
@@ -350,23 +332,24 @@ def probe_frames(
 
     The rows of a clip that cannot be read keep their numbers. Raises Stopped.
     """
+    from clipreader.frame_source import FrameSource
     from clipreader.media import ClipError
+    from utils.video.whole import pictures_of
 
-    times: dict[str, set[int]] = {}
-    for clip, time in zip(placed["clip"], placed["clip_time"], strict=True):
-        times.setdefault(clip, set()).add(time)
+    times = _times_of_clips(placed)
 
-    def look_up(task: tuple[str, set[int]]) -> dict[tuple[str, int], int] | ClipError:
-        clip, key_times = task
+    def look_up(clip: str) -> dict[tuple[str, int], int] | ClipError:
         try:
-            numbers = find_pictures(clips / f"{clip}.mp4", key_times, fps)
+            source = FrameSource(clips / f"{clip}.mp4")
+            source.close()
+            shown = pictures_of(source, fps)
         except ClipError as error:
             return error
-        return {(clip, time): number for time, number in zip(key_times, numbers, strict=True)}
+        return {(clip, time): key_picture(source.table, shown, time) for time in times[clip]}
 
     found: dict[tuple[str, int], int] = {}
     with Progress(len(times), "clip", quiet=quiet) as progress:
-        for answer in run_parallel(look_up, times.items(), num_jobs):
+        for answer in run_parallel(look_up, times, num_jobs):
             progress.add("unreadable" if isinstance(answer, ClipError) else "probed")
             if isinstance(answer, ClipError):
                 progress.failure("not probed", str(answer.path.name), answer.problem)
@@ -418,19 +401,16 @@ def draw_preview(
     from clipreader.transforms import save_sheet
 
     rows = pd.concat([table[table["action_id"] != ""] for table in tables])
+    rows["action"] = [actions.get(each, f"action {each}") for each in rows["action_id"]]
+    frames = rows.groupby(["clip", "clip_time", "frame"])
     keys = rows[["clip", "clip_time", "frame"]].drop_duplicates()
     chosen = np.linspace(0, len(keys) - 1, min(number, PREVIEW_MOST, len(keys))).round().astype(int)
     tiles: dict[str, Image.Image] = {}
     for clip, time, frame in keys.iloc[chosen].itertuples(index=False):
         sleep(0)
-        boxes: dict[tuple[float, ...], list[str]] = {}
-        of_frame = rows[(rows["clip"] == clip) & (rows["clip_time"] == time)]
-        for *box, action in of_frame[[*BOX, "action_id"]].itertuples(index=False):
-            boxes.setdefault(tuple(map(float, box)), []).append(
-                actions.get(action, f"action {action}")
-            )
+        annotations = frames.get_group((clip, time, frame))
         try:
-            tile = _draw_frame(clips / f"{clip}.mp4", frame, fps, boxes)
+            tile = _draw_frame(clips / f"{clip}.mp4", frame, fps, annotations)
             tiles[f"{clip}   {seconds_text(time)} s   {frame:06d}.jpg"] = tile
         except ClipError as error:
             say(f"no preview of an annotated frame: {error}")
@@ -442,14 +422,12 @@ def draw_preview(
     return len(tiles), len(chosen)
 
 
-def _draw_frame(
-    path: Path, number: int, fps: Fraction, boxes: Mapping[tuple[float, ...], Sequence[str]]
-) -> Image.Image:
+def _draw_frame(path: Path, number: int, fps: Fraction, annotations: pd.DataFrame) -> Image.Image:
     """Return the frame that frame_extract.py writes, fitted into a tile, with its boxes.
 
     Raises ClipError if the clip cannot be read so far, or has fewer frames.
     """
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+    from PIL import Image, ImageDraw, ImageOps
 
     from clipreader.clip_reader import ClipReader
 
@@ -457,17 +435,15 @@ def _draw_frame(
         frame = clip.read(indices=[number - 1], fps=fps)[0]
     picture = ImageOps.contain(Image.fromarray(frame), TILE)
     width, height = picture.size
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_SIZE)
-    for colour, (corners, names) in zip(cycle(COLOURS), boxes.items(), strict=False):
-        x1, y1, x2, y2 = corners
+    draw = ImageDraw.Draw(picture)
+    boxes: Any = annotations.groupby(list(BOX), sort=False)["action"]
+    for colour, (corners, actions) in zip(cycle(COLOURS), boxes, strict=False):
+        x1, y1, x2, y2 = map(float, corners)
         left, right = sorted((round(x1 * (width - 1)), round(x2 * (width - 1))))
         top, bottom = sorted((round(y1 * (height - 1)), round(y2 * (height - 1))))
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        # The names, on that colour, moved so that they stay inside the frame.
-        text = "\n".join(names)
-        *_, wide, high = draw.multiline_textbbox((0, 0), text, font=font)
-        x = max(0, min(left + 2, width - round(wide) - 4))
-        y = max(0, min(top + 2, height - round(high) - 4))
-        draw.rectangle((x, y, x + wide + 4, y + high + 3), fill=colour)
-        draw.multiline_text((x + 2, y), text, fill=INK, font=font)
+        text = "\n".join(actions)
+        *_, wide, high = draw.textbbox((0, 0), text)
+        at = max(2, min(left + 4, width - wide - 2)), max(2, min(top + 2, height - high - 2))
+        draw.text(at, text, "white", stroke_width=2, stroke_fill="black")
     return ImageOps.pad(picture, (TILE[0], TILE[1] + CAPTION_HEIGHT), centering=(0.5, 1))

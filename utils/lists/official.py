@@ -92,8 +92,8 @@ def fetch_lists(
             }
             for each in lists:
                 problem = error or "does not hold it"
-                if each.split in raw:
-                    problem = _publish_list(each, _csv_clips(raw[each.split]), folder, workspace)
+                if path := raw.get(each.split):
+                    problem = _publish_list(each, official_clips(path), folder, workspace)
                 if problem:
                     _from_cvdf(each, servers, folder, workspace, f"{url}: {problem}")
 
@@ -110,7 +110,7 @@ def _from_cvdf(
         try:
             text = servers.web.text(url)
             (raw := workspace / "raw.csv").write_text(text, encoding="utf-8")
-            clips = _txt_clips(text, wanted.split) if is_text else _csv_clips(raw)
+            clips = _txt_clips(text, wanted.split) if is_text else official_clips(raw)
             refused = _publish_list(wanted, clips, folder, workspace)
             if not refused:
                 return
@@ -147,8 +147,8 @@ def _take_files(web: Web, url: str, names: re.Pattern[str], folder: Path) -> str
     return ""
 
 
-def _csv_clips(path: Path) -> Iterator[Clip]:
-    """Yield the clips of a published .csv. Raises UserError."""
+def official_clips(path: Path) -> Iterator[Clip]:
+    """Yield the clips of a published .csv, in its order. Raises UserError."""
     for _, _, clip in clips_in(path, open_list(path)):
         if isinstance(clip, Clip):
             yield clip
@@ -188,11 +188,6 @@ def _publish_list(
     return ""
 
 
-def official_clips(wanted: OfficialList, folder: Path) -> Iterator[Clip]:
-    """Yield the clips of a list on disk, in its order. Raises UserError."""
-    return _csv_clips(wanted.path(folder))
-
-
 def missing_annotations(folder: Path) -> bool:
     """Return whether a folder has none of the AVA-Kinetics annotations."""
     return not any((folder / f"kinetics_{split}_v1.0.csv").exists() for split in AVA_SPLITS)
@@ -223,7 +218,7 @@ def ensure_ava_annotations(folder: Path, lists_base: str | None, tell: Tell) -> 
 
 def _publish_annotations(folder: Path, workspace: Path) -> str:
     """Give the files their names, if they are complete. Returns what is wrong; "" if nothing is."""
-    found = sorted(path for path in workspace.iterdir() if AVA_FILES.fullmatch(path.name))
+    found = sorted(workspace.iterdir())
     names = {path.name for path in found}
     lacking = [split for split in AVA_SPLITS if f"kinetics_{split}_v1.0.csv" not in names]
     if lacking or len(names) == len(AVA_SPLITS):

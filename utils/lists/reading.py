@@ -334,7 +334,8 @@ def _add_rows(
         known = clips.setdefault(clip.name, clip)
         if known is not clip and clip_window(known) != clip_window(clip):
             problem = f"its file name {clip.name} is also that of another clip: use a finer"
-            lists.refused.append(_refused(path, line, text, f"{problem} --trim_format"))
+            problem += " --trim_format"
+            lists.refused.append(Refused(path, line, printable(text), problem))
         elif clip.label and known.label and clip.label != known.label:
             lists.relabelled += 1
     if lists.rows > rows and not has_clip:
@@ -393,7 +394,7 @@ def clips_in(
             elif not times:
                 problem = BAD_TIMES
         if problem:
-            yield line, text, _refused(path, line, text, problem)
+            yield line, text, Refused(path, line, printable(text), problem)
             continue
         if label not in labels:  # each text is kept once
             labels[label] = label.strip()
@@ -404,7 +405,3 @@ def clips_in(
         # Clip(...) takes twice as long.
         clip = (youtube_id + times, youtube_id, start, end, labels[label], splits[part], extra)
         yield line, text, new(Clip, clip)
-
-
-def _refused(path: Path, line: int, text: str, problem: str) -> Refused:
-    return Refused(path, line, printable(text), problem)

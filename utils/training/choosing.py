@@ -132,7 +132,7 @@ def read_choice(
     if not lists.every:
         raise UserError(f"no clip in {', '.join(map(str, paths))}: nothing to list")
     args.trim_format = lists.trim_format  # all further lists name their clips alike
-    labels: dict[str, set[str]] = lists.labels_of_versions()
+    labels = lists.labels_of_versions()
     if only is not None:
         labels[MANIFEST_VERSION] = {row.clip.label for row in only.values() if row.clip.label}
     classes = versions.join_classes(labels)
@@ -142,16 +142,13 @@ def read_choice(
     held = [*holdout, *_beside(lists, holdout, tell)]
     choice = Choice([], classes, lists.versions(), [*lists.files], [*lists.refused])
     with reading.without_garbage_collection():
-        if only is None:
-            rows: Rows = zip(lists.every, lists.listed, lists.lines, strict=True)
-            choice.rows = _candidates(rows, classes)
-        else:  # the lists give the classes and what is held out
-            choice.rows = _candidates(
-                ((row.clip, row.listed, row.line) for row in only.values()), classes
-            )
-            choice.lists = [choice.rows[0].listed]
+        rows: Rows = zip(lists.every, lists.listed, lists.lines, strict=True)
+        if only is not None:  # the lists give the classes and what is held out
+            rows = [(row.clip, row.listed, row.line) for row in only.values()]
+            choice.lists = [rows[0][1]]
             held += [each.path for each in lists.files if each.split in (VAL, TEST)]
             lists = reading.ClipLists()
+        choice.rows = _candidates(rows, classes)
         more = reading.read_lists(held, every_row=True, **reading.form_of(args))
         more.every = [clip if clip.split else clip._replace(split=HOLDOUT) for clip in more.every]
         lists.extend(more)

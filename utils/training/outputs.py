@@ -377,17 +377,18 @@ def ava(files: ListSet) -> None:
 def _read_boxes(path: Path) -> Iterator[tuple[str, int, str]]:
     """Yield (clip, whole second, `x1,y1,x2,y2,action`) of each annotation. Raises UserError."""
     with telling(path), open_text(path) as file:
-        rows = csv.DictReader(bounded_lines(file))
-        if missing := [name for name in NEEDED if name not in (rows.fieldnames or ())]:
+        rows = csv.reader(bounded_lines(file))
+        header = next(rows, [])
+        if missing := [name for name in NEEDED if name not in header]:
             raise UserError(f"{path}:1: no annotations: the header lacks {', '.join(missing)}")
+        clip, time, x1, y1, x2, y2, action = map(header.index, NEEDED)
         for line, row in enumerate(rows, 2):
             try:
-                if row["action_id"] == "":
+                if not row[action]:
                     continue  # an annotated frame without boxes
-                corners = ",".join(f"{float(row[name]):.3f}" for name in ("x1", "y1", "x2", "y2"))
-                box = f"{corners},{int(row['action_id'])}"
-                yield row["clip"], int(float(row["timestamp"])), box
-            except (TypeError, ValueError, OverflowError):
+                corners = ",".join(f"{float(row[at]):.3f}" for at in (x1, y1, x2, y2))
+                yield row[clip], int(float(row[time])), f"{corners},{int(row[action])}"
+            except (IndexError, ValueError, OverflowError):
                 raise UserError(f"{path}:{line}: no annotation of a clip") from None
 
 
