@@ -16,7 +16,6 @@ from __future__ import annotations
 from utils.errors import check_packages  # isort: skip (first: Ctrl-C while the rest is imported)
 
 import argparse
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -75,21 +74,22 @@ class Downscaler:
     workspace: Path
 
     def __call__(self, task: ClipFile) -> Made:
-        made = batch.make_one(task.clip, lambda: self._downscale(task))
+        made = batch.make_one(task, self.workspace, self._downscale)
         if made.reason in ("truncated", "undecodable") and disk_is_full(self.out):
             return replace(made, reason="disk_full")
         return made
 
-    def _downscale(self, task: ClipFile) -> Made:
-        """Scale, check and publish one clip. Raises BadClip, OSError, Stopped."""
+    def _downscale(self, task: ClipFile, folder: Path) -> Made:
+        """Scale, check and publish one clip; `folder` is temporary.
+
+        Raises BadClip, OSError, Stopped.
+        """
         source = read_apart(task.path, "first", fps=self.fps, limits=self.limits)
-        final = self.out / f"{task.clip}.mp4"
-        with tempfile.TemporaryDirectory(dir=self.workspace, ignore_cleanup_errors=True) as folder:
-            temporary = Path(folder, "clip.mp4")
-            action, made = self._make(task.path, source, temporary)
-            size = temporary.stat().st_size
-            final.parent.mkdir(parents=True, exist_ok=True)
-            publish(temporary, final)
+        temporary, final = folder / "clip.mp4", self.out / f"{task.clip}.mp4"
+        action, made = self._make(task.path, source, temporary)
+        size = temporary.stat().st_size
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(temporary, final)
         return Made(
             task.clip,
             action=action,

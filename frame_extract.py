@@ -22,7 +22,6 @@ import io
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -60,19 +59,15 @@ class Extractor:
     workspace: Path
 
     def __call__(self, task: ClipFile) -> Made:
-        return batch.make_one(task.clip, lambda: self._extract(task))
+        return batch.make_one(task, self.workspace, self._extract)
 
-    def _extract(self, task: ClipFile) -> Made:
-        """Decode, write and publish one clip. Raises BadClip, OSError."""
+    def _extract(self, task: ClipFile, folder: Path) -> Made:
+        """Decode, write and publish one clip; `folder` is temporary. Raises BadClip, OSError."""
         from clipreader.frame_source import FrameSource
         from utils.video.jpeg import JpegEncoder
 
         args, limits = self.args, self.limits
-        with (
-            bad_clips(limits),
-            closing(FrameSource(task.path, **limits.of_source)) as source,
-            tempfile.TemporaryDirectory(dir=self.workspace, ignore_cleanup_errors=True) as folder,
-        ):
+        with bad_clips(limits), closing(FrameSource(task.path, **limits.of_source)) as source:
             table, stream = source.table, source.stream
             count = len(table.pts)
             if missing := missing_part(stream.container, task.path, count, table.promised):
@@ -80,7 +75,7 @@ class Extractor:
             images = self._images(source, task)
             encoder = JpegEncoder(source.picture_of, args.quality, args.short_side, args.upscale)
             jpegs = encode_all(source, encoder, images)
-            temporary, final = Path(folder, "frames"), self.out / task.clip
+            temporary, final = folder / "frames", self.out / task.clip
             final.parent.mkdir(parents=True, exist_ok=True)
             if args.archive:
                 write_tar(temporary, jpegs)

@@ -126,12 +126,22 @@ class ClipDataset:
         self._audio_rate = 16000 if self.audio is True else int(self.audio)
         self._gives_rng = self.transform is not None and _takes_rng(self.transform)
         self._find_samples(Path(self.list_or_folder))
+        self._share(epoch=0)
+
+    def _share(self, epoch: int) -> None:
         # The epoch, then a byte for each clip skipped, in a small file. Worker processes find it,
         # however they were started; shared memory would need torch or a context.
         file, self._shared = tempfile.mkstemp(prefix="clip_dataset_")
         os.close(file)
-        self.set_epoch(0)
+        self.set_epoch(epoch)
         weakref.finalize(self, _remove, self._shared, os.getpid())
+
+    def __copy__(self) -> ClipDataset:
+        """Return a dataset with an epoch of its own; only pickled ones share it."""
+        made = object.__new__(ClipDataset)
+        made.__dict__.update(self.__dict__)
+        made._share(self.epoch)
+        return made
 
     def _find_samples(self, source: Path) -> None:
         listed, is_list = _read_source(source, self.split)

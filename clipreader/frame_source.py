@@ -9,7 +9,6 @@ A clip has the frames that ffmpeg's decoder returns. Frames that an edit list cu
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -164,8 +163,7 @@ class FrameSource:
         # H.264's non-reference frames need not be decoded on the way to the requested frames, since
         # nothing refers to them. HEVC's may be referred to by a higher temporal layer.
         skip: SkipFrame = "NONREF" if codec.name == "h264" else "DEFAULT"
-        first = table.starts[start]
-        for at, packet in enumerate(self._packets_from(first), first):
+        for at, packet in enumerate(self._packets_from(start), table.starts[start]):
             if at > last:
                 break
             codec.skip_frame = "DEFAULT" if at in needed else skip
@@ -268,15 +266,15 @@ class FrameSource:
             promised=len(frames) + table.promised - len(table.pts),
         )
 
-    def _packets_from(self, position: int) -> Iterator[Packet[Stream]]:
-        """Yield the packets from this one of `starts` on, from memory or from the file."""
+    def _packets_from(self, start: int) -> Iterator[Packet[Stream]]:
+        """Yield the packets from the `start`-th of `starts` on, from memory or from the file."""
         if self._packets:
-            yield from islice(self._packets, position, None)
+            yield from islice(self._packets, self.table.starts[start], None)
             return
-        stamp = self.table.starts_pts[bisect_left(self.table.starts, position)]
+        stamp = self.table.starts_pts[start]
         # An mp4 is sought by decoding time: that may lead behind the packet if other keyframes
         # follow closely.
-        for is_sought in (True, False) if position else (False,):
+        for is_sought in (True, False) if start else (False,):
             with self._open() as container:
                 stream = self._only_picture(container)
                 if is_sought:

@@ -29,11 +29,10 @@ from av.video.stream import VideoStream
 from clipreader import media
 
 # With these codecs one packet is one frame, and nothing before a keyframe is needed after it once
-# `NalReader` has seen the keyframe. VP8 has packets that show nothing, MPEG-4 in AVI packs two
+# `look_at_key` has seen the keyframe. VP8 has packets that show nothing, MPEG-4 in AVI packs two
 # frames into one, and so on.
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
 
-_MICROSECOND = Fraction(1, 1_000_000)
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 
@@ -88,15 +87,9 @@ def end_of_video(container: InputContainer, video: Sequence[Mark]) -> float:
 def _zero(container: InputContainer) -> Fraction:
     """Return the time that a player shows as 0, in seconds on the file's own clock.
 
-    That is the earliest start of a stream, after edit lists; ffmpeg rounds it to microseconds.
+    That is the earliest start of a stream, after edit lists, in whole microseconds.
     """
-    told = Fraction(container.start_time or 0, av.time_base)
-    starts = [
-        stream.start_time * media.time_base(stream)
-        for stream in container.streams
-        if stream.start_time is not None
-    ]
-    return min((start for start in starts if abs(start - told) < _MICROSECOND), default=told)
+    return Fraction(container.start_time or 0, av.time_base)
 
 
 def whole_packets(
@@ -197,7 +190,6 @@ def read_frame_table(
 ) -> tuple[FrameTable, list[Packet[Stream]]]:
     """Read every packet of `stream`. The packets themselves are returned if `keep` is true."""
     codec = stream.codec_context
-    nal = NalReader(codec) if codec.name in ("h264", "hevc") else None
     marks: list[Mark] = []
     kept: list[Packet[Stream]] = []
     starts: list[int] = []
@@ -205,7 +197,9 @@ def read_frame_table(
     for packet in whole_packets(container, stream, max_frames=max_frames):
         mark = Mark.of(packet)
         if mark.is_key:
-            can_start, has_headers = nal.look(bytes(packet)) if nal else (True, False)
+            can_start, has_headers = True, False
+            if codec.name in ("h264", "hevc"):
+                can_start, has_headers = look_at_key(codec, bytes(packet))
             if can_start:
                 starts.append(len(marks))
                 own_headers += has_headers
@@ -282,46 +276,38 @@ def _is_odd(codec: VideoCodecContext, marks: Sequence[Mark]) -> bool:
     return depth > codec.reorder_depth
 
 
-class NalReader:
-    """Read the headers of H.264 and HEVC packets.
+def look_at_key(codec: VideoCodecContext, packet: bytes) -> tuple[bool, bool]:
+    """Return (decoding can begin at this key packet, it brings headers of its own).
+
+    Some encoders of H.264 and HEVC call every I-frame a key. If it is no IDR frame, later frames
+    may refer to frames before it, and come out wrong with no error when decoding begins at it.
 
     Written by hand because no library was suitable: h26x-extractor reads neither SEI nor HEVC, and
-    PyAV shows neither. Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3; ISO/IEC 14496-15.
+    PyAV shows neither. Source: ITU-T H.264, 7.3 and Annex D; ITU-T H.265, 7.3.
     """
+    is_hevc, headers = codec.name == "hevc", False
+    for nal in _nal_units(codec, packet):
+        kind = packet[nal] >> 1 & 63 if is_hevc else packet[nal] & 31
+        headers = headers or kind in ((32, 33, 34) if is_hevc else (7, 8))
+        if is_hevc and kind < 32:
+            return 16 <= kind <= 21, headers
+        if not is_hevc and 1 <= kind <= 5:
+            return kind == 5, headers
+        if kind == 6 and not is_hevc and _is_exact_recovery_point(packet[nal + 1 : nal + 64]):
+            return True, headers
+    return False, headers
 
-    def __init__(self, codec: VideoCodecContext) -> None:
-        extra = codec.extradata or b""
-        self.hevc = codec.name == "hevc"
-        at = 21 if self.hevc else 4
-        configured = len(extra) > at and extra[0] == 1
-        self.length_size = (extra[at] & 3) + 1 if configured else 0  # 0: start codes
 
-    def look(self, packet: bytes) -> tuple[bool, bool]:
-        """Return (decoding can begin at this key packet, it brings headers of its own).
-
-        Some encoders call every I-frame a key. If it is no IDR frame, later frames may refer to
-        frames before it, and come out wrong with no error when decoding begins at it.
-        """
-        headers = False
-        for nal in self._nals(packet):
-            kind = packet[nal] >> 1 & 63 if self.hevc else packet[nal] & 31
-            headers = headers or kind in ((32, 33, 34) if self.hevc else (7, 8))
-            if self.hevc and kind < 32:
-                return 16 <= kind <= 21, headers
-            if not self.hevc and 1 <= kind <= 5:
-                return kind == 5, headers
-            if kind == 6 and not self.hevc and _is_exact_recovery_point(packet[nal + 1 : nal + 64]):
-                return True, headers
-        return False, headers
-
-    def _nals(self, packet: bytes) -> Iterator[int]:
-        """Yield the position of the first byte of each NAL unit."""
-        at, size = 0, self.length_size
-        while size and at + size < len(packet):
-            yield at + size
-            at += size + int.from_bytes(packet[at : at + size], "big")
-        while not size and (at := packet.find(b"\0\0\1", at) + 3) > 2 and at < len(packet):
-            yield at
+def _nal_units(codec: VideoCodecContext, packet: bytes) -> Iterator[int]:
+    """Yield the position of the first byte of each NAL unit (ISO/IEC 14496-15)."""
+    extra, place = codec.extradata or b"", 21 if codec.name == "hevc" else 4
+    configured = len(extra) > place and extra[0] == 1
+    at, size = 0, (extra[place] & 3) + 1 if configured else 0  # 0: start codes
+    while size and at + size < len(packet):
+        yield at + size
+        at += size + int.from_bytes(packet[at : at + size], "big")
+    while not size and (at := packet.find(b"\0\0\1", at) + 3) > 2 and at < len(packet):
+        yield at
 
 
 def _is_exact_recovery_point(sei: bytes) -> bool:
@@ -332,12 +318,9 @@ def _is_exact_recovery_point(sei: bytes) -> bool:
     """
     at = 0
     while at + 2 < len(sei) and sei[at] != 0x80:
-        kind, size = sei[at], sei[at + 1]
-        if kind == 255 or size == 255:
-            return False
-        if kind == 6:
+        if sei[at] == 6:
             return sei[at + 2] >> 6 == 0b11  # ue(v) 0 is the bit 1, then the flag
-        at += 2 + size
+        at += 2 + sei[at + 1]
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import multiprocessing
@@ -217,9 +218,9 @@ def test_another_clip_in_the_place_of_a_broken_one(shelf: Path) -> None:
     first = data[2]
     assert first[2]["name"] in NAMES[:2] and data.skipped >= 1
     assert np.array_equal(data[2][0], first[0])
-    copy = pickle.loads(pickle.dumps(data))
+    pickled = pickle.loads(pickle.dumps(data))
     before = data.skipped
-    assert np.array_equal(copy[2][0], first[0]) and data.skipped > before
+    assert np.array_equal(pickled[2][0], first[0]) and data.skipped > before
     for name in NAMES[:2]:
         (shelf / "clips" / f"{name}.mp4").unlink()
     with pytest.raises(ClipError):
@@ -277,6 +278,18 @@ def test_a_copy_in_a_child_process_leaves_the_file_of_the_epoch(shelf: Path) -> 
     assert child.exitcode == 0
     held[0].set_epoch(1)
     assert Path(held[0]._shared).exists() and held[0].epoch == 1
+
+
+def test_a_copy_has_an_epoch_of_its_own(shelf: Path) -> None:
+    data = ClipDataset(shelf / "clips", 2, 1)
+    data.set_epoch(3)
+    other = copy.copy(data)
+    other.samples = other.samples[:1]
+    other.set_epoch(5)
+    assert (data.epoch, other.epoch, len(data), len(other)) == (3, 5, 2, 1)
+    del data
+    other.set_epoch(6)
+    assert other.epoch == 6 and Path(other._shared).exists()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -97,6 +97,21 @@ def test_bytes_and_file_objects_are_opened_like_a_path(clip: Path) -> None:
             assert container.duration == 4_000_000
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".flv"])
+def test_a_damaged_film_of_another_container_is_called_damaged(
+    clip: Path, tmp_path: Path, suffix: str
+) -> None:
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"film{suffix}"
+    command = [ffmpeg_path(), "-v", "error", "-i", str(clip), "-an", "-c", "copy", str(whole)]
+    subprocess.run(command, check=True)
+    path.write_bytes(bytes(3000) + whole.read_bytes()[3000:4000])
+    with pytest.raises(CorruptClip, match=f"film{suffix}: corrupt at frame 0"):
+        load_frames(path)
+    path.write_text("youtube_id,time_start\n" * 99)
+    with pytest.raises(NoVideo, match="is not a video"):
+        load_frames(path)
+
+
 def test_the_list_of_formats_is_one_that_ffmpeg_takes(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.mp4").write_text(MANIFESTS["ffconcat"].format(clip))
     for path, code in ((clip, 0), (tmp_path / "manifest.mp4", 1)):

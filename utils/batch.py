@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import posixpath
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -76,20 +77,22 @@ def lost_clip(task: ClipFile, how: str) -> Made:
     return failure(task.clip, "unknown", how)
 
 
-def make_one(clip: str, make: Callable[[], Made]) -> Made:
+def make_one(task: ClipFile, workspace: Path, make: Callable[[ClipFile, Path], Made]) -> Made:
     """Return the result of `make`, or the reason for its failure; with the time it took.
 
-    Raises Stopped, and UserError for a problem that every clip has.
+    make: is given a temporary folder of its own. Raises Stopped, and UserError for a problem that
+    every clip has.
     """
     started = time.monotonic()
     try:
-        made = make()
+        with tempfile.TemporaryDirectory(dir=workspace, ignore_cleanup_errors=True) as folder:
+            made = make(task, Path(folder))
     except (Stopped, UserError):
         raise
     except BadClip as error:
-        made = failure(clip, error.reason, error.message)
+        made = failure(task.clip, error.reason, error.message)
     except Exception as error:  # damaged files raise errors of any kind, and cost one clip only
-        made = failure(clip, *reason_of(error))
+        made = failure(task.clip, *reason_of(error))
     return replace(made, seconds=round(time.monotonic() - started, 2))
 
 

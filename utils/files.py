@@ -375,13 +375,6 @@ def machine_name() -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:63] or "unnamed"
 
 
-def own_folder(workspace: Path) -> Path:
-    """Make a folder for this process in the run's temporary one, which machines may share."""
-    folder = workspace / f"{machine_name()}-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 @contextmanager
 def run_folder(out: Path, names: Iterable[str] = ()) -> Iterator[Path]:
     """Make a temporary folder for this run inside `out`, and remove it at the end.

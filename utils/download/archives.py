@@ -106,9 +106,8 @@ def take_clips(
     archive, wanted = task[0], dict(task[1])
     held, failed, skipped, error = set[Key](), dict[Key, str](), set[str](), ""
     checks: deque[tuple[Key, Future[Result]]] = deque()
-    parent = files.own_folder(options.workspace)
     with (
-        tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(dir=options.workspace, ignore_cleanup_errors=True) as folder,
         ThreadPoolExecutor(jobs) as pool,
     ):
         own = replace(options, workspace=Path(folder))

@@ -22,7 +22,6 @@ from utils.download.sources import NOT_ASKED, FetchOptions, SourceContext, is_yo
 from utils.download.youtube_sections import Cut, cut_clips
 from utils.download.youtube_texts import BLOCKS, FetchError
 from utils.errors import UNEXPECTED, UNEXPECTED_MESSAGE
-from utils.files import own_folder
 from utils.parallel import pause
 from utils.process import STOP
 
@@ -108,7 +107,7 @@ def attempt_video(
         return Result.of(clip, reason, options.source_name, message=message, **more)
 
     try:
-        parent = own_folder(options.workspace)
+        parent = options.workspace
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
             deadline = begun + task.limit - task.seconds
             attempt = youtube_extract.Attempt(options, Path(folder), proxy, deadline)
