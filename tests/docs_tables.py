@@ -129,7 +129,7 @@ def demo_lines(demo: Path, name: str) -> list[str]:
         (r"\d+:\d\d:\d\d", "0:00:05"),
         (r"[\d,.]+ GB free", "83.3 GB free"),
         (r"^tools .*", "tools        ffmpeg n9.0.2, yt-dlp 2026.10.26, deno 2.9.8"),
-        (r"^(jobs +|to do +[\d,]+, )\d+", r"\g<1>4"),
+        (r"^(jobs +|to do +[\d,]+ clips?, )\d+", r"\g<1>4"),
         (r"^size: \S+", "size: 1.0"),
     ):
         text = re.sub(pattern, plain, text, flags=re.MULTILINE)
