@@ -51,7 +51,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 150) -> Done:
+def finish(process: subprocess.Popen[str], timeout: float = 400) -> Done:
     """Wait for a script; its children must have ended with it."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -65,7 +65,7 @@ def finish(process: subprocess.Popen[str], timeout: float = 150) -> Done:
     return Done(process.returncode, out, err)
 
 
-def run(script: str, *arguments: object, cwd: Path, timeout: float = 150) -> Done:
+def run(script: str, *arguments: object, cwd: Path, timeout: float = 400) -> Done:
     """Run a script to its end."""
     return finish(start(script, *arguments, cwd=cwd), timeout)
 

@@ -38,7 +38,7 @@ def test_every_script_has_a_table_of_its_options() -> None:
 
 @pytest.mark.slow
 def test_demo_and_the_examples_of_its_output_in_the_docs(tmp_path: Path) -> None:
-    done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=200)
+    done = run("demo.py", "--out", "shown", cwd=tmp_path, timeout=500)
     assert done.code == 0, done.err
     assert "all steps wrote the expected files" in done.err
     for script in SCRIPTS:

@@ -126,7 +126,7 @@ class Lab:
         environment = self.environment | (env or {})
         return subprocess.Popen(argv, text=True, encoding="utf-8", env=environment, **given)
 
-    def run(self, *more: object, timeout: float = 150, **options: Any) -> Done:
+    def run(self, *more: object, timeout: float = 400, **options: Any) -> Done:
         return finish(self.start(*more, **options), timeout)
 
     # --- what is there ---
