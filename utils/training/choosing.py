@@ -200,7 +200,7 @@ def _say_lists(
 
 
 def _printed(version: str) -> str:
-    return f"Kinetics-{version}" if version in versions.CLASSES else version
+    return f"Kinetics-{version}" if version in versions.CLASSES else f"list {version}"
 
 
 def _beside(rows: reading.ClipLists, holdout: Sequence[Path], tell: Tell) -> list[Path]:
