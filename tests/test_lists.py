@@ -252,6 +252,8 @@ def test_a_person_names_the_columns(tmp_path: Path) -> None:
     assert facts(without) == [(ID, 1, 4000, "x", "")]
     start_only = read(tmp_path, "c.csv", f"youtube_id,start\n{ID},30\n", clip_seconds=2.5)
     assert facts(start_only) == [(ID, 30, 32.5, "", "")]
+    blank = read(tmp_path, "e.csv", f"youtube_id,start\n{ID},30, \n", clip_seconds=2.5)
+    assert facts(blank) == [(ID, 30, 32.5, "", "")]
     shorter = read(tmp_path, "d.csv", FORMS["vggsound.csv"][0], clip_seconds=4)
     assert [clip.time_end for clip in shorter.clips.values()] == [34, 4]
 
@@ -270,6 +272,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "old spreadsheet": (b"\xd0\xcf\x11\xe0" + bytes(99), "spreadsheet"),
     "web page": ("\n<!DOCTYPE html><html>", "web page"),
     "JSON of another thing": ('{"a": [1, 2], "b": {"c": 1}}', "JSON without clips"),
+    "starts of clips": (f'[{{"id": "{ID}", "start": [1, 5], "end": [3, 9]}}]', "JSON without"),
     "broken JSON": ('{"database": {"', "not JSON that can be read"),
     "deep JSON": ("[" * 200_000, "nested too deep"),
     "deep objects": ('{"a":' * 900 + "1" + "}" * 900, "JSON without clips"),
@@ -393,8 +396,8 @@ def test_a_label_map_is_read_in_linear_time(tmp_path: Path) -> None:
             [sys.executable, "-c", code, path], cwd=ROOT, timeout=20, capture_output=True, text=True
         )
         assert done.stdout == "UserError\n", done.stderr
-    path.write_text('item { name: "a \\"b\\" id: 9" id: 7 }\nlabel {\n label_id: 8 name: "c"\n}')
-    assert read_label_map(path) == {"7": 'a "b" id: 9', "8": "c"}
+    path.write_text('item { name: "a \\"b\\" id: 9" id: 7 }\nlabel {\n label_id: 8 name: "{c}"\n}')
+    assert read_label_map(path) == {"7": 'a "b" id: 9', "8": "{c}"}
 
 
 def test_clips_with_fractions_are_found_by_every_script(

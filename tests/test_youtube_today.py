@@ -55,20 +55,20 @@ def test_data_is_not_asked_for_before_an_advertisement_is_over(
     """The waits are no part of --timeout, and other videos are fetched meanwhile."""
     ids = names(3)
     for youtube_id in ids:
-        standin.add_video(youtube_id, source(**SMALL), progressive=progressive, ad_seconds=12)
+        standin.add_video(youtube_id, source(**SMALL), progressive=progressive, ad_seconds=20)
     begun = time.monotonic()
-    done = download(standin, tmp_path, ids, "--n", "1", "--timeout", "11")
+    done = download(standin, tmp_path, ids, "--n", "1", "--timeout", "19")
     assert done.code == 0, done.err
-    # One after another would take more than 36 s. A busy machine may take as long; there it shows
+    # One after another would take more than 60 s. A busy machine may take as long; there it shows
     # by the order of the requests.
     asked_at, served_at = (
         [each.time for each in standin.requests(target=target)] for target in ("player", "media")
     )
-    assert time.monotonic() - begun < 36 or max(asked_at) < min(served_at)
+    assert time.monotonic() - begun < 60 or max(asked_at) < min(served_at)
     assert standin.requests(status=403) == []
     assert asked(standin) == Counter(ids)
     assert frame_numbers(tmp_path / "out" / f"{ids[0]}_000002_000004.mp4") == list(range(50, 100))
-    assert all(float(row["seconds"]) < 11 for row in report(tmp_path).values())
+    assert all(float(row["seconds"]) < 19 for row in report(tmp_path).values())
 
 
 @pytest.mark.parametrize(

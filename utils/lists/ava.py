@@ -253,7 +253,7 @@ def _times_of_clips(table: pd.DataFrame) -> dict[str, set[int]]:
 # --- the label map -------------------------------------------------------------------------------
 
 
-_LABEL = re.compile(r"\{[^{}]*\}")
+_LABEL = re.compile(r'\{(?:[^{}"]|"(?:[^"\\\n]|\\.)*")*\}')
 _NAME = re.compile(r'\bname:\s{0,9}"((?:[^"\\\n]|\\.){0,300})"')
 _NUMBER = re.compile(r"\b(?:label_)?id:\s{0,9}(\d{1,9})\b")
 

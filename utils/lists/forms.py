@@ -81,11 +81,12 @@ class Keys(NamedTuple):
     """How columns, and keys of JSON, are recognised.
 
     given: role -> the name that a person gave. spellings: role -> names, as `_plain` leaves them.
-    seconds: the length of clips that have a start only.
+    spans: the same of [start, end]. seconds: the length of clips that have a start only.
     """
 
     given: Mapping[str, str]
     spellings: Mapping[str, tuple[str, ...]]
+    spans: Sequence[str]  # a list that is called `start` holds the starts of several clips
     seconds: float | None
 
 
@@ -100,7 +101,7 @@ def open_list(
     csv.field_size_limit(MAX_LINE)
     given = columns or {}
     named = {role: (_plain(name),) for role, name in given.items()}
-    keys = Keys(given, SPELLINGS | named, clip_seconds)
+    keys = Keys(given, SPELLINGS | named, named.get("time_start", SPANS), clip_seconds)
     encoding, is_json = _look_at_start(path)
     lines = _lines(path, encoding, MAX_JSON if is_json else MAX_LINE)
     if is_json:
@@ -516,11 +517,10 @@ def _clips_in(
     row = {"youtube_id": known.get("", "")} | {role: known[key] for role, key in roles.items()}
     more = {key: text for key, text in known.items() if key and key not in roles.values()}
     row |= {f"{key}_in_list" if key in row else key: text for key, text in more.items()}
-    starts = keys.spellings["time_start"]
     lists = {
         key.lower(): value  # ActivityNet Captions: a sentence for each span
         for key, value in node.items()
-        if isinstance(value, list) and len(value) == len(spans) and _plain(key) not in starts
+        if isinstance(value, list) and len(value) == len(spans) and _plain(key) not in keys.spans
     }
     for number, (start, end) in enumerate(spans):
         texts = {key: _text(value[number]) for key, value in lists.items()}
@@ -557,7 +557,7 @@ def _spans(
     """Return the (start, end) of each clip of an object, as texts."""
     spans: list[Any] = []
     for key, value in node.items():
-        if value and isinstance(value, list) and _plain(key) in keys.spellings["time_start"]:
+        if value and isinstance(value, list) and _plain(key) in keys.spans:
             spans = value if isinstance(value[0], list) else [value]
     own = {key.lower() for key in node}
     start, end = (

@@ -38,6 +38,7 @@ from utils.errors import ROOT, UserError
 from utils.files import telling
 from utils.lists import versions
 from utils.lists.forms import OpenList, find_id, open_list, read_time
+from utils.process import sleep
 
 # Limits of the memory that a list can take.
 MAX_CLIPS = 5_000_000  # 340 bytes each; all of Kinetics has 650,000
@@ -120,7 +121,8 @@ class ClipLists:
     trim_format: str = TRIM_FORMAT
 
     def check_size(self, tell: Callable[[str], None] | None) -> None:
-        """Report how far the reading is. Raises UserError if the lists are too large."""
+        """Report how far the reading is. Raises UserError if the lists are too large, Stopped."""
+        sleep(0)
         if self.rows % TELL_EVERY == 0 and tell:
             tell(f"reading the lists: {self.rows:,} rows, {len(self.clips):,} clips so far")
         if len(self.clips) > MAX_CLIPS or len(self.refused) > MAX_REFUSED:
@@ -374,7 +376,7 @@ def clips_in(
             math.nan if seconds is None else seconds / opened.per_second
             for seconds in map(read_time, (start_text, end_text))
         )
-        if opened.clip_seconds is not None and not end_text:
+        if opened.clip_seconds is not None and not end_text.strip():
             end = round(start + opened.clip_seconds, 9)
         if not (0 <= start < end <= MAX_TIME or (0 <= start <= MAX_TIME and end == AVA_TIME_END)):
             return start, end, ""
@@ -394,7 +396,7 @@ def clips_in(
             elif not times:
                 problem = BAD_TIMES
         if problem:
-            yield line, text, Refused(path, line, printable(text), problem)
+            yield line, text, Refused(path, line, printable(text.expandtabs(1)), problem)
             continue
         if label not in labels:  # each text is kept once
             labels[label] = label.strip()
