@@ -140,14 +140,14 @@ def draw_pictures(
     labels: (clip, label) of the clips on disk.
     """
     classes: dict[str, list[str]] = defaultdict(list)
-    turns: list[tuple[int, str]] = []
-    for name, label in sorted(labels, key=lambda each: rank(seed, each[0])) if pictures else ():
-        turns.append((len(classes[label]), name))
+    for name, label in labels if pictures else ():
         classes[label].append(name)
-    turns.sort(key=lambda turn: turn[0])  # those of one turn stay in the order of their ranks
+    most = max(pictures, STRIP_LONGEST)
+    best = {label: draw_sample(names, most, seed) for label, names in classes.items()}
+    turns = [(at, rank(seed, name)) for names in best.values() for at, name in enumerate(names)]
+    sheet = [name for _, (_, name) in heapq.nsmallest(pictures, turns)]
     long = max(1, min(STRIP_LONGEST, STRIP_CLIPS // max(1, len(classes))))
-    strips = {label: names[:long] for label, names in classes.items()}
-    return [name for _, name in turns[:pictures]], strips
+    return sheet, {label: names[:long] for label, names in best.items()}
 
 
 # --- in a worker process --------------------------------------------------------------------------
