@@ -141,9 +141,9 @@ def write_tar(path: Path, jpegs: Iterable[tuple[str, bytes]]) -> None:
 def publish_folder(temporary: Path, final: Path, overwrite: bool) -> None:
     """Rename a folder of frames into place. Raises OSError.
 
-    overwrite: first move the old one beside `temporary`.
+    overwrite: first move the old one beside `temporary`. Nothing but frames is replaced.
     """
-    if overwrite and final.exists():
+    if overwrite and has_images(final):
         os.rename(final, temporary.with_name("old"))
     try:
         os.rename(temporary, final)

@@ -334,7 +334,8 @@ def say_written(files: ListSet, prefix: Path | None) -> None:
     shown = names if len(names) <= 10 else [*names[:3], f"... {len(names) - 8} more", *names[-5:]]
     tell(f"wrote {args.out}: {', '.join(shown)}")
     there = {name for name in os.listdir(files.out) if not name.startswith(".")}
-    if stale := sorted(there.difference(name.partition("/")[0] for name in names)):
+    made = [*names, os.path.relpath(args.link_dir or args.out, args.out)]
+    if stale := sorted(there.difference(name.partition("/")[0] for name in made)):
         tell(f"note         not written by this run: {cli.printable(', '.join(stale), 300)}")
     if files.lost:
         tell(f"lost         {cli.plural(files.lost, 'clip')} during the run: run again")

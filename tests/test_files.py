@@ -81,6 +81,23 @@ def test_a_move_goes_over_no_file(
     assert left == {"mine", "dangling", "free"}
 
 
+@pytest.mark.parametrize("number", [None, errno.EXDEV])
+def test_the_last_file_is_kept_if_another_run_removes_the_source(
+    number: int | None, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number:
+        without_links(monkeypatch, number)
+    link = os.link
+
+    def link_and_remove(source: Any, target: Any, **more: Any) -> None:
+        link(source, target, **more)
+        made.unlink()
+
+    monkeypatch.setattr(os, "link", link_and_remove)
+    files.move_across(made, tmp_path / "final")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"final": "made"}
+
+
 def test_a_copy_that_does_not_hold_the_same_bytes_is_none(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,18 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(tmp_path: Path, source: 
     assert run(tmp_path / "in", out).code == 1
 
 
+def test_nothing_but_frames_is_replaced(tmp_path: Path, source: MakeSource) -> None:
+    clip, out = source(seconds=1, fps=25, size=(64, 64)), tmp_path / "out"
+    folder = link_clips(tmp_path / "in", a=clip, b=clip, c=clip)
+    (out / "a").mkdir(parents=True)
+    for mine in (out / "a" / "notes.txt", out / "b"):
+        mine.touch()
+    done = run(folder, out, "--overwrite")
+    assert done.code == 1 and "1 written, 2 failed" in done.err
+    assert [path.name for path in (out / "a").iterdir()] == ["notes.txt"]
+    assert (out / "b").is_file() and (out / "c/000001.jpg").exists()
+
+
 def test_other_settings_are_refused(tmp_path: Path, source: MakeSource) -> None:
     folder = link_clips(tmp_path / "in", a=source(seconds=1, fps=25, size=(64, 64)))
     assert run(folder, tmp_path / "out").code == 0

@@ -433,6 +433,8 @@ def test_white_space_in_paths(tmp_path: Path, lists: Lists) -> None:
     lists_of(*words, "--link_dir", links)
     assert all(Path(path).parent == links and Path(path).is_file()
                for path, _ in fields(out / "val.csv"))  # fmt: skip
+    said = lists_of(*words, "--link_dir", out / "links" / "all")
+    assert "not written by this run" not in said
     in_the_way = links / f"{clip_names(lists['400_val'])[0]}.mp4"
     in_the_way.unlink()
     in_the_way.write_text("mine")
@@ -752,3 +754,8 @@ def test_several_labels_reach_the_formats_that_take_them(tmp_path: Path) -> None
     said = lists_of(*words, "slowfast", tmp_path / "sf", "--label", "/m/b")
     assert "excluded     1 several_labels" in said
     assert reasons(tmp_path / "sf") == {"several_labels": 1}
+    # The text and the numbers are of one list: the newest.
+    first = write_list(tmp_path / "first.csv", ["dog,aaaaaaaaaaa,0,10,val"], LABELLED[:-6])
+    lists_of(*words, "json", tmp_path / "both", "--input_csv", first, listing)
+    (row,) = json.loads((tmp_path / "both" / "val.json").read_text())
+    assert (row["label"], row["number"]) == ("/m/b,/m/a", [1, 0])

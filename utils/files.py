@@ -237,15 +237,17 @@ def names_in(folder: Path, suffix: str) -> set[str]:
             return {each.name.removesuffix(suffix) for each in found}
 
 
-def sizes_in(folder: Path, suffixes: Container[str]) -> Iterator[tuple[str, str, int]]:
+def sizes_in(
+    folder: Path, suffixes: Container[str], names: Container[str] | None = None
+) -> Iterator[tuple[str, str, int]]:
     """Yield (name, suffix, bytes) of the files in `folder` with these suffixes. Raises UserError.
 
-    A size takes one more request to the disk per file than a name (`names_in`).
+    A size takes one more request to the disk per file than a name (`names_in`). names: only these.
     """
     with telling(folder), os.scandir(folder) as entries:
         for entry in entries:
             name, suffix = os.path.splitext(entry.name)
-            if suffix in suffixes and _is_file(entry):
+            if suffix in suffixes and (names is None or name in names) and _is_file(entry):
                 with suppress(OSError):  # removed since
                     yield name, suffix, entry.stat().st_size
 
@@ -274,10 +276,20 @@ def move_new(path: str | Path, final: str | Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
         os.rename(path, final)
         return
+    remove_moved(path, final)
+
+
+def remove_moved(path: str | Path, final: str | Path) -> None:
+    """Remove a file whose content is at `final`, too; if it cannot be, remove `final` instead.
+
+    A file that is gone already (another run, a server that answers twice) is no error, because then
+    `final` may be the last of it. Raises OSError.
+    """
     try:
-        os.unlink(path)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     except OSError:
-        os.unlink(final)  # the folder of `path` is read-only: undo the link
+        os.unlink(final)
         raise
 
 
@@ -312,7 +324,7 @@ def move_across(path: Path, final: Path) -> None:
             raise
         with run_folder(final.parent) as workspace:
             copy_new(path, final, workspace / final.name)
-        path.unlink()
+        remove_moved(path, final)
 
 
 def find_videos(folder: Path, leave_out: Path) -> tuple[dict[str, str], list[str]]:

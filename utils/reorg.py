@@ -444,11 +444,7 @@ def put_in_place(found: Found, final: str, how: HowToBring) -> str:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     write_down([Filed(found.path, os.path.basename(final), MOVING)], how.opened.report)
     copied = copy_in_place(found, final, how)
-    try:
-        os.unlink(found.path)
-    except OSError:
-        os.unlink(final)  # as `move_new` does
-        raise
+    files.remove_moved(found.path, final)
     return MOVED if copied == COPIED else copied
 
 

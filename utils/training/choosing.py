@@ -346,9 +346,9 @@ def look(choice: Choice, clips: Path, suffixes: Sequence[str]) -> None:
 
     If a clip has several files, the first of `suffixes` counts.
     """
-    for name, suffix, size in sizes_in(clips, suffixes):
-        row = choice.by_name.get(name)
-        if row is None or not size:
+    for name, suffix, size in sizes_in(clips, suffixes, choice.by_name):
+        row = choice.by_name[name]
+        if not size:
             continue
         if not row.bytes or suffixes.index(suffix) < suffixes.index(row.suffix):
             row.bytes, row.suffix = size, suffix

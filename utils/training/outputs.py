@@ -229,7 +229,7 @@ def compare(choice: Choice, theirs: Mapping[str, Candidate]) -> Iterator[tuple[o
         if row.sha256 and their.sha256:
             what, both = "sha256", (row.sha256, their.sha256)
         if both[0] != both[1]:
-            yield name, what, *both
+            yield name, what, *map(without_formula, both)
         if row.split != their.split:
             yield name, "split", row.split, their.split
         label = their.clip.label
