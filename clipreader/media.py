@@ -20,7 +20,7 @@ import stat
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -91,8 +91,9 @@ def open_clip(source: Media, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
 
 
 def _is_text(path: Path) -> bool:
-    with path.open("rb") as file:
+    with suppress(OSError), path.open("rb") as file:
         return b"\0" not in file.read(1024)
+    return False  # its own error tells why it cannot be read
 
 
 def pixel_limit(max_pixels: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ Made with ffmpeg, and with edits of single boxes and packets where ffmpeg makes 
 
 from __future__ import annotations
 
+import re
 import resource
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from clipreader.packets import Mark, end_of_video, packets_of, plan_chunks, show
 from clipreader.transforms import Array
 from load_frames import ClipError, ClipReader, CorruptClip, NoVideo, TooLarge, load_frames
 from tests.standin.sources import ffmpeg_path
+from utils.page.looks import ClipLook, look_at_clip
 
 ROOT = Path(__file__).parent.parent
 PICTURE = "testsrc2=s=96x64:r=25:d=3,noise=alls=20:allf=t:all_seed=3,format=yuv420p"
@@ -374,6 +376,16 @@ def test_films_that_are_decoded_from_their_start(tmp_path: Path, name: str) -> N
             assert hashes(reader[number : number + 1]) == every[number : number + 1], number
         numbers = reader.frame_numbers(fps=10)
     assert [every[number] for number in numbers] == shown(path, "fps=10") or name in NO_CLOCK
+
+
+def test_silence_without_a_decoder_is_no_fault_of_a_clip(tmp_path: Path) -> None:
+    path, sound = tmp_path / "clip.mp4", ["-f", "lavfi", "-i", "anullsrc=d=3", "-c:a", "aac"]
+    ffmpeg("-f", "lavfi", "-i", PICTURE, *sound, *X264, path)
+    head, tail = path.read_bytes().rsplit(b"mp4a", 1)
+    esds = re.sub(rb"(\x04\x80\x80\x80.)\x40", rb"\1" + b"\x99", tail, count=1, flags=re.DOTALL)
+    path.write_bytes(head + b"zzzz" + esds)
+    look = look_at_clip(tmp_path, ClipLook("clip", path.stat().st_size))
+    assert (look.problem, look.codec, look.audio_codec) == ("", "h264", "")
 
 
 def test_the_end_of_a_film_whose_last_frame_is_lost(tmp_path: Path) -> None:

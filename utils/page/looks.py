@@ -185,7 +185,6 @@ def _thumbnail(path: Path, look: ClipLook) -> ClipLook:
 def _probe(path: Path, look: ClipLook) -> ClipLook:
     """Measure a clip by its packets and first frame, and decode more if these look odd."""
     from clipreader import media
-    from clipreader.clip_reader import load_audio
     from clipreader.packets import end_of_video, packets_of, shown_packets
 
     with media.open_clip(path) as container:
@@ -221,8 +220,8 @@ def _probe(path: Path, look: ClipLook) -> ClipLook:
     between = [frame.size for frame in frames if not frame.is_key]
     if is_plain or statistics.median(between or [0]) < max(ODD_BYTES, ODD_BITS * pixels / 8):
         look = _look_closer(path, look, is_plain)
-    if audio is not None and sum(mark.size for mark in audio) < ODD_SOUND * seconds:
-        look = replace(look, peak=float(abs(load_audio(path)).max(initial=0)))
+    if audio_codec and sum(mark.size for mark in audio or ()) < ODD_SOUND * seconds:
+        look = replace(look, peak=_sound_peak(path))
     return look
 
 
@@ -255,6 +254,19 @@ def _motion(frames: Array) -> float:
     whole = frames[:, : rows * BLOCK, : columns * BLOCK]
     blocks = whole.reshape(count, rows, BLOCK, columns, BLOCK, 3).mean(axis=(2, 4))
     return float(abs(blocks[1:] - blocks[:1]).max(initial=0))
+
+
+def _sound_peak(path: Path) -> float:
+    """Return the loudest sample, 1 being full scale; by frames, because an hour takes 1.4 GB."""
+    from clipreader.media import open_clip
+
+    peak = 0.0
+    with open_clip(path) as container:
+        for frame in container.decode(audio=0):
+            samples = frame.to_ndarray()
+            full = 2.0 ** (8 * samples.dtype.itemsize - 1) if samples.dtype.kind == "i" else 1.0
+            peak = max(peak, float(abs(samples.astype("float64")).max(initial=0)) / full)
+    return peak
 
 
 # --- what looks wrong -----------------------------------------------------------------------------
