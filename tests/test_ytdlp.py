@@ -178,3 +178,13 @@ def test_it_works_in_a_daemon_process(standin: StandIn, source: MakeSource, tmp_
     given = [sys.executable, "-c", code, json.dumps(argv)]
     done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.stdout == "0\n", done.stderr
+
+
+def test_a_process_that_leaves_its_group_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipes are closed at the limits, so that it can neither delay a run nor fill memory."""
+    monkeypatch.setattr("utils.process.OUTPUT_LIMIT", 2**20)
+    printed = run_child(["sh", "-c", "setsid cat /dev/zero & exit 3"])
+    assert printed.stderr.endswith("(printed without end)")
+    begun = time.monotonic()
+    assert run_child(["sh", "-c", "echo x; setsid sleep 40 & exit 3"], timeout=1).timed_out
+    assert time.monotonic() - begun < 30

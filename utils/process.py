@@ -83,10 +83,12 @@ def run_child(
     _running.add(process)
     with process:  # closes its pipes
         try:
-            return _communicate(process, deadline)
+            out, err, timed_out = _communicate(process, deadline)
         finally:
             kill_group(process)
             _running.discard(process)
+    stdout, stderr = (data.decode(errors="replace") for data in (out, err))
+    return Finished(process.returncode, stdout, stderr, timed_out)
 
 
 def limit_memory(pid: int, memory: int) -> None:
@@ -99,25 +101,22 @@ def limit_memory(pid: int, memory: int) -> None:
         psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (memory, memory))
 
 
-def _communicate(process: subprocess.Popen[bytes], deadline: float) -> Finished:
-    """Read what a child prints, to its end. Raises Stopped."""
-    problem, timed_out = b"", False
+def _communicate(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool]:
+    """Return what a child prints until it is to be ended, and whether it takes too long.
+
+    Its pipes may be held open by a process that left its group. Raises Stopped.
+    """
     while True:
         try:
-            output, errors = process.communicate(timeout=_POLL_SECONDS)
-            break
+            return *process.communicate(timeout=_POLL_SECONDS), False
         except subprocess.TimeoutExpired as error:
-            printed = len(error.output or b"") + len(error.stderr or b"")
+            out, err = error.output or b"", error.stderr or b""
         if STOP.is_set():
             raise Stopped
-        if printed > OUTPUT_LIMIT:
-            problem = b"\n(printed without end)"
-            kill_group(process)
+        if len(out) + len(err) > OUTPUT_LIMIT:
+            return out, err + b"\n(printed without end)", False
         if time.monotonic() > deadline:
-            timed_out = True
-            kill_group(process)
-    stdout, stderr = (data.decode(errors="replace") for data in (output, errors + problem))
-    return Finished(process.returncode, stdout, stderr, timed_out)
+            return out, err, True
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
