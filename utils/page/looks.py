@@ -113,7 +113,8 @@ def look_at_clips(
 
 def _lost_look(task: ClipLook, how: str) -> ClipLook:
     """Return the look of a task that killed its worker process twice, or raised in it."""
-    return replace(task, problem=f"the decoder crashed: {how}" if "process" in how else how)
+    is_killed = how.startswith("its worker process")
+    return replace(task, problem=f"the decoder crashed: {how}" if is_killed else how)
 
 
 # --- which clips ----------------------------------------------------------------------------------
