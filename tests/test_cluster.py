@@ -105,8 +105,8 @@ def test_a_lost_worker_a_late_one_and_two_that_are_left_out(
     command = arguments(standin, shared / "many", rows, "--dask", lab.address)
     out = shared / "many" / "out"
     process = start("download.py", *command, cwd=shared)
-    # It has just begun a clip: killed between two tasks it would be missed by nobody.
-    wait_for(lambda: list(out.glob(".tmp/run-*/gamma-*/*")))
+    # All three machines are at a clip: killed between two tasks, gamma would be missed by nobody.
+    wait_for(lambda: len({path.parent for path in out.glob(".tmp/run-*/tmp*/*")}) == 3)
     gamma.send_signal(signal.SIGKILL)
     lab.machine("delta")
     standin.clear_knobs()
