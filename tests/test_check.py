@@ -178,6 +178,7 @@ def test_packages(package: str, version: str, says: str, standin: StandIn, sourc
     assert "pip install -U -r requirements.txt" in line(done, "packages")
 
 
+@pytest.mark.slow
 def test_an_ffmpeg_without_the_encoder(
     standin: StandIn, source: MakeSource, tmp_path: Path, fresh: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_block(
     assert "--cookies" in line(done, "YouTube") and "docs/youtube.md" in done.err
 
 
+@pytest.mark.slow
 def test_a_video_that_is_gone(standin: StandIn, tmp_path: Path, fresh: Path) -> None:
     standin.add_dead(ID, "removed")
     done = check(standin, tmp_path, fresh)

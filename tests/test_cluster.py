@@ -156,6 +156,7 @@ def test_frames_and_small_videos_are_the_same(lab: Lab, source: MakeSource, shar
         assert not (shared / script / ".tmp").exists()
 
 
+@pytest.mark.slow
 def test_archives_are_read_by_several(
     lab: Lab, standin: StandIn, source: MakeSource, shared: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_archives_are_read_by_several(
     assert len(list((shared / "out").glob("*.mp4"))) == 4
 
 
+@pytest.mark.slow
 def test_old_clips_are_looked_at_there_and_moved_here(
     lab: Lab, source: MakeSource, shared: Path
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_killed_run_leaves_nothing_at_work(
     wait_for(lambda: not [c for c in children_with(str(out)) if c.name() != "python"], 15)
 
 
+@pytest.mark.slow
 def test_the_scheduler_is_lost(standin: StandIn, source: MakeSource, tmp_path: Path) -> None:
     with Lab(tmp_path) as own:
         own.machine("alpha")
@@ -292,6 +295,7 @@ def test_dask_on_this_machine(source: MakeSource, tmp_path: Path) -> None:
     assert len(list((tmp_path / "frames" / "a").iterdir())) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_cluster_that_asks_for_certificates(
     monkeypatch: pytest.MonkeyPatch, source: MakeSource, tmp_path: Path

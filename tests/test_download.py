@@ -324,6 +324,7 @@ def test_a_stop_loses_no_line_of_a_video_with_more_clips(
     assert f"on disk: {len(there)} of 12" in done.err
 
 
+@pytest.mark.slow
 def test_a_scout_that_fails_by_itself_is_replaced(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:
@@ -406,6 +407,7 @@ def test_url_base_serves_whole_videos(standin: StandIn, source: MakeSource, tmp_
     assert rows[path.stem]["source"] == "url_base"
 
 
+@pytest.mark.slow
 def test_clips_inside_what_came_of_a_whole_video(
     standin: StandIn, source: MakeSource, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_rate_times_frames_and_sound_are_kept(tmp_path: Path, source: MakeSource
         assert found == ("written", "encoded", len(after))
 
 
+@pytest.mark.slow
 def test_another_rate_shows_the_frames_of_ffmpegs_filter(
     tmp_path: Path, source: MakeSource
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_picture_that_stands_through_the_window(source: MakeSource, tmp_path: 
         assert read_video(clip).end == pytest.approx(10, abs=0.03)
 
 
+@pytest.mark.slow
 def test_chapters_and_cover_art(film: Path, tmp_path: Path) -> None:
     text, cover, odd = tmp_path / "c.txt", tmp_path / "cover.png", tmp_path / "odd.mp4"
     head = "[CHAPTER]\nTIMEBASE=1/1\n"
@@ -150,6 +151,7 @@ def test_pcm_of_any_layout(source: MakeSource, tmp_path: Path, layout: str) -> N
     assert read_video(tmp_path / "small" / "x.mp4").audio_codec == "aac"
 
 
+@pytest.mark.slow
 def test_a_sound_without_a_decoder_is_left_out(film: Path, tmp_path: Path) -> None:
     deaf = tmp_path / "deaf.mp4"
     deaf.write_bytes(b"zzzz".join(film.read_bytes().rsplit(b"mp4a", 1)))
@@ -210,6 +212,7 @@ def test_clips_of_one_frame_have_one_picture(tmp_path: Path) -> None:
         assert [p.name for p in (tmp_path / "out" / f"x{frames}").iterdir()] == ["000001.jpg"]
 
 
+@pytest.mark.slow
 def test_a_clip_beside_a_folder_of_its_name(tmp_path: Path, source: MakeSource) -> None:
     for name in ("x.mp4", "x/y.mp4"):
         path = tmp_path / "in" / name
@@ -227,6 +230,7 @@ def test_a_clip_beside_a_folder_of_its_name(tmp_path: Path, source: MakeSource) 
     assert done.code == 0 and (tmp_path / "other" / "x" / "000001.jpg").is_file(), done.err
 
 
+@pytest.mark.slow
 def test_limits_are_said_with_their_numbers(tmp_path: Path, source: MakeSource) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.mp4").write_bytes(source(seconds=2, size=SIZE).read_bytes())

@@ -72,6 +72,7 @@ def test_a_temporary_folder_that_is_a_link(lab: Lab, source: MakeSource) -> None
     keeps_promise(lab, done, 2, mend=(lab.out / ".tmp").unlink)
 
 
+@pytest.mark.slow
 def test_a_folder_where_a_clip_should_be(lab: Lab, source: MakeSource) -> None:
     name = lab.video("inthewayyyy", source(**SMALL))
     lab.video("besideitttt", source(**SMALL))

@@ -134,6 +134,7 @@ def test_a_signal_stops_the_run_in_order(
     keeps_promise(lab, done, 128 + number)
 
 
+@pytest.mark.slow
 def test_the_terminal_closes(lab: Lab, source: MakeSource) -> None:
     """What a user sees on it is lost; the run ends as by SIGHUP."""
     stall(lab, source)
