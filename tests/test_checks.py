@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSource
+from utils.parallel import has_died, run_in_processes
 from utils.video.ffmpeg import STRICT, file_url, find_ffmpeg
 from utils.video.whole import BadClip, decode_whole
 
@@ -74,3 +76,10 @@ def test_nothing_is_logged_outside_of_a_check(source: MakeSource) -> None:
     before = av.logging.get_level()
     decode_whole(source(seconds=0.4))
     assert av.logging.get_level() == before
+
+
+def test_only_a_dead_process_speaks_against_the_file() -> None:
+    (died,) = run_in_processes(os._exit, [7], 1, lambda task, how: how)
+    assert died == "its worker process ended with exit code 7" and has_died(died)
+    (raised,) = run_in_processes(int, ["process"], 1, lambda task, how: how)
+    assert "process" in raised and not has_died(raised)

@@ -23,6 +23,7 @@ from utils.cluster import add_cluster_options
 from utils.errors import UserError
 from utils.files import find_videos
 from utils.lists.reading import find_lists, form_of, read_lists
+from utils.parallel import has_died
 from utils.process import Stopped
 from utils.video.whole import BadClip, Limits
 
@@ -72,7 +73,7 @@ def failure(clip: str, reason: str, message: str) -> Made:
 
 def lost_clip(task: ClipFile, how: str) -> Made:
     """Return the result of a task that killed its worker process twice, or raised in it."""
-    if "process" in how:
+    if has_died(how):
         return failure(task.clip, "undecodable", f"the decoder crashed: {how}")
     return failure(task.clip, "unknown", how)
 

@@ -53,6 +53,11 @@ class Failed(Exception):
     """The worker raised an exception in its process. The text is the exception's."""
 
 
+def has_died(how: str) -> bool:
+    """Return whether a task was lost because its process died: its file may be at fault."""
+    return how.startswith("its worker process")  # as `Children.call` says
+
+
 # --- child processes -----------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ from utils.errors import UserError
 from utils.lists.official import with_slash
 from utils.lists.reading import ClipLists, find_lists
 from utils.lists.versions import OfficialList
+from utils.parallel import has_died
 from utils.process import run_child, sleep
 from utils.report import REPORT_NAME, read_shorts
 from utils.run import Progress
@@ -373,6 +374,6 @@ def verify_clip(out: Path, suffix: str, timeout: float, task: tuple[Clip, bool])
 def not_verified(task: tuple[Clip, bool], how: str) -> Verified:
     """Return the result for a clip that crashed its worker process, or whose worker was lost."""
     clip = task[0]
-    if "process" in how:
+    if has_died(how):
         return clip, BAD, f"undecodable: {clip.name}: the decoder crashed: {how}"
     return clip, NOT_CHECKED, f"{NOT_CHECKED}: {clip.name}: {how}"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from utils.clip import MAX_TIME, clip_window
 from utils.errors import Streak
 from utils.page.dataset import TRAIN, Dataset, part_name
-from utils.parallel import run_in_processes
+from utils.parallel import has_died, run_in_processes
 from utils.process import sleep
 from utils.run import Progress
 from utils.video.whole import missing_part
@@ -113,8 +113,7 @@ def look_at_clips(
 
 def _lost_look(task: ClipLook, how: str) -> ClipLook:
     """Return the look of a task that killed its worker process twice, or raised in it."""
-    is_killed = how.startswith("its worker process")
-    return replace(task, problem=f"the decoder crashed: {how}" if is_killed else how)
+    return replace(task, problem=f"the decoder crashed: {how}" if has_died(how) else how)
 
 
 # --- which clips ----------------------------------------------------------------------------------
