@@ -205,7 +205,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.group("frames")
     batch.add_size_options(group, fps=30, short_side=None)
     add = group.add_argument
-    add("--quality", type=cli.positive_int, default=90, metavar="Q", help="JPEG quality, 1 to 100")
+    quality = cli.must("be between 1 and 100", lambda quality: quality <= 100, cli.positive_int)
+    add("--quality", type=quality, default=90, metavar="Q", help="JPEG quality, 1 to 100")
     add("--archive", action="store_true", help="write one <clip>.tar instead of a folder of files")
     annotated = (
         "extract only the annotated frames of AVA-Kinetics and their neighbours. FILE: the raw"
@@ -216,8 +217,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--window", type=cli.non_negative_int, metavar="N", help=neighbours)
     batch.add_batch_options(parser)
     args = parser.parse_args(argv)
-    if args.quality > 100:
-        parser.error(f"--quality must be between 1 and 100 (got {args.quality})")
     if args.upscale and args.short_side is None:
         parser.error("--upscale needs --short_side N")
     if args.window is not None and not args.key_frames:
