@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.cli import Parser
 from utils.cluster import open_workers
 from utils.download.pace import Attempted, Pace
 from utils.files import run_folder
@@ -33,13 +34,9 @@ SECONDS = 10.0  # how long the tasks of the second part take one machine
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument(
-        "--tasks", type=int, default=400, metavar="N", help="tasks per round (default: 400)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
+    parser = Parser(prog="python -m benchmarks.cluster", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=400, metavar="N", help="tasks per round")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
     return parser.parse_args(argv)
 
 

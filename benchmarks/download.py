@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.films import NoFilms, make_long_film
 from tests.standin.server import StandIn
 from tests.standin.sources import make_source
+from utils.cli import Parser
 from utils.video.ffmpeg import find_ffmpeg
 from utils.video.whole import read_video
 
@@ -45,16 +46,10 @@ class Cost:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.download", description=__doc__)
-    parser.add_argument(
-        "--videos", type=int, default=8, metavar="N", help="clips per round (default: 8)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=300, metavar="N", help="length of a video (default: 300)"
-    )
+    parser = Parser(prog="python -m benchmarks.download", description=__doc__)
+    parser.add_argument("--videos", type=int, default=8, metavar="N", help="clips per round")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
+    parser.add_argument("--seconds", type=float, default=300, metavar="N", help="length of a video")
     parser.add_argument("--made", action="store_true", help="use a made video, not real films")
     parser.add_argument(
         "--dash",

@@ -11,7 +11,6 @@ the seed that reproduces it, and then exits with code 1.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ import numpy as np
 
 from benchmarks.loaders import plainly_decoded
 from load_frames import ClipError, ClipReader
-from utils.cli import EXIT_INCOMPLETE, EXIT_OK
+from utils.cli import EXIT_INCOMPLETE, EXIT_OK, Parser
 
 FFMPEG = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
 CHOICES_A_FILE = 8
@@ -35,13 +34,9 @@ CUT_SUFFIXES = {"h264": (".mp4", ".mov", ".mkv", ".ts"), "hevc": (".mp4", ".mkv"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.exact", description=__doc__)
-    parser.add_argument(
-        "--files", type=int, default=300, metavar="N", help="make N files (default: 300)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="seed of the first file (default: 1)"
-    )
+    parser = Parser(prog="python -m benchmarks.exact", description=__doc__)
+    parser.add_argument("--files", type=int, default=300, metavar="N", help="make N files")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the first file")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the files that differ in DIR"
     )

@@ -30,6 +30,7 @@ from tests.faults.promise import SMALL, Lab, checks, problem_of
 from tests.scripts import finish
 from tests.standin.server import StandIn
 from tests.standin.sources import make_source
+from utils.cli import Parser
 
 
 @dataclass
@@ -47,18 +48,12 @@ class KillTally:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, metavar="N", help="kill N times")
+    parser.add_argument("--videos", type=int, default=20, metavar="N", help="number of videos")
+    parser.add_argument("--clips", type=int, default=3, metavar="N", help="clips per video")
     parser.add_argument(
-        "--kills", type=int, default=200, metavar="N", help="kill N times (default: 200)"
-    )
-    parser.add_argument(
-        "--videos", type=int, default=20, metavar="N", help="number of videos (default: 20)"
-    )
-    parser.add_argument(
-        "--clips", type=int, default=3, metavar="N", help="clips per video (default: 3)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="seed of the random moments (default: 1)"
+        "--seed", type=int, default=1, metavar="N", help="seed of the random moments"
     )
     return parser.parse_args(argv)
 

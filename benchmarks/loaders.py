@@ -11,7 +11,6 @@ their plain names (libavcodec.so.62) in a folder of LD_LIBRARY_PATH, which also 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import os
@@ -31,6 +30,7 @@ from av.video.reformatter import VideoReformatter
 
 from clipreader.media import ratio
 from load_frames import ClipDataset, ClipReader, load_frames
+from utils.cli import Parser
 
 Load = Callable[[Path, Sequence[int]], Any]
 
@@ -209,15 +209,11 @@ class Samples:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print samples per second and CPU ms per sample of ClipDataset and of other datasets."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loaders", description=main.__doc__)
+    parser = Parser(prog="python -m benchmarks.loaders", description=main.__doc__)
     parser.add_argument("videos", type=Path, help="folder of clips")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
-    parser.add_argument(
-        "--samples", type=int, default=300, metavar="N", help="load N samples (default: 300)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="use N workers")
+    parser.add_argument("--samples", type=int, default=300, metavar="N", help="load N samples")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
     args = parser.parse_args(argv)
     torch = importlib.import_module("torch")
     paths = [Path(sample.path) for sample in ClipDataset(args.videos).samples]

@@ -10,7 +10,6 @@ seconds and of the ratios download.py / tar, and the peak memory of download.py.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import os
 import resource
@@ -30,6 +29,7 @@ from pathlib import Path
 import psutil
 
 from tests.standin.sources import make_source
+from utils.cli import Parser
 from utils.video.whole import read_apart, read_video
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,19 +149,11 @@ def plain_command(urls: Sequence[str], jobs: int, zipped: bool) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mirror", description=__doc__)
-    parser.add_argument(
-        "--gb", type=float, default=1.5, metavar="N", help="GB per round (default: 1.5)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
-    parser.add_argument(
-        "--archives", type=int, default=4, metavar="N", help="number of archives (default: 4)"
-    )
-    parser.add_argument(
-        "--n", type=int, default=2, metavar="N", help="read N archives at a time (default: 2)"
-    )
+    parser = Parser(prog="python -m benchmarks.mirror", description=__doc__)
+    parser.add_argument("--gb", type=float, default=1.5, metavar="N", help="GB per round")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
+    parser.add_argument("--archives", type=int, default=4, metavar="N", help="number of archives")
+    parser.add_argument("--n", type=int, default=2, metavar="N", help="read N archives at a time")
     parser.add_argument("--zipped", action="store_true", help="use gzipped archives")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mirror_") as name:

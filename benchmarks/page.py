@@ -24,6 +24,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from benchmarks.plan import LETTERS, ROOT
+from utils.cli import Parser
 from utils.clip import clip_name
 from utils.report import REPORT_NAME, RESULT_COLUMNS
 
@@ -32,13 +33,9 @@ START = datetime(2026, 11, 1)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
-    parser.add_argument(
-        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
+    parser = Parser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--clips", type=int, default=650_000, metavar="N", help="number of rows")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
     parser.add_argument(
         "--videos", type=Path, metavar="DIR", help="probe and show the clips in DIR"
     )

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.cli import Parser
 from utils.clip import clip_name
 from utils.report import REPORT_NAME, RESULT_COLUMNS
 
@@ -29,13 +30,9 @@ LETTERS = string.ascii_letters + string.digits + "-_"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
-    parser.add_argument(
-        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measure N times (default: 3)"
-    )
+    parser = Parser(prog="python -m benchmarks.plan", description=__doc__)
+    parser.add_argument("--clips", type=int, default=650_000, metavar="N", help="number of rows")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measure N times")
     return parser.parse_args(argv)
 
 

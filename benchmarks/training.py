@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.cli import Parser
 from utils.clip import clip_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,13 +31,9 @@ FORMATS = ("slowfast", "mmaction2", "videomae", "jepa", "csv", "json", "torchvis
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument(
-        "--clips", type=int, default=650_000, metavar="N", help="number of rows (default: 650000)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=1, metavar="N", help="measure N times (default: 1)"
-    )
+    parser = Parser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--clips", type=int, default=650_000, metavar="N", help="number of rows")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="measure N times")
     parser.add_argument(
         "--formats", nargs="+", default=FORMATS, help="measure these formats only (default: all)"
     )
